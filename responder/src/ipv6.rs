@@ -1,0 +1,75 @@
+//! Requests over IPv6 (RFC 8200).
+
+use crate::checksum::Sum;
+use crate::packet::{Packet, load, store};
+use crate::verdict::{Family, Outcome, Verdict};
+use crate::{Server, ethernet, message, served, udp};
+
+/// Bytes of the fixed header.
+pub const HEADER: usize = 40;
+/// Bytes of a packet that carries a message of 48 bytes.
+const PACKET: usize = 96;
+
+/// Version 6, default traffic class, no flow label.
+const FIRST_WORD: [u8; 4] = [0x60, 0, 0, 0];
+/// Payload length of an answer, UDP next, a fresh hop limit.
+const SECOND_WORD: [u8; 4] = [0, 56, udp::PROTOCOL, 64];
+
+/// See [`crate::respond`].
+#[inline(always)]
+pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, offset: usize, server: &S) -> Outcome {
+    let Some(headers) = packet.bytes::<48>(offset) else {
+        return Outcome::NOT_NTP;
+    };
+    let [version_and_class, ..] = *headers;
+    let [next_header] = load(headers, 6);
+    let udp_header = udp::Header::parse(&load(headers, HEADER));
+    // Extension headers, fragments among them, go up to the socket like all that is not recognised.
+    if version_and_class >> 4 != 6
+        || next_header != udp::PROTOCOL
+        || udp_header.destination_port != udp::NTP_PORT
+    {
+        return Outcome::NOT_NTP;
+    }
+
+    let outcome = |verdict| Outcome::new(verdict, Family::Ipv6);
+    let source: [u8; 16] = load(headers, 8);
+    let destination: [u8; 16] = load(headers, 24);
+    let Some(addresses) = server.served() else {
+        return outcome(Verdict::PassForOthers);
+    };
+    if !addresses.serves_ipv6(destination) || ethernet::to_group(packet) {
+        return outcome(Verdict::PassForOthers);
+    }
+    if !served::is_plausible_ipv6(source) || addresses.owns_ipv6(source) || ethernet::from_group(packet) {
+        return outcome(Verdict::DropSource);
+    }
+
+    let payload_length = usize::from(u16::from_be_bytes(load(headers, 4)));
+    let request = match message::in_datagram(packet, offset.wrapping_add(HEADER), payload_length, udp_header)
+    {
+        Ok(request) => request,
+        Err((verdict, version)) => return outcome(verdict).with_version(version),
+    };
+    let outcome = |verdict| outcome(verdict).with_version(request.version());
+    let answer = match crate::answer(request, server) {
+        Ok(answer) => answer,
+        Err(verdict) => return outcome(verdict),
+    };
+    let Some(bytes) = packet.bytes_mut::<PACKET>(offset) else {
+        return outcome(Verdict::DropLength);
+    };
+    let address_sum = add_address(add_address(Sum::ZERO, source), destination);
+    store(bytes, 0, FIRST_WORD);
+    store(bytes, 4, SECOND_WORD);
+    store(bytes, 8, destination);
+    store(bytes, 24, source);
+    udp::write_answer(bytes, HEADER, address_sum, &answer);
+    ethernet::turn_round(packet);
+    outcome(answer.verdict())
+}
+
+#[inline(always)]
+fn add_address(sum: Sum, address: [u8; 16]) -> Sum {
+    sum.double(load(&address, 0)).double(load(&address, 8))
+}

@@ -1,0 +1,79 @@
+//! What an NTP server answers, and to whom.
+//!
+//! This crate is the one piece of code behind both of the server's paths: the eBPF program that answers
+//! in the NIC path, and the UDP socket in user space that answers what the program passes up. It is
+//! pure: frame bytes, clock state and a clock reading go in; a [`Verdict`] comes out, and the answer
+//! stands where the request stood. No allocation, no floating point, no `unsafe`, no dependencies.
+//!
+//! # The way of a packet
+//!
+//! [`respond`] takes a frame through these steps; each step that ends the way has a [`Verdict`].
+//!
+//! 1. [`ethernet`]: up to two VLAN tags are stepped over; anything but IPv4 and IPv6 is not ours.
+//! 2. [`ipv4`] / [`ipv6`]: UDP to port 123, else not ours. Up to here nothing but the frame is read, so
+//!    that a host's other traffic pays for a few loads and compares only.
+//! 3. [`served`]: the destination must be an address that this host serves (a router with the program
+//!    on must not answer for others), and the source a plausible host that is not this one.
+//! 4. [`message`]: a client's request of 48 bytes is answered here; longer ones, IP options and
+//!    fragments go up to the socket; control messages (modes 6 and 7) are dropped.
+//! 5. [`clock`]: the time is read off a line through `CLOCK_MONOTONIC` that the daemon publishes. Past the
+//!    line's horizon the answer says "unsynchronised".
+//! 6. The answer is written in place: addresses and ports swapped, whole checksums, fresh TTL.
+//!
+//! The caller sends the frame back, lets it pass or drops it, as [`Verdict::action`] says, and counts it
+//! under [`Outcome::counter`].
+#![no_std]
+
+pub mod checksum;
+pub mod clock;
+pub mod ethernet;
+pub mod ipv4;
+pub mod ipv6;
+pub mod layout;
+pub mod message;
+pub mod packet;
+pub mod served;
+pub mod udp;
+pub mod verdict;
+
+pub use clock::{ClockState, NtpShort, NtpTimestamp};
+pub use packet::Packet;
+pub use served::ServedTable;
+pub use verdict::{Action, Family, Outcome, Verdict};
+
+/// What the answering code needs to know of its host. The eBPF program reads it from maps, a test from
+/// plain values.
+pub trait Server {
+    /// The addresses answered for, or `None` where control has not published any yet.
+    fn served(&self) -> Option<&ServedTable>;
+
+    /// The clock line in force, or `None` where it cannot be read whole just now.
+    fn clock(&self) -> Option<ClockState>;
+
+    /// `CLOCK_MONOTONIC` now, in nanoseconds. Called once for each answer, after [`Server::clock`], so that
+    /// the reading is never older than the line.
+    fn monotonic_ns(&self) -> u64;
+}
+
+/// Decides what happens to the frame in `packet`, and writes the answer into it where there is one.
+///
+/// The frame is changed only if the verdict's action is [`Action::Transmit`].
+#[inline(always)]
+pub fn respond<P: Packet, S: Server>(packet: &mut P, server: &S) -> Outcome {
+    match ethernet::network_layer(packet) {
+        Some((ethernet::Network::Ipv4, offset)) => ipv4::respond(packet, offset, server),
+        Some((ethernet::Network::Ipv6, offset)) => ipv6::respond(packet, offset, server),
+        None => Outcome::NOT_NTP,
+    }
+}
+
+/// Takes a request that is addressed to us, 48 bytes long and from a client to the end: reads the clock
+/// and gives the answer's message.
+#[inline(always)]
+pub(crate) fn answer<S: Server>(request: message::Request, server: &S) -> Result<message::Answer, Verdict> {
+    let Some(clock) = server.clock() else {
+        return Err(Verdict::PassClock);
+    };
+    let now_ns = server.monotonic_ns();
+    Ok(message::answer(request, &clock, now_ns, now_ns))
+}

@@ -1,0 +1,227 @@
+//! The NTP message (RFC 5905 section 7.3): which ones are clients' requests, and what they are answered.
+
+use crate::checksum::Sum;
+use crate::clock::{ClockState, NtpShort};
+use crate::packet::{Packet, load, store};
+use crate::udp;
+use crate::verdict::Verdict;
+
+/// Bytes of a message without extension fields and MAC.
+pub const LENGTH: usize = 48;
+/// The leap indicator of a clock that is not synchronised.
+pub const LEAP_UNSYNCHRONISED: u8 = 3;
+/// The highest stratum of a synchronised server.
+pub const MAX_STRATUM: u8 = 15;
+
+const MODE_RESERVED: u8 = 0;
+const MODE_CLIENT: u8 = 3;
+const MODE_SERVER: u8 = 4;
+const MODE_CONTROL: u8 = 6;
+const MODE_PRIVATE: u8 = 7;
+const OLDEST_VERSION: u8 = 1;
+const NEWEST_VERSION: u8 = 4;
+
+/// A client's request: what the answer repeats of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    version: u8,
+    poll: u8,
+    transmit: [u8; 8],
+}
+
+impl Request {
+    /// Reads a request out of a datagram's payload that came to a socket.
+    ///
+    /// # Errors
+    ///
+    /// The verdict under which it is counted if it is not a client's request: [`Verdict::DropLength`] below
+    /// 48 bytes or for a length that is not a whole number of words, else as [`classify`] says.
+    pub fn parse(payload: &[u8], source_port: u16) -> Result<Self, Verdict> {
+        let Some(message) = payload.first_chunk::<LENGTH>() else {
+            return Err(payload
+                .first()
+                .and_then(|first| classify(*first, source_port).err())
+                .unwrap_or(Verdict::DropLength));
+        };
+        classify(message[0], source_port)?;
+        if payload.len() & 3 != 0 {
+            return Err(Verdict::DropLength);
+        }
+        Ok(Self::read(message))
+    }
+
+    #[inline(always)]
+    fn read(message: &[u8; LENGTH]) -> Self {
+        let [first, _, poll, _, ..] = *message;
+        Self { version: version(first), poll, transmit: load(message, 40) }
+    }
+
+    /// The NTP version, 1 to 4.
+    #[must_use]
+    #[inline(always)]
+    pub const fn version(self) -> u8 {
+        self.version
+    }
+}
+
+/// The version that a message's first byte claims, 0 to 7.
+#[must_use]
+#[inline(always)]
+pub const fn version(first: u8) -> u8 {
+    first >> 3 & 7
+}
+
+/// Says by a message's first byte whether it is a client's request.
+///
+/// # Errors
+///
+/// The verdict if it is not: [`Verdict::DropControl`], [`Verdict::PassMode`] or [`Verdict::PassVersion`].
+#[inline(always)]
+pub fn classify(first: u8, source_port: u16) -> Result<(), Verdict> {
+    let version = version(first);
+    match first & 7 {
+        MODE_CLIENT if matches!(version, OLDEST_VERSION..=NEWEST_VERSION) => Ok(()),
+        MODE_CLIENT => Err(Verdict::PassVersion),
+        // The mode field came with version 2: a version 1 client leaves it zero (RFC 1059). From port 123
+        // it would be a peer.
+        MODE_RESERVED if version == OLDEST_VERSION && source_port != udp::NTP_PORT => Ok(()),
+        MODE_CONTROL | MODE_PRIVATE => Err(Verdict::DropControl),
+        _ => Err(Verdict::PassMode),
+    }
+}
+
+/// Finds the request in a datagram for us. `offset` is where its UDP header stands in the frame,
+/// `ip_payload` how many bytes the IP header claims from there on.
+///
+/// # Errors
+///
+/// Verdict and claimed version of what is not to be answered here.
+#[inline(always)]
+pub(crate) fn in_datagram<P: Packet>(
+    packet: &P,
+    offset: usize,
+    ip_payload: usize,
+    udp: udp::Header,
+) -> Result<Request, (Verdict, u8)> {
+    let whole = usize::from(udp.length) <= ip_payload && ip_payload <= packet.length().wrapping_sub(offset);
+    let Some([first]) = packet.bytes::<1>(offset.wrapping_add(udp::HEADER)) else {
+        return Err((Verdict::DropLength, 0));
+    };
+    if !whole || usize::from(udp.length) <= udp::HEADER {
+        return Err((Verdict::DropLength, 0));
+    }
+    let version = version(*first);
+    if let Err(verdict) = classify(*first, udp.source_port) {
+        return Err((verdict, version));
+    }
+    if udp.length != udp::ANSWER_LENGTH || ip_payload != usize::from(udp::ANSWER_LENGTH) {
+        let verdict = if udp.length < udp::ANSWER_LENGTH || udp.length & 3 != 0 {
+            Verdict::DropLength
+        } else {
+            Verdict::PassLong
+        };
+        return Err((verdict, version));
+    }
+    match packet.bytes::<LENGTH>(offset.wrapping_add(udp::HEADER)) {
+        Some(message) => Ok(Request::read(message)),
+        None => Err((Verdict::DropLength, version)),
+    }
+}
+
+/// A server's message of 48 bytes, as six words in network order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    words: [[u8; 8]; 6],
+    synchronised: bool,
+}
+
+impl Answer {
+    /// The message.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; LENGTH] {
+        let mut bytes = [0; LENGTH];
+        self.write(&mut bytes, 0);
+        bytes
+    }
+
+    /// How the answer is counted.
+    #[must_use]
+    #[inline(always)]
+    pub const fn verdict(&self) -> Verdict {
+        if self.synchronised { Verdict::Answered } else { Verdict::Unsynchronised }
+    }
+
+    #[inline(always)]
+    pub(crate) fn write(&self, bytes: &mut [u8], offset: usize) {
+        let [header, root, reference, origin, receive, transmit] = self.words;
+        store(bytes, offset, header);
+        store(bytes, offset.wrapping_add(8), root);
+        store(bytes, offset.wrapping_add(16), reference);
+        store(bytes, offset.wrapping_add(24), origin);
+        store(bytes, offset.wrapping_add(32), receive);
+        store(bytes, offset.wrapping_add(40), transmit);
+    }
+
+    #[inline(always)]
+    pub(crate) fn add_to(&self, sum: Sum) -> Sum {
+        let [header, root, reference, origin, receive, transmit] = self.words;
+        sum.double(header).double(root).double(reference).double(origin).double(receive).double(transmit)
+    }
+}
+
+/// The answer to `request`, received when `CLOCK_MONOTONIC` stood at `received_ns` and sent at
+/// `transmitted_ns`, which may be the same reading.
+///
+/// The fields, after RFC 5905 figure 31 (`fast_xmit`):
+/// - version and poll are the request's, the origin is its transmit timestamp bit for bit;
+/// - leap, stratum, precision, root delay, reference id and time are the clock's; root dispersion has grown
+///   with the age of the line;
+/// - past the horizon, or where the clock does not claim to be synchronised: leap 3, stratum 0, no
+///   reference id;
+/// - the bits of receive and transmit below the clock's precision are noise, and transmit is always later
+///   than receive, if only by noise.
+#[must_use]
+#[inline(always)]
+pub fn answer(request: Request, clock: &ClockState, received_ns: u64, transmitted_ns: u64) -> Answer {
+    let synchronised = clock.is_synchronised_at(transmitted_ns);
+    let (leap, stratum, reference_id) = if synchronised {
+        (clock.leap, clock.stratum, clock.reference_id)
+    } else {
+        (LEAP_UNSYNCHRONISED, 0, 0)
+    };
+    let first = leap << 6 | (request.version & 7) << 3 | MODE_SERVER;
+    let NtpShort(root_delay) = clock.root_delay;
+    let NtpShort(root_dispersion) = clock.root_dispersion_at(transmitted_ns);
+
+    let origin = u64::from_ne_bytes(request.transmit);
+    let received = clock.time_at(received_ns).0;
+    let transmitted = clock.time_at(transmitted_ns).0;
+    let mask = clock.noise_mask();
+    let noise = noise(transmitted ^ origin);
+    let receive_noise = noise & mask >> 1;
+    let transmit_noise = receive_noise.wrapping_add(1).wrapping_add(noise >> 32 & mask >> 1);
+    let receive = received & !mask | receive_noise;
+    let transmit = transmitted & !mask | transmit_noise & mask;
+
+    let header =
+        u64::from(u32::from_be_bytes([first, stratum, request.poll, clock.precision.to_be_bytes()[0]]));
+    Answer {
+        words: [
+            (header << 32 | u64::from(root_delay)).to_be_bytes(),
+            (u64::from(root_dispersion) << 32 | u64::from(reference_id)).to_be_bytes(),
+            clock.reference_time.0.to_be_bytes(),
+            request.transmit,
+            receive.to_be_bytes(),
+            transmit.to_be_bytes(),
+        ],
+        synchronised,
+    }
+}
+
+/// Spreads what is known of a moment over 64 bits: splitmix64's finaliser without its last round. Not a
+/// secret, just without a pattern that averages would pick up.
+#[inline(always)]
+const fn noise(seed: u64) -> u64 {
+    let mixed = (seed ^ seed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb)
+}

@@ -1,0 +1,163 @@
+//! The addresses that are answered for, in a table of constant look-up cost.
+//!
+//! A host has few addresses, so the kernel's general hash map (about 15 ns a look-up, and an answer needs
+//! two) is not what fits: this is 64 buckets of four, filled under a seed that leaves no bucket
+//! overflowing. A look-up is one or two multiplications and four compares.
+
+const BUCKETS: usize = 64;
+const WAYS: usize = 4;
+/// The top six bits of a product choose the bucket.
+const BUCKET_SHIFT: u32 = 58;
+/// The most addresses of a family. Beyond it a seed would be long to find.
+pub const CAPACITY: usize = 96;
+
+const SERVED: u64 = 1 << 32;
+const BROADCAST: u64 = 2 << 32;
+/// Seeds that are tried before the table is called full. At 96 addresses one in six fits.
+const ATTEMPTS: u64 = 4096;
+
+/// The table, as the eBPF program's map has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct ServedTable {
+    seed: u64,
+    /// Addresses in the machine's byte order in the lower half, what they are in the upper; 0 is free.
+    ipv4: [[u64; WAYS]; BUCKETS],
+    /// Addresses; all zeros is free.
+    ipv6: [[[u64; 2]; WAYS]; BUCKETS],
+}
+
+/// More addresses of a family than [`CAPACITY`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableFull;
+
+impl Default for ServedTable {
+    fn default() -> Self {
+        Self::EMPTY
+    }
+}
+
+#[expect(clippy::needless_bitwise_bool, reason = "four compares cost less than four branches")]
+impl ServedTable {
+    /// Serves nothing.
+    pub const EMPTY: Self = Self { seed: 1, ipv4: [[0; WAYS]; BUCKETS], ipv6: [[[0; 2]; WAYS]; BUCKETS] };
+
+    /// A table of addresses to serve, and of broadcast addresses that cannot be a source.
+    ///
+    /// # Errors
+    ///
+    /// [`TableFull`] if a family has more than [`CAPACITY`] different addresses.
+    pub fn new(ipv4: &[[u8; 4]], broadcast: &[[u8; 4]], ipv6: &[[u8; 16]]) -> Result<Self, TableFull> {
+        if ipv4.len().saturating_add(broadcast.len()) > CAPACITY || ipv6.len() > CAPACITY {
+            return Err(TableFull);
+        }
+        (0..ATTEMPTS)
+            .find_map(|attempt| Self::with_seed(odd_seed(attempt), ipv4, broadcast, ipv6))
+            .ok_or(TableFull)
+    }
+
+    fn with_seed(seed: u64, ipv4: &[[u8; 4]], broadcast: &[[u8; 4]], ipv6: &[[u8; 16]]) -> Option<Self> {
+        let mut table = Self { seed, ..Self::EMPTY };
+        for (addresses, kind) in [(ipv4, SERVED), (broadcast, BROADCAST)] {
+            for address in addresses.iter().copied().filter(|address| *address != [0; 4]) {
+                if table.owns_ipv4(address) {
+                    continue;
+                }
+                let bucket = table.ipv4.get_mut(ipv4_bucket(seed, address))?;
+                *bucket.iter_mut().find(|entry| **entry == 0)? =
+                    kind | u64::from(u32::from_ne_bytes(address));
+            }
+        }
+        for address in ipv6.iter().copied().filter(|address| *address != [0; 16]) {
+            if table.serves_ipv6(address) {
+                continue;
+            }
+            let words = halves(address);
+            let bucket = table.ipv6.get_mut(ipv6_bucket(seed, words))?;
+            *bucket.iter_mut().find(|entry| **entry == [0; 2])? = words;
+        }
+        Some(table)
+    }
+
+    /// Whether requests to this address are answered.
+    #[must_use]
+    #[inline(always)]
+    pub fn serves_ipv4(&self, address: [u8; 4]) -> bool {
+        let wanted = SERVED | u64::from(u32::from_ne_bytes(address));
+        let [a, b, c, d] = self.ipv4_candidates(address);
+        (a == wanted) | (b == wanted) | (c == wanted) | (d == wanted)
+    }
+
+    /// Whether this is an address of ours, served or broadcast: never a client's.
+    #[must_use]
+    #[inline(always)]
+    pub fn owns_ipv4(&self, address: [u8; 4]) -> bool {
+        let wanted = u64::from(u32::from_ne_bytes(address));
+        let [a, b, c, d] = self.ipv4_candidates(address);
+        let is = |entry: u64| entry & 0xffff_ffff == wanted;
+        is(a) | is(b) | is(c) | is(d)
+    }
+
+    #[inline(always)]
+    fn ipv4_candidates(&self, address: [u8; 4]) -> [u64; WAYS] {
+        self.ipv4.get(ipv4_bucket(self.seed, address)).copied().unwrap_or_default()
+    }
+
+    /// Whether requests to this address are answered.
+    #[must_use]
+    #[inline(always)]
+    pub fn serves_ipv6(&self, address: [u8; 16]) -> bool {
+        let wanted = halves(address);
+        let [a, b, c, d] = self.ipv6.get(ipv6_bucket(self.seed, wanted)).copied().unwrap_or_default();
+        // The unspecified address would match a free place.
+        wanted != [0; 2] && ((a == wanted) | (b == wanted) | (c == wanted) | (d == wanted))
+    }
+
+    /// Whether this is an address of ours: never a client's.
+    #[must_use]
+    #[inline(always)]
+    pub fn owns_ipv6(&self, address: [u8; 16]) -> bool {
+        self.serves_ipv6(address)
+    }
+}
+
+/// An odd number that differs much from one attempt to the next.
+const fn odd_seed(attempt: u64) -> u64 {
+    attempt.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1
+}
+
+#[inline(always)]
+fn ipv4_bucket(seed: u64, address: [u8; 4]) -> usize {
+    (u64::from(u32::from_ne_bytes(address)).wrapping_mul(seed) >> BUCKET_SHIFT) as usize
+}
+
+#[inline(always)]
+fn ipv6_bucket(seed: u64, [network, host]: [u64; 2]) -> usize {
+    ((network.wrapping_mul(seed) ^ host).wrapping_mul(seed) >> BUCKET_SHIFT) as usize
+}
+
+#[inline(always)]
+fn halves(address: [u8; 16]) -> [u64; 2] {
+    [
+        u64::from_ne_bytes(crate::packet::load(&address, 0)),
+        u64::from_ne_bytes(crate::packet::load(&address, 8)),
+    ]
+}
+
+/// Whether a packet from this address may be a client's: not "this network" (RFC 6890), loopback, multicast,
+/// reserved or the limited broadcast.
+#[must_use]
+#[inline(always)]
+pub fn is_plausible_ipv4([first, ..]: [u8; 4]) -> bool {
+    first != 0 && first != 127 && first < 224
+}
+
+/// Whether a packet from this address may be a client's: not multicast, and not in `::/64`, where the
+/// unspecified, the loopback and the IPv4-mapped addresses are.
+#[must_use]
+#[inline(always)]
+pub fn is_plausible_ipv6(address: [u8; 16]) -> bool {
+    let [first, ..] = address;
+    let [network, _] = halves(address);
+    first != 0xff && network != 0
+}

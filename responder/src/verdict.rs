@@ -1,0 +1,141 @@
+//! What becomes of a packet, and under which name it is counted.
+
+/// What the program tells the driver to do with the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// `XDP_TX`: send it back out of the interface it came in by.
+    Transmit,
+    /// `XDP_PASS`: on to the kernel's stack, and to the socket in user space if it is for port 123.
+    Pass,
+    /// `XDP_DROP`.
+    Drop,
+}
+
+macro_rules! verdicts {
+    ($($(#[$doc:meta])* $name:ident = $label:literal, $action:ident;)*) => {
+        /// Every way out of [`crate::respond`].
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Verdict {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Verdict {
+            /// All of them, in the order of their counters.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The name under which it is counted and shown.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $(Self::$name => $label,)*
+                }
+            }
+
+            /// What happens to the frame.
+            #[must_use]
+            #[inline(always)]
+            pub const fn action(self) -> Action {
+                match self {
+                    $(Self::$name => Action::$action,)*
+                }
+            }
+        }
+    };
+}
+
+verdicts! {
+    /// Not recognisably for port 123. Never counted: the host's other traffic touches no map.
+    NotNtp = "not_ntp", Pass;
+    /// Answered with the time.
+    Answered = "answered", Transmit;
+    /// Answered, saying that the clock is not known to be good: leap 3, stratum 0.
+    Unsynchronised = "answered_unsynchronised", Transmit;
+    /// To port 123 of an address that is not served here: forwarded, or another interface's.
+    PassForOthers = "pass_for_others", Pass;
+    /// A first fragment: the kernel puts the packet together for the socket.
+    PassFragment = "pass_fragment", Pass;
+    /// A client's request with more than the 48 bytes: extension fields or a MAC.
+    PassLong = "pass_long", Pass;
+    /// Not a client's request: a server's answer, a symmetric peer, a broadcast.
+    PassMode = "pass_mode", Pass;
+    /// A client's request of a version that is not spoken here.
+    PassVersion = "pass_version", Pass;
+    /// The clock line could not be read whole; the socket answers from its own copy.
+    PassClock = "pass_clock", Pass;
+    /// From a source that cannot be a client: multicast, broadcast, loopback, zero, or ourselves.
+    DropSource = "drop_source", Drop;
+    /// A control or private message (modes 6 and 7) from the wire.
+    DropControl = "drop_control", Drop;
+    /// Shorter than its headers claim, shorter than 48 bytes, or not a whole number of words.
+    DropLength = "drop_length", Drop;
+    /// The IPv4 header's checksum is wrong.
+    DropChecksum = "drop_checksum", Drop;
+}
+
+/// The network protocol that a packet came over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Family {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+impl Family {
+    /// Both, in the order of their counters.
+    pub const ALL: &'static [Self] = &[Self::Ipv4, Self::Ipv6];
+
+    /// The name under which it is counted and shown.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+        }
+    }
+}
+
+/// A verdict with all that it is counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// What happens to the frame.
+    pub verdict: Verdict,
+    /// The network protocol.
+    pub family: Family,
+    /// The NTP version the packet claims, 0 where none was read.
+    pub version: u8,
+}
+
+/// Verdicts that the counters have room for; a power of two, for the index to be a matter of shifts.
+pub const VERDICT_ROOM: usize = 32;
+/// NTP versions: the field has three bits.
+pub const VERSIONS: usize = 8;
+/// Counters of an interface, one for each verdict, family and version.
+pub const COUNTERS: usize = 512;
+
+const _: () = assert!(COUNTERS == VERDICT_ROOM * 2 * VERSIONS && Verdict::ALL.len() <= VERDICT_ROOM);
+
+impl Outcome {
+    /// A packet that is none of our business.
+    pub const NOT_NTP: Self = Self { verdict: Verdict::NotNtp, family: Family::Ipv4, version: 0 };
+
+    #[inline(always)]
+    pub(crate) const fn new(verdict: Verdict, family: Family) -> Self {
+        Self { verdict, family, version: 0 }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn with_version(self, version: u8) -> Self {
+        Self { version, ..self }
+    }
+
+    /// The index of its counter, below [`COUNTERS`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn counter(self) -> usize {
+        ((self.verdict as usize) << 4 | (self.family as usize) << 3 | (self.version as usize & 7))
+            & (COUNTERS - 1)
+    }
+}
