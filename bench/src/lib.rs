@@ -1,1 +1,29 @@
-//! x
+//! `pooltime-bench`: what the server program costs, and what a server takes.
+//!
+//! - `cost` runs the real program in the kernel by `BPF_PROG_TEST_RUN` and says how many nanoseconds each
+//!   kind of packet takes, beside the least that an XDP program can take. It prints no figure unless the
+//!   program did, in every single run, what the figure's name says.
+//!
+//! Modules, top-down: [`cli`] is the one definition of the command line; [`cost`] is the command;
+//! [`programs`] has the loaded eBPF programs; [`frames`] the packets; [`statistics`] the arithmetic.
+
+mod cli;
+mod cost;
+mod failure;
+mod frames;
+mod machine;
+mod map_values;
+mod programs;
+mod statistics;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Runs the command with these arguments, the program's name first.
+///
+/// Exit codes are those of `sysexits.h`: 0, 64 for a wrong command line, 69 for what the kernel or the
+/// machine refuses, 70 for a measurement that did not measure what it should, 74 for a file, 77 for a
+/// missing privilege.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    ExitCode::from(cli::run(arguments))
+}

@@ -1,0 +1,226 @@
+//! The results: as a table for people, as JSON for programs.
+
+use std::io::{self, Write};
+
+use serde::{Deserialize, Serialize};
+
+use super::pairing::Times;
+use super::subjects::{Method, PASS, Program, REARMED_PASS, Subject};
+use crate::machine::Machine;
+use crate::statistics::Summary;
+
+/// All that `cost` found out.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Report {
+    machine: Machine,
+    /// The CPU that everything ran on.
+    cpu: usize,
+    rounds: u32,
+    repeat: u32,
+    /// The built-in server, then the candidate.
+    servers: Vec<ServerSize>,
+    /// What writing the frame anew takes, subtracted from rows of that method.
+    rearming_ns: Option<Summary>,
+    rows: Vec<Row>,
+}
+
+/// How much code the server's program is.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct ServerSize {
+    /// Instructions that the verifier went through, 0 if the kernel does not say.
+    pub(super) verified_instructions: u32,
+    pub(super) machine_code_bytes: u32,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct Row {
+    name: String,
+    /// "direct" or "rearmed".
+    method: String,
+    ns: Summary,
+    /// To `XDP_PASS` of the same round.
+    ratio: Summary,
+    aim: Option<Aim>,
+    rounds_ns: Vec<f64>,
+    /// Of a candidate's row: what it costs more than the same row of the built-in server, in ns.
+    more_ns: Option<Summary>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct Aim {
+    /// At most this many times `XDP_PASS`, by the median.
+    ratio: f64,
+    met: bool,
+}
+
+impl Report {
+    pub(super) fn new(
+        machine: Machine,
+        cpu: usize,
+        rounds: u32,
+        repeat: u32,
+        servers: Vec<ServerSize>,
+        subjects: &[Subject],
+        times: &Times,
+    ) -> Self {
+        let row = |(index, subject): (usize, &Subject)| {
+            let costs = times.costs(subjects, index);
+            let ratio = Summary::of(&times.ratios(subjects, index))?;
+            Some(Row {
+                name: subject.name.clone(),
+                method: match subject.method {
+                    Method::Direct => "direct".into(),
+                    Method::Rearmed => "rearmed".into(),
+                },
+                ns: Summary::of(&costs)?,
+                ratio,
+                aim: subject.aim.map(|aim| Aim { ratio: aim, met: ratio.median <= aim }),
+                more_ns: counterpart(subjects, subject)
+                    .and_then(|other| Summary::of(&differences(&costs, &times.costs(subjects, other)))),
+                rounds_ns: costs,
+            })
+        };
+        // The second baseline is no row of its own: less what writing takes, it is the first one.
+        let shown = subjects.iter().enumerate().filter(|(_, subject)| subject.name != REARMED_PASS);
+        let rows = shown.filter_map(row).collect();
+        let rearming_ns = Summary::of(&times.rearming(subjects));
+        Self { machine, cpu, rounds, repeat, servers, rearming_ns, rows }
+    }
+
+    /// Prints the table, beside an earlier one if given.
+    pub(super) fn write_table(&self, output: &mut impl Write, earlier: Option<&Self>) -> io::Result<()> {
+        let Machine { kernel, processor, cpus, jit } = &self.machine;
+        writeln!(output, "{processor}, {cpus} CPUs, Linux {kernel}")?;
+        if !jit {
+            writeln!(
+                output,
+                "The kernel's eBPF compiler is off (net.core.bpf_jit_enable): an interpreter's figures."
+            )?;
+        }
+        for (server, name) in self.servers.iter().zip(["server", "candidate"]) {
+            let ServerSize { verified_instructions, machine_code_bytes } = server;
+            writeln!(
+                output,
+                "{name}: {machine_code_bytes} bytes of machine code, {verified_instructions} instructions verified"
+            )?;
+        }
+        writeln!(
+            output,
+            "{} rounds of {} packets for each row, on CPU {}; every run came to its verdict and was counted\n",
+            self.rounds, self.repeat, self.cpu
+        )?;
+        let names = self.rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
+        writeln!(
+            output,
+            "{:names$}  {:>7}  {:>7}  {:>7}  {:>9}  {:>7}  aim",
+            "ns a packet", "min", "median", "spread", "x PASS", "spread"
+        )?;
+        for row in &self.rows {
+            let Row { name, ns, ratio, .. } = row;
+            write!(
+                output,
+                "{name:names$}  {:>7.1}  {:>7.1}  {:>7.1}  {:>9.2}  {:>7.2}",
+                ns.min, ns.median, ns.spread, ratio.median, ratio.spread
+            )?;
+            if let Some(Aim { ratio, met }) = row.aim {
+                write!(output, "  at most {ratio}: {}", if met { "met" } else { "not met" })?;
+            }
+            if let Some(more) = row.more_ns {
+                write!(output, "  {:+.1} ns (spread {:.1})", more.median, more.spread)?;
+            }
+            if let Some(before) = earlier.and_then(|earlier| earlier.row(name)) {
+                let change = 100.0 * (ratio.median / before.ratio.median - 1.0);
+                write!(output, "  before {:.2} x, now {change:+.1} %", before.ratio.median)?;
+            }
+            writeln!(output)?;
+        }
+        writeln!(output, "\nspread: between the quartiles of the rounds.")?;
+        if let Some(rearming) = self.rearming_ns {
+            writeln!(
+                output,
+                "Where a program changes the frame, the frame is written anew before each run; what that takes, \
+                 {:.1} ns\n(spread {:.1}), is measured with {PASS} and subtracted within each round.",
+                rearming.median, rearming.spread
+            )?;
+        }
+        if let Some(earlier) = earlier.filter(|earlier| earlier.machine != self.machine) {
+            writeln!(
+                output,
+                "The earlier results are from another machine: {}, {} CPUs, Linux {}.",
+                earlier.machine.processor, earlier.machine.cpus, earlier.machine.kernel
+            )?;
+        }
+        Ok(())
+    }
+
+    fn row(&self, name: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.name == name)
+    }
+}
+
+/// The built-in server's row to a candidate's.
+fn counterpart(subjects: &[Subject], subject: &Subject) -> Option<usize> {
+    if subject.program != Program::Server(1) {
+        return None;
+    }
+    subjects.iter().position(|other| other.program == Program::Server(0) && other.frame == subject.frame)
+}
+
+fn differences(costs: &[f64], others: &[f64]) -> Vec<f64> {
+    costs.iter().zip(others).map(|(cost, other)| cost - other).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::subjects::all;
+    use super::*;
+
+    fn report(answer_ns: f64) -> Report {
+        let subjects = all(true);
+        let mut times = Times::new(subjects.len());
+        for (index, subject) in subjects.iter().enumerate() {
+            let ns = match subject.name.as_str() {
+                PASS => 20.0,
+                REARMED_PASS => 40.0,
+                "answer, IPv4 (candidate)" => answer_ns - 5.0,
+                "answer, IPv4" => answer_ns,
+                _ => 24.0,
+            };
+            times.add(index, ns);
+        }
+        let machine = Machine { kernel: "6".into(), processor: "P".into(), cpus: 2, jit: true };
+        Report::new(machine, 1, 1, 1000, Vec::new(), &subjects, &times)
+    }
+
+    fn table(report: &Report, earlier: Option<&Report>) -> String {
+        let mut text = Vec::new();
+        report.write_table(&mut text, earlier).unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    fn line<'a>(table: &'a str, name: &str) -> &'a str {
+        table.lines().find(|line| line.starts_with(name)).unwrap()
+    }
+
+    #[test]
+    fn an_aim_is_met_up_to_its_limit_and_not_beyond() {
+        let met = table(&report(90.0), None);
+        assert!(line(&met, "answer, IPv4 ").contains("3.50"), "{met}");
+        assert!(line(&met, "answer, IPv4 ").ends_with("at most 3.5: met"), "{met}");
+        let missed = table(&report(90.1), None);
+        assert!(line(&missed, "answer, IPv4 ").ends_with("at most 3.5: not met"), "{missed}");
+    }
+
+    #[test]
+    fn a_candidate_is_told_by_its_difference_in_the_same_rounds() {
+        let table = table(&report(90.0), None);
+        assert!(line(&table, "answer, IPv4 (candidate)").contains("-5.0 ns"), "{table}");
+    }
+
+    #[test]
+    fn earlier_results_stand_beside_the_new_ones() {
+        let earlier: Report = serde_json::from_str(&serde_json::to_string(&report(80.0)).unwrap()).unwrap();
+        let table = table(&report(90.0), Some(&earlier));
+        assert!(line(&table, "answer, IPv4 ").contains("before 3.00 x, now +16.7 %"), "{table}");
+    }
+}

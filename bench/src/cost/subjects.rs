@@ -1,0 +1,226 @@
+//! The rows: which program gets which frame, what it must do with it, and how far its cost may go.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use responder::clock::{DispersionRate, Rate};
+use responder::{ClockState, Family, NtpShort, NtpTimestamp, Outcome, ServedTable, Verdict};
+
+use crate::frames::{self, NTP_PORT, Path};
+use crate::programs::{Gauge, REARMED_FRAME, XdpAction};
+
+/// A kind of packet to be measured.
+pub(super) struct Subject {
+    /// In tables and results files.
+    pub(super) name: String,
+    pub(super) program: Program,
+    pub(super) method: Method,
+    /// Padded to one length, so that rows differ in nothing but what they are.
+    pub(super) frame: [u8; REARMED_FRAME],
+    pub(super) expected: Expected,
+    /// Times the cost of `XDP_PASS` that this should stay within.
+    pub(super) aim: Option<f64>,
+}
+
+/// The program under measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Program {
+    Gauge(Gauge),
+    /// The server: 0 the built-in one, 1 the candidate.
+    Server(usize),
+}
+
+/// How a program is run again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Method {
+    /// On its own output: right where it changes nothing.
+    Direct,
+    /// On the frame written anew each time; what that takes is subtracted.
+    Rearmed,
+}
+
+/// What a program must do with each frame.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Expected {
+    pub(super) action: XdpAction,
+    /// The server's counter that goes up, and no other does.
+    pub(super) counted: Option<Outcome>,
+    pub(super) output: Output,
+}
+
+/// What a program leaves in the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Output {
+    Unchanged,
+    /// Sent back to where it came from, with the same payload.
+    Reflected,
+    /// A server's message with the request's transmit timestamp as its origin.
+    Answer,
+}
+
+/// The baseline: its cost is the unit of all ratios.
+pub(super) const PASS: &str = "XDP_PASS";
+/// The same behind `rearm`: what writing the frame takes, on top.
+pub(super) const REARMED_PASS: &str = "XDP_PASS, re-armed";
+
+const CLIENT_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 1];
+const SERVER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 2];
+const CLIENT4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+const SERVER4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const BROADCAST4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 255);
+const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 7, 0, 0, 0, 0, 7);
+const SERVER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
+const SERVER6_LINK: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+const CLIENT_PORT: u16 = 40_123;
+const HTTPS: u16 = 443;
+const TRANSMIT: u64 = 0x0123_4567_89ab_cdef;
+const VERSION: u8 = 4;
+
+const ANSWER_AIM: f64 = 3.5;
+const PASS_AIM: f64 = 1.25;
+
+/// The addresses of the server under measurement: those of a host with one interface.
+pub(super) fn served() -> ServedTable {
+    let table = ServedTable::new(
+        &[SERVER4.octets()],
+        &[BROADCAST4.octets()],
+        &[SERVER6.octets(), SERVER6_LINK.octets()],
+    );
+    table.expect("four addresses fit in the table")
+}
+
+/// A clock that stays synchronised however long it takes.
+pub(super) fn clock() -> ClockState {
+    ClockState {
+        sequence: 1,
+        monotonic_base_ns: 0,
+        ntp_base: NtpTimestamp::from_unix(1_700_000_000, 0),
+        rate: Rate(Rate::NOMINAL.0 + 1),
+        horizon_ns: u64::MAX,
+        reference_time: NtpTimestamp::from_unix(1_700_000_000, 0),
+        root_delay: NtpShort::from_nanos(20_000_000),
+        root_dispersion: NtpShort::from_nanos(1_000_000),
+        dispersion_rate: DispersionRate::from_ppb(15_000),
+        reference_id: u32::from_be_bytes([192, 0, 2, 200]),
+        leap: 0,
+        stratum: 2,
+        precision: -25,
+    }
+}
+
+/// All rows, the baselines first.
+pub(super) fn all(candidate: bool) -> Vec<Subject> {
+    let pass = Expected { action: XdpAction::Pass, counted: None, output: Output::Unchanged };
+    let reflect = Expected { action: XdpAction::Tx, counted: None, output: Output::Reflected };
+    let request4 = frames::udp(&path4(NTP_PORT), &frames::request(VERSION, TRANSMIT));
+    let gauge = |name: &str, gauge, method, expected| Subject {
+        name: name.into(),
+        program: Program::Gauge(gauge),
+        method,
+        frame: padded(&request4),
+        expected,
+        aim: None,
+    };
+    let mut subjects = vec![
+        gauge(PASS, Gauge::Pass, Method::Direct, pass),
+        gauge(REARMED_PASS, Gauge::Pass, Method::Rearmed, pass),
+        gauge("bare reflector", Gauge::Reflect, Method::Rearmed, reflect),
+        gauge(
+            "bare reflector, direct",
+            Gauge::Reflect,
+            Method::Direct,
+            Expected { output: Output::Unchanged, ..reflect },
+        ),
+    ];
+    subjects.extend(of_server(0, ""));
+    if candidate {
+        subjects.extend(of_server(1, " (candidate)"));
+    }
+    subjects
+}
+
+fn of_server(index: usize, suffix: &str) -> Vec<Subject> {
+    let message = frames::request(VERSION, TRANSMIT);
+    let row = |name: &str, method, frame: &[u8], expected, aim| Subject {
+        name: format!("{name}{suffix}"),
+        program: Program::Server(index),
+        method,
+        frame: padded(frame),
+        expected,
+        aim: Some(aim),
+    };
+    // What is not for port 123 is never counted.
+    let pass = Expected { action: XdpAction::Pass, counted: None, output: Output::Unchanged };
+    let passed = |name, frame: &[u8]| row(name, Method::Direct, frame, pass, PASS_AIM);
+    let answered = |name, frame: &[u8], family| {
+        let outcome = Outcome { verdict: Verdict::Answered, family, version: VERSION };
+        let expected = Expected { action: XdpAction::Tx, counted: Some(outcome), output: Output::Answer };
+        row(name, Method::Rearmed, frame, expected, ANSWER_AIM)
+    };
+    vec![
+        passed("parse and pass, TCP, IPv4", &frames::tcp(&path4(HTTPS))),
+        passed("parse and pass, other UDP, IPv4", &frames::udp(&path4(HTTPS), &message)),
+        passed("parse and pass, TCP, IPv6", &frames::tcp(&path6(HTTPS))),
+        passed("parse and pass, other UDP, IPv6", &frames::udp(&path6(HTTPS), &message)),
+        answered("answer, IPv4", &frames::udp(&path4(NTP_PORT), &message), Family::Ipv4),
+        answered("answer, IPv6", &frames::udp(&path6(NTP_PORT), &message), Family::Ipv6),
+    ]
+}
+
+fn path4(destination_port: u16) -> Path {
+    path(IpAddr::V4(CLIENT4), IpAddr::V4(SERVER4), destination_port)
+}
+
+fn path6(destination_port: u16) -> Path {
+    path(IpAddr::V6(CLIENT6), IpAddr::V6(SERVER6), destination_port)
+}
+
+fn path(source: IpAddr, destination: IpAddr, destination_port: u16) -> Path {
+    Path {
+        source_mac: CLIENT_MAC,
+        destination_mac: SERVER_MAC,
+        source,
+        destination,
+        source_port: CLIENT_PORT,
+        destination_port,
+    }
+}
+
+fn padded(frame: &[u8]) -> [u8; REARMED_FRAME] {
+    let mut padded = [0; REARMED_FRAME];
+    padded[..frame.len()].copy_from_slice(frame);
+    padded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_responder_itself_comes_to_each_expected_verdict() {
+        struct Host(ServedTable);
+        impl responder::Server for Host {
+            fn served(&self) -> Option<&ServedTable> {
+                Some(&self.0)
+            }
+            fn clock(&self) -> Option<ClockState> {
+                Some(clock())
+            }
+            fn monotonic_ns(&self) -> u64 {
+                1
+            }
+        }
+        for subject in of_server(0, "") {
+            let mut frame = subject.frame;
+            let outcome = responder::respond(&mut frame.as_mut_slice(), &Host(served()));
+            assert_eq!(outcome, subject.expected.counted.unwrap_or(Outcome::NOT_NTP), "{}", subject.name);
+        }
+    }
+
+    #[test]
+    fn names_are_different() {
+        let mut names: Vec<_> = all(true).into_iter().map(|subject| subject.name).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), all(true).len());
+    }
+}

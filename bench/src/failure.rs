@@ -1,0 +1,93 @@
+//! What ends a command early: each names the thing and the way out, and has an exit code of `sysexits.h`.
+
+use std::path::PathBuf;
+
+use aya::maps::MapError;
+use aya::programs::ProgramError;
+
+use crate::cost::Refusal;
+
+/// `EX_USAGE`: the command line is wrong.
+pub(crate) const USAGE: u8 = 64;
+/// `EX_UNAVAILABLE`: the machine or its kernel does not do what is needed.
+const UNAVAILABLE: u8 = 69;
+/// `EX_SOFTWARE`: what was measured is not what should have been.
+const SOFTWARE: u8 = 70;
+/// `EX_IOERR`: a file could not be read or written.
+const IO: u8 = 74;
+/// `EX_NOPERM`: a privilege is missing.
+const NO_PERMISSION: u8 = 77;
+
+/// Why a command did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// Capabilities that loading and running XDP programs needs.
+    #[error("missing {}: loading and running XDP programs needs it; run as root, with `sudo`", .0.join(", "))]
+    Privilege(Vec<String>),
+
+    /// The kernel's verifier does not accept a program.
+    #[error(
+        "the kernel's verifier refuses the program {program}: {log}\n\
+         This kernel ({kernel}) may be too old (5.10 or newer is needed), or the object was built by other \
+         tools than `scripts/setup` installs."
+    )]
+    Verifier { program: String, kernel: String, log: String },
+
+    /// A map that could not be made.
+    #[error(
+        "cannot create the BPF map {map}: {reason}. If it is a matter of locked memory (kernels before 5.11): \
+         `ulimit -l unlimited` in the calling shell, or run as root"
+    )]
+    Map { map: String, reason: std::io::Error },
+
+    /// An object that is not what it should be.
+    #[error("{object} is not an object of this server's programs: {reason}")]
+    Object { object: String, reason: String },
+
+    /// `BPF_PROG_TEST_RUN` itself.
+    #[error(
+        "cannot run {what} in the kernel (BPF_PROG_TEST_RUN): {reason}. If a signal interrupted it, start anew"
+    )]
+    Run { what: String, reason: ProgramError },
+
+    /// A map that could not be read or written.
+    #[error("cannot use the BPF map {map}: {reason}")]
+    MapAccess { map: &'static str, reason: MapError },
+
+    /// A measurement of something else.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+
+    /// A core that is not there or not allowed.
+    #[error("cannot run on CPU {cpu}: this process may use {allowed}; name one of them with --cpu")]
+    Cpu { cpu: usize, allowed: String },
+
+    /// A file.
+    #[error("{}: {reason}", path.display())]
+    File { path: PathBuf, reason: std::io::Error },
+
+    /// A results file of another shape.
+    #[error("{} is not what `pooltime-bench cost --json` writes: {reason}", path.display())]
+    Results { path: PathBuf, reason: serde_json::Error },
+
+    /// The results could not be printed.
+    #[error("cannot write the results: {0}")]
+    Output(std::io::Error),
+}
+
+impl Failure {
+    /// The exit code.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Privilege(_) => NO_PERMISSION,
+            Self::Verifier { .. }
+            | Self::Map { .. }
+            | Self::Object { .. }
+            | Self::Run { .. }
+            | Self::MapAccess { .. } => UNAVAILABLE,
+            Self::Refused(_) => SOFTWARE,
+            Self::Cpu { .. } => USAGE,
+            Self::File { .. } | Self::Results { .. } | Self::Output(_) => IO,
+        }
+    }
+}

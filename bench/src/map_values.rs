@@ -1,0 +1,20 @@
+//! Values of the server's maps as the kernel takes them: the one place here that promises something about
+//! bytes in memory.
+#![expect(unsafe_code, reason = "aya::Pod is an unsafe trait: see the SAFETY lines")]
+
+use aya::Pod;
+use responder::ServedTable;
+use responder::layout::State;
+
+/// A value of a map.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct Value<T>(pub(crate) T);
+
+// SAFETY: `repr(C)` of u64 and u32 in an order that leaves no padding; every bit pattern is valid.
+unsafe impl Pod for Value<State> {}
+
+// SAFETY: `repr(C)` of nothing but u64.
+unsafe impl Pod for Value<ServedTable> {}
+
+const _: () = assert!(size_of::<State>() == 8 + 4 + 4 + 4 * responder::layout::INTERFACES);

@@ -1,0 +1,283 @@
+//! The eBPF programs, loaded but attached to nothing: the server with maps of our own making, and the
+//! yardstick programs.
+
+use std::time::Duration;
+
+use aya::maps::{Array, MapError, PerCpuArray, ProgramArray};
+use aya::programs::{ProgramError, ProgramFd, TestRun as _, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use caps::{CapSet, Capability};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::time::{ClockId, clock_gettime};
+use responder::layout::{self, State};
+use responder::verdict::COUNTERS;
+use responder::{ClockState, ServedTable};
+
+use crate::failure::Failure;
+use crate::machine;
+use crate::map_values::Value;
+
+/// Bytes of a frame that the yardstick's `rearm` can write: it writes this many and no other number.
+pub(crate) const REARMED_FRAME: usize = 112;
+
+/// Packets by counter, over all CPUs.
+pub(crate) type Counts = Vec<u64>;
+
+/// What an XDP program returns (`enum xdp_action` of `linux/bpf.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum XdpAction {
+    Pass = 2,
+    Tx = 3,
+}
+
+impl XdpAction {
+    /// The kernel's name for an action.
+    pub(crate) fn name(action: u32) -> String {
+        match action {
+            0 => "XDP_ABORTED".into(),
+            1 => "XDP_DROP".into(),
+            2 => "XDP_PASS".into(),
+            3 => "XDP_TX".into(),
+            4 => "XDP_REDIRECT".into(),
+            other => format!("{other}, which is no XDP action"),
+        }
+    }
+}
+
+/// What a program did with a frame that it was given again and again.
+#[derive(Debug)]
+pub(crate) struct Run {
+    /// What it returned the last time.
+    pub(crate) action: u32,
+    /// The frame as it left it.
+    pub(crate) frame: Vec<u8>,
+    /// Nanoseconds of CPU time for each time. The kernel's own figure is rounded to whole ones.
+    pub(crate) ns: f64,
+}
+
+/// The server's program.
+pub(crate) struct Server {
+    ebpf: Ebpf,
+}
+
+/// The programs that it is measured against.
+pub(crate) struct Yardstick {
+    ebpf: Ebpf,
+}
+
+/// A program of the yardstick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gauge {
+    /// Returns `XDP_PASS`.
+    Pass,
+    /// Swaps addresses and ports, returns `XDP_TX`.
+    Reflect,
+    /// Writes the frame anew and goes on to another program.
+    Rearm,
+}
+
+impl Gauge {
+    const ALL: [Self; 3] = [Self::Pass, Self::Reflect, Self::Rearm];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Reflect => "reflect",
+            Self::Rearm => "rearm",
+        }
+    }
+}
+
+impl Server {
+    /// Loads the server's object, and publishes addresses and clock as control would.
+    pub(crate) fn load(
+        object: &[u8],
+        name: &str,
+        served: &ServedTable,
+        clock: &ClockState,
+    ) -> Result<Self, Failure> {
+        let mut loader = EbpfLoader::new();
+        loader.override_global(layout::INTERFACE_SLOT, &0_u32, true);
+        let mut ebpf = loader.load(object).map_err(|error| not_loaded(name, error))?;
+        load_program(&mut ebpf, name, layout::PROGRAM)?;
+
+        let state = State { magic: layout::MAGIC, clock: 0, served: 0, interfaces: [0; layout::INTERFACES] };
+        set_first(&mut ebpf, layout::STATE, Value(state))?;
+        set_first(&mut ebpf, layout::SERVED, Value(*served))?;
+        set_first(&mut ebpf, layout::CLOCK, clock.to_words())?;
+        Ok(Self { ebpf })
+    }
+
+    /// Its counters now.
+    pub(crate) fn counts(&self) -> Result<Counts, Failure> {
+        let access = |reason| Failure::MapAccess { map: layout::COUNTERS, reason };
+        let map = self.ebpf.map(layout::COUNTERS).ok_or(access(MapError::KeyNotFound))?;
+        // Packets and bytes, as `layout::Count` has them.
+        let counters: PerCpuArray<_, [[u64; 2]; COUNTERS]> = map.try_into().map_err(access)?;
+        let of_cpus = counters.get(&0, 0).map_err(access)?;
+        let total = |index: usize| of_cpus.iter().map(|counters| counters[index][0]).sum();
+        Ok((0..COUNTERS).map(total).collect())
+    }
+
+    /// Runs it directly on its own output: for frames that it leaves as they are.
+    pub(crate) fn run(&self, frame: &[u8], repeat: u32) -> Result<Run, Failure> {
+        run(&self.ebpf, layout::PROGRAM, frame, repeat)
+    }
+
+    /// eBPF instructions that the verifier went through (0 before Linux 5.16), and bytes of machine code.
+    pub(crate) fn size(&self) -> (u32, u32) {
+        let info = program(&self.ebpf, layout::PROGRAM).and_then(Xdp::info);
+        info.map_or((0, 0), |info| (info.verified_instruction_count().unwrap_or(0), info.size_jitted()))
+    }
+
+    /// A handle to put it behind the yardstick's `rearm`.
+    pub(crate) fn handle(&self) -> Result<ProgramFd, Failure> {
+        handle(&self.ebpf, layout::PROGRAM)
+    }
+}
+
+impl Yardstick {
+    const OBJECT: &'static str = "the built-in yardstick object";
+    const FRAME: &'static str = "YS_FRAME";
+    const RUNS: &'static str = "YS_RUNS";
+    const MEASURED: &'static str = "YS_MEASURED";
+
+    /// Loads its programs.
+    pub(crate) fn load() -> Result<Self, Failure> {
+        let mut ebpf =
+            EbpfLoader::new().load(xdp_ebpf::YARDSTICK).map_err(|error| not_loaded(Self::OBJECT, error))?;
+        for gauge in Gauge::ALL {
+            load_program(&mut ebpf, Self::OBJECT, gauge.name())?;
+        }
+        Ok(Self { ebpf })
+    }
+
+    /// A handle of one of its programs, to put it behind `rearm`.
+    pub(crate) fn handle(&self, gauge: Gauge) -> Result<ProgramFd, Failure> {
+        handle(&self.ebpf, gauge.name())
+    }
+
+    /// Runs one of its programs directly.
+    pub(crate) fn run(&self, gauge: Gauge, frame: &[u8], repeat: u32) -> Result<Run, Failure> {
+        run(&self.ebpf, gauge.name(), frame, repeat)
+    }
+
+    /// Runs `measured` on `frame`, written anew each time.
+    pub(crate) fn run_rearmed(
+        &mut self,
+        measured: &ProgramFd,
+        frame: &[u8; REARMED_FRAME],
+        repeat: u32,
+    ) -> Result<Run, Failure> {
+        let (words, _) = frame.as_chunks::<8>();
+        let mut value = [0_u64; REARMED_FRAME / 8];
+        for (value, bytes) in value.iter_mut().zip(words) {
+            *value = u64::from_ne_bytes(*bytes);
+        }
+        set_first(&mut self.ebpf, Self::FRAME, value)?;
+        let access = |reason| Failure::MapAccess { map: Self::MEASURED, reason };
+        let map = self.ebpf.map_mut(Self::MEASURED).ok_or(access(MapError::KeyNotFound))?;
+        ProgramArray::try_from(map).and_then(|mut map| map.set(0, measured, 0)).map_err(access)?;
+        self.run(Gauge::Rearm, frame, repeat)
+    }
+
+    /// How often `rearm` has run since it was loaded.
+    pub(crate) fn rearmed(&self) -> Result<u64, Failure> {
+        let access = |reason| Failure::MapAccess { map: Self::RUNS, reason };
+        let map = self.ebpf.map(Self::RUNS).ok_or(access(MapError::KeyNotFound))?;
+        Array::<_, u64>::try_from(map).and_then(|runs| runs.get(&0, 0)).map_err(access)
+    }
+}
+
+/// Checks that this process may load and run XDP programs, and lifts the limit on locked memory that kernels
+/// before 5.11 hold maps against, as far as this process may.
+pub(crate) fn require_privileges() -> Result<(), Failure> {
+    let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
+    let (_, hard) = nix::sys::resource::getrlimit(Resource::RLIMIT_MEMLOCK).unwrap_or_default();
+    if setrlimit(Resource::RLIMIT_MEMLOCK, u64::MAX, u64::MAX).is_err() {
+        // Not allowed above the hard limit: what is left is reported when a map cannot be made.
+        let _as_it_was = setrlimit(Resource::RLIMIT_MEMLOCK, hard, hard);
+    }
+    if has(Capability::CAP_SYS_ADMIN) {
+        return Ok(());
+    }
+    let missing: Vec<String> = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON]
+        .into_iter()
+        .filter(|capability| !has(*capability))
+        .map(|capability| capability.to_string())
+        .collect();
+    if missing.is_empty() { Ok(()) } else { Err(Failure::Privilege(missing)) }
+}
+
+fn load_program(ebpf: &mut Ebpf, object: &str, name: &str) -> Result<(), Failure> {
+    let missing =
+        || Failure::Object { object: object.into(), reason: format!("it has no XDP program {name}") };
+    let program: &mut Xdp =
+        ebpf.program_mut(name).ok_or_else(missing)?.try_into().map_err(|_: ProgramError| missing())?;
+    program.load().map_err(|error| match error {
+        ProgramError::LoadError { io_error, verifier_log } => Failure::Verifier {
+            program: name.into(),
+            kernel: machine::kernel_release(),
+            log: format!("{io_error}\n{}", last_lines(&verifier_log.to_string())),
+        },
+        error => Failure::Object { object: object.into(), reason: error.to_string() },
+    })
+}
+
+/// The verifier says what it minds at the end of what may be thousands of lines.
+fn last_lines(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(12)..].join("\n")
+}
+
+fn not_loaded(object: &str, error: EbpfError) -> Failure {
+    match error {
+        EbpfError::MapError(MapError::CreateError { name, io_error }) => {
+            Failure::Map { map: name, reason: io_error }
+        }
+        error => {
+            Failure::Object { object: object.into(), reason: format!("{:#}", anyhow::Error::from(error)) }
+        }
+    }
+}
+
+fn set_first<V: aya::Pod>(ebpf: &mut Ebpf, name: &'static str, value: V) -> Result<(), Failure> {
+    let access = |reason| Failure::MapAccess { map: name, reason };
+    let map = ebpf.map_mut(name).ok_or(access(MapError::KeyNotFound))?;
+    Array::try_from(map).and_then(|mut map| map.set(0, value, 0)).map_err(access)
+}
+
+fn program<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a Xdp, ProgramError> {
+    ebpf.program(name).ok_or(ProgramError::NotLoaded)?.try_into()
+}
+
+fn handle(ebpf: &Ebpf, name: &str) -> Result<ProgramFd, Failure> {
+    let handle = program(ebpf, name).and_then(|program| Ok(program.fd()?.try_clone()?));
+    handle.map_err(|reason| Failure::Run { what: name.into(), reason })
+}
+
+fn run(ebpf: &Ebpf, name: &str, frame: &[u8], repeat: u32) -> Result<Run, Failure> {
+    let failure = |reason| Failure::Run { what: name.into(), reason };
+    let program = program(ebpf, name).map_err(failure)?;
+    let mut output = vec![0; frame.len()];
+    let started = cpu_time();
+    let result = program
+        .test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut output),
+            repeat,
+            ..TestRunOptions::default()
+        })
+        .map_err(failure)?;
+    let spent = cpu_time().saturating_sub(started);
+    Ok(Run {
+        action: result.return_value,
+        frame: output,
+        ns: spent.as_secs_f64() * 1e9 / f64::from(repeat.max(1)),
+    })
+}
+
+/// CPU time of this thread: without the time that others had the CPU.
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+}
