@@ -185,8 +185,8 @@ proptest! {
         age_ns in -1_000_000_000_i64..1_000_000_000_000_000,
         residence_ns in prop_oneof![Just(0), 0..100_u64, 0..1_000_000_000_u64],
     ) {
-        // From the finest that a timestamp has to a minute.
-        let clock = ClockState { precision: precision.clamp(-31, 6), ..clock };
+        // From "finer than a timestamp" to a minute.
+        let clock = ClockState { precision: precision.min(6), ..clock };
         let received_ns = clock.monotonic_base_ns.wrapping_add_signed(age_ns);
         let message = answered(&clock, origin, received_ns, received_ns.wrapping_add(residence_ns));
         prop_assert!(NtpTimestamp(message.transmit).since(NtpTimestamp(message.receive)) > 0);
