@@ -128,3 +128,12 @@ fn addresses_in_a_row_fit_wherever_the_row_begins() {
         }
     }
 }
+
+#[test]
+fn an_address_given_more_than_once_takes_one_place() {
+    // A link-local address may be the same on every interface.
+    let ipv6 = [[0xfe; 16]; CAPACITY + 1];
+    let ipv4 = [[10, 0, 0, 1]; CAPACITY + 1];
+    let table = ServedTable::new(&ipv4, &ipv4, &ipv6).expect("one address of each family");
+    assert!(table.serves_ipv4(ipv4[0]) && table.serves_ipv6(ipv6[0]));
+}
