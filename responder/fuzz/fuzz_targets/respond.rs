@@ -26,7 +26,7 @@ fuzz_target!(|input: &[u8]| {
 fuzz_mutator!(|input: &mut [u8], size: usize, max_size: usize, seed: u32| {
     let request = Generator::new(seed.into(), TARGET).request();
     let end = CLOCK + request.len();
-    if seed % 16 != 0 || end > max_size {
+    if !seed.is_multiple_of(16) || end > max_size {
         return fuzzer_mutate(input, size, max_size);
     }
     if size < CLOCK {
