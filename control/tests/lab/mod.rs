@@ -4,6 +4,8 @@
 //! Whatever happens to a test, its [`Server`] ends and detaches, and its [`Lab`] is taken down.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub(crate) mod wire;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -21,8 +23,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use responder::verdict::{Family, Verdict};
 
-/// Serves a machine's clock whether it is synchronised or not, so that clients accept it.
-pub(crate) const CONFIG: &str = "interfaces = [\"lan0\"]\n[clock]\nlocal_stratum = 4\n";
+/// Serves the machine's clock whether it is synchronised or not, so that clients accept it.
+pub(crate) const CONFIG: &str = "interfaces = [\"lan0\"]\n[clock]\nstratum = 4\nlocal_stratum = 4\n";
 /// The program under test.
 pub(crate) const POOLTIME: &str = env!("CARGO_BIN_EXE_pooltime-xdp");
 /// Long enough for anything on a machine that is busy with something else; nothing waits for it in vain but
