@@ -50,3 +50,6 @@ as_root() {
         die "needs root for: $*"
     fi
 }
+
+# Named where the eBPF crate is built.
+ebpf_toolchain() { sed -n 's/^const TOOLCHAIN: .* "\(.*\)";/\1/p' "$root/xdp-ebpf/build.rs"; }

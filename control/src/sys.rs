@@ -2,17 +2,24 @@
 #![expect(unsafe_code, reason = "the one module that may")]
 
 use responder::ServedTable;
-use responder::layout::{Counters, State};
+use responder::clock::WORDS;
+use responder::layout::{Counters, INTERFACES, SLOTS, State};
 
 /// A value that goes into or comes out of a map as its bytes.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
 pub(crate) struct Plain<T>(pub(crate) T);
 
-// SAFETY: `repr(C)`, integers only, no padding (8 + 4 + 4 + 8 x 4 bytes), every bit pattern is a value.
+// SAFETY: `repr(C)`, integers only, the 32-bit ones in pairs before the 64-bit ones, so no padding (the
+// assertion below counts the bytes), and every bit pattern is a value.
 unsafe impl aya::Pod for Plain<State> {}
-// SAFETY: `repr(C)`, 64-bit integers only, so no padding, and every bit pattern is a value.
-unsafe impl aya::Pod for Plain<ServedTable> {}
+const _: () = assert!(
+    size_of::<State>()
+        == 8 + 4 + 4
+            + 4 * INTERFACES
+            + size_of::<[[u64; WORDS]; SLOTS]>()
+            + size_of::<[ServedTable; SLOTS]>()
+);
 // SAFETY: an array of `repr(C)` pairs of 64-bit integers: no padding, every bit pattern is a value.
 unsafe impl aya::Pod for Plain<Counters> {}
 

@@ -488,7 +488,7 @@ fn observe(datapath: &Datapath) -> Result<Status> {
     Ok(Status {
         version: env!("CARGO_PKG_VERSION").into(),
         daemon: None,
-        clock: status::Clock::of(&datapath.clock()?, monotonic_ns()?),
+        clock: status::Clock::of(&datapath.clock(), monotonic_ns()?),
         interfaces: Vec::new(),
         userspace_path: Vec::new(),
         userspace_counters: Vec::new(),

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray};
 use aya::{Ebpf, EbpfLoader};
-use responder::layout::{self, Counters, Count, INTERFACES, SLOTS, State};
-use responder::{ClockState, ServedTable, clock, verdict};
+use responder::layout::{self, Count, Counters, INTERFACES, State};
+use responder::{ClockState, ServedTable, verdict};
 
 pub use attach::{Attachment, Mode, ModeRequest, program_name};
 
@@ -23,18 +23,15 @@ use crate::instance::Instance;
 use crate::sys::Plain;
 
 /// Names and sizes of the pinned maps, in the order they are pinned.
-const MAPS: [&str; 4] = [layout::STATE, layout::CLOCK, layout::SERVED, layout::COUNTERS];
+const MAPS: [&str; 2] = [layout::STATE, layout::COUNTERS];
 
 /// The maps of an instance, and what is attached.
 pub struct Datapath {
     directory: PathBuf,
     state_map: Array<MapData, Plain<State>>,
-    clock_map: Array<MapData, [u64; clock::WORDS]>,
-    served_map: Array<MapData, Plain<ServedTable>>,
     counters_map: PerCpuArray<MapData, Plain<Counters>>,
-    state: State,
-    clock_flip: Option<Instant>,
-    served_flip: Option<Instant>,
+    state: Box<State>,
+    last_flip: Option<Instant>,
 }
 
 impl Datapath {
@@ -75,33 +72,28 @@ impl Datapath {
         attach::require_privileges(instance)?;
         check_layout(&directory, instance)?;
         let map = |name: &str| open_pinned(&directory, name);
-        Self::from_maps(directory.clone(), map(layout::STATE)?, map(layout::CLOCK)?, map(layout::SERVED)?, map(layout::COUNTERS)?)
-            .map(Some)
+        Self::from_maps(directory.clone(), map(layout::STATE)?, map(layout::COUNTERS)?).map(Some)
     }
 
     fn from_object(directory: PathBuf, object: &mut Ebpf) -> Result<Self> {
         let mut take = |name: &str| {
             object.take_map(name).ok_or_else(|| Error::new(Code::Software, format_args!("the object has no map {name}")))
         };
-        let (state, clock, served, counters) =
-            (take(layout::STATE)?, take(layout::CLOCK)?, take(layout::SERVED)?, take(layout::COUNTERS)?);
-        Self::from_maps(directory, state, clock, served, counters)
+        let (state, counters) = (take(layout::STATE)?, take(layout::COUNTERS)?);
+        Self::from_maps(directory, state, counters)
     }
 
-    fn from_maps(directory: PathBuf, state: Map, clock: Map, served: Map, counters: Map) -> Result<Self> {
+    fn from_maps(directory: PathBuf, state: Map, counters: Map) -> Result<Self> {
         let mut datapath = Self {
             directory,
             state_map: Array::try_from(state).map_err(map_error(layout::STATE))?,
-            clock_map: Array::try_from(clock).map_err(map_error(layout::CLOCK))?,
-            served_map: Array::try_from(served).map_err(map_error(layout::SERVED))?,
             counters_map: PerCpuArray::try_from(counters).map_err(map_error(layout::COUNTERS))?,
-            state: State { magic: layout::MAGIC, clock: 0, served: 0, interfaces: [0; INTERFACES] },
-            clock_flip: None,
-            served_flip: None,
+            state: Box::new(State::EMPTY),
+            last_flip: None,
         };
         let Plain(found) = datapath.state_map.get(&0, 0).map_err(map_error(layout::STATE))?;
         if found.magic == layout::MAGIC {
-            datapath.state = found;
+            *datapath.state = found;
         } else {
             datapath.write_state()?;
         }
@@ -116,13 +108,12 @@ impl Datapath {
     ///
     /// The kernel's, for a write to a map.
     pub fn publish_clock(&mut self, clock: &ClockState) -> Result<()> {
-        wait_for_readers(self.clock_flip);
-        let slot = other_slot(self.state.clock);
-        self.clock_map.set(slot, clock.to_words(), 0).map_err(map_error(layout::CLOCK))?;
-        self.state.clock = slot;
+        self.wait_for_readers();
+        let [first, second] = &mut self.state.clocks;
+        *(if self.state.clock & 1 == 0 { second } else { first }) = clock.to_words();
         self.write_state()?;
-        self.clock_flip = Some(Instant::now());
-        Ok(())
+        self.state.clock ^= 1;
+        self.write_state()
     }
 
     /// Publishes the addresses that are answered for.
@@ -131,23 +122,28 @@ impl Datapath {
     ///
     /// The kernel's, for a write to a map.
     pub fn publish_served(&mut self, table: &ServedTable) -> Result<()> {
-        wait_for_readers(self.served_flip);
-        let slot = other_slot(self.state.served);
-        self.served_map.set(slot, Plain(*table), 0).map_err(map_error(layout::SERVED))?;
-        self.state.served = slot;
+        self.wait_for_readers();
+        let [first, second] = &mut self.state.tables;
+        *(if self.state.served & 1 == 0 { second } else { first }) = *table;
         self.write_state()?;
-        self.served_flip = Some(Instant::now());
-        Ok(())
+        self.state.served ^= 1;
+        self.write_state()
     }
 
     /// The clock line in force.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's, for a read of a map.
-    pub fn clock(&self) -> Result<ClockState> {
-        let words = self.clock_map.get(&self.state.clock, 0).map_err(map_error(layout::CLOCK))?;
-        Ok(ClockState::from_words(words))
+    #[must_use]
+    pub fn clock(&self) -> ClockState {
+        let [first, second] = self.state.clocks;
+        ClockState::from_words(if self.state.clock & 1 == 0 { first } else { second })
+    }
+
+    /// Two flips in a row would write to the slot that a reader may still have in hand.
+    fn wait_for_readers(&mut self) {
+        let interval = Duration::from_millis(layout::FLIP_INTERVAL_MS);
+        if let Some(rest) = self.last_flip.and_then(|flip| interval.checked_sub(flip.elapsed())) {
+            std::thread::sleep(rest);
+        }
+        self.last_flip = Some(Instant::now());
     }
 
     /// The counters of an interface, summed over the CPUs.
@@ -190,7 +186,7 @@ impl Datapath {
     }
 
     fn write_state(&mut self) -> Result<()> {
-        self.state_map.set(0, Plain(self.state), 0).map_err(map_error(layout::STATE))
+        self.state_map.set(0, Plain(*self.state), 0).map_err(map_error(layout::STATE))
     }
 }
 
@@ -253,8 +249,6 @@ fn check_layout(directory: &Path, instance: &Instance) -> Result<()> {
     };
     let sizes = [
         (layout::STATE, size_of::<State>(), 1),
-        (layout::CLOCK, size_of::<[u64; clock::WORDS]>(), SLOTS),
-        (layout::SERVED, size_of::<ServedTable>(), SLOTS),
         (layout::COUNTERS, size_of::<Counters>(), INTERFACES),
     ];
     for (name, value, entries) in sizes {
@@ -295,15 +289,4 @@ fn map_memory(directory: &Path, name: &str) -> Result<u64> {
 
 fn map_error(name: &str) -> impl FnOnce(MapError) -> Error {
     Error::because(Code::Os, format!("map {name}"))
-}
-
-const fn other_slot(slot: u32) -> u32 {
-    slot & 1 ^ 1
-}
-
-fn wait_for_readers(last_flip: Option<Instant>) {
-    let interval = Duration::from_millis(layout::FLIP_INTERVAL_MS);
-    if let Some(rest) = last_flip.and_then(|flip| interval.checked_sub(flip.elapsed())) {
-        std::thread::sleep(rest);
-    }
 }

@@ -17,7 +17,7 @@ use etherparse::{
     LinkSlice, NetSlice, SingleVlanHeader, SlicedPacket, TransportSlice, UdpHeader, VlanId,
 };
 use responder::clock::{DispersionRate, Rate};
-use responder::{Action, ClockState, NtpShort, NtpTimestamp, Outcome, ServedTable, Server, Verdict};
+use responder::{Action, ClockState, NtpShort, NtpTimestamp, Outcome, Published, ServedTable, Server, Verdict};
 
 pub(crate) const CLIENT_MAC: [u8; 6] = [0x02, 0xc1, 0x1e, 0x27, 0x00, 0x01];
 pub(crate) const SERVER_MAC: [u8; 6] = [0x02, 0x5e, 0x6f, 0xe6, 0x00, 0x02];
@@ -85,13 +85,27 @@ impl Host {
     }
 }
 
-impl Server for Host {
-    fn served(&self) -> Option<&ServedTable> {
-        self.served.as_ref()
+/// What a [`Host`] has published.
+pub(crate) struct View<'a> {
+    served: &'a ServedTable,
+    clock: Option<ClockState>,
+}
+
+impl Published for View<'_> {
+    fn served(&self) -> &ServedTable {
+        self.served
     }
 
     fn clock(&self) -> Option<ClockState> {
         self.clock
+    }
+}
+
+impl Server for Host {
+    type Published<'a> = View<'a>;
+
+    fn published(&self) -> Option<View<'_>> {
+        Some(View { served: self.served.as_ref()?, clock: self.clock })
     }
 
     fn monotonic_ns(&self) -> u64 {
