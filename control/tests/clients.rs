@@ -117,8 +117,7 @@ fn all_versions_are_answered_as_they_ask_whatever_their_vlan_tags() {
                     let payload = request(version, cookie);
                     let request =
                         Datagram { tags: tags.into(), ..Datagram::request(source, destination, &payload) };
-                    wire.send(&request.to_frame());
-                    let answer = wire.find(PATIENCE, |datagram| request.is_answered_by(datagram));
+                    let answer = wire.ask(&request, PATIENCE);
                     let answer = answer.unwrap_or_else(|| panic!("no answer, {mode:?}: {request:#?}"));
                     assert!(answer.checksums && is_answer(&answer.payload, version, cookie), "{answer:#?}");
                 }
