@@ -19,7 +19,7 @@ const SERVERS: [(&str, Family); 2] = [("10.77.0.1", Family::Ipv4), ("fd77::1", F
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
 fn ntpdig_gets_the_time() {
-    gets_the_time("ntpdig_gets_the_time", "ntpdig", |lab, program, server| {
+    gets_the_time("ntpdig", |lab, program, server| {
         let said = lab.exec("client", &[program, "-j", server]).expect_success();
         let answer: serde_json::Value = serde_json::from_str(&said).unwrap();
         assert_eq!((&answer["stratum"], &answer["leap"]), (&4.into(), &"no-leap".into()), "{said}");
@@ -30,7 +30,7 @@ fn ntpdig_gets_the_time() {
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
 fn ntpdate_gets_the_time() {
-    gets_the_time("ntpdate_gets_the_time", "ntpdate", |lab, program, server| {
+    gets_the_time("ntpdate", |lab, program, server| {
         // 2026-01-31 12:00:00.123456 (+0000) +0.000014 +/- 0.000078 10.77.0.1 s4 no-leap
         let said = lab.exec("client", &[program, "-q", server]).expect_success();
         assert!(said.ends_with(&format!("{server} s4 no-leap\n")), "{said}");
@@ -41,7 +41,7 @@ fn ntpdate_gets_the_time() {
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
 fn chronyd_gets_the_time() {
-    gets_the_time("chronyd_gets_the_time", "chronyd", |lab, program, server| {
+    gets_the_time("chronyd", |lab, program, server| {
         let pid_file = format!("pidfile {}", lab.file("chronyd.pid", "").display());
         // -Q asks and sets nothing; one sample is enough for that.
         let source = format!("server {server} iburst maxsamples 1");
@@ -59,7 +59,7 @@ fn chronyd_gets_the_time() {
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
 fn our_own_query_gets_the_time() {
-    gets_the_time("our_own_query_gets_the_time", lab::POOLTIME, |lab, program, server| {
+    gets_the_time(lab::POOLTIME, |lab, program, server| {
         let said = lab.exec("client", &[program, "query", "--json", server]).expect_success();
         let answer: serde_json::Value = serde_json::from_str(&said).unwrap();
         assert_eq!(answer[0]["synchronised"], true, "{said}");
@@ -69,9 +69,9 @@ fn our_own_query_gets_the_time() {
 }
 
 /// Lets a client ask over both families in both modes; `ask` gives the offset that it says.
-fn gets_the_time(test: &str, client: &str, ask: impl Fn(&Lab, &str, &str) -> f64) {
+fn gets_the_time(client: &str, ask: impl Fn(&Lab, &str, &str) -> f64) {
     let Some(client) = tool(client) else {
-        return not_run(test, &format!("{client} is not there"));
+        return not_run(&format!("{client} is not there"));
     };
     let client = client.to_str().unwrap();
     for mode in [Mode::Native, Mode::Generic] {
@@ -117,8 +117,7 @@ fn all_versions_are_answered_as_they_ask_whatever_their_vlan_tags() {
                     let payload = request(version, cookie);
                     let request =
                         Datagram { tags: tags.into(), ..Datagram::request(source, destination, &payload) };
-                    wire.send(&request.to_frame());
-                    let answer = wire.find(PATIENCE, |datagram| request.is_answered_by(datagram));
+                    let answer = wire.ask(&request, PATIENCE);
                     let answer = answer.unwrap_or_else(|| panic!("no answer, {mode:?}: {request:#?}"));
                     assert!(answer.checksums && is_answer(&answer.payload, version, cookie), "{answer:#?}");
                 }

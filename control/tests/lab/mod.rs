@@ -357,8 +357,11 @@ pub(crate) fn tool(name: &str) -> Option<PathBuf> {
     directories.map(|directory| directory.join(name)).find(|path| path.exists())
 }
 
-/// Says that this machine cannot run a test, or a part of it; `scripts/test` lists and counts that.
-pub(crate) fn not_run(test: &str, reason: &str) {
+/// Says that this machine cannot run the test that calls it, which then returns. `scripts/test` lists and
+/// counts that.
+pub(crate) fn not_run(reason: &str) {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
     println!("not run: {test}: {reason}");
     if let Some(path) = std::env::var_os("POOLTIME_NOT_RUN") {
         let mut list = OpenOptions::new().append(true).create(true).open(path).unwrap();

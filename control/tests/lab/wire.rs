@@ -50,16 +50,25 @@ impl Wire {
         sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(frame)], &[], MsgFlags::empty(), None).unwrap();
     }
 
-    /// The first datagram that `is_it`, of those that came already or come in time.
-    pub(crate) fn find(&self, patience: Duration, is_it: impl Fn(&Datagram) -> bool) -> Option<Datagram> {
+    /// The first frame of which `pick` makes something, of those that came already or come in time.
+    pub(crate) fn find<T>(&self, patience: Duration, pick: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
         let start = Instant::now();
         loop {
-            match self.receive().as_deref().and_then(Datagram::parse) {
-                Some(datagram) if is_it(&datagram) => return Some(datagram),
-                _ if start.elapsed() > patience => return None,
-                _ => {}
+            if let Some(found) = self.receive().as_deref().and_then(&pick) {
+                return Some(found);
+            }
+            if start.elapsed() > patience {
+                return None;
             }
         }
+    }
+
+    /// Sends a datagram and waits for the one that answers it.
+    pub(crate) fn ask(&self, request: &Datagram, patience: Duration) -> Option<Datagram> {
+        self.send(&request.to_frame());
+        self.find(patience, |frame| {
+            Datagram::parse(frame).filter(|datagram| request.is_answered_by(datagram))
+        })
     }
 
     /// All datagrams from port 123 that came so far.
