@@ -229,18 +229,28 @@ fn add(addresses: &mut Addresses, message: &AddressMessage) {
     let index = message.header.index;
     // On a point-to-point link IFA_ADDRESS is the peer's and IFA_LOCAL ours; elsewhere IPv6 has only the
     // first and IPv4 the same in both.
-    let mut address = None;
+    let (mut local, mut network) = (None, None);
     for attribute in &message.attributes {
         match attribute {
-            AddressAttribute::Local(local) => address = Some(*local),
-            AddressAttribute::Address(found) if address.is_none() => address = Some(*found),
+            AddressAttribute::Local(found) => local = Some(*found),
+            AddressAttribute::Address(found) => network = Some(*found),
             AddressAttribute::Broadcast(broadcast) => addresses.broadcast.push(*broadcast),
             _ => {}
         }
     }
-    match address {
+    match local.or(network) {
         Some(IpAddr::V4(found)) => addresses.ipv4.push((index, found)),
         Some(IpAddr::V6(found)) => addresses.ipv6.push((index, found)),
         None => {}
     }
+    if let Some(IpAddr::V4(network)) = network {
+        addresses.broadcast.extend(network_broadcast(network, message.header.prefix_len));
+    }
+}
+
+/// The last address of a network: the kernel takes it for a broadcast address whether it is configured as one
+/// or not (`fib_add_ifaddr`), but not in networks of one or two addresses (RFC 3021).
+fn network_broadcast(address: Ipv4Addr, prefix_length: u8) -> Option<Ipv4Addr> {
+    let host_bits = u32::MAX.checked_shr(prefix_length.into()).unwrap_or(0);
+    (prefix_length < 31).then(|| Ipv4Addr::from_bits(address.to_bits() | host_bits))
 }

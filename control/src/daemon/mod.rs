@@ -5,13 +5,14 @@ mod live;
 pub mod protocol;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use responder::ServedTable;
 use responder::udp::NTP_PORT;
+use responder::verdict::Family;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
@@ -164,8 +165,9 @@ impl Daemon {
         for index in gone {
             self.datapath.detach(index)?;
         }
-        if self.may_have_local_daemon() {
-            let reading = tokio::task::spawn_blocking(ask_local_daemon).await.ok().flatten();
+        let local_daemons = self.local_daemons();
+        if !local_daemons.is_empty() {
+            let reading = tokio::task::spawn_blocking(move || ask_local_daemon(&local_daemons)).await.ok().flatten();
             self.publisher.set_local_daemon(reading);
         }
         self.publish_clock()?;
@@ -424,26 +426,34 @@ impl Daemon {
         }
     }
 
-    /// Where port 123 is ours, no other daemon can be there to be asked.
-    fn may_have_local_daemon(&self) -> bool {
-        self.sockets.listening.iter().all(|listening| listening.failure.is_some())
+    /// Where another daemon may be asked: over the families whose port 123 is not ours.
+    fn local_daemons(&self) -> Vec<SocketAddr> {
+        let others = self.sockets.listening.iter().filter(|listening| listening.failure.is_some());
+        let loopback = |family| match family {
+            Family::Ipv4 => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            Family::Ipv6 => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        };
+        others.map(|listening| SocketAddr::new(loopback(listening.family), NTP_PORT)).collect()
     }
 
     fn watch_local_daemon(&self) -> mpsc::Receiver<Option<LocalDaemon>> {
         let (sender, receiver) = mpsc::channel(1);
-        if self.may_have_local_daemon() {
+        let local_daemons = self.local_daemons();
+        if local_daemons.is_empty() {
+            // Nothing will come; the receiver must not report that as an end.
+            tokio::spawn(async move { sender.closed().await });
+        } else {
             tokio::spawn(async move {
                 loop {
                     tokio::time::sleep(LOCAL_DAEMON_INTERVAL).await;
-                    let reading = tokio::task::spawn_blocking(ask_local_daemon).await.ok().flatten();
+                    let servers = local_daemons.clone();
+                    let reading =
+                        tokio::task::spawn_blocking(move || ask_local_daemon(&servers)).await.ok().flatten();
                     if sender.send(reading).await.is_err() {
                         return;
                     }
                 }
             });
-        } else {
-            // Nothing will come; the receiver must not report that as an end.
-            tokio::spawn(async move { sender.closed().await });
         }
         receiver
     }
@@ -540,13 +550,9 @@ fn describe(interface: &Interface, attachment: &Attachment) -> String {
 }
 
 /// Asks the daemon on loopback, whichever family it listens on.
-fn ask_local_daemon() -> Option<LocalDaemon> {
-    let loopback = [
-        SocketAddr::from((Ipv4Addr::LOCALHOST, NTP_PORT)),
-        SocketAddr::from((Ipv6Addr::LOCALHOST, NTP_PORT)),
-    ];
-    loopback.into_iter().find_map(|server| {
-        let reading = exchange(server, LOCAL_DAEMON_TIMEOUT).ok()?;
+fn ask_local_daemon(servers: &[SocketAddr]) -> Option<LocalDaemon> {
+    servers.iter().find_map(|server| {
+        let reading = exchange(*server, LOCAL_DAEMON_TIMEOUT).ok()?;
         Some(LocalDaemon { reading, monotonic_ns: monotonic_ns().ok()? })
     })
 }

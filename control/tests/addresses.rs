@@ -1,0 +1,188 @@
+//! The server answers for the addresses that its interfaces have at the moment, and for those it is told to.
+
+mod lab;
+
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::thread::sleep;
+use std::time::Duration;
+
+use control::query::exchange;
+use lab::wire::{Datagram, Wire, is_answer, request};
+use lab::{CONFIG, Lab, PATIENCE, Server, Tally, wait_for};
+use nix::net::if_::if_nametoindex;
+use nix::sys::signal::Signal;
+use responder::verdict::{Family, Verdict};
+
+/// Within which a change of addresses is followed.
+const SECOND: Duration = Duration::from_secs(1);
+/// How long to wait for an answer that must not come.
+const SILENCE: Duration = Duration::from_millis(300);
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn an_address_added_later_is_answered_within_a_second_and_one_removed_no_longer() {
+    let lab = Lab::up(&[]);
+    let server = lab.server(CONFIG, &[]);
+    for (address, length, family) in [("10.77.0.9", 24, Family::Ipv4), ("fd77::9", 64, Family::Ipv6)] {
+        assert_eq!(
+            in_the_nic_path(&lab, &server, address),
+            Tally::of([(Verdict::PassForOthers, family, 0, 1)])
+        );
+
+        lab.ip("server", &format!("address add {address}/{length} dev lan0"));
+        sleep(SECOND);
+        assert_eq!(in_the_nic_path(&lab, &server, address), Tally::of([(Verdict::Answered, family, 4, 1)]));
+
+        lab.ip("server", &format!("address delete {address}/{length} dev lan0"));
+        sleep(SECOND);
+        assert_eq!(
+            in_the_nic_path(&lab, &server, address),
+            Tally::of([(Verdict::PassForOthers, family, 0, 1)])
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn an_ipv6_address_is_not_answered_for_before_it_is_known_to_be_ours() {
+    let lab = Lab::up(&[]);
+    let server = lab.server(CONFIG, &[]);
+    // Five probes for another owner of the address, a second apart.
+    for setting in ["accept_dad=1", "dad_transmits=5"] {
+        let (name, value) = setting.split_once('=').unwrap();
+        let write = format!("echo {value} >/proc/sys/net/ipv6/conf/lan0/{name}");
+        lab.exec("server", &["sh", "-c", &write]).expect_success();
+    }
+    lab.ip("server", "address add fd77::9/64 dev lan0");
+    let tentative = || {
+        let listed = lab.exec("server", &["ip", "-6", "-o", "address", "show", "dev", "lan0", "tentative"]);
+        listed.expect_success().contains("fd77::9")
+    };
+    // The daemon has heard of it by now.
+    sleep(SILENCE);
+    let counted = in_the_nic_path(&lab, &server, "fd77::9");
+    let served = server.status().interfaces[0].addresses.contains(&"fd77::9".to_owned());
+    assert!(tentative(), "it took too long to ask");
+    assert_eq!(counted, Tally::of([(Verdict::PassForOthers, Family::Ipv6, 0, 1)]));
+    assert!(!served);
+
+    wait_for("the check for duplicates to end", || (!tentative()).then_some(()));
+    sleep(SECOND);
+    let counted = in_the_nic_path(&lab, &server, "fd77::9");
+    assert_eq!(counted, Tally::of([(Verdict::Answered, Family::Ipv6, 4, 1)]));
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn link_local_addresses_are_answered_for() {
+    let lab = Lab::up(&[]);
+    let server = lab.server(CONFIG, &[]);
+    let reading = lab.inside("client", || {
+        let scope = if_nametoindex("lan0").unwrap();
+        let address = SocketAddrV6::new("fe80::ff:fe77:1".parse().unwrap(), 123, 0, scope);
+        exchange(address.into(), PATIENCE).unwrap()
+    });
+    assert_eq!(reading.stratum, 4);
+    assert_eq!(Tally::of_program(&server.status()), Tally::of([(Verdict::Answered, Family::Ipv6, 4, 1)]));
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn configured_addresses_are_answered_for_and_a_reload_changes_them() {
+    let lab = Lab::up(&[]);
+    for address in ["10.99.0.1/32", "10.99.0.2/32", "fd99::1/128"] {
+        lab.ip("server", &format!("address add {address} dev lo"));
+    }
+    lab.ip("client", "route add 10.99.0.0/24 via 10.77.0.1");
+    lab.ip("client", "-6 route add fd99::/64 via fd77::1");
+    let server = lab.server(&serving("\"10.99.0.1\", \"fd99::1\""), &[]);
+    let answers = |address: &str| {
+        let before = Tally::of_program(&server.status());
+        let server_address = SocketAddr::new(address.parse().unwrap(), 123);
+        lab.inside("client", || exchange(server_address, PATIENCE)).unwrap();
+        (Tally::of_program(&server.status()) - before).packets(Verdict::Answered)
+    };
+    // The socket answers what the program lets pass, so that a client sees no difference.
+    assert_eq!(["10.99.0.1", "fd99::1", "10.99.0.2"].map(answers), [1, 1, 0]);
+
+    lab.file("server.toml", &serving("\"10.99.0.2\""));
+    server.signal(Signal::SIGHUP);
+    wait_for("the reload", || server.log().contains("configuration reloaded").then_some(()));
+    assert_eq!(["10.99.0.1", "fd99::1", "10.99.0.2"].map(answers), [0, 0, 1]);
+
+    lab.file("server.toml", &serving("\"10.99.0.1\"").replace("local_stratum", "local_stratun"));
+    server.signal(Signal::SIGHUP);
+    let complaint =
+        wait_for("the refusal", || server.log().split_once("not reloaded").map(|(_, rest)| rest.to_owned()));
+    assert!(complaint.contains("the old one stays in force"), "{complaint}");
+    assert!(
+        complaint.contains("line 5") && complaint.contains("did you mean `local_stratum`?"),
+        "{complaint}"
+    );
+    assert_eq!(["10.99.0.1", "fd99::1", "10.99.0.2"].map(answers), [0, 0, 1]);
+    assert_eq!(server.status().clock.stratum, 4);
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn sources_that_are_no_client_are_dropped_and_counted() {
+    let lab = Lab::up(&[]);
+    lab.ip("server", "address add 10.80.0.1/24 broadcast 10.80.0.99 dev lan0");
+    let server = lab.server(CONFIG, &[]);
+    let wire = Wire::tap(&lab, "client", "lan0");
+    let ipv4 = [
+        "10.77.0.255", // the network's broadcast address, which nobody configured
+        "10.80.0.99",  // one that somebody did
+        "255.255.255.255",
+        "224.0.1.1",
+        "127.0.0.1",
+        "0.0.0.0",
+        "10.77.0.1", // our own
+    ];
+    let ipv6 = ["ff02::1", "::1", "::", "fd77::1"];
+    for (sources, destination, family) in
+        [(&ipv4[..], "10.77.0.1", Family::Ipv4), (&ipv6[..], "fd77::1", Family::Ipv6)]
+    {
+        for source in sources {
+            let before = Tally::of_program(&server.status());
+            let datagram =
+                Datagram::request(source.parse().unwrap(), destination.parse().unwrap(), &request(4, 1));
+            assert_eq!(wire.ask(&datagram, SILENCE), None, "{source} got an answer");
+            let counted = Tally::of_program(&server.status()) - before;
+            assert_eq!(counted, Tally::of([(Verdict::DropSource, family, 0, 1)]), "{source}");
+        }
+    }
+    assert_eq!(Tally::of_sockets(&server.status()), Tally::default());
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn more_addresses_than_fit_are_refused_and_those_before_stay_in_force() {
+    let lab = Lab::up(&[]);
+    let server = lab.server(CONFIG, &[]);
+    let many: String = (1..=100).map(|host| format!("address add 10.80.0.{host}/32 dev lan0\n")).collect();
+    let batch = lab.file("many", &many);
+    lab.ip("server", &format!("-batch {}", batch.display()));
+    wait_for("a complaint", || server.log().contains("too many to serve").then_some(()));
+    let counted = in_the_nic_path(&lab, &server, "10.77.0.1");
+    assert_eq!(counted, Tally::of([(Verdict::Answered, Family::Ipv4, 4, 1)]));
+}
+
+/// What the program counts for a request to this address.
+fn in_the_nic_path(lab: &Lab, server: &Server<'_>, address: &str) -> Tally {
+    let before = Tally::of_program(&server.status());
+    let destination: IpAddr = address.parse().unwrap();
+    let source = if destination.is_ipv4() { "10.77.0.2" } else { "fd77::2" };
+    let request = Datagram::request(source.parse().unwrap(), destination, &request(4, 77));
+    let answer = Wire::tap(lab, "client", "lan0").ask(&request, SILENCE);
+    let counted = Tally::of_program(&server.status()) - before;
+    assert_eq!(
+        answer.is_some_and(|answer| is_answer(&answer.payload, 4, 77)),
+        counted.packets(Verdict::Answered) > 0
+    );
+    counted
+}
+
+fn serving(addresses: &str) -> String {
+    format!("serve = [{addresses}]\n{CONFIG}")
+}
