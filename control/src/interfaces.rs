@@ -1,6 +1,7 @@
 //! The host's interfaces and addresses, over netlink, and word of their changes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
 use std::pin::Pin;
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
@@ -177,6 +178,27 @@ impl Netlink {
     ///
     /// The kernel's, among them that the program is held by a link.
     pub async fn remove_xdp(&self, interface: &Interface, mode: Mode) -> Result<()> {
+        self.set_xdp(interface, mode, -1).await.map_err(|error| {
+            Error::new(
+                Code::Unavailable,
+                format_args!("cannot take the XDP program off {}: {}", interface.name, chain(&error)),
+            )
+            .remedy("a program that is held by a BPF link has to be taken off by its owner: `bpftool link list`")
+        })
+    }
+
+    /// Puts a program on an interface over netlink.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub async fn put_xdp(&self, interface: &Interface, mode: Mode, program: BorrowedFd<'_>) -> Result<()> {
+        self.set_xdp(interface, mode, program.as_raw_fd())
+            .await
+            .map_err(failed(&format!("put an XDP program on {}", interface.name)))
+    }
+
+    async fn set_xdp(&self, interface: &Interface, mode: Mode, program: RawFd) -> std::result::Result<(), rtnetlink::Error> {
         const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
         const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
         let flags = match mode {
@@ -184,17 +206,9 @@ impl Netlink {
             Mode::Generic => XDP_FLAGS_SKB_MODE,
         };
         let message = LinkUnspec::new_with_index(interface.index)
-            .append_extra_attribute(LinkAttribute::Xdp(vec![LinkXdp::Fd(-1), LinkXdp::Flags(flags)]))
+            .append_extra_attribute(LinkAttribute::Xdp(vec![LinkXdp::Fd(program), LinkXdp::Flags(flags)]))
             .build();
-        self.handle.link().set(message).execute().await.map_err(|error| {
-            Error::new(
-                Code::Unavailable,
-                format_args!("cannot take the XDP program off {}: {}", interface.name, chain(&error)),
-            )
-            .remedy(
-                "a program that is held by a BPF link has to be taken off by its owner: `bpftool link list`",
-            )
-        })
+        self.handle.link().set(message).execute().await
     }
 }
 

@@ -6,6 +6,7 @@ pub mod protocol;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -63,6 +64,13 @@ struct Attached {
     name: String,
     mode: Mode,
     fallback: Option<String>,
+}
+
+/// Somebody else's program that was taken off an interface.
+struct Displaced {
+    interface: Interface,
+    mode: Mode,
+    program: OwnedFd,
 }
 
 struct Daemon {
@@ -279,9 +287,9 @@ impl Daemon {
         indices.extend(wanted.iter().map(|interface| interface.index));
         self.addresses = self.netlink.addresses(&indices).await?;
         self.publish_served()?;
-        let mut messages = Vec::new();
+        let (mut messages, mut displaced) = (Vec::new(), Vec::new());
         for interface in wanted {
-            match self.attach_one(&interface, mode).await {
+            match self.attach_one(&interface, mode, &mut displaced).await {
                 Ok(attachment) => {
                     messages.push(describe(&interface, &attachment));
                     let Attachment { mode, fallback, .. } = attachment;
@@ -293,6 +301,7 @@ impl Daemon {
                     for index in new {
                         self.detach_one(index)?;
                     }
+                    self.put_back(&displaced).await;
                     return Err(error);
                 }
             }
@@ -303,15 +312,33 @@ impl Daemon {
         Ok(messages)
     }
 
-    async fn attach_one(&mut self, interface: &Interface, mode: ModeRequest) -> Result<Attachment> {
+    async fn attach_one(
+        &mut self,
+        interface: &Interface,
+        mode: ModeRequest,
+        displaced: &mut Vec<Displaced>,
+    ) -> Result<Attachment> {
         if let Some(foreign) = interface.xdp.filter(|_| self.datapath.own_mode(interface).is_none()) {
             warn!("taking program {} off {}, as --replace says", foreign.program_id, interface.name);
+            // Off its interface a program is gone unless somebody has it open.
+            let program = datapath::open_program(foreign.program_id)?;
             self.netlink.remove_xdp(interface, foreign.mode).await?;
+            displaced.push(Displaced { interface: interface.clone(), mode: foreign.mode, program });
         }
         if !interface.up {
             warn!("{} is down: nothing comes in before `ip link set {} up`", interface.name, interface.name);
         }
         self.datapath.attach(interface, mode)
+    }
+
+    /// Whose place was not needed in the end gets it back.
+    async fn put_back(&self, displaced: &[Displaced]) {
+        for Displaced { interface, mode, program } in displaced {
+            match self.netlink.put_xdp(interface, *mode, program.as_fd()).await {
+                Ok(()) => warn!("the program that was on {} is there again", interface.name),
+                Err(error) => error!("the program that was on {} is lost: {error}", interface.name),
+            }
+        }
     }
 
     /// Somebody else's XDP program is not pushed aside unasked.

@@ -1,6 +1,7 @@
 //! Putting the program on interfaces, and off them again.
 
 use std::fs;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, PinnedLink};
@@ -268,6 +269,23 @@ pub fn program_name(id: u32) -> Option<String> {
         .and_then(|program| program.name_as_str().map(ToOwned::to_owned))
 }
 
+/// A descriptor of a loaded program.
+///
+/// # Errors
+///
+/// The kernel's; among them that the program is gone.
+pub fn open_program(id: u32) -> Result<OwnedFd> {
+    let failed = |error: &dyn std::error::Error| {
+        Error::new(Code::Os, format_args!("cannot open XDP program {id}: {}", chain(error)))
+    };
+    let program = loaded_programs()
+        .flatten()
+        .find(|program| program.id() == id)
+        .ok_or_else(|| Error::new(Code::TryAgain, format_args!("XDP program {id} has just gone")))?;
+    let descriptor = program.fd().map_err(|error| failed(&error))?;
+    descriptor.as_fd().try_clone_to_owned().map_err(|error| failed(&error))
+}
+
 pub(super) fn is_link_pin(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(LINK_PREFIX))
 }
@@ -283,7 +301,11 @@ pub(super) fn detach_link(pin: &Path) -> Result<()> {
 }
 
 /// Says which privilege is missing, before the kernel says only that something is.
-pub(super) fn require_privileges(instance: &Instance) -> Result<()> {
+///
+/// # Errors
+///
+/// Names the capabilities that are missing.
+pub fn require_privileges(instance: &Instance) -> Result<()> {
     const CAP_NET_ADMIN: u32 = 12;
     const CAP_SYS_ADMIN: u32 = 21;
     const CAP_BPF: u32 = 39;

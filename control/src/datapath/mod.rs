@@ -16,7 +16,7 @@ use aya::{Ebpf, EbpfLoader};
 use responder::layout::{self, Count, Counters, INTERFACES, State};
 use responder::{ClockState, ServedTable, verdict};
 
-pub use attach::{Attachment, Mode, ModeRequest, program_name};
+pub use attach::{Attachment, Mode, ModeRequest, open_program, program_name, require_privileges};
 
 use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
