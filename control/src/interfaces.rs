@@ -82,9 +82,16 @@ impl Addresses {
         ServedTable::new(&ipv4, &broadcast, &ipv6).map_err(|_| {
             Error::new(
                 Code::Unavailable,
-                format_args!("{} IPv4, {} broadcast and {} IPv6 addresses are too many to serve", ipv4.len(), broadcast.len(), ipv6.len()),
+                format_args!(
+                    "{} IPv4, {} broadcast and {} IPv6 addresses are too many to serve",
+                    ipv4.len(),
+                    broadcast.len(),
+                    ipv6.len()
+                ),
             )
-            .remedy(format_args!("a server answers for at most {CAPACITY} addresses of a family; remove some"))
+            .remedy(format_args!(
+                "a server answers for at most {CAPACITY} addresses of a family; remove some"
+            ))
         })
     }
 }
@@ -104,8 +111,8 @@ impl Netlink {
     /// The kernel's.
     pub fn connect() -> Result<Self> {
         let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
-        let (connection, handle, messages) =
-            new_multicast_connection(&groups).map_err(Error::because(Code::Os, "cannot open a netlink socket"))?;
+        let (connection, handle, messages) = new_multicast_connection(&groups)
+            .map_err(Error::because(Code::Os, "cannot open a netlink socket"))?;
         Ok(Self { handle, messages: Box::pin(messages), connection: tokio::spawn(connection) })
     }
 
@@ -150,8 +157,14 @@ impl Netlink {
     ///
     /// The kernel's.
     pub async fn addresses(&self, interfaces: &[u32]) -> Result<Addresses> {
-        let messages: Vec<AddressMessage> =
-            self.handle.address().get().execute().try_collect().await.map_err(failed("list the addresses"))?;
+        let messages: Vec<AddressMessage> = self
+            .handle
+            .address()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .map_err(failed("list the addresses"))?;
         let mut addresses = Addresses::default();
         for message in messages.iter().filter(|message| interfaces.contains(&message.header.index)) {
             add(&mut addresses, message);
@@ -225,7 +238,7 @@ fn interface(message: &LinkMessage) -> Interface {
 fn attached(attributes: &[LinkXdp]) -> Option<AttachedXdp> {
     let mode = attributes.iter().find_map(|attribute| match attribute {
         LinkXdp::Attached(XdpAttached::SocketBuffer) => Some(Mode::Generic),
-        LinkXdp::Attached(XdpAttached::None) | LinkXdp::Attached(XdpAttached::Other(_)) => None,
+        LinkXdp::Attached(XdpAttached::None | XdpAttached::Other(_)) => None,
         LinkXdp::Attached(_) => Some(Mode::Native),
         _ => None,
     })?;

@@ -111,7 +111,7 @@ impl SystemClock {
         let now_ns = i128::from(base_ns) + i128::midpoint(earliest, latest);
         let now = timestamp(now_ns);
         let reading_error_ns = u64::try_from((latest - earliest) / 2).unwrap_or(u64::MAX);
-        self.note_correction(kernel, now);
+        self.note_correction(kernel, stepped_ns.is_some(), now);
 
         let source = Source::of(kernel, daemon, base_ns, config, self.reference_time);
         let root_dispersion_ns = source.root_dispersion_ns.saturating_add(reading_error_ns);
@@ -131,7 +131,7 @@ impl SystemClock {
             ntp_base: now,
             rate: Rate::NOMINAL,
             horizon_ns: base_ns.saturating_add(horizon_ns),
-            reference_time: source.reference_time,
+            reference_time: earlier(source.reference_time, now),
             root_delay: NtpShort::from_nanos(source.root_delay_ns),
             root_dispersion: NtpShort::from_nanos(root_dispersion_ns),
             dispersion_rate: DispersionRate::from_ppb(DRIFT_PPB),
@@ -165,9 +165,9 @@ impl SystemClock {
     }
 
     /// The kernel lets its maximum error grow until the clock's keeper sets it: when it has fallen, the
-    /// clock was corrected.
-    fn note_correction(&mut self, kernel: &Adjtimex, now: NtpTimestamp) {
-        if self.max_error_us.is_none_or(|before| kernel.max_error_us < before) {
+    /// clock was corrected. A step is a correction, too.
+    fn note_correction(&mut self, kernel: &Adjtimex, stepped: bool, now: NtpTimestamp) {
+        if stepped || self.max_error_us.is_none_or(|before| kernel.max_error_us < before) {
             self.reference_time = now;
         }
         self.max_error_us = Some(kernel.max_error_us);
@@ -238,7 +238,9 @@ impl Source {
                 reference_time: corrected,
                 root_delay_ns: 0,
                 // maxerror is RFC 5905's root distance, as the clock's keeper last set it.
-                root_dispersion_ns: u64::try_from(kernel.max_error_us).unwrap_or(u64::MAX).saturating_mul(1000),
+                root_dispersion_ns: u64::try_from(kernel.max_error_us)
+                    .unwrap_or(u64::MAX)
+                    .saturating_mul(1000),
             },
         }
     }
@@ -254,6 +256,12 @@ impl LocalDaemon {
             .saturating_add(LOOPBACK_NOISE_NS);
         reading.offset_ns.unsigned_abs() <= bound_ns || !reading.is_synchronised()
     }
+}
+
+/// A clock that was set back since its last correction must not say that this is yet to come: clients refuse
+/// such an answer (RFC 5905 appendix A.5.1.1). Zero is "never", not a time.
+const fn earlier(reference_time: NtpTimestamp, now: NtpTimestamp) -> NtpTimestamp {
+    if reference_time.0 != 0 && reference_time.since(now) > 0 { now } else { reference_time }
 }
 
 const fn drift_ns(elapsed_ns: u64) -> u64 {

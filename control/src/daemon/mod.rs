@@ -100,7 +100,11 @@ pub fn run(options: &Options) -> Result<()> {
         .map_err(Error::because(Code::Os, "cannot start the event loop"))?;
     runtime.block_on(async {
         let config = Config::load(options.config.as_deref())?;
-        let names = if options.interfaces.is_empty() { config.interfaces.clone() } else { options.interfaces.clone() };
+        let names = if options.interfaces.is_empty() {
+            config.interfaces.clone()
+        } else {
+            options.interfaces.clone()
+        };
         if names.is_empty() {
             return Err(Error::new(Code::Config, "no interface is configured").remedy(format_args!(
                 "add `interfaces = [\"eth0\"]` to {}, or name one: `{} attach eth0`",
@@ -170,13 +174,15 @@ impl Daemon {
                 }
             }
         }
-        let gone: Vec<_> = self.datapath.interfaces().filter(|index| !self.attached.contains_key(index)).collect();
+        let gone: Vec<_> =
+            self.datapath.interfaces().filter(|index| !self.attached.contains_key(index)).collect();
         for index in gone {
             self.datapath.detach(index)?;
         }
         let local_daemons = self.local_daemons();
         if !local_daemons.is_empty() {
-            let reading = tokio::task::spawn_blocking(move || ask_local_daemon(&local_daemons)).await.ok().flatten();
+            let reading =
+                tokio::task::spawn_blocking(move || ask_local_daemon(&local_daemons)).await.ok().flatten();
             self.publisher.set_local_daemon(reading);
         }
         self.publish_clock()?;
@@ -268,7 +274,12 @@ impl Daemon {
     }
 
     /// Attaches to all of these or to none.
-    async fn attach(&mut self, wanted: Vec<Interface>, mode: ModeRequest, replace: bool) -> Result<Vec<String>> {
+    async fn attach(
+        &mut self,
+        wanted: Vec<Interface>,
+        mode: ModeRequest,
+        replace: bool,
+    ) -> Result<Vec<String>> {
         for interface in &wanted {
             self.refuse_foreign(interface, replace)?;
         }
@@ -286,7 +297,8 @@ impl Daemon {
                     self.attached.insert(interface.index, Attached { name: interface.name, mode, fallback });
                 }
                 Err(error) => {
-                    let new: Vec<_> = self.attached.keys().copied().filter(|index| !before.contains(index)).collect();
+                    let new: Vec<_> =
+                        self.attached.keys().copied().filter(|index| !before.contains(index)).collect();
                     for index in new {
                         self.detach_one(index)?;
                     }
@@ -356,9 +368,11 @@ impl Daemon {
     fn detach(&mut self, names: &[String]) -> Result<Vec<String>> {
         let mut indices = Vec::new();
         for name in names {
-            let index = self.attached.iter().find(|(_, attached)| attached.name == *name).map(|(index, _)| *index);
+            let index =
+                self.attached.iter().find(|(_, attached)| attached.name == *name).map(|(index, _)| *index);
             indices.push(index.ok_or_else(|| {
-                let attached: Vec<_> = self.attached.values().map(|attached| attached.name.as_str()).collect();
+                let attached: Vec<_> =
+                    self.attached.values().map(|attached| attached.name.as_str()).collect();
                 Error::new(Code::NoInput, format_args!("not attached to `{name}`"))
                     .remedy(format_args!("attached to: {}", attached.join(", ")))
             })?);
@@ -572,7 +586,9 @@ fn describe(interface: &Interface, attachment: &Attachment) -> String {
     let mode = attachment.mode.label();
     match (&attachment.fallback, attachment.took_over) {
         (_, true) => format!("{name}: took over the attached program ({mode} mode)"),
-        (Some(reason), false) => format!("{name}: attached in {mode} mode; native mode was refused: {reason}"),
+        (Some(reason), false) => {
+            format!("{name}: attached in {mode} mode; native mode was refused: {reason}")
+        }
         (None, false) => format!("{name}: attached in {mode} mode"),
     }
 }
@@ -588,5 +604,8 @@ fn ask_local_daemon(servers: &[SocketAddr]) -> Option<LocalDaemon> {
 fn resident_bytes() -> u64 {
     const PAGE: u64 = 4096;
     let pages = std::fs::read_to_string("/proc/self/statm").ok();
-    pages.and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0).saturating_mul(PAGE)
+    pages
+        .and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok())
+        .unwrap_or(0)
+        .saturating_mul(PAGE)
 }

@@ -144,14 +144,19 @@ impl Datapath {
         let free = self.slot_of(0).ok_or_else(|| {
             Error::new(
                 Code::Unavailable,
-                format_args!("{} would be interface {}; a server takes {INTERFACES}", interface.name, INTERFACES + 1),
+                format_args!(
+                    "{} would be interface {}; a server takes {INTERFACES}",
+                    interface.name,
+                    INTERFACES + 1
+                ),
             )
             .remedy("detach one, or run a second instance: `--instance NAME`")
         })?;
         let cpus = aya::util::nr_cpus()
             .map_err(|(file, error)| Error::because(Code::Os, format_args!("cannot read {file}"))(error))?;
-        let zeros = aya::maps::PerCpuValues::try_from(vec![Plain([Count::default(); verdict::COUNTERS]); cpus])
-            .map_err(Error::because(Code::Software, "counters"))?;
+        let zeros =
+            aya::maps::PerCpuValues::try_from(vec![Plain([Count::default(); verdict::COUNTERS]); cpus])
+                .map_err(Error::because(Code::Software, "counters"))?;
         self.counters_map.set(free, zeros, 0).map_err(map_error(layout::COUNTERS))?;
         self.state.interfaces[free as usize] = interface.index;
         self.write_state()?;
@@ -190,9 +195,16 @@ fn replace_program(program: &mut Xdp, pin: &Path, name: &str) -> Result<()> {
 
 /// Attaches in the wanted mode. The kernel does not fall back by itself where a driver has XDP but refuses
 /// it for its present settings, so that is done here.
-fn new_link(program: &mut Xdp, interface: &Interface, request: ModeRequest) -> Result<(FdLink, Mode, Option<String>)> {
+fn new_link(
+    program: &mut Xdp,
+    interface: &Interface,
+    request: ModeRequest,
+) -> Result<(FdLink, Mode, Option<String>)> {
     let refused = |mode: Mode, reason: &str| {
-        Error::new(Code::Unavailable, format_args!("{} refused the program in {} mode: {reason}", interface.name, mode.label()))
+        Error::new(
+            Code::Unavailable,
+            format_args!("{} refused the program in {} mode: {reason}", interface.name, mode.label()),
+        )
     };
     let native = match request {
         ModeRequest::Generic => None,
@@ -216,7 +228,8 @@ fn link_in(program: &mut Xdp, interface: &Interface, mode: XdpMode) -> std::resu
     let id = program.attach_to_if_index(interface.index, mode).map_err(|error| explain(&error))?;
     let link = program.take_link(id).map_err(|error| explain(&error))?;
     // A link that is not a descriptor cannot be pinned: the netlink attachment of kernels before 5.9.
-    FdLink::try_from(link).map_err(|_| "this kernel has no XDP links (Linux 5.9 or later is needed)".to_owned())
+    FdLink::try_from(link)
+        .map_err(|_| "this kernel has no XDP links (Linux 5.9 or later is needed)".to_owned())
 }
 
 /// The kernel's reason, in words where the number alone says little.
@@ -227,7 +240,9 @@ fn explain(error: &ProgramError) -> String {
             Some(libc::EOPNOTSUPP) => "the driver has no native XDP, or not with its present settings",
             Some(libc::EBUSY | libc::EEXIST) => "another XDP program is in the way",
             Some(libc::EPERM) => "not allowed; is the kernel locked down?",
-            Some(libc::EINVAL | libc::ERANGE | libc::E2BIG) => "the driver wants a smaller MTU or other settings",
+            Some(libc::EINVAL | libc::ERANGE | libc::E2BIG) => {
+                "the driver wants a smaller MTU or other settings"
+            }
             _ => return text,
         },
         _ => return text,
@@ -301,10 +316,11 @@ pub fn require_privileges(instance: &Instance) -> Result<()> {
         // Without procfs there is nothing to say in advance.
         .unwrap_or(u64::MAX);
     let has = |capability: u32| effective >> capability & 1 != 0;
-    let missing: Vec<_> = [("CAP_BPF", has(CAP_BPF) || has(CAP_SYS_ADMIN)), ("CAP_NET_ADMIN", has(CAP_NET_ADMIN))]
-        .into_iter()
-        .filter_map(|(name, there)| (!there).then_some(name))
-        .collect();
+    let missing: Vec<_> =
+        [("CAP_BPF", has(CAP_BPF) || has(CAP_SYS_ADMIN)), ("CAP_NET_ADMIN", has(CAP_NET_ADMIN))]
+            .into_iter()
+            .filter_map(|(name, there)| (!there).then_some(name))
+            .collect();
     if missing.is_empty() {
         return Ok(());
     }
