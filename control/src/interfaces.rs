@@ -183,7 +183,9 @@ impl Netlink {
                 Code::Unavailable,
                 format_args!("cannot take the XDP program off {}: {}", interface.name, chain(&error)),
             )
-            .remedy("a program that is held by a BPF link has to be taken off by its owner: `bpftool link list`")
+            .remedy(
+                "a program that is held by a BPF link has to be taken off by its owner: `bpftool link list`",
+            )
         })
     }
 
@@ -198,7 +200,12 @@ impl Netlink {
             .map_err(failed(&format!("put an XDP program on {}", interface.name)))
     }
 
-    async fn set_xdp(&self, interface: &Interface, mode: Mode, program: RawFd) -> std::result::Result<(), rtnetlink::Error> {
+    async fn set_xdp(
+        &self,
+        interface: &Interface,
+        mode: Mode,
+        program: RawFd,
+    ) -> std::result::Result<(), rtnetlink::Error> {
         const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
         const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
         let flags = match mode {
