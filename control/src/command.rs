@@ -194,6 +194,7 @@ fn detach(instance: &Instance, interfaces: &[String]) -> Result<()> {
     if let Some(messages) = ask::<Vec<String>>(instance, &request)? {
         return messages.iter().try_for_each(|message| say(format_args!("{message}")));
     }
+    datapath::require_privileges(instance)?;
     let directory = instance.pin_directory();
     if !directory.exists() {
         return Err(Error::new(Code::NoInput, "nothing is attached")

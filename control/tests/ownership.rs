@@ -187,9 +187,10 @@ fn a_service_that_stops_leaves_the_program_answering_and_a_later_one_takes_over(
 fn pinned_state_of_another_layout_is_refused_with_the_way_out() {
     let lab = Lab::up(&[]);
     let mut server = lab.server(CONFIG, &[]);
-    let make_it_another_s: [(fn(&Instance), &str); 2] =
-        [(give_maps_each_other_s_names, "another layout"), (write_a_later_version, "layout version")];
-    for (make_it_another_s, complaint) in make_it_another_s {
+    for (make_it_another_s, complaint) in [
+        (give_maps_each_other_s_names as fn(&Instance), "another layout"),
+        (write_a_later_version, "layout version"),
+    ] {
         assert!(server.stop().success(), "{}", server.log());
         let program = xdp(&lab, "lan0");
         make_it_another_s(&server.paths());

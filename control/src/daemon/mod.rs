@@ -112,6 +112,7 @@ pub fn run(options: &Options) -> Result<()> {
                 options.instance.command()
             )));
         }
+        datapath::require_privileges(&options.instance)?;
         let lock = options.instance.lock()?;
         let mut daemon = match Daemon::start(options, config, &names).await {
             Ok(daemon) => daemon,

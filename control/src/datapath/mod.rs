@@ -67,10 +67,11 @@ impl Datapath {
     /// As for [`Datapath::open_or_create`].
     pub fn open(instance: &Instance) -> Result<Option<Self>> {
         let directory = instance.pin_directory();
-        if !directory.exists() {
-            return Ok(None);
+        match directory.try_exists() {
+            Ok(false) => return Ok(None),
+            // Only root can look into a bpffs that systemd mounted.
+            Ok(true) | Err(_) => attach::require_privileges(instance)?,
         }
-        attach::require_privileges(instance)?;
         check_layout(&directory, instance)?;
         let map = |name: &str| open_pinned(&directory, name);
         Self::from_maps(directory.clone(), map(layout::STATE)?, map(layout::COUNTERS)?).map(Some)
