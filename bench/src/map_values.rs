@@ -17,5 +17,9 @@ unsafe impl Pod for Value<State> {}
 
 const _: () = assert!(
     size_of::<State>()
-        == 8 + 4 + 4 + 4 * INTERFACES + size_of::<[[u64; WORDS]; SLOTS]>() + size_of::<[ServedTable; SLOTS]>()
+        == 8 + 4
+            + 4
+            + 4 * INTERFACES
+            + size_of::<[[u64; WORDS]; SLOTS]>()
+            + size_of::<[ServedTable; SLOTS]>()
 );

@@ -149,7 +149,7 @@ fn execute(arguments: Arguments) -> Result<()> {
                 detach_at_end: false,
             })
         }
-        Command::Detach { interfaces } => detach(&instance, interfaces),
+        Command::Detach { interfaces } => detach(&instance, &interfaces),
         Command::Status { json } => status(&instance, json),
         Command::Query(arguments) => query(&arguments),
         Command::Config(ConfigCommand::Check { file }) => {
@@ -162,7 +162,8 @@ fn execute(arguments: Arguments) -> Result<()> {
 /// Log lines go to standard error; systemd's journal and terminals take them from there.
 fn start_log() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let format = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr);
+    let format =
+        tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr);
     let _already_started = if std::io::stderr().is_terminal() {
         format.try_init()
     } else {
@@ -178,23 +179,33 @@ fn attach(instance: &Instance, arguments: AttachArguments) -> Result<()> {
         return messages.iter().try_for_each(|message| say(format_args!("{message}")));
     }
     start_log();
-    daemon::run(&Options { instance: instance.clone(), config, interfaces, mode, replace, detach_at_end: true })
+    daemon::run(&Options {
+        instance: instance.clone(),
+        config,
+        interfaces,
+        mode,
+        replace,
+        detach_at_end: true,
+    })
 }
 
-fn detach(instance: &Instance, interfaces: Vec<String>) -> Result<()> {
-    let request = Request::Detach { interfaces: interfaces.clone() };
+fn detach(instance: &Instance, interfaces: &[String]) -> Result<()> {
+    let request = Request::Detach { interfaces: interfaces.to_vec() };
     if let Some(messages) = ask::<Vec<String>>(instance, &request)? {
         return messages.iter().try_for_each(|message| say(format_args!("{message}")));
     }
+    datapath::require_privileges(instance)?;
     let directory = instance.pin_directory();
     if !directory.exists() {
         return Err(Error::new(Code::NoInput, "nothing is attached")
             .remedy(format_args!("`{} attach IFACE` attaches", instance.command())));
     }
     if !interfaces.is_empty() {
-        return Err(Error::new(Code::Unavailable, "no daemon runs that could detach single interfaces").remedy(
-            format_args!("`{} detach` without names detaches all that was left behind", instance.command()),
-        ));
+        return Err(Error::new(Code::Unavailable, "no daemon runs that could detach single interfaces")
+            .remedy(format_args!(
+                "`{} detach` without names detaches all that was left behind",
+                instance.command()
+            )));
     }
     let lock = instance.lock()?;
     datapath::remove_pins(&directory)?;
@@ -212,8 +223,8 @@ fn status(instance: &Instance, json: bool) -> Result<()> {
             .remedy(format_args!("`sudo {} attach IFACE` starts it", instance.command())));
     };
     if json {
-        let text =
-            serde_json::to_string_pretty(&status).map_err(Error::because(Code::Software, "cannot write JSON"))?;
+        let text = serde_json::to_string_pretty(&status)
+            .map_err(Error::because(Code::Software, "cannot write JSON"))?;
         say(format_args!("{text}"))
     } else {
         write(&status.to_text())
@@ -292,7 +303,9 @@ fn describe_json(
             "root_delay_s": seconds(reading.root_delay.as_nanos().cast_signed()),
             "root_dispersion_s": seconds(reading.root_dispersion.as_nanos().cast_signed()),
         }),
-        Err(failure) => json!({ "server": server, "address": address.to_string(), "error": failure.to_string() }),
+        Err(failure) => {
+            json!({ "server": server, "address": address.to_string(), "error": failure.to_string() })
+        }
     }
 }
 

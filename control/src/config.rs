@@ -85,19 +85,28 @@ impl Config {
     pub fn load(path: Option<&Path>) -> Result<Self> {
         let (path, required) = path.map_or((Path::new(DEFAULT_PATH), false), |path| (path, true));
         let metadata = match path.metadata() {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => return Ok(Self::default()),
-            metadata => metadata.map_err(Error::because(Code::NoInput, format_args!("{}", path.display())))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => {
+                return Ok(Self::default());
+            }
+            metadata => {
+                metadata.map_err(Error::because(Code::NoInput, format_args!("{}", path.display())))?
+            }
         };
         if !metadata.is_file() || metadata.len() > MAX_BYTES {
             return Err(Error::new(
                 Code::Config,
-                format_args!("{} is no configuration: not a file, or above {MAX_BYTES} bytes", path.display()),
+                format_args!(
+                    "{} is no configuration: not a file, or above {MAX_BYTES} bytes",
+                    path.display()
+                ),
             ));
         }
-        let bytes = std::fs::read(path).map_err(Error::because(Code::NoInput, format_args!("{}", path.display())))?;
+        let bytes =
+            std::fs::read(path).map_err(Error::because(Code::NoInput, format_args!("{}", path.display())))?;
         let text = String::from_utf8(bytes)
             .map_err(|_| Error::new(Code::Config, format_args!("{} is not text (UTF-8)", path.display())))?;
-        Self::parse(&text).map_err(|error| Error { what: format!("{}: {}", path.display(), error.what), ..error })
+        Self::parse(&text)
+            .map_err(|error| Error { what: format!("{}: {}", path.display(), error.what), ..error })
     }
 
     /// Reads a configuration's text.
@@ -126,7 +135,9 @@ impl Config {
         if clock.local_stratum.is_some_and(|stratum| !(1..=15).contains(&stratum)) {
             return wrong("clock.local_stratum", "must be 1 to 15");
         }
-        if let Some(address) = self.serve.iter().find(|address| address.is_unspecified() || address.is_multicast()) {
+        if let Some(address) =
+            self.serve.iter().find(|address| address.is_unspecified() || address.is_multicast())
+        {
             return wrong("serve", &format!("{address} is not the address of a host"));
         }
         if let Some(name) = self.interfaces.iter().find(|name| name.is_empty() || name.len() > 15) {

@@ -1,6 +1,7 @@
 //! The host's interfaces and addresses, over netlink, and word of their changes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
 use std::pin::Pin;
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
@@ -81,9 +82,16 @@ impl Addresses {
         ServedTable::new(&ipv4, &broadcast, &ipv6).map_err(|_| {
             Error::new(
                 Code::Unavailable,
-                format_args!("{} IPv4, {} broadcast and {} IPv6 addresses are too many to serve", ipv4.len(), broadcast.len(), ipv6.len()),
+                format_args!(
+                    "{} IPv4, {} broadcast and {} IPv6 addresses are too many to serve",
+                    ipv4.len(),
+                    broadcast.len(),
+                    ipv6.len()
+                ),
             )
-            .remedy(format_args!("a server answers for at most {CAPACITY} addresses of a family; remove some"))
+            .remedy(format_args!(
+                "a server answers for at most {CAPACITY} addresses of a family; remove some"
+            ))
         })
     }
 }
@@ -103,8 +111,8 @@ impl Netlink {
     /// The kernel's.
     pub fn connect() -> Result<Self> {
         let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
-        let (connection, handle, messages) =
-            new_multicast_connection(&groups).map_err(Error::because(Code::Os, "cannot open a netlink socket"))?;
+        let (connection, handle, messages) = new_multicast_connection(&groups)
+            .map_err(Error::because(Code::Os, "cannot open a netlink socket"))?;
         Ok(Self { handle, messages: Box::pin(messages), connection: tokio::spawn(connection) })
     }
 
@@ -149,8 +157,14 @@ impl Netlink {
     ///
     /// The kernel's.
     pub async fn addresses(&self, interfaces: &[u32]) -> Result<Addresses> {
-        let messages: Vec<AddressMessage> =
-            self.handle.address().get().execute().try_collect().await.map_err(failed("list the addresses"))?;
+        let messages: Vec<AddressMessage> = self
+            .handle
+            .address()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .map_err(failed("list the addresses"))?;
         let mut addresses = Addresses::default();
         for message in messages.iter().filter(|message| interfaces.contains(&message.header.index)) {
             add(&mut addresses, message);
@@ -164,6 +178,34 @@ impl Netlink {
     ///
     /// The kernel's, among them that the program is held by a link.
     pub async fn remove_xdp(&self, interface: &Interface, mode: Mode) -> Result<()> {
+        self.set_xdp(interface, mode, -1).await.map_err(|error| {
+            Error::new(
+                Code::Unavailable,
+                format_args!("cannot take the XDP program off {}: {}", interface.name, chain(&error)),
+            )
+            .remedy(
+                "a program that is held by a BPF link has to be taken off by its owner: `bpftool link list`",
+            )
+        })
+    }
+
+    /// Puts a program on an interface over netlink.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub async fn put_xdp(&self, interface: &Interface, mode: Mode, program: BorrowedFd<'_>) -> Result<()> {
+        self.set_xdp(interface, mode, program.as_raw_fd())
+            .await
+            .map_err(failed(&format!("put an XDP program on {}", interface.name)))
+    }
+
+    async fn set_xdp(
+        &self,
+        interface: &Interface,
+        mode: Mode,
+        program: RawFd,
+    ) -> std::result::Result<(), rtnetlink::Error> {
         const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
         const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
         let flags = match mode {
@@ -171,15 +213,9 @@ impl Netlink {
             Mode::Generic => XDP_FLAGS_SKB_MODE,
         };
         let message = LinkUnspec::new_with_index(interface.index)
-            .append_extra_attribute(LinkAttribute::Xdp(vec![LinkXdp::Fd(-1), LinkXdp::Flags(flags)]))
+            .append_extra_attribute(LinkAttribute::Xdp(vec![LinkXdp::Fd(program), LinkXdp::Flags(flags)]))
             .build();
-        self.handle.link().set(message).execute().await.map_err(|error| {
-            Error::new(
-                Code::Unavailable,
-                format_args!("cannot take the XDP program off {}: {}", interface.name, chain(&error)),
-            )
-            .remedy("a program that is held by a BPF link has to be taken off by its owner: `bpftool link list`")
-        })
+        self.handle.link().set(message).execute().await
     }
 }
 
@@ -209,7 +245,7 @@ fn interface(message: &LinkMessage) -> Interface {
 fn attached(attributes: &[LinkXdp]) -> Option<AttachedXdp> {
     let mode = attributes.iter().find_map(|attribute| match attribute {
         LinkXdp::Attached(XdpAttached::SocketBuffer) => Some(Mode::Generic),
-        LinkXdp::Attached(XdpAttached::None) | LinkXdp::Attached(XdpAttached::Other(_)) => None,
+        LinkXdp::Attached(XdpAttached::None | XdpAttached::Other(_)) => None,
         LinkXdp::Attached(_) => Some(Mode::Native),
         _ => None,
     })?;

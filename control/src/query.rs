@@ -94,8 +94,7 @@ impl std::error::Error for Failure {}
 /// See [`Failure`].
 pub fn exchange(server: SocketAddr, timeout: Duration) -> Result<Reading, Failure> {
     let socket_failed = |error: std::io::Error| Failure::Socket(error.to_string());
-    let local: SocketAddr =
-        if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
+    let local: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
     let socket = UdpSocket::bind(local).map_err(socket_failed)?;
     socket.connect(server).map_err(socket_failed)?;
 
@@ -118,7 +117,9 @@ pub fn exchange(server: SocketAddr, timeout: Duration) -> Result<Reading, Failur
         let mut buffer = [0; 1024];
         let length = match socket.recv(&mut buffer) {
             Ok(length) => length,
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
+            Err(error)
+                if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) =>
+            {
                 continue;
             }
             Err(error) => return Err(socket_failed(error)),
@@ -177,13 +178,13 @@ fn read(
         root_dispersion: NtpShort(word(8)),
         reference_id,
         reference_time: NtpTimestamp(double(16)),
-        offset_ns: nanos((there + back) / 2),
+        offset_ns: nanos(i128::midpoint(there, back)),
         delay_ns: nanos(away - residence),
     }))
 }
 
 fn nanos(units: i128) -> i64 {
-    i64::try_from(units * NANOS >> 32).unwrap_or(if units < 0 { i64::MIN } else { i64::MAX })
+    i64::try_from((units * NANOS) >> 32).unwrap_or(if units < 0 { i64::MIN } else { i64::MAX })
 }
 
 #[cfg(test)]

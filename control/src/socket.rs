@@ -14,17 +14,17 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrIn, SockaddrIn6,
-    SockaddrStorage, bind, recvmsg, sendmsg, setsockopt, socket, sockopt,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrIn,
+    SockaddrIn6, SockaddrStorage, bind, recvmsg, sendmsg, setsockopt, socket, sockopt,
 };
+use responder::ClockState;
 use responder::layout::Count;
 use responder::message::{LENGTH, Request, answer};
 use responder::udp::NTP_PORT;
 use responder::verdict::{COUNTERS, Family, Outcome, Verdict};
-use responder::ClockState;
 use tracing::warn;
 
-use crate::clock::kernel::{Machine, KernelClock as _, monotonic_ns};
+use crate::clock::kernel::{KernelClock as _, Machine, monotonic_ns};
 use crate::error::{Code, Error, Result};
 
 /// Longer datagrams are cut off; no NTP message is that long.
@@ -178,7 +178,9 @@ fn answer_one(family: Family, socket: &OwnedFd, shared: &Shared) -> Option<()> {
     let mut payload = [0; BUFFER];
     let mut slices = [IoSliceMut::new(&mut payload)];
     let mut control = nix::cmsg_space!(libc::in6_pktinfo, libc::in_pktinfo, libc::timespec);
-    let received = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::empty()).ok()?;
+    let received =
+        recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::empty())
+            .ok()?;
     let (length, source) = (received.bytes, received.address);
     let mut local = Local::default();
     let mut realtime_ns = None;
@@ -215,7 +217,8 @@ fn answer_one(family: Family, socket: &OwnedFd, shared: &Shared) -> Option<()> {
 fn received_at(realtime_ns: Option<i128>) -> Option<u64> {
     let now = Machine.sample().ok()?;
     let waited_ns = realtime_ns.map_or(0, |realtime_ns| now.realtime_ns - realtime_ns);
-    let waited_ns = if (0..LONGEST_WAIT_NS).contains(&waited_ns) { u64::try_from(waited_ns).ok()? } else { 0 };
+    let waited_ns =
+        if (0..LONGEST_WAIT_NS).contains(&waited_ns) { u64::try_from(waited_ns).ok()? } else { 0 };
     Some(now.monotonic_before_ns.saturating_sub(waited_ns))
 }
 
@@ -229,7 +232,8 @@ struct Local {
 impl Local {
     fn send(&self, socket: &OwnedFd, to: &SocketAddr, message: &[u8]) {
         let slices = [IoSlice::new(message)];
-        let ipv4 = self.ipv4.map(|info| libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: info.ipi_addr, ..info });
+        let ipv4 =
+            self.ipv4.map(|info| libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: info.ipi_addr, ..info });
         let control = match (&ipv4, &self.ipv6) {
             (Some(info), _) => vec![ControlMessage::Ipv4PacketInfo(info)],
             (None, Some(info)) => vec![ControlMessage::Ipv6PacketInfo(info)],

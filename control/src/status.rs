@@ -193,7 +193,9 @@ fn all_outcomes() -> impl Iterator<Item = (Verdict, Family, u8)> {
 /// The packets under all counters whose verdict has this action.
 #[must_use]
 pub fn total(counters: &[Counter], action: Action) -> u64 {
-    let has = |label: &str| Verdict::ALL.iter().any(|verdict| verdict.label() == label && verdict.action() == action);
+    let has = |label: &str| {
+        Verdict::ALL.iter().any(|verdict| verdict.label() == label && verdict.action() == action)
+    };
     counters.iter().filter(|counter| has(&counter.verdict)).map(|counter| counter.packets).sum()
 }
 
@@ -226,7 +228,12 @@ impl Status {
         writeln!(
             text,
             "            root delay {:.6} s, root dispersion {:.6} s, precision 2^{} s, horizon in {:.1} s, age {:.3} s, steps {}",
-            clock.root_delay_s, clock.root_dispersion_s, clock.precision, clock.horizon_s, clock.age_s, clock.steps
+            clock.root_delay_s,
+            clock.root_dispersion_s,
+            clock.precision,
+            clock.horizon_s,
+            clock.age_s,
+            clock.steps
         )?;
         for interface in &self.interfaces {
             let mode = interface.mode.map_or("NOT ATTACHED", Mode::label);

@@ -15,7 +15,8 @@ pub(crate) struct Plain<T>(pub(crate) T);
 unsafe impl aya::Pod for Plain<State> {}
 const _: () = assert!(
     size_of::<State>()
-        == 8 + 4 + 4
+        == 8 + 4
+            + 4
             + 4 * INTERFACES
             + size_of::<[[u64; WORDS]; SLOTS]>()
             + size_of::<[ServedTable; SLOTS]>()

@@ -61,10 +61,10 @@ fn an_ipv6_address_is_not_answered_for_before_it_is_known_to_be_ours() {
     // The daemon has heard of it by now.
     sleep(SILENCE);
     let counted = in_the_nic_path(&lab, &server, "fd77::9");
-    let served = server.status().interfaces[0].addresses.contains(&"fd77::9".to_owned());
+    let is_listed = server.status().interfaces[0].addresses.contains(&"fd77::9".to_owned());
     assert!(tentative(), "it took too long to ask");
     assert_eq!(counted, Tally::of([(Verdict::PassForOthers, Family::Ipv6, 0, 1)]));
-    assert!(!served);
+    assert!(!is_listed);
 
     wait_for("the check for duplicates to end", || (!tentative()).then_some(()));
     sleep(SECOND);
@@ -160,8 +160,14 @@ fn sources_that_are_no_client_are_dropped_and_counted() {
 fn more_addresses_than_fit_are_refused_and_those_before_stay_in_force() {
     let lab = Lab::up(&[]);
     let server = lab.server(CONFIG, &[]);
-    let many: String = (1..=100).map(|host| format!("address add 10.80.0.{host}/32 dev lan0\n")).collect();
-    let batch = lab.file("many", &many);
+    let many: Vec<_> = (1..=100).map(|host| format!("address add 10.80.0.{host}/32 dev lan0")).collect();
+    let batch = lab.file(
+        "many",
+        &many.join(
+            "
+",
+        ),
+    );
     lab.ip("server", &format!("-batch {}", batch.display()));
     wait_for("a complaint", || server.log().contains("too many to serve").then_some(()));
     let counted = in_the_nic_path(&lab, &server, "10.77.0.1");

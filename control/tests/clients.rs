@@ -123,10 +123,10 @@ fn all_versions_are_answered_as_they_ask_whatever_their_vlan_tags() {
                 }
             }
         }
-        let answered =
-            |family| [1, 2, 3, 4].map(|version| (Verdict::Answered, family, version, TAGS.len() as u64));
-        let [[a, b, c, d], [e, f, g, h]] = [answered(Family::Ipv4), answered(Family::Ipv6)];
-        assert_eq!(Tally::of_program(&server.status()), Tally::of([a, b, c, d, e, f, g, h]));
+        let each = |version| {
+            Family::ALL.iter().map(move |family| (Verdict::Answered, *family, version, TAGS.len() as u64))
+        };
+        assert_eq!(Tally::of_program(&server.status()), Tally::of((1..=4).flat_map(each)));
     }
 }
 

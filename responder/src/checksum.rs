@@ -3,7 +3,8 @@
 //! One's complement sums do not depend on the byte order or on the width of the words they are taken in,
 //! so words are added as the machine loads them and the result is stored the same way.
 
-/// A one's complement sum that has not been folded yet, with room for 2^32 32-bit words.
+/// A one's complement sum that has not been folded yet, with room for 65,000 32-bit words: below that, folding
+/// three times brings every carry round.
 ///
 /// Of 8-byte words only the upper halves are summed on their own; what the lower halves sum up to is the
 /// difference to the sum of all. That is three operations a word, where taking both halves out would be
@@ -50,7 +51,6 @@ impl Sum {
         let lower = self.all.wrapping_sub(self.upper << 32);
         let sum = lower.wrapping_add(self.upper);
         let sum = (sum >> 32).wrapping_add(sum & 0xffff_ffff);
-        let sum = (sum >> 16).wrapping_add(sum & 0xffff);
         let sum = (sum >> 16).wrapping_add(sum & 0xffff);
         let sum = (sum >> 16).wrapping_add(sum & 0xffff);
         let sum = sum as u16;

@@ -198,8 +198,8 @@ pub fn answer(request: Request, clock: &ClockState, received_ns: u64, transmitte
     let transmitted = clock.time_at(transmitted_ns).0;
     let mask = clock.noise_mask();
     let noise = noise(transmitted ^ origin);
-    let receive_noise = noise & mask >> 1;
-    let transmit_noise = receive_noise.wrapping_add(1).wrapping_add(noise >> 32 & mask >> 1);
+    let receive_noise = noise >> 33 & mask >> 1;
+    let transmit_noise = receive_noise.wrapping_add(1).wrapping_add(noise >> 17 & mask >> 1);
     let receive = received & !mask | receive_noise;
     let transmit = transmitted & !mask | transmit_noise & mask;
 
@@ -218,10 +218,9 @@ pub fn answer(request: Request, clock: &ClockState, received_ns: u64, transmitte
     }
 }
 
-/// Spreads what is known of a moment over 64 bits: splitmix64's finaliser without its last round. Not a
-/// secret, just without a pattern that averages would pick up.
+/// Spreads what is known of a moment over the upper bits. Not a secret, just without a pattern that averages
+/// would pick up.
 #[inline(always)]
 const fn noise(seed: u64) -> u64 {
-    let mixed = (seed ^ seed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb)
+    (seed ^ seed >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }

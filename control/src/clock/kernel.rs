@@ -78,7 +78,8 @@ impl Sample {
 ///
 /// The kernel's.
 pub fn monotonic_ns() -> Result<u64> {
-    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).map_err(Error::because(Code::Os, "CLOCK_MONOTONIC"))?;
+    let time =
+        clock_gettime(ClockId::CLOCK_MONOTONIC).map_err(Error::because(Code::Os, "CLOCK_MONOTONIC"))?;
     u64::try_from(Duration::from(time).as_nanos()).map_err(Error::because(Code::Os, "CLOCK_MONOTONIC"))
 }
 

@@ -74,9 +74,10 @@ impl<K: KernelClock> Publisher<K> {
         }
         let before = self.last.map(|last| last.unsynchronised);
         if before != Some(observation.unsynchronised) {
-            match observation.unsynchronised {
-                Some(reason) => warn!("not synchronised: {}", reason.explain()),
-                None => info!("synchronised, stratum {}", observation.state.stratum),
+            if let Some(reason) = observation.unsynchronised {
+                warn!("not synchronised: {}", reason.explain());
+            } else {
+                info!("synchronised, stratum {}", observation.state.stratum);
             }
         }
     }

@@ -238,7 +238,9 @@ impl Source {
                 reference_time: corrected,
                 root_delay_ns: 0,
                 // maxerror is RFC 5905's root distance, as the clock's keeper last set it.
-                root_dispersion_ns: u64::try_from(kernel.max_error_us).unwrap_or(u64::MAX).saturating_mul(1000),
+                root_dispersion_ns: u64::try_from(kernel.max_error_us)
+                    .unwrap_or(u64::MAX)
+                    .saturating_mul(1000),
             },
         }
     }

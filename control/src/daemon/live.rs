@@ -44,7 +44,9 @@ impl StatusLine {
         let interfaces: Vec<_> = status
             .interfaces
             .iter()
-            .map(|interface| format!("{} {}", interface.name, interface.mode.map_or("-", crate::datapath::Mode::label)))
+            .map(|interface| {
+                format!("{} {}", interface.name, interface.mode.map_or("-", crate::datapath::Mode::label))
+            })
             .collect();
         // Clear to the end of the line: the last one may have been longer.
         let _no_terminal = write!(

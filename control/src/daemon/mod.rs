@@ -6,6 +6,7 @@ pub mod protocol;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -65,6 +66,13 @@ struct Attached {
     fallback: Option<String>,
 }
 
+/// Somebody else's program that was taken off an interface.
+struct Displaced {
+    interface: Interface,
+    mode: Mode,
+    program: OwnedFd,
+}
+
 struct Daemon {
     instance: Instance,
     config: Config,
@@ -92,7 +100,11 @@ pub fn run(options: &Options) -> Result<()> {
         .map_err(Error::because(Code::Os, "cannot start the event loop"))?;
     runtime.block_on(async {
         let config = Config::load(options.config.as_deref())?;
-        let names = if options.interfaces.is_empty() { config.interfaces.clone() } else { options.interfaces.clone() };
+        let names = if options.interfaces.is_empty() {
+            config.interfaces.clone()
+        } else {
+            options.interfaces.clone()
+        };
         if names.is_empty() {
             return Err(Error::new(Code::Config, "no interface is configured").remedy(format_args!(
                 "add `interfaces = [\"eth0\"]` to {}, or name one: `{} attach eth0`",
@@ -100,6 +112,7 @@ pub fn run(options: &Options) -> Result<()> {
                 options.instance.command()
             )));
         }
+        datapath::require_privileges(&options.instance)?;
         let lock = options.instance.lock()?;
         let mut daemon = match Daemon::start(options, config, &names).await {
             Ok(daemon) => daemon,
@@ -161,13 +174,15 @@ impl Daemon {
                 }
             }
         }
-        let gone: Vec<_> = self.datapath.interfaces().filter(|index| !self.attached.contains_key(index)).collect();
+        let gone: Vec<_> =
+            self.datapath.interfaces().filter(|index| !self.attached.contains_key(index)).collect();
         for index in gone {
             self.datapath.detach(index)?;
         }
         let local_daemons = self.local_daemons();
         if !local_daemons.is_empty() {
-            let reading = tokio::task::spawn_blocking(move || ask_local_daemon(&local_daemons)).await.ok().flatten();
+            let reading =
+                tokio::task::spawn_blocking(move || ask_local_daemon(&local_daemons)).await.ok().flatten();
             self.publisher.set_local_daemon(reading);
         }
         self.publish_clock()?;
@@ -259,7 +274,12 @@ impl Daemon {
     }
 
     /// Attaches to all of these or to none.
-    async fn attach(&mut self, wanted: Vec<Interface>, mode: ModeRequest, replace: bool) -> Result<Vec<String>> {
+    async fn attach(
+        &mut self,
+        wanted: Vec<Interface>,
+        mode: ModeRequest,
+        replace: bool,
+    ) -> Result<Vec<String>> {
         for interface in &wanted {
             self.refuse_foreign(interface, replace)?;
         }
@@ -268,19 +288,21 @@ impl Daemon {
         indices.extend(wanted.iter().map(|interface| interface.index));
         self.addresses = self.netlink.addresses(&indices).await?;
         self.publish_served()?;
-        let mut messages = Vec::new();
+        let (mut messages, mut displaced) = (Vec::new(), Vec::new());
         for interface in wanted {
-            match self.attach_one(&interface, mode).await {
+            match self.attach_one(&interface, mode, &mut displaced).await {
                 Ok(attachment) => {
                     messages.push(describe(&interface, &attachment));
                     let Attachment { mode, fallback, .. } = attachment;
                     self.attached.insert(interface.index, Attached { name: interface.name, mode, fallback });
                 }
                 Err(error) => {
-                    let new: Vec<_> = self.attached.keys().copied().filter(|index| !before.contains(index)).collect();
+                    let new: Vec<_> =
+                        self.attached.keys().copied().filter(|index| !before.contains(index)).collect();
                     for index in new {
                         self.detach_one(index)?;
                     }
+                    self.put_back(&displaced).await;
                     return Err(error);
                 }
             }
@@ -291,15 +313,33 @@ impl Daemon {
         Ok(messages)
     }
 
-    async fn attach_one(&mut self, interface: &Interface, mode: ModeRequest) -> Result<Attachment> {
+    async fn attach_one(
+        &mut self,
+        interface: &Interface,
+        mode: ModeRequest,
+        displaced: &mut Vec<Displaced>,
+    ) -> Result<Attachment> {
         if let Some(foreign) = interface.xdp.filter(|_| self.datapath.own_mode(interface).is_none()) {
             warn!("taking program {} off {}, as --replace says", foreign.program_id, interface.name);
+            // Off its interface a program is gone unless somebody has it open.
+            let program = datapath::open_program(foreign.program_id)?;
             self.netlink.remove_xdp(interface, foreign.mode).await?;
+            displaced.push(Displaced { interface: interface.clone(), mode: foreign.mode, program });
         }
         if !interface.up {
             warn!("{} is down: nothing comes in before `ip link set {} up`", interface.name, interface.name);
         }
         self.datapath.attach(interface, mode)
+    }
+
+    /// Whose place was not needed in the end gets it back.
+    async fn put_back(&self, displaced: &[Displaced]) {
+        for Displaced { interface, mode, program } in displaced {
+            match self.netlink.put_xdp(interface, *mode, program.as_fd()).await {
+                Ok(()) => warn!("the program that was on {} is there again", interface.name),
+                Err(error) => error!("the program that was on {} is lost: {error}", interface.name),
+            }
+        }
     }
 
     /// Somebody else's XDP program is not pushed aside unasked.
@@ -328,9 +368,11 @@ impl Daemon {
     fn detach(&mut self, names: &[String]) -> Result<Vec<String>> {
         let mut indices = Vec::new();
         for name in names {
-            let index = self.attached.iter().find(|(_, attached)| attached.name == *name).map(|(index, _)| *index);
+            let index =
+                self.attached.iter().find(|(_, attached)| attached.name == *name).map(|(index, _)| *index);
             indices.push(index.ok_or_else(|| {
-                let attached: Vec<_> = self.attached.values().map(|attached| attached.name.as_str()).collect();
+                let attached: Vec<_> =
+                    self.attached.values().map(|attached| attached.name.as_str()).collect();
                 Error::new(Code::NoInput, format_args!("not attached to `{name}`"))
                     .remedy(format_args!("attached to: {}", attached.join(", ")))
             })?);
@@ -544,7 +586,9 @@ fn describe(interface: &Interface, attachment: &Attachment) -> String {
     let mode = attachment.mode.label();
     match (&attachment.fallback, attachment.took_over) {
         (_, true) => format!("{name}: took over the attached program ({mode} mode)"),
-        (Some(reason), false) => format!("{name}: attached in {mode} mode; native mode was refused: {reason}"),
+        (Some(reason), false) => {
+            format!("{name}: attached in {mode} mode; native mode was refused: {reason}")
+        }
         (None, false) => format!("{name}: attached in {mode} mode"),
     }
 }
@@ -560,5 +604,8 @@ fn ask_local_daemon(servers: &[SocketAddr]) -> Option<LocalDaemon> {
 fn resident_bytes() -> u64 {
     const PAGE: u64 = 4096;
     let pages = std::fs::read_to_string("/proc/self/statm").ok();
-    pages.and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0).saturating_mul(PAGE)
+    pages
+        .and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok())
+        .unwrap_or(0)
+        .saturating_mul(PAGE)
 }

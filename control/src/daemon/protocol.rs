@@ -58,7 +58,12 @@ pub fn ask<T: DeserializeOwned>(instance: &Instance, request: &Request) -> Resul
     let path = instance.socket();
     let stream = match UnixStream::connect(&path) {
         Ok(stream) => stream,
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused
+            ) =>
+        {
             return Ok(None);
         }
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
@@ -68,7 +73,9 @@ pub fn ask<T: DeserializeOwned>(instance: &Instance, request: &Request) -> Resul
         Err(error) => return Err(Error::because(Code::Io, format_args!("{}", path.display()))(error)),
     };
     let silent = |error| {
-        Error::because(Code::TryAgain, format_args!("the daemon behind {} does not answer", path.display()))(error)
+        Error::because(Code::TryAgain, format_args!("the daemon behind {} does not answer", path.display()))(
+            error,
+        )
     };
     stream.set_read_timeout(Some(PATIENCE)).map_err(silent)?;
     stream.set_write_timeout(Some(PATIENCE)).map_err(silent)?;
@@ -77,8 +84,9 @@ pub fn ask<T: DeserializeOwned>(instance: &Instance, request: &Request) -> Resul
     (&stream).write_all(line.as_bytes()).map_err(silent)?;
     let mut answer = String::new();
     BufReader::new(stream.take(MAX_LINE)).read_line(&mut answer).map_err(silent)?;
-    let garbled =
-        |error| Error::because(Code::Software, "the daemon's answer makes no sense; is it another version?")(error);
+    let garbled = |error| {
+        Error::because(Code::Software, "the daemon's answer makes no sense; is it another version?")(error)
+    };
     match serde_json::from_str(&answer).map_err(garbled)? {
         Response::Ok(value) => serde_json::from_value(value).map(Some).map_err(garbled),
         Response::Error(error) => Err(error),

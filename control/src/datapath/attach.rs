@@ -1,6 +1,7 @@
 //! Putting the program on interfaces, and off them again.
 
 use std::fs;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, PinnedLink};
@@ -143,14 +144,19 @@ impl Datapath {
         let free = self.slot_of(0).ok_or_else(|| {
             Error::new(
                 Code::Unavailable,
-                format_args!("{} would be interface {}; a server takes {INTERFACES}", interface.name, INTERFACES + 1),
+                format_args!(
+                    "{} would be interface {}; a server takes {INTERFACES}",
+                    interface.name,
+                    INTERFACES + 1
+                ),
             )
             .remedy("detach one, or run a second instance: `--instance NAME`")
         })?;
         let cpus = aya::util::nr_cpus()
             .map_err(|(file, error)| Error::because(Code::Os, format_args!("cannot read {file}"))(error))?;
-        let zeros = aya::maps::PerCpuValues::try_from(vec![Plain([Count::default(); verdict::COUNTERS]); cpus])
-            .map_err(Error::because(Code::Software, "counters"))?;
+        let zeros =
+            aya::maps::PerCpuValues::try_from(vec![Plain([Count::default(); verdict::COUNTERS]); cpus])
+                .map_err(Error::because(Code::Software, "counters"))?;
         self.counters_map.set(free, zeros, 0).map_err(map_error(layout::COUNTERS))?;
         self.state.interfaces[free as usize] = interface.index;
         self.write_state()?;
@@ -189,9 +195,16 @@ fn replace_program(program: &mut Xdp, pin: &Path, name: &str) -> Result<()> {
 
 /// Attaches in the wanted mode. The kernel does not fall back by itself where a driver has XDP but refuses
 /// it for its present settings, so that is done here.
-fn new_link(program: &mut Xdp, interface: &Interface, request: ModeRequest) -> Result<(FdLink, Mode, Option<String>)> {
+fn new_link(
+    program: &mut Xdp,
+    interface: &Interface,
+    request: ModeRequest,
+) -> Result<(FdLink, Mode, Option<String>)> {
     let refused = |mode: Mode, reason: &str| {
-        Error::new(Code::Unavailable, format_args!("{} refused the program in {} mode: {reason}", interface.name, mode.label()))
+        Error::new(
+            Code::Unavailable,
+            format_args!("{} refused the program in {} mode: {reason}", interface.name, mode.label()),
+        )
     };
     let native = match request {
         ModeRequest::Generic => None,
@@ -215,7 +228,8 @@ fn link_in(program: &mut Xdp, interface: &Interface, mode: XdpMode) -> std::resu
     let id = program.attach_to_if_index(interface.index, mode).map_err(|error| explain(&error))?;
     let link = program.take_link(id).map_err(|error| explain(&error))?;
     // A link that is not a descriptor cannot be pinned: the netlink attachment of kernels before 5.9.
-    FdLink::try_from(link).map_err(|_| "this kernel has no XDP links (Linux 5.9 or later is needed)".to_owned())
+    FdLink::try_from(link)
+        .map_err(|_| "this kernel has no XDP links (Linux 5.9 or later is needed)".to_owned())
 }
 
 /// The kernel's reason, in words where the number alone says little.
@@ -226,7 +240,9 @@ fn explain(error: &ProgramError) -> String {
             Some(libc::EOPNOTSUPP) => "the driver has no native XDP, or not with its present settings",
             Some(libc::EBUSY | libc::EEXIST) => "another XDP program is in the way",
             Some(libc::EPERM) => "not allowed; is the kernel locked down?",
-            Some(libc::EINVAL | libc::ERANGE | libc::E2BIG) => "the driver wants a smaller MTU or other settings",
+            Some(libc::EINVAL | libc::ERANGE | libc::E2BIG) => {
+                "the driver wants a smaller MTU or other settings"
+            }
             _ => return text,
         },
         _ => return text,
@@ -253,6 +269,23 @@ pub fn program_name(id: u32) -> Option<String> {
         .and_then(|program| program.name_as_str().map(ToOwned::to_owned))
 }
 
+/// A descriptor of a loaded program.
+///
+/// # Errors
+///
+/// The kernel's; among them that the program is gone.
+pub fn open_program(id: u32) -> Result<OwnedFd> {
+    let failed = |error: &dyn std::error::Error| {
+        Error::new(Code::Os, format_args!("cannot open XDP program {id}: {}", chain(error)))
+    };
+    let program = loaded_programs()
+        .flatten()
+        .find(|program| program.id() == id)
+        .ok_or_else(|| Error::new(Code::TryAgain, format_args!("XDP program {id} has just gone")))?;
+    let descriptor = program.fd().map_err(|error| failed(&error))?;
+    descriptor.as_fd().try_clone_to_owned().map_err(|error| failed(&error))
+}
+
 pub(super) fn is_link_pin(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(LINK_PREFIX))
 }
@@ -268,7 +301,11 @@ pub(super) fn detach_link(pin: &Path) -> Result<()> {
 }
 
 /// Says which privilege is missing, before the kernel says only that something is.
-pub(super) fn require_privileges(instance: &Instance) -> Result<()> {
+///
+/// # Errors
+///
+/// Names the capabilities that are missing.
+pub fn require_privileges(instance: &Instance) -> Result<()> {
     const CAP_NET_ADMIN: u32 = 12;
     const CAP_SYS_ADMIN: u32 = 21;
     const CAP_BPF: u32 = 39;
@@ -279,10 +316,11 @@ pub(super) fn require_privileges(instance: &Instance) -> Result<()> {
         // Without procfs there is nothing to say in advance.
         .unwrap_or(u64::MAX);
     let has = |capability: u32| effective >> capability & 1 != 0;
-    let missing: Vec<_> = [("CAP_BPF", has(CAP_BPF) || has(CAP_SYS_ADMIN)), ("CAP_NET_ADMIN", has(CAP_NET_ADMIN))]
-        .into_iter()
-        .filter_map(|(name, there)| (!there).then_some(name))
-        .collect();
+    let missing: Vec<_> =
+        [("CAP_BPF", has(CAP_BPF) || has(CAP_SYS_ADMIN)), ("CAP_NET_ADMIN", has(CAP_NET_ADMIN))]
+            .into_iter()
+            .filter_map(|(name, there)| (!there).then_some(name))
+            .collect();
     if missing.is_empty() {
         return Ok(());
     }

@@ -16,7 +16,7 @@ use aya::{Ebpf, EbpfLoader};
 use responder::layout::{self, Count, Counters, INTERFACES, State};
 use responder::{ClockState, ServedTable, verdict};
 
-pub use attach::{Attachment, Mode, ModeRequest, program_name};
+pub use attach::{Attachment, Mode, ModeRequest, open_program, program_name, require_privileges};
 
 use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
@@ -52,7 +52,8 @@ impl Datapath {
             fs::create_dir(&directory)
                 .map_err(Error::because(Code::Os, format_args!("cannot make {}", directory.display())))?;
         }
-        let opened = load_object(&directory, 0).and_then(|mut object| Self::from_object(directory.clone(), &mut object));
+        let opened = load_object(&directory, 0)
+            .and_then(|mut object| Self::from_object(directory.clone(), &mut object));
         if opened.is_err() && !was_there {
             remove_pins(&directory)?;
         }
@@ -66,10 +67,11 @@ impl Datapath {
     /// As for [`Datapath::open_or_create`].
     pub fn open(instance: &Instance) -> Result<Option<Self>> {
         let directory = instance.pin_directory();
-        if !directory.exists() {
-            return Ok(None);
+        match directory.try_exists() {
+            Ok(false) => return Ok(None),
+            // Only root can look into a bpffs that systemd mounted.
+            Ok(true) | Err(_) => attach::require_privileges(instance)?,
         }
-        attach::require_privileges(instance)?;
         check_layout(&directory, instance)?;
         let map = |name: &str| open_pinned(&directory, name);
         Self::from_maps(directory.clone(), map(layout::STATE)?, map(layout::COUNTERS)?).map(Some)
@@ -77,7 +79,9 @@ impl Datapath {
 
     fn from_object(directory: PathBuf, object: &mut Ebpf) -> Result<Self> {
         let mut take = |name: &str| {
-            object.take_map(name).ok_or_else(|| Error::new(Code::Software, format_args!("the object has no map {name}")))
+            object
+                .take_map(name)
+                .ok_or_else(|| Error::new(Code::Software, format_args!("the object has no map {name}")))
         };
         let (state, counters) = (take(layout::STATE)?, take(layout::COUNTERS)?);
         Self::from_maps(directory, state, counters)
@@ -196,13 +200,17 @@ impl Datapath {
 ///
 /// The file system's.
 pub fn remove_pins(directory: &Path) -> Result<()> {
-    let failed = |error| Error::because(Code::Io, format_args!("cannot remove {}", directory.display()))(error);
+    let failed =
+        |error| Error::because(Code::Io, format_args!("cannot remove {}", directory.display()))(error);
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         entries => entries.map_err(failed)?,
     };
     // Links first: a program whose maps are gone from bpffs still holds them.
-    let mut paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>().map_err(failed)?;
+    let mut paths = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<std::io::Result<Vec<_>>>()
+        .map_err(failed)?;
     paths.sort_by_key(|path| !attach::is_link_pin(path));
     for path in paths {
         if attach::is_link_pin(&path) {
@@ -240,17 +248,19 @@ fn check_layout(directory: &Path, instance: &Instance) -> Result<()> {
     let other = |found: String| {
         Error::new(
             Code::Unavailable,
-            format_args!("{} is of {found}, this build uses layout version {}", directory.display(), layout::VERSION),
+            format_args!(
+                "{} is of {found}, this build uses layout version {}",
+                directory.display(),
+                layout::VERSION
+            ),
         )
         .remedy(format_args!(
             "`{0} detach` removes it (answers stop until the next attach), then attach again",
             instance.command()
         ))
     };
-    let sizes = [
-        (layout::STATE, size_of::<State>(), 1),
-        (layout::COUNTERS, size_of::<Counters>(), INTERFACES),
-    ];
+    let sizes =
+        [(layout::STATE, size_of::<State>(), 1), (layout::COUNTERS, size_of::<Counters>(), INTERFACES)];
     for (name, value, entries) in sizes {
         let path = directory.join(name);
         if !path.exists() {
@@ -281,7 +291,8 @@ fn map_memory(directory: &Path, name: &str) -> Result<u64> {
     let path = directory.join(name);
     let map = MapData::from_pin(&path).map_err(map_error(name))?;
     let fdinfo = format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd());
-    let text = fs::read_to_string(&fdinfo).map_err(Error::because(Code::Os, format_args!("cannot read {fdinfo}")))?;
+    let text = fs::read_to_string(&fdinfo)
+        .map_err(Error::because(Code::Os, format_args!("cannot read {fdinfo}")))?;
     text.lines()
         .find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
         .ok_or_else(|| Error::new(Code::Os, format_args!("{fdinfo} does not tell the memory of {name}")))

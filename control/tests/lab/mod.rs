@@ -299,7 +299,7 @@ pub(crate) struct Tally(BTreeMap<(String, String, u8), u64>);
 
 impl Tally {
     /// As a test expects it.
-    pub(crate) fn of<const N: usize>(counts: [(Verdict, Family, u8, u64); N]) -> Self {
+    pub(crate) fn of(counts: impl IntoIterator<Item = (Verdict, Family, u8, u64)>) -> Self {
         let named = |(verdict, family, version, packets): (Verdict, Family, u8, u64)| {
             ((verdict.label().into(), family.label().into(), version), packets)
         };

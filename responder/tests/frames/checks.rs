@@ -7,7 +7,7 @@
 )]
 
 use responder::message::{self, Request};
-use responder::{Action, ClockState, Outcome, ServedTable, Server, clock};
+use responder::{Action, ClockState, Outcome, Published, ServedTable, Server, clock};
 
 /// Bytes of a clock block and of a reading of `CLOCK_MONOTONIC`.
 pub(crate) const CLOCK: usize = 8 * clock::WORDS + 8;
@@ -22,13 +22,21 @@ struct Host {
     monotonic_ns: u64,
 }
 
-impl Server for Host {
-    fn served(&self) -> Option<&ServedTable> {
-        Some(&self.served)
+impl Published for &Host {
+    fn served(&self) -> &ServedTable {
+        &self.served
     }
 
     fn clock(&self) -> Option<ClockState> {
         Some(self.clock)
+    }
+}
+
+impl Server for Host {
+    type Published<'a> = &'a Self;
+
+    fn published(&self) -> Option<&Self> {
+        Some(self)
     }
 
     fn monotonic_ns(&self) -> u64 {

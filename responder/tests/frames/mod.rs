@@ -17,7 +17,9 @@ use etherparse::{
     LinkSlice, NetSlice, SingleVlanHeader, SlicedPacket, TransportSlice, UdpHeader, VlanId,
 };
 use responder::clock::{DispersionRate, Rate};
-use responder::{Action, ClockState, NtpShort, NtpTimestamp, Outcome, Published, ServedTable, Server, Verdict};
+use responder::{
+    Action, ClockState, NtpShort, NtpTimestamp, Outcome, Published, ServedTable, Server, Verdict,
+};
 
 pub(crate) const CLIENT_MAC: [u8; 6] = [0x02, 0xc1, 0x1e, 0x27, 0x00, 0x01];
 pub(crate) const SERVER_MAC: [u8; 6] = [0x02, 0x5e, 0x6f, 0xe6, 0x00, 0x02];
