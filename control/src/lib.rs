@@ -1,1 +1,3 @@
-//! x
+//! The daemon around the data path. So far: the discipline of its clock.
+
+pub mod discipline;
