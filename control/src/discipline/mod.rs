@@ -21,7 +21,7 @@ use poll::Worth;
 use source::{Recent, Source};
 
 /// Standard deviations of the estimate that the error bound covers.
-const BOUND_SIGMAS: f64 = 4.0;
+const BOUND_SIGMAS: f64 = 5.0;
 /// Standard deviation of a path's bias as a share of its round trip, before anything else is known. Half of
 /// the round trip is the most that it can be.
 const BIAS_SHARE: f64 = 0.05;
@@ -215,9 +215,11 @@ impl Discipline {
         }
         let offset_s = ns_to_s(sample.offset_ns.saturating_sub(self.origin_ns));
         let (recent, reading) = self.sources[index].record(sample, offset_s);
-        let worth = self.follow(index, &recent, reading);
-        self.sources[index].answered(worth);
+        let known = self.ensemble.is_some();
         self.judge(now);
+        // An estimate that begins just now has this sample in it already.
+        let worth = if known { self.follow(index, &recent, reading) } else { None };
+        self.sources[index].answered(worth);
     }
 
     /// The server wants fewer requests (RATE kiss).
@@ -233,14 +235,16 @@ impl Discipline {
 
     /// The local clock runs faster by `rate` (s/s) from `at` on, because somebody steers it.
     pub fn retuned(&mut self, at: LocalTime, rate: f64) {
+        let before = self.rate(at).0;
         if let Some(ensemble) = &mut self.ensemble {
             ensemble.retune(at, rate);
         }
         self.frequency.mean = (1.0 + self.frequency.mean) / (1.0 + rate) - 1.0;
+        let slower = before - self.rate(at).0;
         for source in &mut self.sources {
             for recent in &mut source.recent {
-                // An older reading is carried to `at` at the old rate, so that later ones may use the new.
-                recent.offset_s += rate * at.seconds_since(recent.at);
+                // As if the clock had always run at the new rate and read the same at `at`.
+                recent.offset_s += slower * at.seconds_since(recent.at);
             }
         }
     }
@@ -328,23 +332,8 @@ impl Discipline {
             offset_s: recent.offset_s,
             variance_s2: self.sources[index].variance_s2(recent),
         };
-        let innovation = ensemble.innovation(&observation);
-        let squared = innovation.mean * innovation.mean;
-        self.sources[index].surprised = squared > SURPRISE * innovation.variance;
-        if self.sources[index].surprised {
-            let surprised = self.sources.iter().filter(|source| source.surprised).count();
-            if surprised * 2 > selected {
-                // Most sources see it: it was the clock.
-                let interval_s = self.sources[index].pace.interval_s();
-                ensemble.loosen(squared, squared / (interval_s * interval_s));
-                for source in &mut self.sources {
-                    source.surprised = false;
-                    let keep_from = source.recent.len().saturating_sub(1);
-                    source.recent.drain(..keep_from);
-                }
-            } else {
-                ensemble.release(index, squared);
-            }
+        if !self.plausible(&observation, selected) {
+            return None;
         }
         let ensemble = self.ensemble.as_mut()?;
         let (reference, _) = best_reference(&self.sources, ensemble, recent.at)?;
@@ -360,6 +349,40 @@ impl Discipline {
             enough_s: ENOUGH_S.max(ENOUGH_SHARE * self.sources[reference].path.floor_s()),
             gain: 1.0 - after.variance / before.variance,
         })
+    }
+
+    /// Looks at a sample that may contradict the estimate. A single one is left out, since nothing tells what
+    /// it is evidence of. If most sources contradict, or the only one does so twice in a row, it was the clock; if
+    /// one of several does so twice in a row, it was its path. What changed is freed in the estimate, and the
+    /// sample may teach it. Returns whether to use the sample.
+    fn plausible(&mut self, observation: &Observation, selected: usize) -> bool {
+        let Some(ensemble) = &mut self.ensemble else {
+            return false;
+        };
+        let innovation = ensemble.innovation(observation);
+        let squared = innovation.mean * innovation.mean;
+        let source = &mut self.sources[observation.source];
+        if squared <= SURPRISE * innovation.variance {
+            source.surprises = 0;
+            return true;
+        }
+        source.surprises += 1;
+        let again = source.surprises > 1;
+        let interval_s = source.pace.interval_s();
+        let surprised = self.sources.iter().filter(|source| source.surprises > 0).count();
+        if surprised * 2 > selected && (again || surprised > 1) {
+            ensemble.loosen(squared, squared / (interval_s * interval_s));
+            for source in &mut self.sources {
+                source.surprises = 0;
+                let keep_from = source.recent.len().saturating_sub(1);
+                source.recent.drain(..keep_from);
+            }
+            return true;
+        }
+        if again && selected > 1 {
+            ensemble.release(observation.source, squared);
+        }
+        again
     }
 
     /// Decides anew which sources are followed.
@@ -434,7 +457,7 @@ impl Discipline {
             if source.standing == Standing::Falseticker {
                 // Whatever was known of its path is void when it comes back.
                 source.admitted = false;
-                source.surprised = false;
+                source.surprises = 0;
             } else if source.standing == Standing::Selected && !source.admitted {
                 source.admitted = true;
                 ensemble.admit(index, BIAS_SHARE * source.path.floor_s());

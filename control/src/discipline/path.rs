@@ -23,7 +23,7 @@ const ABOVE: f64 = 3.0;
 /// e to the minus 16th.
 const BELOW: f64 = 4.0;
 /// By how many shares of itself the variance is larger for a path's first sample; it falls with their number.
-const FEW: f64 = 6.0;
+const FEW: f64 = 10.0;
 /// Excess beyond which a sample's delay is from something other than the usual queues, most likely in one
 /// direction only, in mean one-way excesses.
 const FAR_ABOVE: f64 = 6.0;

@@ -109,8 +109,8 @@ pub(super) struct Source {
     pub(super) standing: Standing,
     /// It has a bias in the ensemble.
     pub(super) admitted: bool,
-    /// Its last sample contradicted the ensemble.
-    pub(super) surprised: bool,
+    /// How many of its samples in a row contradicted the estimate.
+    pub(super) surprises: u32,
     pub(super) denied: bool,
     pub(super) reach: u8,
     pub(super) recent: Vec<Recent>,
@@ -125,7 +125,7 @@ impl Source {
             path: Path::default(),
             standing: Standing::Waiting,
             admitted: false,
-            surprised: false,
+            surprises: 0,
             denied: false,
             reach: 0,
             recent: Vec::with_capacity(KEPT),

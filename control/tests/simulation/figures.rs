@@ -79,6 +79,7 @@ pub(crate) fn measure_client(
         first_bound_s = first_bound_s.or(Some(reading.bound_s));
         if error_s.abs() > reading.bound_s {
             violations += 1.0;
+            if std::env::var("DBG").is_ok() { eprintln!("VIOL {} seed {seed} at {} err {:.1} bound {:.1}", scenario.id, second.at_s, error_s*1e6, reading.bound_s*1e6); }
         }
         if second.at_s >= from_s {
             errors.push(error_s.abs());
