@@ -13,8 +13,10 @@
 )]
 
 mod clients;
+mod comparison;
 mod figures;
 mod random;
+mod regression;
 mod scenarios;
 mod table;
 mod world;
@@ -74,4 +76,9 @@ fn broken_limits(outcome: &Outcome) -> Vec<String> {
     .filter(|(_, value, limit)| value > limit)
     .map(|(what, value, limit)| format!("{}: {what} {value:.3} above {limit}", outcome.scenario.id))
     .collect()
+}
+
+#[test]
+fn the_filters_compare_as_reviewed() {
+    table::compare("filters.txt", &comparison::render(SEEDS));
 }
