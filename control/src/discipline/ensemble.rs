@@ -104,6 +104,14 @@ impl Ensemble {
         }
     }
 
+    /// Makes room for one more source.
+    pub fn grow(&mut self) {
+        self.sources += 1;
+        for model in &mut self.models {
+            model.grow();
+        }
+    }
+
     /// Frees a path's bias by `variance_s2`: its route changed, and the clock shall not follow.
     pub fn release(&mut self, source: usize, variance_s2: f64) {
         for model in &mut self.models {
@@ -277,6 +285,14 @@ impl Model {
         *model.covariance_mut(bias, bias) = bias_variance;
         *model.covariance_mut(FREQUENCY, FREQUENCY) = frequency.variance;
         model
+    }
+
+    fn grow(&mut self) {
+        let size = self.state.len();
+        let grown = self.covariance.chunks(size).flat_map(|row| row.iter().copied().chain([0.0])).collect();
+        self.covariance = grown;
+        self.covariance.resize((size + 1) * (size + 1), 0.0);
+        self.state.push(0.0);
     }
 
     fn covariance(&self, row: usize, column: usize) -> f64 {

@@ -60,8 +60,10 @@ fn first_day(year: i64, month: i64) -> i64 {
 }
 
 fn year_and_month(day: i64) -> (i64, i64) {
-    let guess = 1970 + day.div_euclid(366);
-    let year = (guess..).take_while(|&year| first_day(year, 1) <= day).last().unwrap_or(guess);
+    let mut year = 1970 + day.div_euclid(366);
+    while first_day(year + 1, 1) <= day {
+        year += 1;
+    }
     let month = (1..=12).take_while(|&month| first_day(year, month) <= day).last().unwrap_or(1);
     (year, month)
 }

@@ -35,10 +35,13 @@ const ENOUGH_TOGETHER: usize = 3;
 /// Uncertainty that is good enough: this share of the reference's round trip, and not less than that.
 const ENOUGH_SHARE: f64 = 0.005;
 const ENOUGH_S: f64 = 5e-6;
+const NS_PER_S: i64 = 1_000_000_000;
 /// A published line's bound holds for so long, in s.
 const LINE_VALID_S: f64 = 3600.0;
 /// Growth of the bound that is never fallen below, in s/s.
 const LEAST_GROWTH: f64 = 1e-8;
+/// Delays and dispersions from here on are nonsense, in s: NTP's short format ends here.
+const MOST_S: f64 = 65_536.0;
 /// Samples this near to a leap second are dropped: the servers do not agree on what to call the second.
 const LEAP_QUIET_S: f64 = 5.0;
 /// A leap second is announced to clients this long ahead, in s.
@@ -166,25 +169,51 @@ impl Discipline {
     /// Begins at `now` with nothing known but, perhaps, the frequency.
     #[must_use]
     pub fn new(config: Config, sources: &[SourceConfig], now: LocalTime, drift: Option<Drift>) -> Self {
-        let mut seed = config.seed;
-        let sources = sources
-            .iter()
-            .map(|source| {
-                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                Source::new(*source, now, seed)
-            })
-            .collect();
         let frequency = drift.map_or(
             Normal { mean: 0.0, variance: UNKNOWN_FREQUENCY * UNKNOWN_FREQUENCY },
             |drift| Normal { mean: drift.frequency, variance: drift.skew * drift.skew },
         );
-        Self { config, sources, started: now, origin_ns: 0, frequency, ensemble: None, leap: Leap::None }
+        let mut discipline = Self {
+            config,
+            sources: Vec::with_capacity(sources.len()),
+            started: now,
+            origin_ns: 0,
+            frequency,
+            ensemble: None,
+            leap: Leap::None,
+        };
+        for source in sources {
+            discipline.add(*source, now);
+        }
+        discipline
+    }
+
+    /// Adds a source, to be asked from `now` on, and returns its index. The others go on undisturbed.
+    pub fn add(&mut self, source: SourceConfig, now: LocalTime) -> usize {
+        let seed = &mut self.config.seed;
+        *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let source = Source::new(source, now, *seed);
+        let free = self.sources.iter().position(|old| old.closed == Some(Standing::Retired));
+        if let Some(index) = free {
+            self.sources[index] = source;
+            return index;
+        }
+        self.sources.push(source);
+        if let Some(ensemble) = &mut self.ensemble {
+            ensemble.grow();
+        }
+        self.sources.len() - 1
+    }
+
+    /// Takes a source out of the configuration. Its index may be given to another one.
+    pub fn retire(&mut self, index: usize) {
+        self.close(index, Standing::Retired);
     }
 
     /// When to call [`Discipline::due`] next: a request or a leap second is due then.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<LocalTime> {
-        let requests = self.sources.iter().filter(|source| !source.denied).map(|source| source.pace.next());
+        let requests = self.sources.iter().filter(|source| source.closed.is_none()).map(|source| source.pace.next());
         requests.chain(self.leap_instant()).min()
     }
 
@@ -192,7 +221,7 @@ impl Discipline {
     pub fn due(&mut self, now: LocalTime) -> Vec<usize> {
         self.take_leap(now);
         let due: Vec<usize> = (0..self.sources.len())
-            .filter(|&index| !self.sources[index].denied && self.sources[index].pace.next() <= now)
+            .filter(|&index| self.sources[index].closed.is_none() && self.sources[index].pace.next() <= now)
             .collect();
         for &index in &due {
             self.sources[index].asked(now);
@@ -204,17 +233,21 @@ impl Discipline {
     }
 
     /// Takes in a sample.
+    ///
+    /// One that cannot be is ignored: a delay that is negative or not a number, or a source that was closed.
     pub fn sample(&mut self, index: usize, sample: &Sample) {
         let now = sample.at;
+        let possible = [sample.delay_s, sample.dispersion_s, sample.root_delay_s, sample.root_dispersion_s]
+            .iter()
+            .all(|&value| (0.0..MOST_S).contains(&value));
+        if !possible || self.sources[index].closed.is_some() {
+            return;
+        }
         self.take_leap(now);
         if self.leap_instant().is_some_and(|leap| leap.seconds_since(now).abs() < LEAP_QUIET_S) {
             return;
         }
-        if self.ensemble.is_none() && self.sources.iter().all(|source| source.recent.is_empty()) {
-            self.origin_ns = sample.offset_ns;
-        }
-        let offset_s = ns_to_s(sample.offset_ns.saturating_sub(self.origin_ns));
-        let (recent, reading) = self.sources[index].record(sample, offset_s);
+        let (recent, reading) = self.sources[index].record(sample);
         let known = self.ensemble.is_some();
         self.judge(now);
         // An estimate that begins just now has this sample in it already.
@@ -229,22 +262,22 @@ impl Discipline {
 
     /// The server wants no requests (DENY or RSTR kiss).
     pub fn deny(&mut self, index: usize) {
-        self.sources[index].denied = true;
-        self.sources[index].standing = Standing::Denied;
+        self.close(index, Standing::Denied);
     }
 
     /// The local clock runs faster by `rate` (s/s) from `at` on, because somebody steers it.
     pub fn retuned(&mut self, at: LocalTime, rate: f64) {
-        let before = self.rate(at).0;
+        let before = self.rate(at).mean;
         if let Some(ensemble) = &mut self.ensemble {
             ensemble.retune(at, rate);
         }
         self.frequency.mean = (1.0 + self.frequency.mean) / (1.0 + rate) - 1.0;
-        let slower = before - self.rate(at).0;
+        let slower = before - self.rate(at).mean;
         for source in &mut self.sources {
             for recent in &mut source.recent {
                 // As if the clock had always run at the new rate and read the same at `at`.
-                recent.offset_s += slower * at.seconds_since(recent.at);
+                let carried_ns = s_to_ns(slower * at.seconds_since(recent.at));
+                recent.offset_ns = recent.offset_ns.saturating_add(carried_ns);
             }
         }
     }
@@ -257,8 +290,7 @@ impl Discipline {
         }
         self.started = now;
         for source in &mut self.sources {
-            source.recent.clear();
-            source.admitted = false;
+            source.forget();
             source.pace.restart(now);
         }
     }
@@ -297,9 +329,9 @@ impl Discipline {
     #[must_use]
     pub fn report(&self, index: usize, now: LocalTime) -> Report {
         let source = &self.sources[index];
-        let (rate, rate_error) = self.rate(now);
         let offset_s = self.ensemble.as_ref().and_then(|ensemble| {
-            Some(source.claim(index, now, rate, rate_error)?.offset_s - ensemble.offset(now).mean)
+            let claim = source.claim(index, now, self.origin_ns, self.rate(now))?;
+            Some(claim.offset_s - ensemble.offset(now).mean)
         });
         Report {
             standing: source.standing,
@@ -326,12 +358,7 @@ impl Discipline {
             // Half of the change is what the bias can have moved by.
             Reading::Changed { by_s } => ensemble.release(index, by_s * by_s / 4.0),
         }
-        let observation = Observation {
-            source: index,
-            at: recent.at,
-            offset_s: recent.offset_s,
-            variance_s2: self.sources[index].variance_s2(recent),
-        };
+        let observation = self.sources[index].observation(index, recent, self.origin_ns);
         if !self.plausible(&observation, selected) {
             return None;
         }
@@ -387,10 +414,14 @@ impl Discipline {
 
     /// Decides anew which sources are followed.
     fn judge(&mut self, now: LocalTime) {
-        let (rate, rate_error) = self.rate(now);
+        if self.ensemble.is_none() {
+            // Nothing is relative to it yet.
+            self.origin_ns = self.sources.iter().find_map(Source::first_offset_ns).unwrap_or(0);
+        }
+        let rate = self.rate(now);
         let mut claims = Vec::with_capacity(self.sources.len());
         for index in 0..self.sources.len() {
-            let claim = self.sources[index].claim(index, now, rate, rate_error);
+            let claim = self.sources[index].claim(index, now, self.origin_ns, rate);
             match self.obstacle(index, claim.as_ref()) {
                 Some(standing) => self.sources[index].standing = standing,
                 None => claims.extend(claim),
@@ -472,18 +503,16 @@ impl Discipline {
         if samples < ENOUGH_TOGETHER {
             return;
         }
-        let mut observations: Vec<Observation> = selected
-            .iter()
-            .flat_map(|&index| {
-                let source = &self.sources[index];
-                source.recent.iter().map(move |recent| Observation {
-                    source: index,
-                    at: recent.at,
-                    offset_s: recent.offset_s,
-                    variance_s2: source.variance_s2(recent),
-                })
-            })
-            .collect();
+        let Some(first) = selected.iter().find_map(|&index| self.sources[index].first_offset_ns()) else {
+            return;
+        };
+        self.origin_ns = first;
+        let mut observations: Vec<Observation> = Vec::with_capacity(samples);
+        for &index in &selected {
+            let source = &self.sources[index];
+            let all = source.recent.iter().map(|recent| source.observation(index, recent, self.origin_ns));
+            observations.extend(all);
+        }
         observations.sort_by_key(|observation| observation.at);
         let bias_sd_s = |index: usize| BIAS_SHARE * self.sources[index].path.floor_s();
         let Some((first, rest)) = observations.split_first() else {
@@ -507,8 +536,8 @@ impl Discipline {
     fn obstacle(&self, index: usize, claim: Option<&Claim>) -> Option<Standing> {
         let source = &self.sources[index];
         let enough = if source.pace.burst_over() { 1 } else { ENOUGH_EACH };
-        if source.denied {
-            Some(Standing::Denied)
+        if source.closed.is_some() {
+            source.closed
         } else if source.recent.len() < enough {
             Some(if source.reach == 0 && source.pace.burst_over() {
                 Standing::Unreachable
@@ -526,17 +555,23 @@ impl Discipline {
 
     /// Sources that may still speak.
     fn expected(&self) -> usize {
-        self.sources.iter().filter(|source| !source.denied).count()
+        self.sources.iter().filter(|source| source.closed.is_none()).count()
     }
 
     fn selected(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.sources.len()).filter(|&index| self.sources[index].standing == Standing::Selected)
     }
 
-    /// The local clock's frequency and how far it may be off.
-    fn rate(&self, now: LocalTime) -> (f64, f64) {
-        let frequency = self.ensemble.as_ref().map_or(self.frequency, |ensemble| ensemble.frequency(now));
-        (frequency.mean, 2.0 * frequency.sd())
+    /// The local clock's frequency.
+    fn rate(&self, now: LocalTime) -> Normal {
+        self.ensemble.as_ref().map_or(self.frequency, |ensemble| ensemble.frequency(now))
+    }
+
+    fn close(&mut self, index: usize, standing: Standing) {
+        let source = &mut self.sources[index];
+        source.closed = Some(standing);
+        source.standing = standing;
+        source.forget();
     }
 
     fn reference(&self, ensemble: &Ensemble, now: LocalTime) -> Option<(usize, f64)> {
@@ -561,7 +596,11 @@ impl Discipline {
 
     fn utc_s(&self, now: LocalTime) -> Option<i64> {
         let offset_s = self.ensemble.as_ref()?.offset(now).mean;
-        Some((now.as_ns() + self.origin_ns + s_to_ns(offset_s)).div_euclid(1_000_000_000))
+        Some(self.utc_ns(now, offset_s).div_euclid(NS_PER_S))
+    }
+
+    fn utc_ns(&self, now: LocalTime, offset_s: f64) -> i64 {
+        now.as_ns().saturating_add(self.origin_ns).saturating_add(s_to_ns(offset_s))
     }
 
     /// Local time of the announced leap second's end.
@@ -572,10 +611,10 @@ impl Discipline {
         let ensemble = self.ensemble.as_ref()?;
         let at = self.sources.iter().filter_map(|source| source.latest.map(|latest| latest.at)).max()?;
         let offset = ensemble.offset(at);
-        let utc_ns = at.as_ns() + self.origin_ns + s_to_ns(offset.mean);
-        let end_ns = leap::month_end(utc_ns.div_euclid(1_000_000_000)) * 1_000_000_000;
+        let utc_ns = self.utc_ns(at, offset.mean);
+        let end_ns = leap::month_end(utc_ns.div_euclid(NS_PER_S)).saturating_mul(NS_PER_S);
         // An inserted second repeats the month's last label, a deleted one skips it.
-        let ahead_s = ns_to_s(end_ns - utc_ns) - self.leap.shift_s().max(0.0);
+        let ahead_s = ns_to_s(end_ns.saturating_sub(utc_ns)) - self.leap.shift_s().max(0.0);
         Some(at.plus_seconds(ahead_s / (1.0 + ensemble.frequency(at).mean)))
     }
 
@@ -596,11 +635,11 @@ impl Discipline {
         }
         for source in &mut self.sources {
             for recent in &mut source.recent {
-                recent.offset_s += shift_s;
+                recent.offset_ns = recent.offset_ns.saturating_add(s_to_ns(shift_s));
             }
             if let Some(latest) = &mut source.latest {
                 latest.leap = Leap::None;
-                latest.offset_ns += s_to_ns(shift_s);
+                latest.offset_ns = latest.offset_ns.saturating_add(s_to_ns(shift_s));
             }
         }
         self.leap = Leap::None;
@@ -611,7 +650,7 @@ impl Discipline {
 fn best_reference(sources: &[Source], ensemble: &Ensemble, now: LocalTime) -> Option<(usize, f64)> {
     let bound_s = |index: usize, dispersion_s: f64| {
         let root_delay_s = sources[index].latest.map_or(0.0, |latest| latest.root_delay_s);
-        (sources[index].path.floor_s() + root_delay_s) / 2.0 + dispersion_s
+        f64::midpoint(sources[index].path.floor_s(), root_delay_s) + dispersion_s
     };
     (0..sources.len())
         .filter(|&index| sources[index].admitted)

@@ -30,6 +30,8 @@ const BURST_INTERVAL_S: f64 = 2.0;
 const WITNESS_POLL: u8 = 8;
 /// Below this share of the uncertainty removed by its sample, a source is only a witness.
 const WITNESS_GAIN: f64 = 0.01;
+/// Unanswered requests after which a source counts as lost: it is asked less, and eagerly when it is back.
+const LOST_AFTER: u8 = 8;
 /// Wishes in a row for a slower pace until it is granted.
 const PATIENCE: u8 = 4;
 /// The most that chance adds to an interval, as a share of it.
@@ -114,7 +116,7 @@ impl Pace {
     pub(super) fn asked(&mut self, now: LocalTime) {
         self.burst_requests_left = self.burst_requests_left.saturating_sub(1);
         self.unanswered = self.unanswered.saturating_add(1);
-        if self.burst_over() && self.unanswered > 8 && self.unanswered % 8 == 0 {
+        if self.burst_over() && self.unanswered > LOST_AFTER && self.unanswered.is_multiple_of(LOST_AFTER) {
             self.poll = (self.poll + 1).min(WITNESS_POLL.max(self.poll)).min(self.max_poll);
         }
         let interval_s = if self.burst_over() {
@@ -130,7 +132,7 @@ impl Pace {
     /// An answer came; `worth` is known once there is an estimate.
     pub(super) fn answered(&mut self, worth: Option<Worth>) {
         self.burst_answers = self.burst_answers.saturating_add(1);
-        if self.unanswered > 8 {
+        if self.unanswered > LOST_AFTER {
             self.poll = self.min_poll;
         }
         self.unanswered = 0;

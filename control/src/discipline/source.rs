@@ -1,15 +1,18 @@
 //! One upstream: its pace, its path, its latest samples, and its standing with the others.
 
+use super::ensemble::{Normal, Observation};
 use super::leap::Leap;
 use super::path::{Path, Reading};
 use super::poll::{Pace, Worth};
 use super::select::Claim;
-use super::time::LocalTime;
+use super::time::{LocalTime, ns_to_s};
 
 /// Samples kept to make a claim from.
 const KEPT: usize = 8;
 /// What any clock may drift, in s/s (RFC 5905's PHI): an old sample claims less.
 const DRIFT_ALLOWED: f64 = 15e-6;
+/// Standard deviations of the frequency that are allowed on top.
+const RATE_SIGMAS: f64 = 2.0;
 
 /// How one upstream is to be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +63,8 @@ pub enum Standing {
     Unreachable,
     /// It forbade further requests (DENY or RSTR kiss).
     Denied,
+    /// It is no longer configured.
+    Retired,
     /// Too few samples yet.
     Waiting,
     /// Its root distance is too large to be of use.
@@ -80,6 +85,7 @@ impl Standing {
     pub fn reason(self) -> &'static str {
         match self {
             Self::Unreachable => "no valid answer to the last eight requests",
+            Self::Retired => "no longer configured",
             Self::Denied => "the server forbade further requests",
             Self::Waiting => "too few samples yet",
             Self::Distant => "its root distance is above the limit",
@@ -91,11 +97,11 @@ impl Standing {
     }
 }
 
-/// A sample with its offset relative to the discipline's origin, in seconds.
+/// What is kept of a sample.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Recent {
     pub(super) at: LocalTime,
-    pub(super) offset_s: f64,
+    pub(super) offset_ns: i64,
     pub(super) delay_s: f64,
     pub(super) dispersion_s: f64,
 }
@@ -111,7 +117,8 @@ pub(super) struct Source {
     pub(super) admitted: bool,
     /// How many of its samples in a row contradicted the estimate.
     pub(super) surprises: u32,
-    pub(super) denied: bool,
+    /// Never to be asked again: denied or retired.
+    pub(super) closed: Option<Standing>,
     pub(super) reach: u8,
     pub(super) recent: Vec<Recent>,
     pub(super) latest: Option<Sample>,
@@ -126,7 +133,7 @@ impl Source {
             standing: Standing::Waiting,
             admitted: false,
             surprises: 0,
-            denied: false,
+            closed: None,
             reach: 0,
             recent: Vec::with_capacity(KEPT),
             latest: None,
@@ -138,9 +145,13 @@ impl Source {
         self.pace.asked(now);
     }
 
-    pub(super) fn record(&mut self, sample: &Sample, offset_s: f64) -> (Recent, Reading) {
-        let recent =
-            Recent { at: sample.at, offset_s, delay_s: sample.delay_s, dispersion_s: sample.dispersion_s };
+    pub(super) fn record(&mut self, sample: &Sample) -> (Recent, Reading) {
+        let recent = Recent {
+            at: sample.at,
+            offset_ns: sample.offset_ns,
+            delay_s: sample.delay_s,
+            dispersion_s: sample.dispersion_s,
+        };
         if self.recent.len() == KEPT {
             self.recent.remove(0);
         }
@@ -154,14 +165,31 @@ impl Source {
         self.pace.answered(worth);
     }
 
-    /// Variance of a sample's noise, in s².
-    pub(super) fn variance_s2(&self, recent: &Recent) -> f64 {
-        self.path.variance_s2(recent.delay_s) + recent.dispersion_s * recent.dispersion_s
+    /// What a sample says, with offsets relative to `origin_ns`.
+    pub(super) fn observation(&self, source: usize, recent: &Recent, origin_ns: i64) -> Observation {
+        Observation {
+            source,
+            at: recent.at,
+            offset_s: ns_to_s(recent.offset_ns.saturating_sub(origin_ns)),
+            variance_s2: self.path.variance_s2(recent.delay_s) + recent.dispersion_s * recent.dispersion_s,
+        }
     }
 
-    /// What the source claims at `now`, from the one of its latest samples that claims most. `rate` is the
-    /// frequency of the local clock and `rate_error` how far it may be off.
-    pub(super) fn claim(&self, source: usize, now: LocalTime, rate: f64, rate_error: f64) -> Option<Claim> {
+    /// The oldest offset still known.
+    pub(super) fn first_offset_ns(&self) -> Option<i64> {
+        self.recent.first().map(|recent| recent.offset_ns)
+    }
+
+    /// Forgets all samples, since the local clock or the server is not what it was.
+    pub(super) fn forget(&mut self) {
+        self.recent.clear();
+        self.admitted = false;
+        self.surprises = 0;
+    }
+
+    /// What the source claims at `now`, relative to `origin_ns`, from the one of its latest samples that claims
+    /// most. `rate` is the frequency of the local clock.
+    pub(super) fn claim(&self, source: usize, now: LocalTime, origin_ns: i64, rate: Normal) -> Option<Claim> {
         let latest = self.latest.as_ref()?;
         let root_s = latest.root_delay_s / 2.0 + latest.root_dispersion_s;
         self.recent
@@ -170,11 +198,11 @@ impl Source {
                 let age_s = now.seconds_since(recent.at).max(0.0);
                 Claim {
                     source,
-                    offset_s: recent.offset_s + rate * age_s,
+                    offset_s: ns_to_s(recent.offset_ns.saturating_sub(origin_ns)) + rate.mean * age_s,
                     distance_s: recent.delay_s / 2.0
                         + recent.dispersion_s
                         + root_s
-                        + (DRIFT_ALLOWED + rate_error) * age_s,
+                        + (DRIFT_ALLOWED + RATE_SIGMAS * rate.sd()) * age_s,
                     trusted: self.config.trust,
                 }
             })
