@@ -263,13 +263,7 @@ struct Model {
 }
 
 impl Model {
-    fn new(
-        sources: usize,
-        wander: f64,
-        first: &Observation,
-        bias_sd_s: f64,
-        frequency: Normal,
-    ) -> Self {
+    fn new(sources: usize, wander: f64, first: &Observation, bias_sd_s: f64, frequency: Normal) -> Self {
         let size = FIRST_BIAS + sources;
         let mut model =
             Self { wander, log_weight: 0.0, state: vec![0.0; size], covariance: vec![0.0; size * size] };

@@ -56,7 +56,8 @@ fn first_day(year: i64, month: i64) -> i64 {
     // Years begin in March here, so that the leap day is a year's last.
     let (year, month) = if month < 3 { (year - 1, month + 9) } else { (year, month - 3) };
     let days_before_month = (153 * month + 2) / 5;
-    year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + days_before_month - 719_468
+    year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + days_before_month
+        - 719_468
 }
 
 fn year_and_month(day: i64) -> (i64, i64) {

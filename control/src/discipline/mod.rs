@@ -157,7 +157,8 @@ pub struct Report {
 pub struct Discipline {
     config: Config,
     sources: Vec<Source>,
-    started: LocalTime,
+    /// Until then a majority at start-up is one of all sources.
+    patience_ends: Option<LocalTime>,
     /// UTC minus local time that offsets inside are relative to, so that a double holds them to the ns.
     origin_ns: i64,
     frequency: Normal,
@@ -169,14 +170,14 @@ impl Discipline {
     /// Begins at `now` with nothing known but, perhaps, the frequency.
     #[must_use]
     pub fn new(config: Config, sources: &[SourceConfig], now: LocalTime, drift: Option<Drift>) -> Self {
-        let frequency = drift.map_or(
-            Normal { mean: 0.0, variance: UNKNOWN_FREQUENCY * UNKNOWN_FREQUENCY },
-            |drift| Normal { mean: drift.frequency, variance: drift.skew * drift.skew },
-        );
+        let frequency =
+            drift.map_or(Normal { mean: 0.0, variance: UNKNOWN_FREQUENCY * UNKNOWN_FREQUENCY }, |drift| {
+                Normal { mean: drift.frequency, variance: drift.skew * drift.skew }
+            });
         let mut discipline = Self {
             config,
             sources: Vec::with_capacity(sources.len()),
-            started: now,
+            patience_ends: None,
             origin_ns: 0,
             frequency,
             ensemble: None,
@@ -185,6 +186,7 @@ impl Discipline {
         for source in sources {
             discipline.add(*source, now);
         }
+        discipline.be_patient(now);
         discipline
     }
 
@@ -210,11 +212,12 @@ impl Discipline {
         self.close(index, Standing::Retired);
     }
 
-    /// When to call [`Discipline::due`] next: a request or a leap second is due then.
+    /// When to call [`Discipline::due`] next: a request, a leap second or a decision is due then.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<LocalTime> {
-        let requests = self.sources.iter().filter(|source| source.closed.is_none()).map(|source| source.pace.next());
-        requests.chain(self.leap_instant()).min()
+        let requests =
+            self.sources.iter().filter(|source| source.closed.is_none()).map(|source| source.pace.next());
+        requests.chain(self.leap_instant()).chain(self.patience_ends).min()
     }
 
     /// The sources to ask at `now`. Each counts as asked.
@@ -226,7 +229,11 @@ impl Discipline {
         for &index in &due {
             self.sources[index].asked(now);
         }
-        if !due.is_empty() {
+        let patience_ended = self.patience_ends.is_some_and(|end| end <= now);
+        if patience_ended {
+            self.patience_ends = None;
+        }
+        if patience_ended || !due.is_empty() {
             self.judge(now);
         }
         due
@@ -288,7 +295,7 @@ impl Discipline {
         if let Some(ensemble) = self.ensemble.take() {
             self.frequency = ensemble.frequency(now);
         }
-        self.started = now;
+        self.be_patient(now);
         for source in &mut self.sources {
             source.forget();
             source.pace.restart(now);
@@ -368,8 +375,7 @@ impl Discipline {
         ensemble.observe(&observation, selected);
         let after = ensemble.apparent_offset(reference, recent.at);
         let interval_s = self.sources[index].pace.interval_s();
-        let uncertain_s =
-            |seconds| ensemble.apparent_offset(reference, recent.at.plus_seconds(seconds)).sd();
+        let uncertain_s = |seconds| ensemble.apparent_offset(reference, recent.at.plus_seconds(seconds)).sd();
         Some(Worth {
             after_one_s: uncertain_s(interval_s),
             after_two_s: uncertain_s(2.0 * interval_s),
@@ -427,8 +433,8 @@ impl Discipline {
                 None => claims.extend(claim),
             }
         }
-        let impatient = now.seconds_since(self.started) > self.config.patience_s;
-        let voters = if self.ensemble.is_some() || impatient { claims.len() } else { self.expected() };
+        let patient = self.ensemble.is_none() && self.patience_ends.is_some();
+        let voters = if patient { self.expected() } else { claims.len() };
         let agreed = agreement(&claims, voters).filter(|agreed| agreed.votes >= self.config.min_sources);
         let Some(agreed) = agreed else {
             for claim in &claims {
@@ -450,7 +456,7 @@ impl Discipline {
                 Standing::Selected
             };
         }
-        self.adopt();
+        self.adopt(now, &agreed);
         self.settle_leap(now);
     }
 
@@ -462,8 +468,7 @@ impl Discipline {
         let ensemble = self.ensemble.as_ref()?;
         let offset = ensemble.offset(now);
         let slack_s = BOUND_SIGMAS * offset.sd();
-        let mut kept =
-            Agreement { low_s: offset.mean - slack_s, high_s: offset.mean + slack_s, votes: 0 };
+        let mut kept = Agreement { low_s: offset.mean - slack_s, high_s: offset.mean + slack_s, votes: 0 };
         let trusted = claims.iter().any(|claim| claim.trusted);
         let voting: Vec<&Claim> = claims.iter().filter(|claim| claim.trusted || !trusted).collect();
         kept.votes = voting.iter().filter(|claim| kept.holds(claim)).count();
@@ -477,9 +482,9 @@ impl Discipline {
     }
 
     /// Brings the estimate in line with the selection.
-    fn adopt(&mut self) {
+    fn adopt(&mut self, now: LocalTime, agreed: &Agreement) {
         if self.ensemble.is_none() {
-            self.start();
+            self.start(now, agreed);
         }
         let Some(ensemble) = &mut self.ensemble else {
             return;
@@ -496,38 +501,40 @@ impl Discipline {
         }
     }
 
-    /// Begins an estimate from all samples that the selected sources have given so far.
-    fn start(&mut self) {
+    /// Begins an estimate from all samples of the selected sources that fit what was agreed on.
+    fn start(&mut self, now: LocalTime, agreed: &Agreement) {
         let selected: Vec<usize> = self.selected().collect();
-        let samples: usize = selected.iter().map(|&index| self.sources[index].recent.len()).sum();
-        if samples < ENOUGH_TOGETHER {
-            return;
-        }
-        let Some(first) = selected.iter().find_map(|&index| self.sources[index].first_offset_ns()) else {
-            return;
-        };
-        self.origin_ns = first;
-        let mut observations: Vec<Observation> = Vec::with_capacity(samples);
+        let rate = self.rate(now);
+        let mut recents: Vec<(usize, Recent)> = Vec::new();
         for &index in &selected {
             let source = &self.sources[index];
-            let all = source.recent.iter().map(|recent| source.observation(index, recent, self.origin_ns));
-            observations.extend(all);
+            let fits =
+                |recent: &&Recent| agreed.holds(&source.claim_of(recent, index, now, self.origin_ns, rate));
+            recents.extend(source.recent.iter().filter(fits).map(|recent| (index, *recent)));
         }
+        if recents.len() < ENOUGH_TOGETHER {
+            return;
+        }
+        // Once more, from a source that is believed.
+        self.origin_ns = recents[0].1.offset_ns;
+        let mut observations: Vec<Observation> = recents
+            .iter()
+            .map(|(index, recent)| self.sources[*index].observation(*index, recent, self.origin_ns))
+            .collect();
         observations.sort_by_key(|observation| observation.at);
         let bias_sd_s = |index: usize| BIAS_SHARE * self.sources[index].path.floor_s();
         let Some((first, rest)) = observations.split_first() else {
             return;
         };
-        let mut ensemble =
-            Ensemble::new(self.sources.len(), first, bias_sd_s(first.source), self.frequency);
+        let mut ensemble = Ensemble::new(self.sources.len(), first, bias_sd_s(first.source), self.frequency);
         for &index in selected.iter().filter(|&&index| index != first.source) {
             ensemble.admit(index, bias_sd_s(index));
         }
         for observation in rest {
             ensemble.observe(observation, selected.len());
         }
-        for index in selected {
-            self.sources[index].admitted = true;
+        for (index, source) in self.sources.iter_mut().enumerate() {
+            source.admitted = selected.contains(&index);
         }
         self.ensemble = Some(ensemble);
     }
@@ -551,6 +558,10 @@ impl Discipline {
         } else {
             None
         }
+    }
+
+    fn be_patient(&mut self, now: LocalTime) {
+        self.patience_ends = Some(now.plus_seconds(self.config.patience_s));
     }
 
     /// Sources that may still speak.

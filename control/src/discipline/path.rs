@@ -16,6 +16,8 @@ const MEAN_OVER: f64 = 64.0;
 const HOLD_AFTER: u32 = 4;
 /// ... and so many are a new route.
 const CHANGED_AFTER: u32 = 12;
+/// A floor is no floor before so many samples: the first ones may all have queued.
+const FLOOR_AFTER: u32 = 32;
 /// "Above the floor", in mean one-way excesses. A fifth of all samples on a quiet path are, and the twelfth
 /// power of that is a false alarm in a hundred years.
 const ABOVE: f64 = 3.0;
@@ -83,7 +85,7 @@ impl Path {
         let floor_s = self.floor_s();
         let queue_s = self.one_way_excess_s();
         let dropped_s = floor_s - delay_s;
-        if self.samples >= CHANGED_AFTER && dropped_s > BELOW * self.floor_error_s() {
+        if self.samples >= FLOOR_AFTER && dropped_s > BELOW * self.floor_error_s() {
             // One sample cannot tell how far down the new floor is, only that this is not the old one.
             self.restart_at(delay_s, 1);
             return Reading::Changed { by_s: -(dropped_s + self.floor_error_s()) };

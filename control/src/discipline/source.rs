@@ -190,22 +190,31 @@ impl Source {
     /// What the source claims at `now`, relative to `origin_ns`, from the one of its latest samples that claims
     /// most. `rate` is the frequency of the local clock.
     pub(super) fn claim(&self, source: usize, now: LocalTime, origin_ns: i64, rate: Normal) -> Option<Claim> {
-        let latest = self.latest.as_ref()?;
-        let root_s = latest.root_delay_s / 2.0 + latest.root_dispersion_s;
         self.recent
             .iter()
-            .map(|recent| {
-                let age_s = now.seconds_since(recent.at).max(0.0);
-                Claim {
-                    source,
-                    offset_s: ns_to_s(recent.offset_ns.saturating_sub(origin_ns)) + rate.mean * age_s,
-                    distance_s: recent.delay_s / 2.0
-                        + recent.dispersion_s
-                        + root_s
-                        + (DRIFT_ALLOWED + RATE_SIGMAS * rate.sd()) * age_s,
-                    trusted: self.config.trust,
-                }
-            })
+            .map(|recent| self.claim_of(recent, source, now, origin_ns, rate))
             .min_by(|a, b| a.distance_s.total_cmp(&b.distance_s))
+    }
+
+    /// What a single one of the latest samples claims.
+    pub(super) fn claim_of(
+        &self,
+        recent: &Recent,
+        source: usize,
+        now: LocalTime,
+        origin_ns: i64,
+        rate: Normal,
+    ) -> Claim {
+        let root_s = self.latest.map_or(0.0, |latest| latest.root_delay_s / 2.0 + latest.root_dispersion_s);
+        let age_s = now.seconds_since(recent.at).max(0.0);
+        Claim {
+            source,
+            offset_s: ns_to_s(recent.offset_ns.saturating_sub(origin_ns)) + rate.mean * age_s,
+            distance_s: recent.delay_s / 2.0
+                + recent.dispersion_s
+                + root_s
+                + (DRIFT_ALLOWED + RATE_SIGMAS * rate.sd()) * age_s,
+            trusted: self.config.trust,
+        }
     }
 }

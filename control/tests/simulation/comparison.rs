@@ -75,7 +75,8 @@ impl Independent {
         let (mut weight, mut offset_s) = (0.0, 0.0);
         let (mut frequency_weight, mut frequency) = (0.0, 0.0);
         for upstream in &self.upstreams {
-            let (Some(offset), Some(rate)) = (upstream.filter.offset(now), upstream.filter.frequency(now)) else {
+            let (Some(offset), Some(rate)) = (upstream.filter.offset(now), upstream.filter.frequency(now))
+            else {
                 continue;
             };
             let bias_s = BIAS_SHARE * upstream.path.floor_s();
@@ -171,8 +172,7 @@ pub(crate) fn render(seeds: u64) -> String {
 
 fn independent(scenario: &Scenario, seeds: u64, filter: fn() -> Box<dyn Filter>) -> Figures {
     let sources = scenario.servers.len();
-    let mut client =
-        |now: LocalTime| -> Box<dyn Client> { Box::new(Independent::new(sources, now, filter)) };
+    let mut client = |now: LocalTime| -> Box<dyn Client> { Box::new(Independent::new(sources, now, filter)) };
     let runs: Vec<Figures> = (1..=seeds).map(|seed| measure_client(scenario, &mut client, seed)).collect();
     median(&runs)
 }

@@ -52,7 +52,7 @@ pub(crate) fn measure_client(
     seed: u64,
 ) -> Figures {
     let (from_s, end_s) = scenario.window_s;
-    let mut errors = Vec::new();
+    let mut sizes_s = Vec::new();
     let (mut square, mut frequency_square, mut bounds_s) = (0.0, 0.0, 0.0);
     let (mut violations, mut requests, mut settled_s) = (0.0, 0.0, 0.0);
     let (mut last_late_s, mut last_away_s) = (START_S, scenario.back_from_s);
@@ -79,17 +79,16 @@ pub(crate) fn measure_client(
         first_bound_s = first_bound_s.or(Some(reading.bound_s));
         if error_s.abs() > reading.bound_s {
             violations += 1.0;
-            if std::env::var("DBG").is_ok() { eprintln!("VIOL {} seed {seed} at {} err {:.1} bound {:.1}", scenario.id, second.at_s, error_s*1e6, reading.bound_s*1e6); }
         }
         if second.at_s >= from_s {
-            errors.push(error_s.abs());
+            sizes_s.push(error_s.abs());
             square += error_s * error_s;
             frequency_square += second.frequency_error * second.frequency_error;
             bounds_s += reading.bound_s;
         }
     });
-    errors.sort_by(f64::total_cmp);
-    let count = errors.len().max(1) as f64;
+    sizes_s.sort_by(f64::total_cmp);
+    let count = sizes_s.len().max(1) as f64;
     let sources = scenario.servers.len() as f64;
     let (answer_s, answer_error_s) = first.unwrap_or((f64::INFINITY, f64::INFINITY));
     Figures {
@@ -99,8 +98,8 @@ pub(crate) fn measure_client(
         answer_bound_us: first_bound_s.unwrap_or(f64::INFINITY) * 1e6,
         sync_s: last_late_s - START_S,
         rms_us: (square / count).sqrt() * 1e6,
-        p99_us: errors.get(errors.len() * 99 / 100).copied().unwrap_or(f64::INFINITY) * 1e6,
-        max_us: errors.last().copied().unwrap_or(f64::INFINITY) * 1e6,
+        p99_us: sizes_s.get(sizes_s.len() * 99 / 100).copied().unwrap_or(f64::INFINITY) * 1e6,
+        max_us: sizes_s.last().copied().unwrap_or(f64::INFINITY) * 1e6,
         frequency_ppm: (frequency_square / count).sqrt() * 1e6,
         bound_us: bounds_s / count * 1e6,
         violations,

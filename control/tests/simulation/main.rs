@@ -47,7 +47,8 @@ fn outcome(scenario: Scenario, seeds: u64) -> Outcome {
 fn every_scenario_keeps_its_limits_and_the_table_is_as_reviewed() {
     let only = std::env::var("SIMULATION_ONLY").ok();
     let seeds = std::env::var("SIMULATION_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
-    let wanted = |scenario: &Scenario| only.as_ref().is_none_or(|only| only.split(',').any(|id| id == scenario.id));
+    let wanted =
+        |scenario: &Scenario| only.as_ref().is_none_or(|only| only.split(',').any(|id| id == scenario.id));
     let outcomes: Vec<Outcome> = scenarios::all()
         .into_iter()
         .filter(wanted)

@@ -66,9 +66,8 @@ impl Filter for Regression {
 fn fit(points: &[Point]) -> Fit {
     let origin = points[0].at;
     let total: f64 = points.iter().map(|point| point.weight).sum();
-    let mean = |of: &dyn Fn(&Point) -> f64| {
-        points.iter().map(|point| point.weight * of(point)).sum::<f64>() / total
-    };
+    let mean =
+        |of: &dyn Fn(&Point) -> f64| points.iter().map(|point| point.weight * of(point)).sum::<f64>() / total;
     let middle_s = mean(&|point| point.at.seconds_since(origin));
     let offset_s = mean(&|point| point.offset_s);
     let arm = |point: &Point| point.at.seconds_since(origin) - middle_s;
@@ -80,14 +79,19 @@ fn fit(points: &[Point]) -> Fit {
     // The weights are variances already; the residuals say whether they are too small.
     let scale = (residual * total / freedom).max(1.0);
     let slope_variance = if spread > 0.0 { scale / (total * spread) } else { 100e-6 * 100e-6 };
-    Fit { centre: origin.plus_seconds(middle_s), offset_s, slope, offset_variance: scale / total, slope_variance }
+    Fit {
+        centre: origin.plus_seconds(middle_s),
+        offset_s,
+        slope,
+        offset_variance: scale / total,
+        slope_variance,
+    }
 }
 
 /// Whether the residuals change their sign as often as those of random numbers do, in 95 % of cases.
 fn looks_random(points: &[Point], fit: &Fit) -> bool {
-    let above = |point: &Point| {
-        point.offset_s > fit.offset_s + fit.slope * point.at.seconds_since(fit.centre)
-    };
+    let above =
+        |point: &Point| point.offset_s > fit.offset_s + fit.slope * point.at.seconds_since(fit.centre);
     let runs = 1 + points.windows(2).filter(|pair| above(&pair[0]) != above(&pair[1])).count();
     let count = points.len() as f64;
     runs as f64 > count / 2.0 + 1.0 - 1.645 * (count - 1.0).sqrt() / 2.0

@@ -19,8 +19,28 @@ pub(crate) fn render(outcomes: &[Outcome]) -> String {
     let _ = writeln!(
         text,
         "{:8} {:37} {:>5} {:>5} {:>5} {:>6} {:>5} {:>13} {:>6} {:>13} {:>6} {:>6} {:>4} {:>4} | {:>5} {:>5} {:>5} {:>5} {:>6} {:>4} {:13} {:>5}",
-        "id", "conditions", "poll", "ans", "err", "bnd", "sync", "RMS", "p99", "max", "ppm", "bound", "out", "back",
-        "poll", "ans", "sync", "RMS", "max", "back", "outside", "x"
+        "id",
+        "conditions",
+        "poll",
+        "ans",
+        "err",
+        "bnd",
+        "sync",
+        "RMS",
+        "p99",
+        "max",
+        "ppm",
+        "bound",
+        "out",
+        "back",
+        "poll",
+        "ans",
+        "sync",
+        "RMS",
+        "max",
+        "back",
+        "outside",
+        "x"
     );
     for outcome in outcomes {
         line(&mut text, outcome);
@@ -85,11 +105,13 @@ fn short(value: f64) -> String {
 pub(crate) fn compare(file: &str, table: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/simulation").join(file);
     if std::env::var_os("SIMULATION_WRITE").is_some() {
-        std::fs::write(&path, table).unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
+        std::fs::write(&path, table)
+            .unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
         return;
     }
-    let reviewed = std::fs::read_to_string(&path)
-        .unwrap_or_else(|error| panic!("cannot read {}: {error}; SIMULATION_WRITE=1 writes it", path.display()));
+    let reviewed = std::fs::read_to_string(&path).unwrap_or_else(|error| {
+        panic!("cannot read {}: {error}; SIMULATION_WRITE=1 writes it", path.display())
+    });
     assert!(
         reviewed == table,
         "{} is not what the simulation gives; review the difference after SIMULATION_WRITE=1:\n{table}",

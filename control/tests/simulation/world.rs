@@ -63,7 +63,7 @@ pub(crate) struct Server {
     pub(crate) reroute: Option<(f64, f64, f64)>,
     /// No packet passes between these true times, s.
     pub(crate) dead: Option<(f64, f64)>,
-    /// A leap second at this true time, announced a day ahead, and whether others know of it too.
+    /// A leap second is inserted at this true time, announced a day ahead.
     pub(crate) leap_s: Option<f64>,
     /// It announces a leap second that nobody else knows of.
     pub(crate) false_leap: bool,
@@ -71,7 +71,8 @@ pub(crate) struct Server {
 
 impl Server {
     fn delay_s(&self, base_s: f64, random: &mut Random) -> f64 {
-        let tail_s = if self.heavy_tail && random.uniform() <= 0.05 { 0.010 * random.exponential() } else { 0.0 };
+        let tail_s =
+            if self.heavy_tail && random.uniform() <= 0.05 { 0.010 * random.exponential() } else { 0.0 };
         base_s + self.jitter_s * random.exponential() + tail_s
     }
 
@@ -211,7 +212,8 @@ pub(crate) fn run(
 ) -> Option<(f64, f64)> {
     let mut random = Random::new(seed);
     let mut walk = 0.0;
-    let mut clock = Clock { true_s: 0.0, local_s: oscillator.offset_s, rate: oscillator.base, correction: 0.0 };
+    let mut clock =
+        Clock { true_s: 0.0, local_s: oscillator.offset_s, rate: oscillator.base, correction: 0.0 };
     let mut queue: BinaryHeap<Reverse<Answer>> = BinaryHeap::new();
     let mut subject: Option<Box<dyn Client>> = None;
     let (mut order, mut requests, mut first_answer) = (0_u64, 0_u32, None);
@@ -239,13 +241,13 @@ pub(crate) fn run(
         }
         loop {
             let wakes_s = subject.next_wakeup().map_or(f64::INFINITY, |local| clock.true_at(local));
-            let answers_s = queue.peek().map_or(f64::INFINITY, |answer| answer.0.arrives_s);
-            let event_s = wakes_s.min(answers_s);
+            let arrival_s = queue.peek().map_or(f64::INFINITY, |answer| answer.0.arrives_s);
+            let event_s = wakes_s.min(arrival_s);
             if event_s >= next_s {
                 break;
             }
             clock.advance_to(event_s.max(clock.true_s));
-            if answers_s <= wakes_s {
+            if arrival_s <= wakes_s {
                 let Some(Reverse(answer)) = queue.pop() else { break };
                 let sample = finish(&answer, &clock);
                 subject.sample(answer.server, &sample);
@@ -260,20 +262,20 @@ pub(crate) fn run(
             }
             clock.correction = subject.publish(clock.now());
             if first_answer.is_none() {
-                first_answer = subject.reading(clock.now()).map(|reading| {
-                    (clock.true_s - START_S, error_s(&reading, clock.true_s, leap_s))
-                });
+                first_answer = subject
+                    .reading(clock.now())
+                    .map(|reading| (clock.true_s - START_S, error_s(&reading, clock.true_s, leap_s)));
             }
         }
         clock.advance_to(next_s);
         if (second + 1) % PUBLISH_EVERY_S == 0 {
             clock.correction = subject.publish(clock.now());
         }
-        let seen =
+        let opinion =
             subject.reading(clock.now()).map(|reading| (error_s(&reading, clock.true_s, leap_s), reading));
         let true_rate = 1.0 / clock.speed() - 1.0;
-        let frequency_error = seen.map_or(0.0, |(_, reading)| reading.frequency - true_rate);
-        watch(&Second { at_s: next_s, seen, frequency_error, requests });
+        let frequency_error = opinion.map_or(0.0, |(_, reading)| reading.frequency - true_rate);
+        watch(&Second { at_s: next_s, seen: opinion, frequency_error, requests });
         requests = 0;
     }
     first_answer
