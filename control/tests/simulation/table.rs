@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::Outcome;
 
 const HEADER: &str = "\
-Median over 8 seeds (and the greatest). Errors in us, sampled each second from 4 h to 24 h; events from 12 h.
+Median over 12 seeds (and the greatest). Errors in us, sampled each second from 4 h to 24 h; events from 12 h.
 poll: mean interval once settled, s. ans: s to the first synchronised answer; err, bnd: its error and bound.
 sync: s until the error stays under the scenario's threshold. out: seconds outside of the bound, all seeds.
 back: s from an outage's end until under 1 ms. Right of the bar chrony 4.8 in the same conditions; x: RMS over
@@ -45,7 +45,55 @@ pub(crate) fn render(outcomes: &[Outcome]) -> String {
     for outcome in outcomes {
         line(&mut text, outcome);
     }
+    text.push('\n');
+    for aim in aims(outcomes) {
+        let _ = writeln!(text, "{aim}");
+    }
     text
+}
+
+/// The aims, how many scenarios reach them of those that can be compared, and which do not.
+fn aims(outcomes: &[Outcome]) -> Vec<String> {
+    type Reaches = fn(&Outcome) -> Option<bool>;
+    let aims: [(&str, Reaches); 8] = [
+        ("RMS error no worse than chrony's", |outcome| {
+            Some(outcome.median.rms_us <= outcome.scenario.chrony.rms_us?)
+        }),
+        ("RMS error at most half of chrony's", |outcome| {
+            Some(outcome.median.rms_us <= outcome.scenario.chrony.rms_us? / 2.0)
+        }),
+        ("maximum error no worse than chrony's", |outcome| {
+            Some(outcome.median.max_us <= outcome.scenario.chrony.max_us?)
+        }),
+        ("synchronised no later than chrony", |outcome| {
+            Some(outcome.median.sync_s <= outcome.scenario.chrony.sync_s?)
+        }),
+        ("answers no later than chrony", |outcome| {
+            Some(outcome.median.answer_s <= outcome.scenario.chrony.answer_s?)
+        }),
+        ("back from an outage no later than chrony", |outcome| {
+            Some(outcome.median.back_s <= outcome.scenario.chrony.back_s?)
+        }),
+        ("never outside of the bound", |outcome| Some(outcome.median.violations == 0.0)),
+        ("mean poll 64 s or slower, where the limits are the default ones", |outcome| {
+            let default = outcome.scenario.sources.min_poll == 6 && outcome.median.poll_s.is_finite();
+            default.then_some(outcome.median.poll_s >= 64.0)
+        }),
+    ];
+    aims.iter()
+        .map(|(aim, reaches)| {
+            let judged: Vec<(&str, bool)> = outcomes
+                .iter()
+                .filter_map(|outcome| Some((outcome.scenario.id, reaches(outcome)?)))
+                .collect();
+            let reached = judged.iter().filter(|(_, reached)| *reached).count();
+            let missed: Vec<&str> =
+                judged.iter().filter(|(_, reached)| !reached).map(|(id, _)| *id).collect();
+            let except =
+                if missed.is_empty() { String::new() } else { format!("; not {}", missed.join(", ")) };
+            format!("{aim}: {reached} of {}{except}", judged.len())
+        })
+        .collect()
 }
 
 fn line(text: &mut String, outcome: &Outcome) {
