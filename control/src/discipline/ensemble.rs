@@ -45,6 +45,10 @@ const SQUARED_INNOVATION_CAP: f64 = 16.0;
 /// White frequency noise of any clock as software reads it, in s per square root of a second.
 const PHASE_NOISE: f64 = 1e-9;
 
+/// Readings over which a source's noise is estimated.
+const NOISE_MEMORY: u32 = 64;
+const NOISE_STEP: f64 = 1.0;
+
 const OFFSET: usize = 0;
 const FREQUENCY: usize = 1;
 const FIRST_BIAS: usize = 2;
@@ -130,11 +134,16 @@ impl Ensemble {
     /// How far the observation is from what was expected, and how far it may be.
     #[must_use]
     pub fn innovation(&self, observation: &Observation) -> Normal {
-        let expected = self.apparent_offset(observation.source, observation.at);
-        Normal {
-            mean: observation.offset_s - expected.mean,
-            variance: expected.variance + observation.variance_s2,
-        }
+        let ahead_s = observation.at.seconds_since(self.at);
+        self.mixture(|model| {
+            let expected = model.offset(Some(observation.source), ahead_s);
+            Normal {
+                mean: observation.offset_s - expected.mean,
+                variance: expected.variance
+                    + observation.variance_s2
+                    + model.noise[observation.source].variance_s2,
+            }
+        })
     }
 
     /// Takes in an observation. `sharers` is the number of sources that observe in turn; the memory of the
@@ -246,6 +255,7 @@ impl Ensemble {
                 let loser = &mut self.models[index];
                 loser.state = winner.state;
                 loser.covariance = winner.covariance;
+                loser.noise = winner.noise;
                 loser.log_weight = LOG_WEIGHT_FLOOR;
             }
         }
@@ -260,13 +270,41 @@ struct Model {
     state: Vec<f64>,
     /// Row by row, symmetric.
     covariance: Vec<f64>,
+    noise: Vec<Noise>,
+}
+
+/// Noise of one source's readings that its round trips do not show, as one model sees it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Noise {
+    variance_s2: f64,
+    /// Mean information of a reading about this variance, 1/s⁴.
+    information: f64,
+    readings: u32,
+}
+
+impl Noise {
+    /// Follows the likelihood of an innovation that was expected to have this variance.
+    fn learn(&mut self, innovation: f64, variance_s2: f64) {
+        self.readings += 1;
+        let step = 1.0 / f64::from(self.readings.min(NOISE_MEMORY));
+        let information = 1.0 / (variance_s2 * variance_s2);
+        self.information += step * (information - self.information);
+        let squared = (innovation * innovation).min(SQUARED_INNOVATION_CAP * variance_s2);
+        let share = information / self.information;
+        self.variance_s2 = (self.variance_s2 + NOISE_STEP * step * share * (squared - variance_s2)).max(0.0);
+    }
 }
 
 impl Model {
     fn new(sources: usize, wander: f64, first: &Observation, bias_sd_s: f64, frequency: Normal) -> Self {
         let size = FIRST_BIAS + sources;
-        let mut model =
-            Self { wander, log_weight: 0.0, state: vec![0.0; size], covariance: vec![0.0; size * size] };
+        let mut model = Self {
+            wander,
+            log_weight: 0.0,
+            state: vec![0.0; size],
+            covariance: vec![0.0; size * size],
+            noise: vec![Noise::default(); sources],
+        };
         let bias = FIRST_BIAS + first.source;
         let bias_variance = bias_sd_s * bias_sd_s;
         // A first reading with no opinion of the offset before it, solved by hand: offset and bias are known
@@ -287,6 +325,7 @@ impl Model {
         self.covariance = grown;
         self.covariance.resize((size + 1) * (size + 1), 0.0);
         self.state.push(0.0);
+        self.noise.push(Noise::default());
     }
 
     fn covariance(&self, row: usize, column: usize) -> f64 {
@@ -301,6 +340,7 @@ impl Model {
     fn forget_bias(&mut self, source: usize, variance: f64) {
         let bias = FIRST_BIAS + source;
         self.state[bias] = 0.0;
+        self.noise[source] = Noise::default();
         for other in 0..self.state.len() {
             *self.covariance_mut(bias, other) = 0.0;
             *self.covariance_mut(other, bias) = 0.0;
@@ -335,7 +375,8 @@ impl Model {
         let innovation = offset_s - self.state[OFFSET] - self.state[bias];
         let column: Vec<f64> =
             (0..size).map(|row| self.covariance(row, OFFSET) + self.covariance(row, bias)).collect();
-        let variance = column[OFFSET] + column[bias] + variance_s2;
+        let variance = column[OFFSET] + column[bias] + variance_s2 + self.noise[source].variance_s2;
+        self.noise[source].learn(innovation, variance);
         for row in 0..size {
             let gain = column[row] / variance;
             self.state[row] += gain * innovation;

@@ -65,6 +65,8 @@ pub(crate) struct Server {
     pub(crate) dead: Option<(f64, f64)>,
     /// A leap second is inserted at this true time, announced a day ahead.
     pub(crate) leap_s: Option<f64>,
+    /// Standard deviation of what its timestamps are off by, s: noise that no round trip shows.
+    pub(crate) noise_s: f64,
     /// It announces a leap second that nobody else knows of.
     pub(crate) false_leap: bool,
 }
@@ -305,11 +307,13 @@ fn ask(servers: &[Server], index: usize, clock: &Clock, order: u64, random: &mut
         delay_s: 0.0,
         dispersion_s: 0.0,
         root_delay_s: 0.0,
-        root_dispersion_s: 0.0,
+        // A server owns up to its noise.
+        root_dispersion_s: 5.0 * server.noise_s,
         stratum: 1,
         leap: server.leap(at_server_s),
     };
-    let server_utc_ns = (at_server_s + server.error_s(at_server_s)) * 1e9;
+    let noise_s = if server.noise_s > 0.0 { server.noise_s * random.normal() } else { 0.0 };
+    let server_utc_ns = (at_server_s + server.error_s(at_server_s) + noise_s) * 1e9;
     (!lost).then_some(Answer {
         arrives_s,
         server: index,
