@@ -22,6 +22,8 @@ use source::{Recent, Source};
 
 /// Standard deviations of the estimate that the error bound covers.
 const BOUND_SIGMAS: f64 = 5.0;
+/// With so many samples it covers twice as many.
+const FEW_SAMPLES: f64 = 2.0;
 /// Standard deviation of a path's bias as a share of its round trip, before anything else is known. Half of
 /// the round trip is the most that it can be.
 const BIAS_SHARE: f64 = 0.05;
@@ -674,8 +676,10 @@ fn best_reference(sources: &[Source], ensemble: &Ensemble, now: LocalTime) -> Op
 /// that reading itself is uncertain.
 fn dispersion_s(source: &Source, ensemble: &Ensemble, index: usize, now: LocalTime) -> f64 {
     let server_s = source.latest.map_or(0.0, |latest| latest.root_dispersion_s + latest.dispersion_s);
+    // A deviation estimated from few samples may be too small itself.
+    let sigmas = BOUND_SIGMAS * (1.0 + FEW_SAMPLES / f64::from(source.path.samples().max(1)));
     ensemble.bias(index).mean.abs()
-        + BOUND_SIGMAS * ensemble.apparent_offset(index, now).sd()
+        + sigmas * ensemble.apparent_offset(index, now).sd()
         + source.path.one_way_excess_s()
         + server_s
 }

@@ -16,8 +16,8 @@ const MEAN_OVER: f64 = 64.0;
 const HOLD_AFTER: u32 = 4;
 /// ... and so many are a new route.
 const CHANGED_AFTER: u32 = 12;
-/// A floor is no floor before so many samples: the first ones may all have queued.
-const FLOOR_AFTER: u32 = 32;
+/// Neither the floor nor the usual queue is known well enough for such verdicts before so many samples.
+const SETTLED_AFTER: u32 = 32;
 /// "Above the floor", in mean one-way excesses. A fifth of all samples on a quiet path are, and the twelfth
 /// power of that is a false alarm in a hundred years.
 const ABOVE: f64 = 3.0;
@@ -85,12 +85,12 @@ impl Path {
         let floor_s = self.floor_s();
         let queue_s = self.one_way_excess_s();
         let dropped_s = floor_s - delay_s;
-        if self.samples >= FLOOR_AFTER && dropped_s > BELOW * self.floor_error_s() {
+        if self.samples >= SETTLED_AFTER && dropped_s > BELOW * self.floor_error_s() {
             // One sample cannot tell how far down the new floor is, only that this is not the old one.
             self.restart_at(delay_s, 1);
             return Reading::Changed { by_s: -(dropped_s + self.floor_error_s()) };
         }
-        if self.samples >= CHANGED_AFTER && delay_s > floor_s + ABOVE * queue_s {
+        if self.samples >= SETTLED_AFTER && delay_s > floor_s + ABOVE * queue_s {
             self.above_in_row += 1;
             // The first ones may be the old route's own bad luck.
             let settled = self.above_in_row > HOLD_AFTER;
@@ -133,6 +133,12 @@ impl Path {
     #[must_use]
     pub fn one_way_excess_s(&self) -> f64 {
         (self.mean_excess_s / 2.0).max(LEAST_EXCESS_S)
+    }
+
+    /// Round trips that the floor is taken from.
+    #[must_use]
+    pub fn samples(&self) -> u32 {
+        self.samples
     }
 
     /// How far the floor may be below the shortest round trip so far: the least of n sums of two exponential

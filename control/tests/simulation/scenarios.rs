@@ -537,15 +537,16 @@ fn further() -> Vec<Scenario> {
             .each(|_, server| server.reroute = Some((EVENT_S, -4.0 * MS, 0.0)))
             .after_event()
             .threshold(3.0 * MS),
-        new("noisy_b", "b, the server's clock noisy by 100 us", lan())
-            .each(|_, server| server.noise_s = 100.0 * US),
-        new("noisy_c", "c, noisy by 1 ms", wan()).each(|_, server| server.noise_s = MS).threshold(3.0 * MS),
-        new("noisy_d", "d, the nearest noisy by 100 us", four()).each(|index, server| {
+        new("x_b", "b, server off by 100 us at random", lan()).each(|_, server| server.noise_s = 100.0 * US),
+        new("x_c", "c, server off by 1 ms at random", wan())
+            .each(|_, server| server.noise_s = MS)
+            .threshold(3.0 * MS),
+        new("x_d", "d, the nearest off by 100 us at random", four()).each(|index, server| {
             if index == 0 {
                 server.noise_s = 100.0 * US
             }
         }),
-        new("noisy_d4", "d, all noisy by 100 us", four()).each(|_, server| server.noise_s = 100.0 * US),
+        new("x_all", "d, all off by 100 us at random", four()).each(|_, server| server.noise_s = 100.0 * US),
         new("daily", "d, 1 ppm sine of 24 h", four()).limits(14.0, 64.0, 0.045, 4.0).course(day_and_night),
         new("no_leap", "5 servers, one with a false leap", five())
             .limits(18.0, 76.0, 0.035, 4.0)
