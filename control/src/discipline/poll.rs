@@ -3,9 +3,10 @@
 //! # First contact
 //!
 //! With `iburst` a source gets eight requests at most: two seconds apart until four were answered, or all are
-//! spent; what is left then follows after 4, 8, 16 and 32 s. Four answers give the time; the frequency needs
-//! an arm, not more samples, so the same eight packets that ntpd would send within 14 s buy it several times
-//! over. A source that was lost and is back is asked at the normal pace.
+//! spent; what is left then follows after 4, 8 and 16 s. Four answers give the time; the frequency needs an
+//! arm, not more samples, so the same eight packets that ntpd would send within 14 s buy more of it. Never again
+//! after that, but for half of it after a suspend: a source that was lost and is back is asked at the normal
+//! pace.
 //!
 //! # Afterwards
 //!

@@ -21,7 +21,7 @@ pub struct SourceConfig {
     pub min_poll: u8,
     /// Longest interval, likewise.
     pub max_poll: u8,
-    /// Whether first contact may be a burst, see [`Pace`].
+    /// Whether first contact may be a burst: eight requests at most, the first ones 2 s apart.
     pub iburst: bool,
     /// While this source is selected, only preferred ones are followed.
     pub prefer: bool,

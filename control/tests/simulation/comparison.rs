@@ -127,6 +127,7 @@ impl Client for Independent {
             frequency,
             skew: 0.0,
             reference: 0,
+            updated: now,
             stratum: 2,
             leap: control::discipline::Leap::None,
             root_delay_s: 0.0,
