@@ -99,6 +99,20 @@ fn after_a_while_the_silent_have_no_vote() {
 }
 
 #[test]
+fn a_network_that_comes_up_late_makes_no_liar_credible() {
+    let mut discipline = five();
+    live(&mut discipline, &[None; 5], 1000.0);
+    // All are asked now and then; who comes first is chance.
+    let servers = [Some(0.05), Some(0.05), Some(0.0), Some(0.0), Some(0.0)];
+    for second in 1001..1400 {
+        live(&mut discipline, &servers, f64::from(second));
+        let off_s = error_s(&discipline, f64::from(second));
+        assert!(off_s.is_none_or(|off_s| off_s.abs() < 1e-3), "{off_s:?} at {second}");
+    }
+    assert!(discipline.line(at(1400.0)).is_some());
+}
+
+#[test]
 fn two_that_disagree_give_no_time() {
     let mut discipline = over(&[SourceConfig::default(); 2], Config::default());
     live(&mut discipline, &[Some(0.0), Some(0.05)], 600.0);
@@ -276,4 +290,46 @@ fn the_inserted_second_repeats_a_label() {
     discipline.due(at(86_401.0));
     let after = discipline.line(at(86_401.0)).expect("a line").utc_ns(at(86_401.0));
     assert!((after - before - 1_000_000_000).abs() < 100_000);
+}
+
+#[test]
+fn whatever_servers_say_nothing_panics_and_every_figure_is_a_number() {
+    let mut state = 1_u64;
+    let mut dice = |sides: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % sides
+    };
+    let delays_s = [0.0, 1e-9, 1e-4, 0.01, 1.0, 60_000.0, f64::NAN];
+    let utc_less_local = [i64::MIN, -OFFSET_NS, 0, OFFSET_NS, OFFSET_NS + 1_000_000, i64::MAX];
+    for _ in 0..200 {
+        let mut discipline = five();
+        let mut seconds = 0.0;
+        for _ in 0..200 {
+            seconds += [0.0, 0.001, 2.0, 64.0, 5000.0][usize::try_from(dice(5)).expect("small")];
+            let index = usize::try_from(dice(5)).expect("small");
+            let mut pick = |of: &[f64]| of[usize::try_from(dice(of.len() as u64)).expect("small")];
+            let wild = Sample {
+                delay_s: pick(&delays_s),
+                dispersion_s: pick(&delays_s[..3]),
+                root_delay_s: pick(&delays_s[..4]),
+                root_dispersion_s: pick(&delays_s),
+                ..sample(seconds, 0.0)
+            };
+            let offset_ns = utc_less_local[usize::try_from(dice(6)).expect("small")];
+            let stratum = u8::try_from(dice(256)).expect("small");
+            let leap = [Leap::None, Leap::Insert, Leap::Delete][usize::try_from(dice(3)).expect("small")];
+            match dice(12) {
+                0 => drop(discipline.due(at(seconds))),
+                1 => discipline.jumped(at(seconds)),
+                2 => discipline.slow_down(index, at(seconds)),
+                3 => discipline.retuned(at(seconds), 1e-4),
+                _ => discipline.sample(index, &Sample { offset_ns, stratum, leap, ..wild }),
+            }
+            if let Some(line) = discipline.line(at(seconds)) {
+                let figures = [line.frequency, line.skew, line.dispersion_rate, line.bound_s(at(seconds))];
+                assert!(figures.iter().all(|figure| figure.is_finite()), "{line:?}");
+                assert!(line.root_delay_s >= 0.0 && line.root_dispersion_s >= 0.0);
+            }
+        }
+    }
 }

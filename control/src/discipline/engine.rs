@@ -12,6 +12,8 @@ use super::time::{LocalTime, s_to_ns};
 pub(super) const UNKNOWN_FREQUENCY: f64 = 50e-6;
 /// Growth of the bound that is never fallen below, in s/s.
 const LEAST_GROWTH: f64 = 1e-8;
+/// An answer takes no longer than this, in s.
+const ANSWER_S: f64 = 2.0;
 /// Delays and dispersions from here on are nonsense, in s: NTP's short format ends here.
 const MOST_S: f64 = 65_536.0;
 
@@ -22,7 +24,8 @@ pub struct Config {
     pub min_sources: usize,
     /// Largest root distance of a source that may take part, in s.
     pub max_distance_s: f64,
-    /// At start-up a majority is counted of all configured sources; after so many seconds, of those heard.
+    /// At start-up a majority is counted of all configured sources; when so many seconds have passed since the
+    /// first answer, and each source has been asked, it is one of those heard.
     pub patience_s: f64,
     /// The leap seconds that are known for certain.
     pub leap_list: Option<LeapList>,
@@ -66,7 +69,8 @@ pub struct Report {
     pub latest: Option<Sample>,
 }
 
-/// The discipline of one clock over a fixed list of sources.
+/// The discipline of one clock over some sources. A source is named by its index: its place in the list given to
+/// [`Discipline::new`], or what [`Discipline::add`] returned.
 #[derive(Debug, Clone)]
 pub struct Discipline {
     pub(super) config: Config,
@@ -75,8 +79,11 @@ pub struct Discipline {
     pub(super) patience_ends: Option<LocalTime>,
     /// UTC minus local time that offsets inside are relative to, so that a double holds them to the ns.
     pub(super) origin_ns: i64,
+    /// What is known of the frequency where there is no estimate.
     pub(super) frequency: Normal,
     pub(super) ensemble: Option<Ensemble>,
+    /// How many estimates were begun.
+    pub(super) estimates: u32,
     pub(super) leap: Leap,
 }
 
@@ -95,12 +102,12 @@ impl Discipline {
             origin_ns: 0,
             frequency,
             ensemble: None,
+            estimates: 0,
             leap: Leap::None,
         };
         for source in sources {
             discipline.add(*source, now);
         }
-        discipline.be_patient(now);
         discipline
     }
 
@@ -168,12 +175,16 @@ impl Discipline {
         if self.leap_instant().is_some_and(|leap| leap.seconds_since(now).abs() < LEAP_QUIET_S) {
             return;
         }
+        if self.ensemble.is_none() && self.sources.iter().all(|source| source.recent.is_empty()) {
+            self.be_patient(now);
+        }
         let (recent, reading) = self.sources[index].record(sample);
-        let known = self.ensemble.is_some();
+        let estimates = self.estimates;
         self.judge(now);
         // An estimate that begins just now has this sample in it already.
+        let known = self.ensemble.is_some() && self.estimates == estimates;
         let worth = if known { self.follow(index, &recent, reading) } else { None };
-        self.sources[index].answered(worth);
+        self.sources[index].pace.answered(worth);
     }
 
     /// The server wants fewer requests (RATE kiss).
@@ -209,7 +220,7 @@ impl Discipline {
         if let Some(ensemble) = self.ensemble.take() {
             self.frequency = ensemble.frequency(now);
         }
-        self.be_patient(now);
+        self.patience_ends = None;
         for source in &mut self.sources {
             source.forget();
             source.pace.restart(now);
@@ -268,8 +279,15 @@ impl Discipline {
         }
     }
 
+    /// The first source has spoken: the others get their chance, and at least one request each.
     fn be_patient(&mut self, now: LocalTime) {
-        self.patience_ends = Some(now.plus_seconds(self.config.patience_s));
+        let asked_s = self
+            .sources
+            .iter()
+            .filter(|source| source.closed.is_none())
+            .map(|source| source.pace.next().seconds_since(now) + ANSWER_S)
+            .fold(self.config.patience_s, f64::max);
+        self.patience_ends = Some(now.plus_seconds(asked_s));
     }
 
     pub(super) fn selected(&self) -> impl Iterator<Item = usize> + '_ {

@@ -405,3 +405,95 @@ impl Model {
         Normal { mean, variance }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLL_S: f64 = 64.0;
+    const NOISE_S: f64 = 1e-5;
+
+    fn at(seconds: f64) -> LocalTime {
+        LocalTime::from_ns(0).plus_seconds(seconds)
+    }
+
+    fn reading(source: usize, round: u32, offset_s: f64) -> Observation {
+        // Noise that averages out, so that every figure is exact enough to be asserted.
+        let noise_s = [NOISE_S, -NOISE_S, -NOISE_S, NOISE_S][round as usize % 4];
+        let variance_s2 = NOISE_S * NOISE_S;
+        Observation { source, at: at(f64::from(round) * POLL_S), offset_s: offset_s + noise_s, variance_s2 }
+    }
+
+    const UNKNOWN: Normal = Normal { mean: 0.0, variance: 1e-10 };
+
+    #[test]
+    fn a_steady_frequency_is_learnt_with_its_uncertainty() {
+        let mut ensemble = Ensemble::new(1, &reading(0, 0, 0.0), 1e-5, UNKNOWN);
+        for round in 1..100 {
+            ensemble.observe(&reading(0, round, 1e-6 * f64::from(round) * POLL_S), 1);
+        }
+        let frequency = ensemble.frequency(at(99.0 * POLL_S));
+        assert!((frequency.mean - 1e-6).abs() < 4.0 * frequency.sd(), "{frequency:?}");
+        assert!(frequency.sd() < 1e-8);
+    }
+
+    #[test]
+    fn the_shorter_path_says_where_the_clock_is() {
+        let mut ensemble = Ensemble::new(2, &reading(0, 0, 0.0), 1e-5, UNKNOWN);
+        ensemble.admit(1, 1e-3);
+        for round in 1..100 {
+            ensemble.observe(&reading(round as usize % 2, round, f64::from(round % 2) * 1e-3), 2);
+        }
+        assert!(ensemble.offset(at(99.0 * POLL_S)).mean.abs() < 1e-5);
+        assert!((ensemble.bias(1).mean - 1e-3).abs() < 1e-4);
+    }
+
+    #[test]
+    fn a_released_bias_takes_the_change() {
+        let mut ensemble = Ensemble::new(1, &reading(0, 0, 0.0), 1e-5, UNKNOWN);
+        for round in 1..100 {
+            ensemble.observe(&reading(0, round, 0.0), 1);
+        }
+        ensemble.release(0, 1e-6);
+        for round in 100..110 {
+            ensemble.observe(&reading(0, round, 1e-3), 1);
+        }
+        assert!(ensemble.offset(at(109.0 * POLL_S)).mean.abs() < 5e-5);
+        assert!((ensemble.bias(0).mean - 1e-3).abs() < 5e-5);
+    }
+
+    #[test]
+    fn a_clock_that_wanders_is_found_to() {
+        let wander_after = |frequency_step: f64| {
+            let mut ensemble = Ensemble::new(1, &reading(0, 0, 0.0), 1e-5, UNKNOWN);
+            let (mut offset_s, mut frequency) = (0.0, 0.0);
+            for round in 1..200_u32 {
+                frequency += if (round / 7) % 2 == 0 { frequency_step } else { -frequency_step };
+                offset_s += frequency * POLL_S;
+                ensemble.observe(&reading(0, round, offset_s), 1);
+            }
+            ensemble.wander()
+        };
+        assert!(wander_after(4e-7) > 1e-8);
+        assert!(wander_after(0.0) < 3e-9);
+    }
+
+    #[test]
+    fn uncertainty_grows_with_time() {
+        let mut ensemble = Ensemble::new(1, &reading(0, 0, 0.0), 1e-5, UNKNOWN);
+        for round in 1..100 {
+            ensemble.observe(&reading(0, round, 0.0), 1);
+        }
+        let sd = |seconds: f64| ensemble.offset(at(99.0 * POLL_S + seconds)).sd();
+        assert!(sd(0.0) < sd(1e3) && sd(1e3) < sd(1e4));
+    }
+
+    #[test]
+    fn retuning_is_accounted_for() {
+        let mut ensemble = Ensemble::new(1, &reading(0, 0, 0.0), 1e-5, UNKNOWN);
+        ensemble.observe(&reading(0, 1, 0.0), 1);
+        ensemble.retune(at(POLL_S), 1e-4);
+        let expected_s = -1e-4 * 100.0;
+        assert!((ensemble.offset(at(POLL_S + 100.0)).mean - expected_s).abs() < 1e-4);
+    }
+}

@@ -25,10 +25,11 @@ const ENOUGH_SHARE: f64 = 0.005;
 const ENOUGH_S: f64 = 5e-6;
 
 impl Discipline {
-    /// Lets the estimate follow a sample of a selected source. Returns what the sample was worth.
+    /// Lets the estimate follow a sample, if its source is selected. Returns what the sample was worth, where that
+    /// can be told.
     pub(super) fn follow(&mut self, index: usize, recent: &Recent, reading: Reading) -> Option<Worth> {
         if self.sources[index].standing != Standing::Selected {
-            return None;
+            return Some(Worth::NOTHING);
         }
         let selected = self.selected().count();
         let ensemble = self.ensemble.as_mut()?;
@@ -127,6 +128,7 @@ impl Discipline {
             source.admitted = selected.contains(&index);
         }
         self.ensemble = Some(ensemble);
+        self.estimates = self.estimates.wrapping_add(1);
     }
 }
 

@@ -172,3 +172,63 @@ impl Path {
         self.least_above_s = f64::INFINITY;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Round trips of 10 ms and a queue that comes and goes.
+    fn usual(index: u32) -> f64 {
+        0.010 + 0.000_1 * f64::from(index * 7 % 20)
+    }
+
+    fn used(count: u32) -> Path {
+        let mut path = Path::default();
+        for index in 0..count {
+            assert_eq!(path.observe(usual(index)), Reading::Usual);
+        }
+        path
+    }
+
+    fn changes(path: &mut Path, more_s: f64) -> Vec<f64> {
+        (0..100)
+            .filter_map(|index| match path.observe(usual(index) + more_s) {
+                Reading::Changed { by_s } => Some(by_s),
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_short_round_trip_counts_for_many_long_ones() {
+        let path = used(200);
+        assert!(path.variance_s2(0.0101) * 20.0 < path.variance_s2(0.0115));
+    }
+
+    #[test]
+    fn few_samples_are_trusted_less() {
+        assert!(used(3).variance_s2(0.010) > 10.0 * used(200).variance_s2(0.010));
+    }
+
+    #[test]
+    fn a_longer_route_is_seen_once_and_by_its_length() {
+        let found = changes(&mut used(100), 0.010);
+        assert!(matches!(found[..], [by_s] if (by_s - 0.010).abs() < 0.000_2), "{found:?}");
+    }
+
+    #[test]
+    fn a_shorter_route_is_seen_at_once() {
+        let found = changes(&mut used(100), -0.005);
+        assert!(matches!(found[..], [by_s] if by_s < -0.004), "{found:?}");
+    }
+
+    #[test]
+    fn one_long_queue_is_no_route() {
+        let mut path = used(100);
+        for _ in 0..CHANGED_AFTER - 1 {
+            assert!(!matches!(path.observe(0.1), Reading::Changed { .. }));
+        }
+        assert_eq!(path.observe(0.010), Reading::Usual);
+        assert!((path.floor_s() - 0.010).abs() < 1e-9);
+    }
+}

@@ -53,6 +53,11 @@ pub(super) struct Worth {
     pub(super) gain: f64,
 }
 
+impl Worth {
+    /// What a sample of a source that is not followed is worth: it only shows that the source is still there.
+    pub(super) const NOTHING: Self = Self { after_one_s: 0.0, after_two_s: 0.0, enough_s: 0.0, gain: 0.0 };
+}
+
 /// The pace of one source.
 #[derive(Debug, Clone)]
 pub(super) struct Pace {
@@ -160,6 +165,7 @@ impl Pace {
 
     /// The server sent a RATE kiss: it wants fewer requests, so it gets half as many, for good.
     pub(super) fn slow_down(&mut self, now: LocalTime) {
+        self.iburst = false;
         self.burst_requests_left = 0;
         self.min_poll = (self.poll.max(self.min_poll) + 1).min(SLOWEST_POLL);
         self.max_poll = self.max_poll.max(self.min_poll);
@@ -184,5 +190,78 @@ impl Pace {
         self.noise ^= self.noise >> 7;
         self.noise ^= self.noise << 17;
         f64::from(u32::try_from(self.noise >> 32).unwrap_or(0)) / f64::from(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: f64) -> LocalTime {
+        LocalTime::from_ns(0).plus_seconds(seconds)
+    }
+
+    fn pace() -> Pace {
+        Pace::new(6, 10, true, at(0.0), 1)
+    }
+
+    /// Seconds between requests that are all answered alike.
+    fn intervals(pace: &mut Pace, count: usize, worth: Option<Worth>) -> Vec<f64> {
+        (0..count)
+            .map(|_| {
+                let now = pace.next();
+                pace.asked(now);
+                pace.answered(worth);
+                pace.next().seconds_since(now)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_burst_is_eight_requests_and_spreads_once_four_are_answered() {
+        let mut pace = pace();
+        let intervals = intervals(&mut pace, 9, None);
+        assert_eq!(intervals[..7], [2.0, 2.0, 2.0, 2.0, 4.0, 8.0, 16.0]);
+        assert!(intervals[7..].iter().all(|interval| (64.0..=66.0).contains(interval)));
+    }
+
+    #[test]
+    fn a_sample_that_buys_nothing_is_asked_for_less_up_to_the_limit() {
+        let nothing_lost = Worth { after_one_s: 1e-6, after_two_s: 1e-6, enough_s: 1e-5, gain: 0.5 };
+        let mut pace = pace();
+        intervals(&mut pace, 60, Some(nothing_lost));
+        assert_eq!(pace.poll_log2(), 10);
+        let much_lost = Worth { after_one_s: 1e-4, ..nothing_lost };
+        intervals(&mut pace, 10, Some(much_lost));
+        assert_eq!(pace.poll_log2(), 6);
+    }
+
+    #[test]
+    fn a_witness_is_asked_every_few_minutes() {
+        let mut pace = pace();
+        intervals(&mut pace, 200, Some(Worth::NOTHING));
+        assert_eq!(pace.poll_log2(), WITNESS_POLL);
+    }
+
+    #[test]
+    fn a_silent_source_is_asked_less() {
+        let mut pace = pace();
+        for _ in 0..100 {
+            let now = pace.next();
+            pace.asked(now);
+        }
+        assert_eq!(pace.poll_log2(), WITNESS_POLL);
+        pace.answered(None);
+        assert_eq!(pace.poll_log2(), 6);
+    }
+
+    #[test]
+    fn each_rate_kiss_halves_the_pace_for_good() {
+        let mut pace = pace();
+        pace.slow_down(at(0.0));
+        pace.slow_down(at(1.0));
+        pace.restart(at(2.0));
+        assert_eq!(pace.poll_log2(), 8);
+        assert!(pace.burst_over());
     }
 }

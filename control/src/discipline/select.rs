@@ -72,3 +72,51 @@ fn largest_overlap(claims: &[&Claim]) -> Option<Agreement> {
     }
     best
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claims(intervals: &[(f64, f64)]) -> Vec<Claim> {
+        let claim = |(source, &(offset_s, distance_s)): (usize, &(f64, f64))| Claim {
+            source,
+            offset_s,
+            distance_s,
+            trusted: false,
+        };
+        intervals.iter().enumerate().map(claim).collect()
+    }
+
+    #[test]
+    fn the_largest_overlap_is_found_with_its_ends() {
+        let found = agreement(&claims(&[(0.0, 1.0), (0.5, 1.0), (0.75, 0.5), (9.0, 1.0)]), 4);
+        assert_eq!(found, Some(Agreement { low_s: 0.25, high_s: 1.0, votes: 3 }));
+    }
+
+    #[test]
+    fn half_is_no_majority() {
+        let two_by_two = claims(&[(0.0, 1.0), (0.1, 1.0), (9.0, 1.0), (9.1, 1.0)]);
+        assert_eq!(agreement(&two_by_two, 4), None);
+        assert_eq!(agreement(&[], 0), None);
+    }
+
+    #[test]
+    fn those_who_have_not_spoken_count() {
+        let two = claims(&[(0.0, 1.0), (0.1, 1.0)]);
+        assert_eq!(agreement(&two, 4), None);
+        assert!(agreement(&two, 3).is_some());
+    }
+
+    #[test]
+    fn only_the_trusted_vote() {
+        let mut three = claims(&[(0.0, 1.0), (0.1, 1.0), (9.0, 1.0)]);
+        three[2].trusted = true;
+        let found = agreement(&three, 3).expect("one of one");
+        assert_eq!((found.votes, found.holds(&three[0])), (1, false));
+    }
+
+    #[test]
+    fn touching_intervals_overlap() {
+        assert!(agreement(&claims(&[(0.0, 1.0), (2.0, 1.0)]), 2).is_some());
+    }
+}

@@ -3,7 +3,7 @@
 use super::ensemble::{Normal, Observation};
 use super::leap::Leap;
 use super::path::{Path, Reading};
-use super::poll::{Pace, Worth};
+use super::poll::Pace;
 use super::select::Claim;
 use super::time::{LocalTime, ns_to_s};
 
@@ -159,10 +159,6 @@ impl Source {
         self.latest = Some(*sample);
         self.reach |= 1;
         (recent, self.path.observe(sample.delay_s))
-    }
-
-    pub(super) fn answered(&mut self, worth: Option<Worth>) {
-        self.pace.answered(worth);
     }
 
     /// What a sample says, with offsets relative to `origin_ns`.
