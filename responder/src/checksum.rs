@@ -3,19 +3,28 @@
 //! One's complement sums do not depend on the byte order or on the width of the words they are taken in,
 //! so words are added as the machine loads them and the result is stored the same way.
 
-/// A one's complement sum that has not been folded yet. The 64 bits have room for 2^32 32-bit words.
+/// A one's complement sum that has not been folded yet, with room for 2^32 32-bit words.
+///
+/// Of 8-byte words only the upper halves are summed on their own; what the lower halves sum up to is the
+/// difference to the sum of all. That is three operations a word, where taking both halves out would be
+/// five.
 #[derive(Clone, Copy, Default)]
-pub struct Sum(u64);
+pub struct Sum {
+    /// Of all words, modulo 2^64.
+    all: u64,
+    /// Of the upper halves of 8-byte words.
+    upper: u64,
+}
 
 impl Sum {
     /// The empty sum.
-    pub const ZERO: Self = Self(0);
+    pub const ZERO: Self = Self { all: 0, upper: 0 };
 
     /// Adds four bytes in network order.
     #[must_use]
     #[inline(always)]
     pub fn word(self, bytes: [u8; 4]) -> Self {
-        Self(self.0.wrapping_add(u64::from(u32::from_ne_bytes(bytes))))
+        Self { all: self.all.wrapping_add(u64::from(u32::from_ne_bytes(bytes))), ..self }
     }
 
     /// Adds eight bytes in network order.
@@ -23,14 +32,14 @@ impl Sum {
     #[inline(always)]
     pub fn double(self, bytes: [u8; 8]) -> Self {
         let value = u64::from_ne_bytes(bytes);
-        Self(self.0.wrapping_add(value & 0xffff_ffff).wrapping_add(value >> 32))
+        Self { all: self.all.wrapping_add(value), upper: self.upper.wrapping_add(value >> 32) }
     }
 
     /// Adds a 16-bit number.
     #[must_use]
     #[inline(always)]
     pub fn number(self, value: u16) -> Self {
-        Self(self.0.wrapping_add(u64::from(value.to_be())))
+        Self { all: self.all.wrapping_add(u64::from(value.to_be())), ..self }
     }
 
     /// The sum folded to 16 bits, as two bytes in network order: `ff ff` over data that carries a right
@@ -38,7 +47,9 @@ impl Sum {
     #[must_use]
     #[inline(always)]
     pub fn fold(self) -> [u8; 2] {
-        let sum = (self.0 >> 32).wrapping_add(self.0 & 0xffff_ffff);
+        let lower = self.all.wrapping_sub(self.upper << 32);
+        let sum = lower.wrapping_add(self.upper);
+        let sum = (sum >> 32).wrapping_add(sum & 0xffff_ffff);
         let sum = (sum >> 16).wrapping_add(sum & 0xffff);
         let sum = (sum >> 16).wrapping_add(sum & 0xffff);
         let sum = (sum >> 16).wrapping_add(sum & 0xffff);
