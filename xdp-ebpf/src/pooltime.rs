@@ -4,6 +4,8 @@
 
 mod frame;
 
+use core::cell::Cell;
+
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::btf_maps::{Array, PerCpuArray};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
@@ -34,7 +36,7 @@ static INTERFACE_SLOT: u32 = 0;
 #[xdp]
 fn pooltime_xdp(context: XdpContext) -> u32 {
     let mut frame = Frame::new(&context);
-    let outcome = responder::respond(&mut frame, &Maps);
+    let outcome = responder::respond(&mut frame, &Maps { state: Cell::new(None) });
     if outcome.verdict != Verdict::NotNtp {
         count(outcome, frame.length());
     }
@@ -46,24 +48,22 @@ fn pooltime_xdp(context: XdpContext) -> u32 {
 }
 
 /// The server's state, as control publishes it.
-struct Maps;
-
-impl Maps {
-    #[inline(always)]
-    fn state() -> Option<&'static State> {
-        PT_STATE.get(0)
-    }
+struct Maps {
+    /// Looked up with the addresses: the clock is asked for after them.
+    state: Cell<Option<&'static State>>,
 }
 
 impl Server for Maps {
     #[inline(always)]
     fn served(&self) -> Option<&ServedTable> {
-        PT_SERVED.get(Self::state()?.served & (SLOTS as u32 - 1))
+        let state = PT_STATE.get(0)?;
+        self.state.set(Some(state));
+        PT_SERVED.get(state.served & (SLOTS as u32 - 1))
     }
 
     #[inline(always)]
     fn clock(&self) -> Option<ClockState> {
-        let slot = PT_CLOCK.get_ptr(Self::state()?.clock & (SLOTS as u32 - 1))?;
+        let slot = PT_CLOCK.get_ptr(self.state.get()?.clock & (SLOTS as u32 - 1))?;
         let word = |index: usize| {
             // SAFETY: the map's value has WORDS words and `index` is below that. Volatile, because control
             // writes to the map while programs run: the sequence number has to be read twice.
