@@ -3,7 +3,11 @@
 //! The programs themselves are this package's binaries, built for the eBPF target by build.rs:
 //! - `pooltime.rs` answers NTP requests: it gives [`responder::respond`] the frame, the maps and the clock;
 //! - `yardstick.rs` has the programs that the bench measures it against.
+//!
+//! [`probe`] is what the bench and its programs have to agree on.
 #![cfg_attr(target_arch = "bpf", no_std)]
+
+pub mod probe;
 
 #[cfg(not(target_arch = "bpf"))]
 mod objects {
