@@ -4,7 +4,8 @@
 
 use aya::Pod;
 use responder::ServedTable;
-use responder::layout::State;
+use responder::clock::WORDS;
+use responder::layout::{INTERFACES, SLOTS, State};
 
 /// A value of a map.
 #[derive(Clone, Copy)]
@@ -14,7 +15,7 @@ pub(crate) struct Value<T>(pub(crate) T);
 // SAFETY: `repr(C)` of u64 and u32 in an order that leaves no padding; every bit pattern is valid.
 unsafe impl Pod for Value<State> {}
 
-// SAFETY: `repr(C)` of nothing but u64.
-unsafe impl Pod for Value<ServedTable> {}
-
-const _: () = assert!(size_of::<State>() == 8 + 4 + 4 + 4 * responder::layout::INTERFACES);
+const _: () = assert!(
+    size_of::<State>()
+        == 8 + 4 + 4 + 4 * INTERFACES + size_of::<[[u64; WORDS]; SLOTS]>() + size_of::<[ServedTable; SLOTS]>()
+);

@@ -101,10 +101,8 @@ impl Server {
         let mut ebpf = loader.load(object).map_err(|error| not_loaded(name, error))?;
         load_program(&mut ebpf, name, layout::PROGRAM)?;
 
-        let state = State { magic: layout::MAGIC, clock: 0, served: 0, interfaces: [0; layout::INTERFACES] };
+        let state = State { clocks: [clock.to_words(); 2], tables: [*served; 2], ..State::EMPTY };
         set_first(&mut ebpf, layout::STATE, Value(state))?;
-        set_first(&mut ebpf, layout::SERVED, Value(*served))?;
-        set_first(&mut ebpf, layout::CLOCK, clock.to_words())?;
         Ok(Self { ebpf })
     }
 

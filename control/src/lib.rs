@@ -1,1 +1,19 @@
-//! x
+//! `pooltime-xdp`: attaches the NTP server to interfaces, keeps its clock and shows what it does.
+//!
+//! Data flows one way: the kernel's clock and the interfaces' addresses come in, [`clock`] and
+//! [`interfaces`] make state of them, [`datapath`] publishes it to the eBPF program's maps, [`socket`]
+//! answers by it what the program passes up, and [`status`] shows it. [`daemon`] is the loop around all
+//! that, [`command`] the command line.
+
+pub mod clock;
+pub mod command;
+pub mod config;
+pub mod daemon;
+pub mod datapath;
+pub mod error;
+pub mod instance;
+pub mod interfaces;
+pub mod query;
+pub mod socket;
+pub mod status;
+pub mod sys;

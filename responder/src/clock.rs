@@ -200,12 +200,13 @@ impl ClockState {
         if bound > 0xffff_ffff { NtpShort(u32::MAX) } else { NtpShort(bound as u32) }
     }
 
-    /// The bits of a timestamp below the precision of the clock.
+    /// The bits of a timestamp below the precision of the clock, one at least: in it transmit and receive
+    /// differ.
     #[must_use]
     #[inline(always)]
     pub(crate) const fn noise_mask(&self) -> u64 {
         // Precision is log2 seconds and the fraction has 32 bits.
         let bits = self.precision.saturating_add(32);
-        if bits <= 0 { 0 } else { 1_u64.wrapping_shl(bits.cast_unsigned() as u32).wrapping_sub(1) }
+        if bits <= 0 { 1 } else { 1_u64.wrapping_shl(bits.cast_unsigned() as u32).wrapping_sub(1) }
     }
 }

@@ -3,7 +3,7 @@
 use crate::checksum::Sum;
 use crate::packet::{Packet, load, store};
 use crate::verdict::{Family, Outcome, Verdict};
-use crate::{Server, ethernet, message, served, udp};
+use crate::{Published as _, Server, ethernet, message, served, udp};
 
 /// Bytes of a header without options.
 pub const HEADER: usize = 20;
@@ -46,9 +46,10 @@ pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, offset: usize, serve
     let outcome = |verdict| Outcome::new(verdict, Family::Ipv4);
     let source: [u8; 4] = load(headers, 12);
     let destination: [u8; 4] = load(headers, 16);
-    let Some(addresses) = server.served() else {
+    let Some(published) = server.published() else {
         return outcome(Verdict::PassForOthers);
     };
+    let addresses = published.served();
     if !addresses.serves_ipv4(destination) || ethernet::to_group(packet) {
         return outcome(Verdict::PassForOthers);
     }
@@ -76,7 +77,7 @@ pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, offset: usize, serve
     if header_sum(header).fold() != [0xff, 0xff] {
         return outcome(Verdict::DropChecksum);
     }
-    let answer = match crate::answer(request, server) {
+    let answer = match crate::answer(request, &published, server) {
         Ok(answer) => answer,
         Err(verdict) => return outcome(verdict),
     };

@@ -3,7 +3,7 @@
 use crate::checksum::Sum;
 use crate::packet::{Packet, load, store};
 use crate::verdict::{Family, Outcome, Verdict};
-use crate::{Server, ethernet, message, served, udp};
+use crate::{Published as _, Server, ethernet, message, served, udp};
 
 /// Bytes of the fixed header.
 pub const HEADER: usize = 40;
@@ -35,9 +35,10 @@ pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, offset: usize, serve
     let outcome = |verdict| Outcome::new(verdict, Family::Ipv6);
     let source: [u8; 16] = load(headers, 8);
     let destination: [u8; 16] = load(headers, 24);
-    let Some(addresses) = server.served() else {
+    let Some(published) = server.published() else {
         return outcome(Verdict::PassForOthers);
     };
+    let addresses = published.served();
     if !addresses.serves_ipv6(destination) || ethernet::to_group(packet) {
         return outcome(Verdict::PassForOthers);
     }
@@ -52,7 +53,7 @@ pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, offset: usize, serve
         Err((verdict, version)) => return outcome(verdict).with_version(version),
     };
     let outcome = |verdict| outcome(verdict).with_version(request.version());
-    let answer = match crate::answer(request, server) {
+    let answer = match crate::answer(request, &published, server) {
         Ok(answer) => answer,
         Err(verdict) => return outcome(verdict),
     };

@@ -2,30 +2,28 @@
 //!
 //! | map | type | entries |
 //! |---|---|---|
-//! | [`STATE`] | array | one [`State`]: which slot of the next two is in force |
-//! | [`CLOCK`] | array | two slots of [`crate::clock::WORDS`] words |
-//! | [`SERVED`] | array | two slots of [`crate::ServedTable`] |
+//! | [`STATE`] | array | one [`State`]: clock and addresses |
 //! | [`COUNTERS`] | per-CPU array | for each interface the [`Counters`] |
 //!
-//! The daemon writes the slot that is not in force and then flips the index in `STATE`. A reader runs in
-//! softirq for less than a microsecond and flips of one map are at least [`FLIP_INTERVAL_MS`] apart, so it
-//! would have to be held up for that long between its reading of the index and of the slot to meet a
-//! half-written one. A virtual CPU may be: for that the clock's sequence number is read before and after
-//! the rest of the slot.
+//! Clock and addresses stand in two slots each. The daemon writes the slot that is not in force and then
+//! flips the index, by two updates of the whole value; the bytes that do not change are written anew with
+//! what they are, which no reader can tell. A reader runs in softirq for less than a microsecond and flips
+//! are at least [`FLIP_INTERVAL_MS`] apart, so it would have to be held up for that long between its reading
+//! of the index and of the slot to meet a half-written one. A virtual CPU may be: for that the clock's
+//! sequence number is read before and after the rest of the slot.
+//!
+//! One value and not a map for each, because every look-up costs a packet a nanosecond or two.
 
-use crate::verdict;
+use crate::clock::WORDS;
+use crate::{ServedTable, verdict};
 
 /// Goes up with every change to a map's layout or to the meaning of what is in it.
 pub const VERSION: u32 = 1;
 /// The first word of [`State`]: "PTXD" and [`VERSION`].
 pub const MAGIC: u64 = 0x5054_5844_0000_0000 | VERSION as u64;
 
-/// Name of the map of one [`State`].
+/// Name of the map of the one [`State`].
 pub const STATE: &str = "PT_STATE";
-/// Name of the map of clock slots.
-pub const CLOCK: &str = "PT_CLOCK";
-/// Name of the map of address tables.
-pub const SERVED: &str = "PT_SERVED";
 /// Name of the map of counters.
 pub const COUNTERS: &str = "PT_COUNTERS";
 /// Name of the program.
@@ -33,14 +31,14 @@ pub const PROGRAM: &str = "pooltime_xdp";
 /// Name of the program's constant that says under which interface it counts.
 pub const INTERFACE_SLOT: &str = "INTERFACE_SLOT";
 
-/// Slots of a map that is written by halves.
+/// Slots of what is written while it is read.
 pub const SLOTS: usize = 2;
 /// The most interfaces a server is attached to.
 pub const INTERFACES: usize = 8;
-/// Flips of a map are at least this far apart.
+/// Flips are at least this far apart.
 pub const FLIP_INTERVAL_MS: u64 = 10;
 
-/// Which slots are in force, and who uses the counters.
+/// All that the daemon publishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct State {
@@ -52,6 +50,22 @@ pub struct State {
     pub served: u32,
     /// For each of [`COUNTERS`]' entries the index of the interface that counts in it, 0 if none.
     pub interfaces: [u32; INTERFACES],
+    /// [`crate::ClockState::to_words`].
+    pub clocks: [[u64; WORDS]; SLOTS],
+    /// Address tables.
+    pub tables: [ServedTable; SLOTS],
+}
+
+impl State {
+    /// Nothing published: no address is served, and the clock is unsynchronised.
+    pub const EMPTY: Self = Self {
+        magic: MAGIC,
+        clock: 0,
+        served: 0,
+        interfaces: [0; INTERFACES],
+        clocks: [[0; WORDS]; SLOTS],
+        tables: [ServedTable::EMPTY; SLOTS],
+    };
 }
 
 /// Packets and bytes of one counter. Bytes are those of frames as the program sees them, from the Ethernet

@@ -41,18 +41,30 @@ pub use packet::Packet;
 pub use served::ServedTable;
 pub use verdict::{Action, Family, Outcome, Verdict};
 
-/// What the answering code needs to know of its host. The eBPF program reads it from maps, a test from
+/// What the answering code needs to know of its host. The eBPF program reads it from a map, a test from
 /// plain values.
 pub trait Server {
-    /// The addresses answered for, or `None` where control has not published any yet.
-    fn served(&self) -> Option<&ServedTable>;
+    /// What the daemon has published.
+    type Published<'a>: Published
+    where
+        Self: 'a;
+
+    /// What is published now, or `None` where nothing is yet. Called once for each packet that is for port
+    /// 123.
+    fn published(&self) -> Option<Self::Published<'_>>;
+
+    /// `CLOCK_MONOTONIC` now, in nanoseconds. Called once for each answer, after the clock line was read, so
+    /// that the reading is never older than the line.
+    fn monotonic_ns(&self) -> u64;
+}
+
+/// What a daemon publishes.
+pub trait Published {
+    /// The addresses answered for.
+    fn served(&self) -> &ServedTable;
 
     /// The clock line in force, or `None` where it cannot be read whole just now.
     fn clock(&self) -> Option<ClockState>;
-
-    /// `CLOCK_MONOTONIC` now, in nanoseconds. Called once for each answer, after [`Server::clock`], so that
-    /// the reading is never older than the line.
-    fn monotonic_ns(&self) -> u64;
 }
 
 /// Decides what happens to the frame in `packet`, and writes the answer into it where there is one.
@@ -70,8 +82,12 @@ pub fn respond<P: Packet, S: Server>(packet: &mut P, server: &S) -> Outcome {
 /// Takes a request that is addressed to us, 48 bytes long and from a client to the end: reads the clock
 /// and gives the answer's message.
 #[inline(always)]
-pub(crate) fn answer<S: Server>(request: message::Request, server: &S) -> Result<message::Answer, Verdict> {
-    let Some(clock) = server.clock() else {
+pub(crate) fn answer<S: Server>(
+    request: message::Request,
+    published: &S::Published<'_>,
+    server: &S,
+) -> Result<message::Answer, Verdict> {
+    let Some(clock) = published.clock() else {
         return Err(Verdict::PassClock);
     };
     let now_ns = server.monotonic_ns();

@@ -47,14 +47,19 @@ impl ServedTable {
     ///
     /// # Errors
     ///
-    /// [`TableFull`] if a family has more than [`CAPACITY`] different addresses.
+    /// [`TableFull`] if a family has more than [`CAPACITY`] different addresses, broadcast ones among them.
     pub fn new(ipv4: &[[u8; 4]], broadcast: &[[u8; 4]], ipv6: &[[u8; 16]]) -> Result<Self, TableFull> {
-        if ipv4.len().saturating_add(broadcast.len()) > CAPACITY || ipv6.len() > CAPACITY {
-            return Err(TableFull);
-        }
         (0..ATTEMPTS)
             .find_map(|attempt| Self::with_seed(odd_seed(attempt), ipv4, broadcast, ipv6))
+            .filter(Self::is_within_capacity)
             .ok_or(TableFull)
+    }
+
+    /// Counts what is in the table, not what was to go in: interfaces may share an address.
+    fn is_within_capacity(&self) -> bool {
+        let ipv4 = self.ipv4.iter().flatten().filter(|entry| **entry != 0).count();
+        let ipv6 = self.ipv6.iter().flatten().filter(|entry| **entry != [0; 2]).count();
+        ipv4 <= CAPACITY && ipv6 <= CAPACITY
     }
 
     fn with_seed(seed: u64, ipv4: &[[u8; 4]], broadcast: &[[u8; 4]], ipv6: &[[u8; 16]]) -> Option<Self> {

@@ -4,26 +4,18 @@
 
 mod frame;
 
-use core::cell::Cell;
-
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::btf_maps::{Array, PerCpuArray};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use frame::Frame;
-use responder::layout::{Counters, INTERFACES, SLOTS, State};
+use responder::layout::{Counters, INTERFACES, State};
 use responder::verdict::{Action, Outcome, Verdict};
-use responder::{ClockState, Packet as _, ServedTable, Server, clock};
+use responder::{ClockState, Packet as _, Published, ServedTable, Server};
 
 #[btf_map]
 static PT_STATE: Array<State, 1> = Array::new();
-
-#[btf_map]
-static PT_CLOCK: Array<[u64; clock::WORDS], SLOTS> = Array::new();
-
-#[btf_map]
-static PT_SERVED: Array<ServedTable, SLOTS> = Array::new();
 
 #[btf_map]
 static PT_COUNTERS: PerCpuArray<Counters, INTERFACES> = PerCpuArray::new();
@@ -36,7 +28,7 @@ static INTERFACE_SLOT: u32 = 0;
 #[xdp]
 fn pooltime_xdp(context: XdpContext) -> u32 {
     let mut frame = Frame::new(&context);
-    let outcome = responder::respond(&mut frame, &Maps { state: Cell::new(None) });
+    let outcome = responder::respond(&mut frame, &Host);
     if outcome.verdict != Verdict::NotNtp {
         count(outcome, frame.length());
     }
@@ -47,37 +39,46 @@ fn pooltime_xdp(context: XdpContext) -> u32 {
     }
 }
 
-/// The server's state, as control publishes it.
-struct Maps {
-    /// Looked up with the addresses: the clock is asked for after them.
-    state: Cell<Option<&'static State>>,
-}
+/// The host, for `responder`.
+struct Host;
 
-impl Server for Maps {
-    #[inline(always)]
-    fn served(&self) -> Option<&ServedTable> {
-        let state = PT_STATE.get(0)?;
-        self.state.set(Some(state));
-        PT_SERVED.get(state.served & (SLOTS as u32 - 1))
-    }
+/// What control publishes, in the map.
+struct Map(&'static State);
+
+impl Server for Host {
+    type Published<'a> = Map;
 
     #[inline(always)]
-    fn clock(&self) -> Option<ClockState> {
-        let slot = PT_CLOCK.get_ptr(self.state.get()?.clock & (SLOTS as u32 - 1))?;
-        let word = |index: usize| {
-            // SAFETY: the map's value has WORDS words and `index` is below that. Volatile, because control
-            // writes to the map while programs run: the sequence number has to be read twice.
-            unsafe { core::ptr::read_volatile(slot.cast::<u64>().add(index)) }
-        };
-        let sequence = word(7);
-        let words = [word(0), word(1), word(2), word(3), word(4), word(5), word(6), word(7)];
-        (words[7] == sequence).then(|| ClockState::from_words(words))
+    fn published(&self) -> Option<Map> {
+        PT_STATE.get(0).map(Map)
     }
 
     #[inline(always)]
     fn monotonic_ns(&self) -> u64 {
         // SAFETY: the helper takes nothing and is allowed in XDP programs.
         unsafe { bpf_ktime_get_ns() }
+    }
+}
+
+impl Published for Map {
+    #[inline(always)]
+    fn served(&self) -> &ServedTable {
+        let [first, second] = &self.0.tables;
+        if self.0.served & 1 == 0 { first } else { second }
+    }
+
+    #[inline(always)]
+    fn clock(&self) -> Option<ClockState> {
+        let [first, second] = &self.0.clocks;
+        let slot = if self.0.clock & 1 == 0 { first } else { second };
+        let word = |index: usize| {
+            // SAFETY: the slot has WORDS words and `index` is below that. Volatile, because control writes
+            // to the map while programs run: the sequence number has to be read twice.
+            unsafe { core::ptr::read_volatile(slot.as_ptr().add(index)) }
+        };
+        let sequence = word(7);
+        let words = [word(0), word(1), word(2), word(3), word(4), word(5), word(6), word(7)];
+        (words[7] == sequence).then(|| ClockState::from_words(words))
     }
 }
 

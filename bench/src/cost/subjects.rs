@@ -198,12 +198,19 @@ mod tests {
     #[test]
     fn the_responder_itself_comes_to_each_expected_verdict() {
         struct Host(ServedTable);
-        impl responder::Server for Host {
-            fn served(&self) -> Option<&ServedTable> {
-                Some(&self.0)
+        impl responder::Published for &Host {
+            fn served(&self) -> &ServedTable {
+                &self.0
             }
             fn clock(&self) -> Option<ClockState> {
                 Some(clock())
+            }
+        }
+        impl responder::Server for Host {
+            type Published<'a> = &'a Self;
+
+            fn published(&self) -> Option<&Self> {
+                Some(self)
             }
             fn monotonic_ns(&self) -> u64 {
                 1

@@ -1,0 +1,316 @@
+//! The command line.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use responder::udp::NTP_PORT;
+use serde_json::json;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Config;
+use crate::daemon::protocol::{Request, ask};
+use crate::daemon::{self, Options};
+use crate::datapath::{self, ModeRequest};
+use crate::error::{Code, Error, Result};
+use crate::instance::Instance;
+use crate::query::{Failure, Reading, exchange};
+use crate::status::Status;
+
+/// An NTP server that answers in the NIC path.
+#[derive(Parser, Debug)]
+#[command(name = "pooltime-xdp", version, arg_required_else_help = true)]
+struct Arguments {
+    /// Name of the instance, where several run on a host (network namespaces, laboratories)
+    #[arg(long, global = true, value_name = "NAME")]
+    instance: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Answer NTP on interfaces: asks the running daemon, or becomes it in the foreground until Ctrl-C
+    Attach(AttachArguments),
+    /// Run as a service on the configured interfaces; the program stays attached when it ends
+    Run(RunArguments),
+    /// Take the program off interfaces, or off all of them and leave nothing behind
+    Detach {
+        /// Interfaces; all if none is named
+        #[arg(value_name = "IFACE")]
+        interfaces: Vec<String>,
+    },
+    /// Show what is attached, the clock and the counters
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Ask servers for the time, as a client; sets nothing
+    Query(QueryArguments),
+    /// Look at configuration files
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Args, Debug)]
+struct AttachArguments {
+    /// Interfaces to answer on
+    #[arg(required = true, value_name = "IFACE")]
+    interfaces: Vec<String>,
+    /// In the driver (native) or behind it (generic)
+    #[arg(long, value_enum, default_value_t)]
+    mode: ModeRequest,
+    /// Configuration file [default: /etc/pooltime-xdp.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Take somebody else's XDP program off the interface first
+    #[arg(long)]
+    replace: bool,
+}
+
+#[derive(Args, Debug)]
+struct RunArguments {
+    /// Configuration file
+    #[arg(long, value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
+    config: PathBuf,
+    /// In the driver (native) or behind it (generic)
+    #[arg(long, value_enum, default_value_t)]
+    mode: ModeRequest,
+}
+
+#[derive(Args, Debug)]
+struct QueryArguments {
+    /// Names or addresses of servers
+    #[arg(required = true, value_name = "SERVER")]
+    servers: Vec<String>,
+    /// Only IPv4 addresses
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    ipv4: bool,
+    /// Only IPv6 addresses
+    #[arg(short = '6', long)]
+    ipv6: bool,
+    /// Port to ask
+    #[arg(long, default_value_t = NTP_PORT)]
+    port: u16,
+    /// How long to wait for each answer, in seconds
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
+    timeout: u64,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Subcommand, Debug)]
+enum ConfigCommand {
+    /// Say whether a file is right, and where not
+    Check {
+        /// The file
+        #[arg(value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
+        file: PathBuf,
+    },
+}
+
+/// Reads the command line and does what it says.
+#[must_use]
+pub fn run() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _nowhere_to_tell = error.print();
+            // Help and version are no errors; clap would end with 2 for the others.
+            return if error.use_stderr() { ExitCode::from(Code::Usage as u8) } else { ExitCode::SUCCESS };
+        }
+    };
+    match execute(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pooltime-xdp: {error}");
+            ExitCode::from(&error)
+        }
+    }
+}
+
+fn execute(arguments: Arguments) -> Result<()> {
+    let instance = Instance::new(arguments.instance.as_deref())?;
+    match arguments.command {
+        Command::Attach(arguments) => attach(&instance, arguments),
+        Command::Run(arguments) => {
+            start_log();
+            daemon::run(&Options {
+                instance,
+                config: Some(arguments.config),
+                interfaces: Vec::new(),
+                mode: arguments.mode,
+                replace: false,
+                detach_at_end: false,
+            })
+        }
+        Command::Detach { interfaces } => detach(&instance, interfaces),
+        Command::Status { json } => status(&instance, json),
+        Command::Query(arguments) => query(&arguments),
+        Command::Config(ConfigCommand::Check { file }) => {
+            Config::load(Some(&file))?;
+            say(format_args!("{}: right", file.display()))
+        }
+    }
+}
+
+/// Log lines go to standard error; systemd's journal and terminals take them from there.
+fn start_log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let format = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr);
+    let _already_started = if std::io::stderr().is_terminal() {
+        format.try_init()
+    } else {
+        // The journal has its own time stamps.
+        format.without_time().with_ansi(false).try_init()
+    };
+}
+
+fn attach(instance: &Instance, arguments: AttachArguments) -> Result<()> {
+    let AttachArguments { interfaces, mode, config, replace } = arguments;
+    let request = Request::Attach { interfaces: interfaces.clone(), mode, replace };
+    if let Some(messages) = ask::<Vec<String>>(instance, &request)? {
+        return messages.iter().try_for_each(|message| say(format_args!("{message}")));
+    }
+    start_log();
+    daemon::run(&Options { instance: instance.clone(), config, interfaces, mode, replace, detach_at_end: true })
+}
+
+fn detach(instance: &Instance, interfaces: Vec<String>) -> Result<()> {
+    let request = Request::Detach { interfaces: interfaces.clone() };
+    if let Some(messages) = ask::<Vec<String>>(instance, &request)? {
+        return messages.iter().try_for_each(|message| say(format_args!("{message}")));
+    }
+    let directory = instance.pin_directory();
+    if !directory.exists() {
+        return Err(Error::new(Code::NoInput, "nothing is attached")
+            .remedy(format_args!("`{} attach IFACE` attaches", instance.command())));
+    }
+    if !interfaces.is_empty() {
+        return Err(Error::new(Code::Unavailable, "no daemon runs that could detach single interfaces").remedy(
+            format_args!("`{} detach` without names detaches all that was left behind", instance.command()),
+        ));
+    }
+    let lock = instance.lock()?;
+    datapath::remove_pins(&directory)?;
+    instance.clean_up(lock);
+    say(format_args!("detached; {} is gone", directory.display()))
+}
+
+fn status(instance: &Instance, json: bool) -> Result<()> {
+    let status: Option<Status> = match ask(instance, &Request::Status)? {
+        Some(status) => Some(status),
+        None => daemon::status_without_daemon(instance)?,
+    };
+    let Some(status) = status else {
+        return Err(Error::new(Code::Unavailable, "not running, and nothing is attached")
+            .remedy(format_args!("`sudo {} attach IFACE` starts it", instance.command())));
+    };
+    if json {
+        let text =
+            serde_json::to_string_pretty(&status).map_err(Error::because(Code::Software, "cannot write JSON"))?;
+        say(format_args!("{text}"))
+    } else {
+        write(&status.to_text())
+    }
+}
+
+fn query(arguments: &QueryArguments) -> Result<()> {
+    let timeout = Duration::from_secs(arguments.timeout);
+    let (mut lines, mut synchronised) = (Vec::new(), 0);
+    for server in &arguments.servers {
+        for address in resolve(server, arguments)? {
+            let result = exchange(SocketAddr::new(address.ip(), arguments.port), timeout);
+            synchronised += usize::from(result.as_ref().is_ok_and(Reading::is_synchronised));
+            if arguments.json {
+                lines.push(describe_json(server, address.ip(), &result));
+            } else {
+                say(format_args!("{}", describe(address.ip(), &result)))?;
+            }
+        }
+    }
+    if arguments.json {
+        say(format_args!("{:#}", serde_json::Value::from(lines)))?;
+    }
+    if synchronised == 0 {
+        return Err(Error::new(Code::Unavailable, "no server that is synchronised answered"));
+    }
+    Ok(())
+}
+
+fn resolve(server: &str, arguments: &QueryArguments) -> Result<Vec<SocketAddr>> {
+    let addresses: Vec<_> = (server, arguments.port)
+        .to_socket_addrs()
+        .map_err(Error::because(Code::NoInput, format_args!("`{server}`")))?
+        .filter(|address| !(arguments.ipv4 && address.is_ipv6() || arguments.ipv6 && address.is_ipv4()))
+        .collect();
+    if addresses.is_empty() {
+        return Err(Error::new(Code::NoInput, format_args!("`{server}` has no address of that family")));
+    }
+    Ok(addresses)
+}
+
+/// In the words of `ntpdate -q`.
+fn describe(address: IpAddr, result: &std::result::Result<Reading, Failure>) -> String {
+    match result {
+        Ok(reading) => {
+            let note = if reading.is_synchronised() { "" } else { ", NOT SYNCHRONISED" };
+            format!(
+                "server {address}, stratum {}, offset {:.6}, delay {:.6}, leap {}, refid {}{note}",
+                reading.stratum,
+                seconds(reading.offset_ns),
+                seconds(reading.delay_ns),
+                reading.leap,
+                reading.reference(),
+            )
+        }
+        Err(failure) => format!("server {address}: {failure}"),
+    }
+}
+
+fn describe_json(
+    server: &str,
+    address: IpAddr,
+    result: &std::result::Result<Reading, Failure>,
+) -> serde_json::Value {
+    match result {
+        Ok(reading) => json!({
+            "server": server,
+            "address": address.to_string(),
+            "synchronised": reading.is_synchronised(),
+            "leap": reading.leap,
+            "stratum": reading.stratum,
+            "precision": reading.precision,
+            "reference": reading.reference(),
+            "offset_s": seconds(reading.offset_ns),
+            "delay_s": seconds(reading.delay_ns),
+            "root_delay_s": seconds(reading.root_delay.as_nanos().cast_signed()),
+            "root_dispersion_s": seconds(reading.root_dispersion.as_nanos().cast_signed()),
+        }),
+        Err(failure) => json!({ "server": server, "address": address.to_string(), "error": failure.to_string() }),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for showing")]
+fn seconds(ns: i64) -> f64 {
+    ns as f64 / 1e9
+}
+
+fn say(line: std::fmt::Arguments<'_>) -> Result<()> {
+    write(&format!("{line}\n"))
+}
+
+/// To standard output. A reader that has gone away (`| head`) is no error.
+fn write(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::because(Code::Io, "standard output")(error))
+        }
+        _ => Ok(()),
+    }
+}

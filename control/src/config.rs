@@ -1,0 +1,204 @@
+//! The configuration file: TOML, unknown keys are errors.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::error::{Code, Error, Result};
+
+/// Where the daemon looks without `--config`.
+pub const DEFAULT_PATH: &str = "/etc/pooltime-xdp.toml";
+/// No configuration needs more.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// The whole file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The interfaces that `run` attaches to; `attach` names its own.
+    pub interfaces: Vec<String>,
+    /// Addresses that are answered for beside those of the interfaces: of anycast, say, that is on `lo`.
+    pub serve: Vec<IpAddr>,
+    /// The clock.
+    pub clock: ClockConfig,
+}
+
+/// `[clock]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClockConfig {
+    /// Where the time comes from.
+    pub source: ClockSource,
+    /// How long answers claim to be synchronised after the daemon last looked.
+    pub horizon_ms: u64,
+    /// Above this error bound answers do not claim to be synchronised.
+    pub max_error_ms: u64,
+    /// The stratum where no local daemon tells.
+    pub stratum: u8,
+    /// The reference where no local daemon tells: the IPv4 address of the upstream.
+    pub reference: Option<Ipv4Addr>,
+    /// Serve an unsynchronised clock under this stratum: for laboratories and isolated networks, never for
+    /// the pool.
+    pub local_stratum: Option<u8>,
+}
+
+/// `clock.source`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClockSource {
+    /// The system clock, which another daemon disciplines.
+    #[default]
+    System,
+}
+
+impl Default for ClockConfig {
+    fn default() -> Self {
+        Self {
+            source: ClockSource::System,
+            // Long enough for a restart or an upgrade, short enough to be noticed by a client's next poll.
+            horizon_ms: 20_000,
+            // RFC 5905's MAXDIST, above which a client should not select a server, is 1 s.
+            max_error_ms: 1_000,
+            // A stratum that is too high does no harm; this is the highest that the pool takes.
+            stratum: 5,
+            reference: None,
+            local_stratum: None,
+        }
+    }
+}
+
+impl ClockConfig {
+    /// The reference id of an upstream that no local daemon names.
+    #[must_use]
+    pub fn reference_id(&self) -> u32 {
+        self.reference.map_or(0x7f7f_0101, u32::from)
+    }
+}
+
+impl Config {
+    /// Reads a file; the default one may be missing.
+    ///
+    /// # Errors
+    ///
+    /// Unreadable, too large, not text, or as [`Config::parse`].
+    pub fn load(path: Option<&Path>) -> Result<Self> {
+        let (path, required) = path.map_or((Path::new(DEFAULT_PATH), false), |path| (path, true));
+        let metadata = match path.metadata() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => return Ok(Self::default()),
+            metadata => metadata.map_err(Error::because(Code::NoInput, format_args!("{}", path.display())))?,
+        };
+        if !metadata.is_file() || metadata.len() > MAX_BYTES {
+            return Err(Error::new(
+                Code::Config,
+                format_args!("{} is no configuration: not a file, or above {MAX_BYTES} bytes", path.display()),
+            ));
+        }
+        let bytes = std::fs::read(path).map_err(Error::because(Code::NoInput, format_args!("{}", path.display())))?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| Error::new(Code::Config, format_args!("{} is not text (UTF-8)", path.display())))?;
+        Self::parse(&text).map_err(|error| Error { what: format!("{}: {}", path.display(), error.what), ..error })
+    }
+
+    /// Reads a configuration's text.
+    ///
+    /// # Errors
+    ///
+    /// Names line and key, and the nearest known key for an unknown one.
+    pub fn parse(text: &str) -> Result<Self> {
+        let config: Self = toml::from_str(text).map_err(|error| explain(text, &error))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<()> {
+        let wrong = |key: &str, why: &str| Err(Error::new(Code::Config, format_args!("{key}: {why}")));
+        let clock = &self.clock;
+        if !(1_000..=3_600_000).contains(&clock.horizon_ms) {
+            return wrong("clock.horizon_ms", "must be 1000 to 3600000");
+        }
+        if !(1..=16_000).contains(&clock.max_error_ms) {
+            return wrong("clock.max_error_ms", "must be 1 to 16000");
+        }
+        if !(1..=15).contains(&clock.stratum) {
+            return wrong("clock.stratum", "must be 1 to 15");
+        }
+        if clock.local_stratum.is_some_and(|stratum| !(1..=15).contains(&stratum)) {
+            return wrong("clock.local_stratum", "must be 1 to 15");
+        }
+        if let Some(address) = self.serve.iter().find(|address| address.is_unspecified() || address.is_multicast()) {
+            return wrong("serve", &format!("{address} is not the address of a host"));
+        }
+        if let Some(name) = self.interfaces.iter().find(|name| name.is_empty() || name.len() > 15) {
+            return wrong("interfaces", &format!("`{name}` cannot be an interface (1 to 15 bytes)"));
+        }
+        Ok(())
+    }
+}
+
+fn explain(text: &str, error: &toml::de::Error) -> Error {
+    let line = error.span().map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+    let message = error.message().lines().next().unwrap_or_default().trim();
+    let place = line.map_or_else(String::new, |line| format!("line {line}: "));
+    let explained = Error::new(Code::Config, format_args!("{place}{message}"));
+    match nearest_key(error.message()) {
+        Some(key) => explained.remedy(format_args!("did you mean `{key}`?")),
+        None => explained,
+    }
+}
+
+/// Of serde's "unknown field `x`, expected one of `a`, `b`" the expected key that is most like the unknown.
+fn nearest_key(message: &str) -> Option<String> {
+    let mut quoted = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2);
+    let unknown = quoted.next()?;
+    quoted
+        .map(|known| (strsim::jaro_winkler(unknown, known), known))
+        .filter(|(likeness, _)| *likeness > 0.7)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, known)| known.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        assert_eq!(Config::parse("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn a_misspelt_key_is_named_with_its_line_and_the_nearest_key() {
+        let error = Config::parse("interfaces = [\"eth0\"]\n\n[clock]\nlocal_stratun = 10\n").unwrap_err();
+        assert!(error.what.contains("line 4") && error.what.contains("local_stratun"), "{error}");
+        assert!(error.remedy.as_deref().is_some_and(|remedy| remedy.contains("`local_stratum`")), "{error}");
+        assert_eq!(error.code, Code::Config);
+    }
+
+    #[test]
+    fn a_key_like_no_other_gets_no_guess() {
+        let error = Config::parse("qqq = 1").unwrap_err();
+        assert!(error.what.contains("qqq") && error.remedy.is_none(), "{error}");
+    }
+
+    #[test]
+    fn broken_syntax_is_named_with_its_line() {
+        assert!(Config::parse("serve = [\n\"::1\"\n[clock").unwrap_err().what.contains("line 3"));
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_by_their_key() {
+        for (text, key) in [
+            ("[clock]\nhorizon_ms = 1", "clock.horizon_ms"),
+            ("[clock]\nmax_error_ms = 0", "clock.max_error_ms"),
+            ("[clock]\nstratum = 16", "clock.stratum"),
+            ("[clock]\nlocal_stratum = 0", "clock.local_stratum"),
+            ("serve = [\"0.0.0.0\"]", "serve"),
+            ("serve = [\"ff02::1\"]", "serve"),
+            ("interfaces = [\"\"]", "interfaces"),
+        ] {
+            let error = Config::parse(text).unwrap_err();
+            assert!(error.what.starts_with(key), "{text}: {error}");
+        }
+    }
+}

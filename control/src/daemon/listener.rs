@@ -1,0 +1,67 @@
+//! The control socket's end in the daemon.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::protocol::{MAX_LINE, PATIENCE, Request, Response};
+use crate::error::{Code, Error, Result};
+use crate::instance::Instance;
+
+/// Commands that are served at a time; more wait.
+const CONNECTIONS: usize = 16;
+
+/// A request on its way to the loop, and the way back.
+pub(super) type Call = (Request, oneshot::Sender<Response>);
+
+/// Listens, and sends what is asked to the loop. The socket is root's and its group's.
+pub(super) fn listen(instance: &Instance) -> Result<mpsc::Receiver<Call>> {
+    let path = instance.socket();
+    // The lock says that no daemon runs: what is there was left by one that was killed.
+    let _not_there = std::fs::remove_file(&path);
+    let failed = |error| Error::because(Code::Io, format_args!("cannot listen on {}", path.display()))(error);
+    let listener = UnixListener::bind(&path).map_err(failed)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
+    let (sender, receiver) = mpsc::channel(CONNECTIONS);
+    tokio::spawn(async move {
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+            let Ok((stream, _)) = listener.accept().await else {
+                // Out of descriptors, for example.
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                continue;
+            };
+            let sender = sender.clone();
+            tokio::spawn(async move {
+                let _too_slow = timeout(PATIENCE, serve(stream, sender)).await;
+                drop(place);
+            });
+        }
+    });
+    Ok(receiver)
+}
+
+async fn serve(stream: UnixStream, calls: mpsc::Sender<Call>) -> std::io::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    let mut line = String::new();
+    BufReader::new(reader.take(MAX_LINE)).read_line(&mut line).await?;
+    let response = match serde_json::from_str(&line) {
+        Err(error) => Response::Error(Error::new(Code::Data, format_args!("not a request: {error}"))),
+        Ok(request) => {
+            let (sender, answer) = oneshot::channel();
+            let ended = || Response::Error(Error::new(Code::TryAgain, "the daemon is ending"));
+            match calls.send((request, sender)).await {
+                Ok(()) => answer.await.unwrap_or_else(|_| ended()),
+                Err(_) => ended(),
+            }
+        }
+    };
+    let mut line = serde_json::to_string(&response)?;
+    line.push('\n');
+    writer.write_all(line.as_bytes()).await?;
+    writer.shutdown().await
+}

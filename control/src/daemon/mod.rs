@@ -1,0 +1,558 @@
+//! The daemon: one loop around the clock, the interfaces' addresses and the control socket.
+
+mod listener;
+mod live;
+pub mod protocol;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use responder::ServedTable;
+use responder::udp::NTP_PORT;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{error, info, warn};
+
+use crate::clock::kernel::{Machine, monotonic_ns};
+use crate::clock::publisher::Publisher;
+use crate::clock::step;
+use crate::clock::system::LocalDaemon;
+use crate::config::Config;
+use crate::datapath::{self, Attachment, Datapath, Mode, ModeRequest};
+use crate::error::{Code, Error, Result};
+use crate::instance::{Instance, Lock};
+use crate::interfaces::{Addresses, Interface, Netlink};
+use crate::query::exchange;
+use crate::socket::UserspacePath;
+use crate::status::{self, Status};
+use protocol::{Request, Response};
+
+/// How often the clock is observed and published.
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(250);
+/// How often the local daemon is asked.
+const LOCAL_DAEMON_INTERVAL: Duration = Duration::from_secs(8);
+/// It is on the same host.
+const LOCAL_DAEMON_TIMEOUT: Duration = Duration::from_millis(300);
+/// Netlink drops messages under memory pressure: addresses are looked at this often anyway.
+const ADDRESS_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How a daemon is started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which one.
+    pub instance: Instance,
+    /// Its file, or the default one.
+    pub config: Option<PathBuf>,
+    /// To attach to; empty: those of the file.
+    pub interfaces: Vec<String>,
+    /// In which mode.
+    pub mode: ModeRequest,
+    /// In place of somebody else's program.
+    pub replace: bool,
+    /// Whether the program goes when the daemon ends. A service leaves it, so that a restart loses nothing.
+    pub detach_at_end: bool,
+}
+
+/// What is attached, beside what the kernel knows of it.
+struct Attached {
+    name: String,
+    mode: Mode,
+    fallback: Option<String>,
+}
+
+struct Daemon {
+    instance: Instance,
+    config: Config,
+    config_path: Option<PathBuf>,
+    datapath: Datapath,
+    netlink: Netlink,
+    publisher: Publisher<Machine>,
+    sockets: UserspacePath,
+    attached: BTreeMap<u32, Attached>,
+    addresses: Addresses,
+    served: Option<Box<ServedTable>>,
+    started: Instant,
+}
+
+/// Runs a daemon until it is told to end.
+///
+/// # Errors
+///
+/// What kept it from starting; everything is then as it was.
+pub fn run(options: &Options) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(2)
+        .build()
+        .map_err(Error::because(Code::Os, "cannot start the event loop"))?;
+    runtime.block_on(async {
+        let config = Config::load(options.config.as_deref())?;
+        let names = if options.interfaces.is_empty() { config.interfaces.clone() } else { options.interfaces.clone() };
+        if names.is_empty() {
+            return Err(Error::new(Code::Config, "no interface is configured").remedy(format_args!(
+                "add `interfaces = [\"eth0\"]` to {}, or name one: `{} attach eth0`",
+                options.config.as_deref().unwrap_or(crate::config::DEFAULT_PATH.as_ref()).display(),
+                options.instance.command()
+            )));
+        }
+        let lock = options.instance.lock()?;
+        let mut daemon = match Daemon::start(options, config, &names).await {
+            Ok(daemon) => daemon,
+            Err(error) => {
+                options.instance.clean_up(lock);
+                return Err(error);
+            }
+        };
+        let ended = daemon.serve(options).await;
+        daemon.end(options, lock)?;
+        ended
+    })
+}
+
+impl Daemon {
+    /// Looks at everything before it changes anything, then publishes clock and addresses before the first
+    /// program is attached: there is no moment at which a request meets half a server.
+    async fn start(options: &Options, config: Config, names: &[String]) -> Result<Self> {
+        let netlink = Netlink::connect()?;
+        let mut wanted = Vec::new();
+        for name in names {
+            wanted.push(netlink.interface(name).await?);
+        }
+        let datapath = Datapath::open_or_create(&options.instance)?;
+        let mut daemon = Self {
+            instance: options.instance.clone(),
+            config,
+            config_path: options.config.clone(),
+            datapath,
+            netlink,
+            publisher: Publisher::new(Machine)?,
+            sockets: UserspacePath::start()?,
+            attached: BTreeMap::new(),
+            addresses: Addresses::default(),
+            served: None,
+            started: Instant::now(),
+        };
+        for listening in &daemon.sockets.listening {
+            if let Some(failure) = &listening.failure {
+                warn!("userspace path, {}: {failure}", listening.family.label());
+            }
+        }
+        let started = daemon.take_over(wanted, options).await;
+        if started.is_err() && daemon.attached.is_empty() {
+            datapath::remove_pins(&options.instance.pin_directory())?;
+        }
+        started.map(|()| daemon)
+    }
+
+    async fn take_over(&mut self, mut wanted: Vec<Interface>, options: &Options) -> Result<()> {
+        // Interfaces that an earlier daemon of this instance left attached are served on.
+        for interface in self.netlink.interfaces().await? {
+            let known = self.datapath.interfaces().any(|index| index == interface.index);
+            if known && self.datapath.own_mode(&interface).is_some() {
+                let (name, mode) = (interface.name.clone(), Mode::Generic);
+                self.attached.insert(interface.index, Attached { name, mode, fallback: None });
+                if !wanted.iter().any(|wanted| wanted.index == interface.index) {
+                    wanted.push(interface);
+                }
+            }
+        }
+        let gone: Vec<_> = self.datapath.interfaces().filter(|index| !self.attached.contains_key(index)).collect();
+        for index in gone {
+            self.datapath.detach(index)?;
+        }
+        if self.may_have_local_daemon() {
+            let reading = tokio::task::spawn_blocking(ask_local_daemon).await.ok().flatten();
+            self.publisher.set_local_daemon(reading);
+        }
+        self.publish_clock()?;
+        self.attach(wanted, options.mode, options.replace).await.map(|_messages| ())
+    }
+
+    async fn serve(&mut self, options: &Options) -> Result<()> {
+        let failed = |what: &'static str| Error::because(Code::Os, what);
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed("SIGINT"))?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed("SIGTERM"))?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(failed("SIGHUP"))?;
+        let mut calls = listener::listen(&self.instance)?;
+        let mut local_daemon = self.watch_local_daemon();
+        let mut steps = step::watch()?;
+        let mut publish = interval(PUBLISH_INTERVAL);
+        publish.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut look = interval(ADDRESS_INTERVAL);
+        let mut live = live::StatusLine::new(options.detach_at_end);
+
+        loop {
+            tokio::select! {
+                _ = publish.tick() => self.publish_or_tell(),
+                Some(()) = steps.recv() => self.publish_or_tell(),
+                () = self.netlink.changed() => self.follow_interfaces().await,
+                _ = look.tick() => self.follow_interfaces().await,
+                Some(reading) = local_daemon.recv() => self.publisher.set_local_daemon(reading),
+                Some((request, sender)) = calls.recv() => {
+                    let response = match self.handle(request).await {
+                        Ok(value) => Response::Ok(value),
+                        Err(error) => Response::Error(error),
+                    };
+                    let _asker_is_gone = sender.send(response);
+                    if self.attached.is_empty() {
+                        // Let the answer go out before the runtime ends.
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        return Ok(());
+                    }
+                }
+                () = live.due() => live.show(&self.status()?),
+                _ = hangup.recv() => self.reload().await,
+                _ = interrupt.recv() => {
+                    live.finish();
+                    info!("{}: ending", Signal::SIGINT);
+                    return Ok(());
+                }
+                _ = terminate.recv() => {
+                    live.finish();
+                    info!("{}: ending", Signal::SIGTERM);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn end(mut self, options: &Options, lock: Lock) -> Result<()> {
+        let nothing_left = self.attached.is_empty();
+        if options.detach_at_end || nothing_left {
+            let indices: Vec<_> = self.attached.keys().copied().collect();
+            for index in indices {
+                self.detach_one(index)?;
+            }
+            datapath::remove_pins(&self.instance.pin_directory())?;
+            self.instance.clean_up(lock);
+        } else {
+            info!(
+                "the program stays attached and answers until the horizon ({} ms), then says that it is not \
+                 synchronised; `{} detach` removes it",
+                self.config.clock.horizon_ms,
+                self.instance.command()
+            );
+            let _not_there = std::fs::remove_file(self.instance.socket());
+        }
+        Ok(())
+    }
+
+    async fn handle(&mut self, request: Request) -> Result<serde_json::Value> {
+        let json = |value: serde_json::Result<_>| value.map_err(Error::because(Code::Software, "answer"));
+        match request {
+            Request::Status => json(serde_json::to_value(self.status()?)),
+            Request::Attach { interfaces, mode, replace } => {
+                let mut wanted = Vec::new();
+                for name in &interfaces {
+                    wanted.push(self.netlink.interface(name).await?);
+                }
+                json(serde_json::to_value(self.attach(wanted, mode, replace).await?))
+            }
+            Request::Detach { interfaces } => json(serde_json::to_value(self.detach(&interfaces)?)),
+        }
+    }
+
+    /// Attaches to all of these or to none.
+    async fn attach(&mut self, wanted: Vec<Interface>, mode: ModeRequest, replace: bool) -> Result<Vec<String>> {
+        for interface in &wanted {
+            self.refuse_foreign(interface, replace)?;
+        }
+        let before: Vec<_> = self.attached.keys().copied().collect();
+        let mut indices = before.clone();
+        indices.extend(wanted.iter().map(|interface| interface.index));
+        self.addresses = self.netlink.addresses(&indices).await?;
+        self.publish_served()?;
+        let mut messages = Vec::new();
+        for interface in wanted {
+            match self.attach_one(&interface, mode).await {
+                Ok(attachment) => {
+                    messages.push(describe(&interface, &attachment));
+                    let Attachment { mode, fallback, .. } = attachment;
+                    self.attached.insert(interface.index, Attached { name: interface.name, mode, fallback });
+                }
+                Err(error) => {
+                    let new: Vec<_> = self.attached.keys().copied().filter(|index| !before.contains(index)).collect();
+                    for index in new {
+                        self.detach_one(index)?;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        for message in &messages {
+            info!("{message}");
+        }
+        Ok(messages)
+    }
+
+    async fn attach_one(&mut self, interface: &Interface, mode: ModeRequest) -> Result<Attachment> {
+        if let Some(foreign) = interface.xdp.filter(|_| self.datapath.own_mode(interface).is_none()) {
+            warn!("taking program {} off {}, as --replace says", foreign.program_id, interface.name);
+            self.netlink.remove_xdp(interface, foreign.mode).await?;
+        }
+        if !interface.up {
+            warn!("{} is down: nothing comes in before `ip link set {} up`", interface.name, interface.name);
+        }
+        self.datapath.attach(interface, mode)
+    }
+
+    /// Somebody else's XDP program is not pushed aside unasked.
+    fn refuse_foreign(&self, interface: &Interface, replace: bool) -> Result<()> {
+        match interface.xdp {
+            Some(xdp) if self.datapath.own_mode(interface).is_none() && !replace => {
+                let name = datapath::program_name(xdp.program_id).unwrap_or_else(|| "without a name".into());
+                Err(Error::new(
+                    Code::Unavailable,
+                    format_args!(
+                        "{} has an XDP program already: `{name}`, id {}, in {} mode",
+                        interface.name,
+                        xdp.program_id,
+                        xdp.mode.label()
+                    ),
+                )
+                .remedy(format_args!(
+                    "`--replace` puts this one in its place; `bpftool prog show id {}` tells whose it is",
+                    xdp.program_id
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn detach(&mut self, names: &[String]) -> Result<Vec<String>> {
+        let mut indices = Vec::new();
+        for name in names {
+            let index = self.attached.iter().find(|(_, attached)| attached.name == *name).map(|(index, _)| *index);
+            indices.push(index.ok_or_else(|| {
+                let attached: Vec<_> = self.attached.values().map(|attached| attached.name.as_str()).collect();
+                Error::new(Code::NoInput, format_args!("not attached to `{name}`"))
+                    .remedy(format_args!("attached to: {}", attached.join(", ")))
+            })?);
+        }
+        if names.is_empty() {
+            indices = self.attached.keys().copied().collect();
+        }
+        let mut messages = Vec::new();
+        for index in indices {
+            messages.push(self.detach_one(index)?);
+        }
+        Ok(messages)
+    }
+
+    fn detach_one(&mut self, index: u32) -> Result<String> {
+        self.datapath.detach(index)?;
+        let name = self.attached.remove(&index).map_or_else(String::new, |attached| attached.name);
+        info!("{name}: detached");
+        Ok(format!("{name}: detached"))
+    }
+
+    /// Follows the interfaces: their addresses, names, and whether they are there at all.
+    async fn follow_interfaces(&mut self) {
+        if let Err(error) = self.try_follow_interfaces().await {
+            error!("{error}");
+        }
+    }
+
+    async fn try_follow_interfaces(&mut self) -> Result<()> {
+        let present = self.netlink.interfaces().await?;
+        let gone: Vec<_> = self
+            .attached
+            .keys()
+            .copied()
+            .filter(|index| !present.iter().any(|interface| interface.index == *index))
+            .collect();
+        for index in gone {
+            if let Some(attached) = self.attached.remove(&index) {
+                warn!("{} is gone, and the program with it", attached.name);
+            }
+            self.datapath.detach(index)?;
+        }
+        for interface in present {
+            if let Some(attached) = self.attached.get_mut(&interface.index)
+                && attached.name != interface.name
+            {
+                info!("{} is called {} now", attached.name, interface.name);
+                attached.name = interface.name;
+            }
+        }
+        let indices: Vec<_> = self.attached.keys().copied().collect();
+        self.addresses = self.netlink.addresses(&indices).await?;
+        self.publish_served()
+    }
+
+    fn publish_served(&mut self) -> Result<()> {
+        let table = Box::new(self.addresses.table(&self.config.serve)?);
+        if self.served.as_ref() != Some(&table) {
+            self.datapath.publish_served(&table)?;
+            self.served = Some(table);
+        }
+        Ok(())
+    }
+
+    fn publish_clock(&mut self) -> Result<()> {
+        self.publisher.publish(&self.config.clock, &mut self.datapath, &self.sockets.shared)
+    }
+
+    /// A clock that cannot be published is not served on: the horizon sees to that.
+    fn publish_or_tell(&mut self) {
+        if let Err(error) = self.publish_clock() {
+            error!("cannot publish the clock; answers will say so at the horizon: {error}");
+        }
+    }
+
+    /// All of the file or nothing.
+    async fn reload(&mut self) {
+        let before = self.config.clone();
+        let reloaded = Config::load(self.config_path.as_deref()).and_then(|config| {
+            self.config = config;
+            self.publish_served()
+        });
+        match reloaded {
+            Ok(()) => {
+                self.publish_or_tell();
+                self.follow_interfaces().await;
+                info!("configuration reloaded");
+            }
+            Err(error) => {
+                self.config = before;
+                error!("configuration not reloaded, the old one stays in force: {error}");
+            }
+        }
+    }
+
+    /// Where port 123 is ours, no other daemon can be there to be asked.
+    fn may_have_local_daemon(&self) -> bool {
+        self.sockets.listening.iter().all(|listening| listening.failure.is_some())
+    }
+
+    fn watch_local_daemon(&self) -> mpsc::Receiver<Option<LocalDaemon>> {
+        let (sender, receiver) = mpsc::channel(1);
+        if self.may_have_local_daemon() {
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(LOCAL_DAEMON_INTERVAL).await;
+                    let reading = tokio::task::spawn_blocking(ask_local_daemon).await.ok().flatten();
+                    if sender.send(reading).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        } else {
+            // Nothing will come; the receiver must not report that as an end.
+            tokio::spawn(async move { sender.closed().await });
+        }
+        receiver
+    }
+
+    fn status(&self) -> Result<Status> {
+        let mut status = observe(&self.datapath)?;
+        status.daemon = Some(status::Daemon {
+            pid: std::process::id(),
+            uptime_s: self.started.elapsed().as_secs_f64(),
+            resident_bytes: resident_bytes(),
+        });
+        status.clock.source = Some("system".into());
+        status.clock.steps = self.publisher.steps();
+        if let Some(reason) = self.publisher.unsynchronised() {
+            status.clock.reason = Some(reason.explain().into());
+        }
+        for (index, attached) in &self.attached {
+            status.interfaces.push(status::Interface {
+                name: attached.name.clone(),
+                index: *index,
+                mode: Some(attached.mode),
+                fallback: attached.fallback.clone(),
+                addresses: self.addresses.of(*index).map(|address| address.to_string()).collect(),
+                counters: status::name_counters(&*self.datapath.counters(*index)?),
+            });
+        }
+        for listening in &self.sockets.listening {
+            status.userspace_path.push(status::UserspacePath {
+                family: listening.family.label().into(),
+                failure: listening.failure.clone(),
+            });
+        }
+        status.userspace_counters = status::name_counters(&*self.sockets.shared.counters());
+        Ok(status)
+    }
+}
+
+/// What the maps alone tell.
+fn observe(datapath: &Datapath) -> Result<Status> {
+    let by_name: BTreeMap<_, _> =
+        datapath.map_memory()?.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect();
+    Ok(Status {
+        version: env!("CARGO_PKG_VERSION").into(),
+        daemon: None,
+        clock: status::Clock::of(&datapath.clock(), monotonic_ns()?),
+        interfaces: Vec::new(),
+        userspace_path: Vec::new(),
+        userspace_counters: Vec::new(),
+        maps: status::Maps { bytes: by_name.values().sum(), by_name },
+    })
+}
+
+/// What is there to see while no daemon runs; `None` if nothing is attached.
+///
+/// # Errors
+///
+/// Missing privileges, or pinned state of another layout version.
+pub fn status_without_daemon(instance: &Instance) -> Result<Option<Status>> {
+    let Some(datapath) = Datapath::open(instance)? else {
+        return Ok(None);
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::because(Code::Os, "cannot start the event loop"))?;
+    let (interfaces, addresses) = runtime.block_on(async {
+        let netlink = Netlink::connect()?;
+        let indices: Vec<_> = datapath.interfaces().collect();
+        Ok((netlink.interfaces().await?, netlink.addresses(&indices).await?))
+    })?;
+    let mut status = observe(&datapath)?;
+    for index in datapath.interfaces() {
+        let interface = interfaces.iter().find(|interface| interface.index == index);
+        status.interfaces.push(status::Interface {
+            name: interface.map_or_else(|| format!("index {index}"), |interface| interface.name.clone()),
+            index,
+            mode: interface.and_then(|interface| datapath.own_mode(interface)),
+            fallback: None,
+            addresses: addresses.of(index).map(|address| address.to_string()).collect(),
+            counters: status::name_counters(&*datapath.counters(index)?),
+        });
+    }
+    Ok(Some(status))
+}
+
+fn describe(interface: &Interface, attachment: &Attachment) -> String {
+    let Interface { name, .. } = interface;
+    let mode = attachment.mode.label();
+    match (&attachment.fallback, attachment.took_over) {
+        (_, true) => format!("{name}: took over the attached program ({mode} mode)"),
+        (Some(reason), false) => format!("{name}: attached in {mode} mode; native mode was refused: {reason}"),
+        (None, false) => format!("{name}: attached in {mode} mode"),
+    }
+}
+
+/// Asks the daemon on loopback, whichever family it listens on.
+fn ask_local_daemon() -> Option<LocalDaemon> {
+    let loopback = [
+        SocketAddr::from((Ipv4Addr::LOCALHOST, NTP_PORT)),
+        SocketAddr::from((Ipv6Addr::LOCALHOST, NTP_PORT)),
+    ];
+    loopback.into_iter().find_map(|server| {
+        let reading = exchange(server, LOCAL_DAEMON_TIMEOUT).ok()?;
+        Some(LocalDaemon { reading, monotonic_ns: monotonic_ns().ok()? })
+    })
+}
+
+fn resident_bytes() -> u64 {
+    const PAGE: u64 = 4096;
+    let pages = std::fs::read_to_string("/proc/self/statm").ok();
+    pages.and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0).saturating_mul(PAGE)
+}

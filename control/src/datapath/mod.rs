@@ -1,0 +1,292 @@
+//! The eBPF program and its maps in the kernel: loaded, pinned, replaced, written to and read.
+//!
+//! Everything is pinned in one directory of bpffs, so that it outlives the daemon: the maps under their
+//! names, the link of each interface under its index. A daemon that starts finds them, checks the layout
+//! version and replaces the program through the link, which the kernel does between two packets.
+
+mod attach;
+mod bpffs;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use aya::maps::{Array, Map, MapData, MapError, PerCpuArray};
+use aya::{Ebpf, EbpfLoader};
+use responder::layout::{self, Count, Counters, INTERFACES, State};
+use responder::{ClockState, ServedTable, verdict};
+
+pub use attach::{Attachment, Mode, ModeRequest, program_name};
+
+use crate::error::{Code, Error, Result};
+use crate::instance::Instance;
+use crate::sys::Plain;
+
+/// Names and sizes of the pinned maps, in the order they are pinned.
+const MAPS: [&str; 2] = [layout::STATE, layout::COUNTERS];
+
+/// The maps of an instance, and what is attached.
+pub struct Datapath {
+    directory: PathBuf,
+    state_map: Array<MapData, Plain<State>>,
+    counters_map: PerCpuArray<MapData, Plain<Counters>>,
+    state: Box<State>,
+    last_flip: Option<Instant>,
+}
+
+impl Datapath {
+    /// Opens the instance's pinned maps, or makes and pins them. Makes no difference to any interface.
+    ///
+    /// # Errors
+    ///
+    /// Missing privileges, no bpffs, pinned maps of another layout version, or the kernel's refusal.
+    pub fn open_or_create(instance: &Instance) -> Result<Self> {
+        attach::require_privileges(instance)?;
+        bpffs::ensure_mounted()?;
+        attach::lift_memory_limit();
+        let directory = instance.pin_directory();
+        let was_there = directory.exists();
+        if was_there {
+            check_layout(&directory, instance)?;
+        } else {
+            fs::create_dir(&directory)
+                .map_err(Error::because(Code::Os, format_args!("cannot make {}", directory.display())))?;
+        }
+        let opened = load_object(&directory, 0).and_then(|mut object| Self::from_object(directory.clone(), &mut object));
+        if opened.is_err() && !was_there {
+            remove_pins(&directory)?;
+        }
+        opened
+    }
+
+    /// Opens what an instance has pinned, if anything; for looking at it while no daemon runs.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Datapath::open_or_create`].
+    pub fn open(instance: &Instance) -> Result<Option<Self>> {
+        let directory = instance.pin_directory();
+        if !directory.exists() {
+            return Ok(None);
+        }
+        attach::require_privileges(instance)?;
+        check_layout(&directory, instance)?;
+        let map = |name: &str| open_pinned(&directory, name);
+        Self::from_maps(directory.clone(), map(layout::STATE)?, map(layout::COUNTERS)?).map(Some)
+    }
+
+    fn from_object(directory: PathBuf, object: &mut Ebpf) -> Result<Self> {
+        let mut take = |name: &str| {
+            object.take_map(name).ok_or_else(|| Error::new(Code::Software, format_args!("the object has no map {name}")))
+        };
+        let (state, counters) = (take(layout::STATE)?, take(layout::COUNTERS)?);
+        Self::from_maps(directory, state, counters)
+    }
+
+    fn from_maps(directory: PathBuf, state: Map, counters: Map) -> Result<Self> {
+        let mut datapath = Self {
+            directory,
+            state_map: Array::try_from(state).map_err(map_error(layout::STATE))?,
+            counters_map: PerCpuArray::try_from(counters).map_err(map_error(layout::COUNTERS))?,
+            state: Box::new(State::EMPTY),
+            last_flip: None,
+        };
+        let Plain(found) = datapath.state_map.get(&0, 0).map_err(map_error(layout::STATE))?;
+        if found.magic == layout::MAGIC {
+            *datapath.state = found;
+        } else {
+            datapath.write_state()?;
+        }
+        Ok(datapath)
+    }
+
+    /// Publishes a clock line. The program answers by it from the next packet on.
+    ///
+    /// Waits where the last one is not yet [`layout::FLIP_INTERVAL_MS`] old.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, for a write to a map.
+    pub fn publish_clock(&mut self, clock: &ClockState) -> Result<()> {
+        self.wait_for_readers();
+        let [first, second] = &mut self.state.clocks;
+        *(if self.state.clock & 1 == 0 { second } else { first }) = clock.to_words();
+        self.write_state()?;
+        self.state.clock ^= 1;
+        self.write_state()
+    }
+
+    /// Publishes the addresses that are answered for.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, for a write to a map.
+    pub fn publish_served(&mut self, table: &ServedTable) -> Result<()> {
+        self.wait_for_readers();
+        let [first, second] = &mut self.state.tables;
+        *(if self.state.served & 1 == 0 { second } else { first }) = *table;
+        self.write_state()?;
+        self.state.served ^= 1;
+        self.write_state()
+    }
+
+    /// The clock line in force.
+    #[must_use]
+    pub fn clock(&self) -> ClockState {
+        let [first, second] = self.state.clocks;
+        ClockState::from_words(if self.state.clock & 1 == 0 { first } else { second })
+    }
+
+    /// Two flips in a row would write to the slot that a reader may still have in hand.
+    fn wait_for_readers(&mut self) {
+        let interval = Duration::from_millis(layout::FLIP_INTERVAL_MS);
+        if let Some(rest) = self.last_flip.and_then(|flip| interval.checked_sub(flip.elapsed())) {
+            std::thread::sleep(rest);
+        }
+        self.last_flip = Some(Instant::now());
+    }
+
+    /// The counters of an interface, summed over the CPUs.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, for a read of a map.
+    pub fn counters(&self, interface: u32) -> Result<Box<Counters>> {
+        let mut sum = Box::new([Count::default(); verdict::COUNTERS]);
+        let Some(slot) = self.slot_of(interface) else {
+            return Ok(sum);
+        };
+        let per_cpu = self.counters_map.get(&slot, 0).map_err(map_error(layout::COUNTERS))?;
+        for Plain(counters) in per_cpu.iter() {
+            for (total, count) in sum.iter_mut().zip(counters) {
+                total.packets = total.packets.wrapping_add(count.packets);
+                total.bytes = total.bytes.wrapping_add(count.bytes);
+            }
+        }
+        Ok(sum)
+    }
+
+    /// What each map costs in kernel memory, in bytes, as the kernel accounts for it.
+    ///
+    /// # Errors
+    ///
+    /// The map is not pinned any more.
+    pub fn map_memory(&self) -> Result<Vec<(&'static str, u64)>> {
+        MAPS.iter().map(|name| Ok((*name, map_memory(&self.directory, name)?))).collect()
+    }
+
+    /// The indices of the interfaces that have a place in the counters.
+    pub fn interfaces(&self) -> impl Iterator<Item = u32> + '_ {
+        self.state.interfaces.iter().copied().filter(|index| *index != 0)
+    }
+
+    fn slot_of(&self, interface: u32) -> Option<u32> {
+        let slot = self.state.interfaces.iter().position(|index| *index == interface)?;
+        u32::try_from(slot).ok()
+    }
+
+    fn write_state(&mut self) -> Result<()> {
+        self.state_map.set(0, Plain(*self.state), 0).map_err(map_error(layout::STATE))
+    }
+}
+
+/// Removes all pins of an instance, whatever layout they are of. The program is off the interfaces after it.
+///
+/// # Errors
+///
+/// The file system's.
+pub fn remove_pins(directory: &Path) -> Result<()> {
+    let failed = |error| Error::because(Code::Io, format_args!("cannot remove {}", directory.display()))(error);
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(failed)?,
+    };
+    // Links first: a program whose maps are gone from bpffs still holds them.
+    let mut paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>().map_err(failed)?;
+    paths.sort_by_key(|path| !attach::is_link_pin(path));
+    for path in paths {
+        if attach::is_link_pin(&path) {
+            attach::detach_link(&path)?;
+        } else {
+            fs::remove_file(&path).map_err(failed)?;
+        }
+    }
+    fs::remove_dir(directory).map_err(failed)
+}
+
+/// Loads the object for the interface that counts in `slot`, on the pinned maps; makes those that are
+/// missing.
+fn load_object(directory: &Path, slot: u32) -> Result<Ebpf> {
+    let mut loader = EbpfLoader::new();
+    loader.override_global(layout::INTERFACE_SLOT, &slot, true);
+    for name in MAPS {
+        loader.map_pin_path(name, directory.join(name));
+    }
+    loader.load(xdp_ebpf::POOLTIME).map_err(|error| {
+        Error::because(Code::Os, "the kernel did not take the maps of the eBPF program")(error)
+            .remedy("Linux 5.10 or later with CONFIG_BPF_SYSCALL is needed; `dmesg | tail` may say more")
+    })
+}
+
+fn open_pinned(directory: &Path, name: &str) -> Result<Map> {
+    let path = directory.join(name);
+    MapData::from_pin(&path)
+        .and_then(Map::from_map_data)
+        .map_err(Error::because(Code::Os, format_args!("cannot open {}", path.display())))
+}
+
+/// Refuses pinned maps that this build would misread.
+fn check_layout(directory: &Path, instance: &Instance) -> Result<()> {
+    let other = |found: String| {
+        Error::new(
+            Code::Unavailable,
+            format_args!("{} is of {found}, this build uses layout version {}", directory.display(), layout::VERSION),
+        )
+        .remedy(format_args!(
+            "`{0} detach` removes it (answers stop until the next attach), then attach again",
+            instance.command()
+        ))
+    };
+    let sizes = [
+        (layout::STATE, size_of::<State>(), 1),
+        (layout::COUNTERS, size_of::<Counters>(), INTERFACES),
+    ];
+    for (name, value, entries) in sizes {
+        let path = directory.join(name);
+        if !path.exists() {
+            // Left by a start that was cut off; it will be made.
+            continue;
+        }
+        let info = MapData::from_pin(&path)
+            .and_then(|map| map.info())
+            .map_err(Error::because(Code::Os, format_args!("cannot read {}", path.display())))?;
+        if (info.value_size() as usize, info.max_entries() as usize) != (value, entries) {
+            return Err(other(format!("another layout ({name})")));
+        }
+    }
+    if directory.join(layout::STATE).exists() {
+        let state: Array<_, Plain<State>> =
+            Array::try_from(open_pinned(directory, layout::STATE)?).map_err(map_error(layout::STATE))?;
+        let Plain(state) = state.get(&0, 0).map_err(map_error(layout::STATE))?;
+        if state.magic != layout::MAGIC && state.magic != 0 {
+            return Err(other(format!("layout version {}", state.magic & 0xffff_ffff)));
+        }
+    }
+    Ok(())
+}
+
+/// The kernel's own account of a map's memory, from the descriptor's fdinfo.
+fn map_memory(directory: &Path, name: &str) -> Result<u64> {
+    use std::os::fd::{AsFd as _, AsRawFd as _};
+    let path = directory.join(name);
+    let map = MapData::from_pin(&path).map_err(map_error(name))?;
+    let fdinfo = format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd());
+    let text = fs::read_to_string(&fdinfo).map_err(Error::because(Code::Os, format_args!("cannot read {fdinfo}")))?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
+        .ok_or_else(|| Error::new(Code::Os, format_args!("{fdinfo} does not tell the memory of {name}")))
+}
+
+fn map_error(name: &str) -> impl FnOnce(MapError) -> Error {
+    Error::because(Code::Os, format!("map {name}"))
+}

@@ -1,0 +1,98 @@
+//! The one error type: what failed, with what, and what to do next.
+
+use std::fmt::{self, Display};
+use std::process::ExitCode;
+
+use serde::{Deserialize, Serialize};
+
+/// The exit codes of sysexits.h that are used here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Code {
+    /// Wrong arguments.
+    Usage = 64,
+    /// An input file is not what it should be.
+    Data = 65,
+    /// No such file or interface.
+    NoInput = 66,
+    /// A service or resource is not there, or is in use.
+    Unavailable = 69,
+    /// A fault of the program's own.
+    Software = 70,
+    /// The kernel lacks something or refused.
+    Os = 71,
+    /// Reading or writing failed.
+    Io = 74,
+    /// May work later.
+    TryAgain = 75,
+    /// Not allowed.
+    NoPermission = 77,
+    /// The configuration is wrong.
+    Config = 78,
+}
+
+/// What failed, why, and the way out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Error {
+    /// For the exit status.
+    pub code: Code,
+    /// What failed, naming the thing.
+    pub what: String,
+    /// What to do next, with the command to type where there is one.
+    pub remedy: Option<String>,
+}
+
+/// A result with the crate's error.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An error without a way out yet.
+    pub fn new(code: Code, what: impl Display) -> Self {
+        Self { code, what: what.to_string(), remedy: None }
+    }
+
+    /// Says what to do next.
+    #[must_use]
+    pub fn remedy(self, remedy: impl Display) -> Self {
+        Self { remedy: Some(remedy.to_string()), ..self }
+    }
+
+    /// For `map_err`: `what` failed, because of the error.
+    pub fn because<E: std::error::Error>(code: Code, what: impl Display) -> impl FnOnce(E) -> Self {
+        move |error| Self::new(code, format_args!("{what}: {}", chain(&error)))
+    }
+}
+
+/// An error with all its causes, on one line. Wrappers that repeat their cause's text are not shown twice.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+impl Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        if let Some(remedy) = &self.remedy {
+            write!(f, "\n  {remedy}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<&Error> for ExitCode {
+    fn from(error: &Error) -> Self {
+        Self::from(error.code as u8)
+    }
+}

@@ -1,0 +1,137 @@
+//! Where an instance of the server keeps its things, and that there is only one of it.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Code, Error, Result};
+
+const NAME: &str = "pooltime-xdp";
+/// Where bpffs is mounted by systemd and by everybody's habit.
+pub const BPFFS: &str = "/sys/fs/bpf";
+
+/// The paths of an instance. Several live side by side under names of their own, as a systemd template's
+/// units do.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    directory: String,
+}
+
+impl Instance {
+    /// The instance of this name, or the host's only one.
+    ///
+    /// # Errors
+    ///
+    /// A name that is not letters, digits, `-` and `_`, for it becomes part of paths.
+    pub fn new(name: Option<&str>) -> Result<Self> {
+        let Some(name) = name else {
+            return Ok(Self { directory: NAME.into() });
+        };
+        let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if name.is_empty() || name.len() > 64 || !name.chars().all(fits) {
+            return Err(Error::new(Code::Usage, format_args!("`{name}` cannot name an instance"))
+                .remedy("use 1 to 64 letters, digits, `-` and `_`"));
+        }
+        Ok(Self { directory: format!("{NAME}@{name}") })
+    }
+
+    /// How commands for this instance begin.
+    #[must_use]
+    pub fn command(&self) -> String {
+        match self.directory.split_once('@') {
+            Some((program, name)) => format!("{program} --instance {name}"),
+            None => NAME.into(),
+        }
+    }
+
+    /// The directory of sockets and locks.
+    #[must_use]
+    pub fn runtime_directory(&self) -> PathBuf {
+        Path::new("/run").join(&self.directory)
+    }
+
+    /// The daemon's control socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.runtime_directory().join("control.sock")
+    }
+
+    /// The directory of pinned maps and links.
+    #[must_use]
+    pub fn pin_directory(&self) -> PathBuf {
+        Path::new(BPFFS).join(&self.directory)
+    }
+
+    /// Takes the instance for this process, until the lock is dropped or the process ends, however it ends.
+    ///
+    /// # Errors
+    ///
+    /// Another daemon has it, or the runtime directory cannot be made.
+    pub fn lock(&self) -> Result<Lock> {
+        let directory = self.runtime_directory();
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(&directory)
+            .map_err(Error::because(Code::Io, format_args!("cannot make {}", directory.display())))?;
+        let path = directory.join("lock");
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(Error::because(Code::Io, format_args!("cannot open {}", path.display())))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _unreadable = file.read_to_string(&mut holder);
+                return Err(Error::new(
+                    Code::Unavailable,
+                    format_args!("a daemon is already running (process {})", holder.trim()),
+                )
+                .remedy(format_args!(
+                    "see it with `{0} status`; end it with `{0} detach`; a second one on this host needs a \
+                     name of its own: `--instance NAME`",
+                    self.command()
+                )));
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(Error::because(Code::Io, format_args!("cannot lock {}", path.display()))(error));
+            }
+        }
+        let pid = std::process::id();
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{pid}"))
+            .map_err(Error::because(Code::Io, format_args!("cannot write {}", path.display())))?;
+        Ok(Lock { _file: file })
+    }
+
+    /// Removes the runtime directory; `lock` shows that nobody else uses it.
+    pub fn clean_up(&self, _lock: Lock) {
+        let _gone_or_in_use = fs::remove_dir_all(self.runtime_directory());
+    }
+}
+
+/// Held by the one daemon of an instance.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_would_leave_the_directory_are_refused() {
+        for name in ["", "../x", "a/b", "a b", &"x".repeat(65)] {
+            assert!(Instance::new(Some(name)).is_err(), "{name:?}");
+        }
+        assert_eq!(Instance::new(Some("lab-1")).unwrap().command(), "pooltime-xdp --instance lab-1");
+        assert_eq!(Instance::new(None).unwrap().pin_directory(), Path::new("/sys/fs/bpf/pooltime-xdp"));
+    }
+}

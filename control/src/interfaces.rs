@@ -1,0 +1,246 @@
+//! The host's interfaces and addresses, over netlink, and word of their changes.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::pin::Pin;
+
+use futures_util::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
+use responder::ServedTable;
+use responder::served::CAPACITY;
+use rtnetlink::packet_core::NetlinkMessage;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached};
+use rtnetlink::sys::SocketAddr;
+use rtnetlink::{Handle, LinkUnspec, MulticastGroup, new_multicast_connection};
+
+use crate::datapath::Mode;
+use crate::error::{Code, Error, Result, chain};
+
+/// An XDP program that is on an interface, whoever put it there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttachedXdp {
+    /// Where it runs.
+    pub mode: Mode,
+    /// The kernel's number for it.
+    pub program_id: u32,
+}
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// The kernel's number for it; a rename does not change it.
+    pub index: u32,
+    /// Its present name.
+    pub name: String,
+    /// Whether it is administratively up.
+    pub up: bool,
+    /// Its XDP program.
+    pub xdp: Option<AttachedXdp>,
+}
+
+/// The addresses of some interfaces.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// With the index of their interface.
+    pub ipv4: Vec<(u32, Ipv4Addr)>,
+    /// IPv4 broadcast addresses: never a client's.
+    pub broadcast: Vec<Ipv4Addr>,
+    /// With the index of their interface.
+    pub ipv6: Vec<(u32, Ipv6Addr)>,
+}
+
+impl Addresses {
+    /// The addresses of an interface, IPv4 first.
+    pub fn of(&self, interface: u32) -> impl Iterator<Item = IpAddr> + '_ {
+        let ipv4 = self.ipv4.iter().map(|(index, address)| (*index, IpAddr::V4(*address)));
+        let ipv6 = self.ipv6.iter().map(|(index, address)| (*index, IpAddr::V6(*address)));
+        ipv4.chain(ipv6).filter(move |(index, _)| *index == interface).map(|(_, address)| address)
+    }
+
+    /// The table that the program looks addresses up in: these, and `also`.
+    ///
+    /// # Errors
+    ///
+    /// More addresses than the table takes.
+    pub fn table(&self, also: &[IpAddr]) -> Result<ServedTable> {
+        let mut ipv4: Vec<_> = self.ipv4.iter().map(|(_, address)| address.octets()).collect();
+        let mut ipv6: Vec<_> = self.ipv6.iter().map(|(_, address)| address.octets()).collect();
+        for address in also {
+            match address {
+                IpAddr::V4(address) => ipv4.push(address.octets()),
+                IpAddr::V6(address) => ipv6.push(address.octets()),
+            }
+        }
+        let mut broadcast: Vec<_> = self.broadcast.iter().map(Ipv4Addr::octets).collect();
+        for list in [&mut ipv4, &mut broadcast] {
+            list.sort_unstable();
+            list.dedup();
+        }
+        ipv6.sort_unstable();
+        ipv6.dedup();
+        ServedTable::new(&ipv4, &broadcast, &ipv6).map_err(|_| {
+            Error::new(
+                Code::Unavailable,
+                format_args!("{} IPv4, {} broadcast and {} IPv6 addresses are too many to serve", ipv4.len(), broadcast.len(), ipv6.len()),
+            )
+            .remedy(format_args!("a server answers for at most {CAPACITY} addresses of a family; remove some"))
+        })
+    }
+}
+
+/// A connection to the kernel's routing netlink.
+pub struct Netlink {
+    handle: Handle,
+    messages: Pin<Box<dyn Stream<Item = (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>>>,
+    connection: tokio::task::JoinHandle<()>,
+}
+
+impl Netlink {
+    /// Connects, and listens for changes of links and addresses. Needs a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn connect() -> Result<Self> {
+        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+        let (connection, handle, messages) =
+            new_multicast_connection(&groups).map_err(Error::because(Code::Os, "cannot open a netlink socket"))?;
+        Ok(Self { handle, messages: Box::pin(messages), connection: tokio::spawn(connection) })
+    }
+
+    /// Waits until something changed.
+    pub async fn changed(&mut self) {
+        if self.messages.next().await.is_none() {
+            // The connection ended; the caller's own timer has to do.
+            std::future::pending::<()>().await;
+        }
+        // One change comes as several messages: take what is there.
+        while let Some(Some(_)) = self.messages.next().now_or_never() {}
+    }
+
+    /// All interfaces.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub async fn interfaces(&self) -> Result<Vec<Interface>> {
+        let links: Vec<LinkMessage> =
+            self.handle.link().get().execute().try_collect().await.map_err(failed("list the interfaces"))?;
+        Ok(links.iter().map(interface).collect())
+    }
+
+    /// The interface of this name.
+    ///
+    /// # Errors
+    ///
+    /// There is none: with the names there are.
+    pub async fn interface(&self, name: &str) -> Result<Interface> {
+        let interfaces = self.interfaces().await?;
+        let names: Vec<_> = interfaces.iter().map(|interface| interface.name.clone()).collect();
+        interfaces.into_iter().find(|interface| interface.name == name).ok_or_else(|| {
+            Error::new(Code::NoInput, format_args!("there is no interface `{name}`"))
+                .remedy(format_args!("there are: {}", names.join(", ")))
+        })
+    }
+
+    /// The usable addresses of these interfaces: not those still being checked for duplicates.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub async fn addresses(&self, interfaces: &[u32]) -> Result<Addresses> {
+        let messages: Vec<AddressMessage> =
+            self.handle.address().get().execute().try_collect().await.map_err(failed("list the addresses"))?;
+        let mut addresses = Addresses::default();
+        for message in messages.iter().filter(|message| interfaces.contains(&message.header.index)) {
+            add(&mut addresses, message);
+        }
+        Ok(addresses)
+    }
+
+    /// Takes a program off an interface that was put there over netlink.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, among them that the program is held by a link.
+    pub async fn remove_xdp(&self, interface: &Interface, mode: Mode) -> Result<()> {
+        const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
+        const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+        let flags = match mode {
+            Mode::Native => XDP_FLAGS_DRV_MODE,
+            Mode::Generic => XDP_FLAGS_SKB_MODE,
+        };
+        let message = LinkUnspec::new_with_index(interface.index)
+            .append_extra_attribute(LinkAttribute::Xdp(vec![LinkXdp::Fd(-1), LinkXdp::Flags(flags)]))
+            .build();
+        self.handle.link().set(message).execute().await.map_err(|error| {
+            Error::new(
+                Code::Unavailable,
+                format_args!("cannot take the XDP program off {}: {}", interface.name, chain(&error)),
+            )
+            .remedy("a program that is held by a BPF link has to be taken off by its owner: `bpftool link list`")
+        })
+    }
+}
+
+impl Drop for Netlink {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+fn failed(what: &str) -> impl FnOnce(rtnetlink::Error) -> Error {
+    Error::because(Code::Os, format!("cannot {what} over netlink"))
+}
+
+fn interface(message: &LinkMessage) -> Interface {
+    let mut name = String::new();
+    let mut xdp = None;
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(found) => name.clone_from(found),
+            LinkAttribute::Xdp(found) => xdp = attached(found),
+            _ => {}
+        }
+    }
+    Interface { index: message.header.index, name, up: message.header.flags.contains(LinkFlags::Up), xdp }
+}
+
+fn attached(attributes: &[LinkXdp]) -> Option<AttachedXdp> {
+    let mode = attributes.iter().find_map(|attribute| match attribute {
+        LinkXdp::Attached(XdpAttached::SocketBuffer) => Some(Mode::Generic),
+        LinkXdp::Attached(XdpAttached::None) | LinkXdp::Attached(XdpAttached::Other(_)) => None,
+        LinkXdp::Attached(_) => Some(Mode::Native),
+        _ => None,
+    })?;
+    let program_id = attributes.iter().find_map(|attribute| match attribute {
+        LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) => Some(*id),
+        _ => None,
+    })?;
+    Some(AttachedXdp { mode, program_id })
+}
+
+fn add(addresses: &mut Addresses, message: &AddressMessage) {
+    if message.header.flags.intersects(AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed)
+        && !message.header.flags.contains(AddressHeaderFlags::Optimistic)
+    {
+        return;
+    }
+    let index = message.header.index;
+    // On a point-to-point link IFA_ADDRESS is the peer's and IFA_LOCAL ours; elsewhere IPv6 has only the
+    // first and IPv4 the same in both.
+    let mut address = None;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(local) => address = Some(*local),
+            AddressAttribute::Address(found) if address.is_none() => address = Some(*found),
+            AddressAttribute::Broadcast(broadcast) => addresses.broadcast.push(*broadcast),
+            _ => {}
+        }
+    }
+    match address {
+        Some(IpAddr::V4(found)) => addresses.ipv4.push((index, found)),
+        Some(IpAddr::V6(found)) => addresses.ipv6.push((index, found)),
+        None => {}
+    }
+}

@@ -1,0 +1,292 @@
+//! The userspace path: UDP sockets on port 123 that answer what the program passes up.
+//!
+//! Requests with extension fields or a MAC, fragments, IP options, and the host's own over loopback. A
+//! thread of its own, so that a flood of such packets cannot hold up the publication of the clock; the
+//! same `responder` code as in the kernel.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrIn, SockaddrIn6,
+    SockaddrStorage, bind, recvmsg, sendmsg, setsockopt, socket, sockopt,
+};
+use responder::layout::Count;
+use responder::message::{LENGTH, Request, answer};
+use responder::udp::NTP_PORT;
+use responder::verdict::{COUNTERS, Family, Outcome, Verdict};
+use responder::ClockState;
+use tracing::warn;
+
+use crate::clock::kernel::{Machine, KernelClock as _, monotonic_ns};
+use crate::error::{Code, Error, Result};
+
+/// Longer datagrams are cut off; no NTP message is that long.
+const BUFFER: usize = 1500;
+/// A kernel timestamp further back than this is not believed: the clock was stepped since.
+const LONGEST_WAIT_NS: i128 = 1_000_000_000;
+
+/// What the two threads share.
+#[derive(Debug)]
+pub struct Shared {
+    clock: Mutex<Option<ClockState>>,
+    packets: Vec<AtomicU64>,
+    bytes: Vec<AtomicU64>,
+}
+
+impl Shared {
+    fn new() -> Self {
+        let zeros = || (0..COUNTERS).map(|_| AtomicU64::new(0)).collect();
+        Self { clock: Mutex::new(None), packets: zeros(), bytes: zeros() }
+    }
+
+    /// Gives the sockets the clock that the program answers by.
+    pub fn publish_clock(&self, clock: ClockState) {
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock);
+    }
+
+    fn clock(&self) -> Option<ClockState> {
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, outcome: Outcome, bytes: usize) {
+        let index = outcome.counter();
+        self.packets[index].fetch_add(1, Ordering::Relaxed);
+        self.bytes[index].fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// What came to the sockets so far, by [`Outcome::counter`]. Bytes are of the UDP payload.
+    #[must_use]
+    pub fn counters(&self) -> Box<[Count; COUNTERS]> {
+        let mut counters = Box::new([Count::default(); COUNTERS]);
+        for (index, count) in counters.iter_mut().enumerate() {
+            count.packets = self.packets[index].load(Ordering::Relaxed);
+            count.bytes = self.bytes[index].load(Ordering::Relaxed);
+        }
+        counters
+    }
+}
+
+/// Whether a family's port 123 is ours, and if not, why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listening {
+    /// The family.
+    pub family: Family,
+    /// What is in the way, if something is.
+    pub failure: Option<String>,
+}
+
+/// The sockets and their thread, which ends with the process.
+pub struct UserspacePath {
+    /// Shared with the thread.
+    pub shared: Arc<Shared>,
+    /// For each family.
+    pub listening: Vec<Listening>,
+}
+
+impl UserspacePath {
+    /// Opens the sockets that can be opened and starts to answer on them.
+    ///
+    /// # Errors
+    ///
+    /// No thread could be started. A port in use is not an error: it is told in `listening`.
+    pub fn start() -> Result<Self> {
+        let shared = Arc::new(Shared::new());
+        let mut sockets = Vec::new();
+        let mut listening = Vec::new();
+        for family in Family::ALL.iter().copied() {
+            let failure = match open(family) {
+                Ok(socket) => {
+                    sockets.push((family, socket));
+                    None
+                }
+                Err(Errno::EADDRINUSE) => Some(format!(
+                    "port {NTP_PORT} is held by {}: it answers the requests that are not answered in the NIC path \
+                     (longer than {LENGTH} bytes, fragments, loopback)",
+                    holder(family).unwrap_or_else(|| "another program".into())
+                )),
+                Err(Errno::EAFNOSUPPORT) => Some("the kernel has no such address family".into()),
+                Err(error) => Some(error.desc().to_owned()),
+            };
+            listening.push(Listening { family, failure });
+        }
+        if !sockets.is_empty() {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new()
+                .name("userspace-path".into())
+                .stack_size(256 * 1024)
+                .spawn(move || serve(&sockets, &shared))
+                .map_err(Error::because(Code::Os, "cannot start the thread of the userspace path"))?;
+        }
+        Ok(Self { shared, listening })
+    }
+}
+
+fn open(family: Family) -> nix::Result<OwnedFd> {
+    let address_family = match family {
+        Family::Ipv4 => AddressFamily::Inet,
+        Family::Ipv6 => AddressFamily::Inet6,
+    };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(address_family, SockType::Datagram, flags, None)?;
+    setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
+    match family {
+        Family::Ipv4 => {
+            setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
+            bind(socket.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, NTP_PORT))?;
+        }
+        Family::Ipv6 => {
+            setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+            setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+            bind(socket.as_raw_fd(), &SockaddrIn6::from(SocketAddrV6::new([0; 16].into(), NTP_PORT, 0, 0)))?;
+        }
+    }
+    Ok(socket)
+}
+
+fn serve(sockets: &[(Family, OwnedFd)], shared: &Shared) {
+    loop {
+        let mut waiting: Vec<_> =
+            sockets.iter().map(|(_, socket)| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
+        match poll(&mut waiting, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => {
+                warn!("the userspace path cannot wait for packets: {error}");
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        }
+        for (family, socket) in sockets {
+            // As many as are there, but not for ever: the other family has its turn.
+            for _ in 0..64 {
+                if answer_one(*family, socket, shared).is_none() {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Takes one datagram and answers it; `None` when none is left. An answer that cannot be sent is lost, as
+/// it might be on the way: there is nobody to tell.
+fn answer_one(family: Family, socket: &OwnedFd, shared: &Shared) -> Option<()> {
+    let mut payload = [0; BUFFER];
+    let mut slices = [IoSliceMut::new(&mut payload)];
+    let mut control = nix::cmsg_space!(libc::in6_pktinfo, libc::in_pktinfo, libc::timespec);
+    let received = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::empty()).ok()?;
+    let (length, source) = (received.bytes, received.address);
+    let mut local = Local::default();
+    let mut realtime_ns = None;
+    for message in received.cmsgs().into_iter().flatten() {
+        match message {
+            ControlMessageOwned::Ipv4PacketInfo(info) => local.ipv4 = Some(info),
+            ControlMessageOwned::Ipv6PacketInfo(info) => local.ipv6 = Some(info),
+            ControlMessageOwned::ScmTimestampns(time) => {
+                realtime_ns = Some(i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec()));
+            }
+            _ => {}
+        }
+    }
+    let payload = payload.get(..length)?;
+    let Some((source, port)) = source.and_then(|source| with_port(&source)) else {
+        return Some(());
+    };
+    let version = payload.first().map_or(0, |first| responder::message::version(*first));
+    let verdict = match (Request::parse(payload, port), shared.clock()) {
+        (Err(verdict), _) => verdict,
+        (Ok(_), None) => Verdict::PassClock,
+        (Ok(request), Some(clock)) => {
+            let received_ns = received_at(realtime_ns)?;
+            let reply = answer(request, &clock, received_ns, monotonic_ns().ok()?.max(received_ns));
+            local.send(socket, &source, &reply.to_bytes());
+            reply.verdict()
+        }
+    };
+    shared.count(Outcome { verdict, family, version }, length);
+    Some(())
+}
+
+/// `CLOCK_MONOTONIC` when the kernel took the packet off the interface.
+fn received_at(realtime_ns: Option<i128>) -> Option<u64> {
+    let now = Machine.sample().ok()?;
+    let waited_ns = realtime_ns.map_or(0, |realtime_ns| now.realtime_ns - realtime_ns);
+    let waited_ns = if (0..LONGEST_WAIT_NS).contains(&waited_ns) { u64::try_from(waited_ns).ok()? } else { 0 };
+    Some(now.monotonic_before_ns.saturating_sub(waited_ns))
+}
+
+/// The address that the request was sent to: the answer has to come from there.
+#[derive(Default)]
+struct Local {
+    ipv4: Option<libc::in_pktinfo>,
+    ipv6: Option<libc::in6_pktinfo>,
+}
+
+impl Local {
+    fn send(&self, socket: &OwnedFd, to: &SocketAddr, message: &[u8]) {
+        let slices = [IoSlice::new(message)];
+        let ipv4 = self.ipv4.map(|info| libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: info.ipi_addr, ..info });
+        let control = match (&ipv4, &self.ipv6) {
+            (Some(info), _) => vec![ControlMessage::Ipv4PacketInfo(info)],
+            (None, Some(info)) => vec![ControlMessage::Ipv6PacketInfo(info)],
+            (None, None) => vec![],
+        };
+        let to = SockaddrStorage::from(*to);
+        let _lost = sendmsg(socket.as_raw_fd(), &slices, &control, MsgFlags::MSG_DONTWAIT, Some(&to));
+    }
+}
+
+fn with_port(address: &SockaddrStorage) -> Option<(SocketAddr, u16)> {
+    let address = if let Some(ipv4) = address.as_sockaddr_in() {
+        SocketAddr::V4(SocketAddrV4::from(*ipv4))
+    } else {
+        SocketAddr::V6(SocketAddrV6::from(*address.as_sockaddr_in6()?))
+    };
+    Some((address, address.port()))
+}
+
+/// The name and number of the process that holds port 123, for the operator.
+fn holder(family: Family) -> Option<String> {
+    let table = match family {
+        Family::Ipv4 => "/proc/net/udp",
+        Family::Ipv6 => "/proc/net/udp6",
+    };
+    let text = std::fs::read_to_string(table).ok()?;
+    let inode = text.lines().skip(1).find_map(|line| {
+        let columns: Vec<_> = line.split_whitespace().collect();
+        let port = columns.get(1)?.rsplit(':').next()?;
+        (u16::from_str_radix(port, 16).ok()? == NTP_PORT).then(|| columns.get(9).map(ToString::to_string))?
+    })?;
+    let wanted = format!("socket:[{inode}]");
+    for process in std::fs::read_dir("/proc").ok()?.flatten() {
+        let pid = process.file_name().to_string_lossy().into_owned();
+        if !pid.bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
+        let Ok(descriptors) = std::fs::read_dir(process.path().join("fd")) else { continue };
+        let holds = |descriptor: std::fs::DirEntry| {
+            std::fs::read_link(descriptor.path()).is_ok_and(|target| target.to_string_lossy() == wanted)
+        };
+        if descriptors.flatten().any(holds) {
+            let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            return Some(format!("{} (process {pid})", name.trim()));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_timestamp_from_before_a_step_is_not_believed() {
+        let now = monotonic_ns().unwrap();
+        let far_off = received_at(Some(0)).unwrap();
+        assert!(far_off >= now, "taken as received now");
+    }
+}

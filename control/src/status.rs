@@ -1,0 +1,278 @@
+//! What the server does, in one structure for people and for programs.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use responder::layout::Count;
+use responder::verdict::{Action, Family, Outcome, VERSIONS, Verdict};
+use responder::{ClockState, clock};
+use serde::{Deserialize, Serialize};
+
+use crate::datapath::Mode;
+use crate::query::show_reference;
+
+/// Everything.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// This build's.
+    pub version: String,
+    /// The daemon, if one runs.
+    pub daemon: Option<Daemon>,
+    /// The clock as the program has it.
+    pub clock: Clock,
+    /// The interfaces it is attached to.
+    pub interfaces: Vec<Interface>,
+    /// The sockets that answer what the program passes up, if a daemon runs.
+    pub userspace_path: Vec<UserspacePath>,
+    /// What came to the sockets.
+    pub userspace_counters: Vec<Counter>,
+    /// Kernel memory of the maps.
+    pub maps: Maps,
+}
+
+/// The daemon's process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Daemon {
+    /// Process number.
+    pub pid: u32,
+    /// Since it started.
+    pub uptime_s: f64,
+    /// Resident set.
+    pub resident_bytes: u64,
+}
+
+/// The clock.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Clock {
+    /// Whether answers say that it is synchronised, at this moment.
+    pub synchronised: bool,
+    /// Why not, if not.
+    pub reason: Option<String>,
+    /// Where the time comes from; only the daemon knows.
+    pub source: Option<String>,
+    /// Leap indicator in answers.
+    pub leap: u8,
+    /// Stratum in answers; 0 is unsynchronised.
+    pub stratum: u8,
+    /// Reference in answers.
+    pub reference: String,
+    /// To the primary source and back.
+    pub root_delay_s: f64,
+    /// Error bound to the primary source, grown to this moment.
+    pub root_dispersion_s: f64,
+    /// log2 seconds.
+    pub precision: i8,
+    /// Since the last publication.
+    pub age_s: f64,
+    /// Until answers say "unsynchronised" if nothing is published any more; negative since then.
+    pub horizon_s: f64,
+    /// Steps of the clock that the daemon noticed.
+    pub steps: u64,
+}
+
+/// An interface.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Name.
+    pub name: String,
+    /// Index.
+    pub index: u32,
+    /// Where the program runs; `None` if it is not there any more.
+    pub mode: Option<Mode>,
+    /// Why not in the driver, where that was tried.
+    pub fallback: Option<String>,
+    /// Answered for.
+    pub addresses: Vec<String>,
+    /// Those that are not zero.
+    pub counters: Vec<Counter>,
+}
+
+/// One counter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counter {
+    /// [`Verdict::label`].
+    pub verdict: String,
+    /// [`Family::label`].
+    pub family: String,
+    /// Of NTP; 0 where none was read.
+    pub version: u8,
+    /// So many.
+    pub packets: u64,
+    /// And their bytes.
+    pub bytes: u64,
+}
+
+/// A socket on port 123.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserspacePath {
+    /// [`Family::label`].
+    pub family: String,
+    /// What keeps it from listening.
+    pub failure: Option<String>,
+}
+
+/// Kernel memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Maps {
+    /// The sum.
+    pub bytes: u64,
+    /// By name.
+    pub by_name: BTreeMap<String, u64>,
+}
+
+impl Clock {
+    /// Of a published state, at a moment of `CLOCK_MONOTONIC`.
+    #[must_use]
+    pub fn of(state: &ClockState, now_ns: u64) -> Self {
+        let synchronised = state.is_synchronised_at(now_ns);
+        let stratum = if synchronised { state.stratum } else { 0 };
+        let reason = (!synchronised).then(|| {
+            let text = if now_ns > state.horizon_ns && state.sequence != 0 {
+                "the horizon has passed: nothing was published since, for the daemon is dead or hangs"
+            } else {
+                "the clock is not synchronised"
+            };
+            text.to_owned()
+        });
+        Self {
+            synchronised,
+            reason,
+            source: None,
+            leap: if synchronised { state.leap } else { responder::message::LEAP_UNSYNCHRONISED },
+            stratum,
+            reference: show_reference(stratum, if synchronised { state.reference_id } else { 0 }),
+            root_delay_s: seconds(state.root_delay),
+            root_dispersion_s: seconds(state.root_dispersion_at(now_ns)),
+            precision: state.precision,
+            age_s: signed_seconds(now_ns, state.monotonic_base_ns),
+            horizon_s: signed_seconds(state.horizon_ns, now_ns),
+            steps: 0,
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for showing")]
+fn seconds(interval: clock::NtpShort) -> f64 {
+    interval.as_nanos() as f64 / 1e9
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for showing")]
+fn signed_seconds(later_ns: u64, earlier_ns: u64) -> f64 {
+    (i128::from(later_ns) - i128::from(earlier_ns)) as f64 / 1e9
+}
+
+/// The counters that are not zero, with their names.
+#[must_use]
+pub fn name_counters(counters: &[Count]) -> Vec<Counter> {
+    let mut named = Vec::new();
+    for (verdict, family, version) in all_outcomes() {
+        let count = counters.get(Outcome { verdict, family, version }.counter()).copied().unwrap_or_default();
+        if count.packets != 0 {
+            named.push(Counter {
+                verdict: verdict.label().into(),
+                family: family.label().into(),
+                version,
+                packets: count.packets,
+                bytes: count.bytes,
+            });
+        }
+    }
+    named
+}
+
+fn all_outcomes() -> impl Iterator<Item = (Verdict, Family, u8)> {
+    let versions = 0..u8::try_from(VERSIONS).unwrap_or(u8::MAX);
+    Verdict::ALL.iter().flat_map(move |verdict| {
+        let versions = versions.clone();
+        Family::ALL
+            .iter()
+            .flat_map(move |family| versions.clone().map(move |version| (*verdict, *family, version)))
+    })
+}
+
+/// The packets under all counters whose verdict has this action.
+#[must_use]
+pub fn total(counters: &[Counter], action: Action) -> u64 {
+    let has = |label: &str| Verdict::ALL.iter().any(|verdict| verdict.label() == label && verdict.action() == action);
+    counters.iter().filter(|counter| has(&counter.verdict)).map(|counter| counter.packets).sum()
+}
+
+impl Status {
+    /// For people.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        let _infallible = self.write_text(&mut text);
+        text
+    }
+
+    fn write_text(&self, text: &mut String) -> std::fmt::Result {
+        let clock = &self.clock;
+        match &self.daemon {
+            Some(daemon) => writeln!(
+                text,
+                "daemon      pooltime-xdp {}, process {}, up {:.0} s, {:.1} MiB resident",
+                self.version,
+                daemon.pid,
+                daemon.uptime_s,
+                mebibytes(daemon.resident_bytes)
+            )?,
+            None => writeln!(text, "daemon      not running")?,
+        }
+        writeln!(text, "clock       {}", self.clock_line())?;
+        if let Some(reason) = &clock.reason {
+            writeln!(text, "            {reason}")?;
+        }
+        writeln!(
+            text,
+            "            root delay {:.6} s, root dispersion {:.6} s, precision 2^{} s, horizon in {:.1} s, age {:.3} s, steps {}",
+            clock.root_delay_s, clock.root_dispersion_s, clock.precision, clock.horizon_s, clock.age_s, clock.steps
+        )?;
+        for interface in &self.interfaces {
+            let mode = interface.mode.map_or("NOT ATTACHED", Mode::label);
+            writeln!(text, "interface   {} ({mode}) {}", interface.name, interface.addresses.join(" "))?;
+            if let Some(fallback) = &interface.fallback {
+                writeln!(text, "            not native: {fallback}")?;
+            }
+            write_counters(text, &interface.counters)?;
+        }
+        for path in &self.userspace_path {
+            match &path.failure {
+                None => writeln!(text, "port 123    {} answered by this daemon's socket", path.family)?,
+                Some(failure) => writeln!(text, "port 123    {}: {failure}", path.family)?,
+            }
+        }
+        write_counters(text, &self.userspace_counters)?;
+        writeln!(text, "maps        {:.1} KiB of kernel memory", kibibytes(self.maps.bytes))
+    }
+
+    /// The clock in a few words.
+    #[must_use]
+    pub fn clock_line(&self) -> String {
+        let clock = &self.clock;
+        if clock.synchronised {
+            format!("synchronised, stratum {}, reference {}", clock.stratum, clock.reference)
+        } else {
+            "NOT SYNCHRONISED: answers say so (leap 3, stratum 0)".into()
+        }
+    }
+}
+
+fn write_counters(text: &mut String, counters: &[Counter]) -> std::fmt::Result {
+    for counter in counters {
+        let Counter { verdict, family, version, packets, .. } = counter;
+        let version = if *version == 0 { String::new() } else { format!(" v{version}") };
+        writeln!(text, "  {packets:>14}  {verdict} {family}{version}")?;
+    }
+    Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for showing")]
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / 1_048_576.0
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for showing")]
+fn kibibytes(bytes: u64) -> f64 {
+    bytes as f64 / 1024.0
+}

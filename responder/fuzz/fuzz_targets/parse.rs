@@ -1,0 +1,17 @@
+//! Any payload from a socket: see `checks::parse`.
+//!
+//! The input is the clock block's words, the reading of `CLOCK_MONOTONIC`, the source port and the payload.
+#![no_main]
+
+#[path = "../../tests/frames/checks.rs"]
+mod checks;
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    if let Some((clock, datagram)) = input.split_first_chunk()
+        && let Some((source_port, payload)) = datagram.split_first_chunk()
+    {
+        checks::parse(clock, u16::from_be_bytes(*source_port), payload);
+    }
+});
