@@ -179,6 +179,114 @@ pub fn judge(words: [u64; 6], version: u8, window: Option<(u64, u64)>) -> Judgem
     Judgement::Time { receive, transmit }
 }
 
+/// What the generator in the kernel is told of a step; its one map value.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Plan {
+    /// [`Key`].
+    pub key: u64,
+    /// `CLOCK_MONOTONIC` at the start.
+    pub start_ns: u64,
+    /// Time of the step, from its start.
+    pub duration_ns: u64,
+    /// Between two requests of one generator, with 16 bits of fraction.
+    pub interval: u64,
+    /// Generators that run side by side, each with every such number of the requests.
+    pub generators: u64,
+    /// Answers that take longer are late.
+    pub timeout_ns: u64,
+    /// Requests further behind their time are sent late.
+    pub late_ns: u64,
+    /// What the server's clock should have shown at the start, as an NTP timestamp; 0 if it is not known.
+    pub ntp_start: u64,
+    /// How far it may be off, in units of 2^-32 s.
+    pub tolerance: u64,
+    /// Index of the interface to send from.
+    pub interface: u64,
+    /// The request's frame, without source port, version and transmit timestamp ...
+    pub frame: [u64; FRAME_WORDS],
+    /// ... and the one's complement sum that its UDP checksum is the complement of.
+    pub sum: u64,
+    /// The server's port.
+    pub port: u64,
+}
+
+/// Words of a frame in [`Plan`]: an IPv6 request has 110 bytes.
+pub const FRAME_WORDS: usize = 14;
+/// The lowest port that requests come from.
+pub const FIRST_PORT: u16 = 40_960;
+/// Requests come from this many ports, a power of two.
+pub const PORTS: u16 = 4096;
+
+/// The kernel's counts, as indices of its per-CPU map value.
+pub mod count {
+    /// Requests sent.
+    pub const SENT: usize = 0;
+    /// Those behind their time.
+    pub const SENT_LATE: usize = 1;
+    /// Requests that something came back to.
+    pub const MATCHED: usize = 2;
+    /// Right answers.
+    pub const ANSWERED: usize = 3;
+    /// Answers after the time-out.
+    pub const LATE: usize = 4;
+    /// Kisses-o'-death.
+    pub const KISSES: usize = 5;
+    /// Second answers.
+    pub const DUPLICATES: usize = 6;
+    /// Sum of the offsets of right answers, in units of 2^-33 s, two's complement.
+    pub const OFFSETS: usize = 7;
+    /// The first of [`super::Fault::ALL`].
+    pub const FAULTS: usize = 8;
+    /// All.
+    pub const COUNTS: usize = 32;
+}
+
+/// Buckets of a histogram: 32 to each power of two, up to 2^40 ns, and more up to a power of two.
+pub const BUCKETS: usize = 2048;
+const SUB_BITS: u32 = 5;
+
+/// The bucket of a value in nanoseconds.
+#[must_use]
+#[inline(always)]
+pub const fn bucket(value: u64) -> usize {
+    let value = if value >> 40 == 0 { value } else { (1 << 40) - 1 };
+    if value < 1 << SUB_BITS {
+        return (value & 31) as usize;
+    }
+    let exponent = value.ilog2();
+    let sub = value >> (exponent - SUB_BITS) & 31;
+    ((exponent - SUB_BITS + 1) << SUB_BITS) as usize + (sub & 31) as usize
+}
+
+/// A value in the middle of a bucket.
+#[must_use]
+pub const fn bucket_value(bucket: usize) -> u64 {
+    let bucket = bucket as u64;
+    if bucket < 1 << SUB_BITS {
+        return bucket;
+    }
+    let shift = (bucket >> SUB_BITS) - 1;
+    ((1 << SUB_BITS | bucket & 31) << shift) + (1 << shift >> 1)
+}
+
+/// Nanoseconds in units of 2^-32 s; right below 2^40.
+#[must_use]
+#[inline(always)]
+pub const fn ntp_units(ns: u64) -> u64 {
+    // 2^64 / 10^9 is 4 and this many 2^32nds.
+    const FRACTION: u64 = 1_266_874_890;
+    (ns << 2) + (ns >> 32) * FRACTION + (((ns & 0xffff_ffff) * FRACTION) >> 32)
+}
+
+/// Units of 2^-32 s in nanoseconds, up to 2 s.
+#[must_use]
+#[inline(always)]
+pub const fn nanoseconds(units: u64) -> u64 {
+    let units = if units >> 33 == 0 { units } else { 1 << 33 };
+    (units * 1_000_000_000) >> 32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,6 +309,23 @@ mod tests {
         let near = (0..64).map(|bit| key.open(sealed ^ 1 << bit));
         let plausible = near.filter(|token| token.sequence < 1000 && token.sent_ns < 1_000_000_000);
         assert_eq!(plausible.count(), 0);
+    }
+
+    #[test]
+    fn a_bucket_has_values_near_its_own() {
+        for value in (0..40).flat_map(|bit| [1_u64 << bit, (1 << bit) + (1 << bit) / 3]) {
+            let middle = bucket_value(bucket(value));
+            assert!(middle.abs_diff(value) * 32 <= value, "{value} {middle}");
+        }
+        assert!(bucket(u64::MAX) < BUCKETS);
+    }
+
+    #[test]
+    fn time_is_converted_both_ways() {
+        for ns in [0, 1, 999, 123_456_789, 1_999_999_999] {
+            assert!(nanoseconds(ntp_units(ns)).abs_diff(ns) <= 1, "{ns}");
+        }
+        assert_eq!(ntp_units(60_000_000_000) >> 32, 60);
     }
 
     #[test]
