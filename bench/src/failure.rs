@@ -92,7 +92,9 @@ impl Failure {
             | Self::Object { .. }
             | Self::Run { .. }
             | Self::MapAccess { .. }
-            | Self::Load(LoadError::Unreachable { .. } | LoadError::Refused(_)) => UNAVAILABLE,
+            | Self::Load(LoadError::Unreachable { .. } | LoadError::Refused(_) | LoadError::Live(_)) => {
+                UNAVAILABLE
+            }
             Self::Refused(_) => SOFTWARE,
             Self::Load(LoadError::Target(TargetError::Unknown { .. })) => NO_HOST,
             Self::Load(LoadError::Target(TargetError::Public(_)) | LoadError::Cap(_)) | Self::Cpu { .. } => {

@@ -3,6 +3,7 @@
 mod find_max;
 mod generator;
 mod inspect;
+mod live;
 mod plan;
 mod report;
 mod schedule;
@@ -64,6 +65,9 @@ pub(crate) enum LoadError {
 
     #[error("cannot send to {target}: {reason}. {advice}")]
     Unreachable { target: SocketAddr, reason: std::io::Error, advice: &'static str },
+
+    #[error("cannot send by the kernel's live frames: {0}")]
+    Live(String),
 
     #[error(
         "nothing listens at {0}: \"port unreachable\" came back to every request. Is the server running, and is \

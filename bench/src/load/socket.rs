@@ -38,14 +38,16 @@ pub(super) struct SocketGenerator {
     target: SocketAddr,
     load: Load,
     cores: Vec<CoreId>,
+    /// Why it was taken, if there was a choice.
+    why: String,
 }
 
 impl SocketGenerator {
-    pub(super) fn open(target: SocketAddr, load: Load) -> Result<Self, Failure> {
+    pub(super) fn open(target: SocketAddr, load: Load, why: String) -> Result<Self, Failure> {
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         // What is wrong with the target shows before the first step.
         drop(connected(target)?);
-        Ok(Self { target, load, cores })
+        Ok(Self { target, load, cores, why })
     }
 
     fn workers(&self) -> u32 {
@@ -56,7 +58,8 @@ impl SocketGenerator {
 
 impl Generator for SocketGenerator {
     fn name(&self) -> String {
-        format!("socket, {} workers with {} sockets each", self.workers(), self.load.sockets)
+        let why = if self.why.is_empty() { String::new() } else { format!(" ({})", self.why) };
+        format!("socket{why}, {} workers with {} sockets each", self.workers(), self.load.sockets)
     }
 
     fn target(&self) -> SocketAddr {
@@ -245,7 +248,7 @@ fn drops_in(table: &str, ports: &[u16]) -> u64 {
     table.lines().skip(1).filter_map(of_line).sum()
 }
 
-fn connected(target: SocketAddr) -> Result<UdpSocket, LoadError> {
+pub(super) fn connected(target: SocketAddr) -> Result<UdpSocket, LoadError> {
     let any: SocketAddr = match target {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -275,17 +278,17 @@ fn unreachable(target: SocketAddr, reason: io::Error) -> LoadError {
     LoadError::Unreachable { target, reason, advice }
 }
 
-fn monotonic_ns() -> u64 {
+pub(super) fn monotonic_ns() -> u64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| nanos(Duration::from(time)))
 }
 
 /// The wall clock's time, this much later.
-fn ntp_after(time: Duration) -> NtpTimestamp {
+pub(super) fn ntp_after(time: Duration) -> NtpTimestamp {
     let then = clock_gettime(ClockId::CLOCK_REALTIME).map_or(Duration::ZERO, Duration::from) + time;
     NtpTimestamp::from_unix(then.as_secs().cast_signed(), then.subsec_nanos())
 }
 
-fn nanos(time: Duration) -> u64 {
+pub(super) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 

@@ -111,6 +111,13 @@ impl Moments {
         self.add(&Self { count: 1, sum: value, least: value, greatest: value });
     }
 
+    /// Of values of which nothing but count and sum is known: each is taken for their mean.
+    #[expect(clippy::cast_precision_loss, reason = "a mean of fewer than 2^52 values")]
+    pub(crate) fn of_sum(count: u64, sum: f64) -> Self {
+        let mean = if count == 0 { 0.0 } else { sum / count as f64 };
+        Self { count, sum, least: mean, greatest: mean }
+    }
+
     fn add(&mut self, other: &Self) {
         if other.count == 0 {
             return;
