@@ -334,6 +334,7 @@ mod tests {
         for sequence in 0..10 * MIX as u64 {
             seen[mix_index(sequence)] += 1;
         }
-        assert!(seen.iter().all(|count| (9..=11).contains(count)), "{:?}", seen.iter().max());
+        let (least, most) = (seen.iter().min(), seen.iter().max());
+        assert!(least >= Some(&7) && most <= Some(&13), "{least:?} {most:?}");
     }
 }

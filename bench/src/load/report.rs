@@ -288,6 +288,11 @@ fn write_row(to: &mut impl Write, step: &Step) -> io::Result<()> {
     for (name, count) in &step.faults {
         note(to, format!("{count} x invalid: {name}"))?;
     }
+    if step.sent > 0 && step.lost == step.sent && step.invalid + step.late == 0 {
+        let text = "nothing came back at all. A firewall? On a veth link to a server with native XDP, this end needs \
+                    an XDP program too, or `ethtool -K INTERFACE gro on`";
+        note(to, text.into())?;
+    }
     if step.duplicates > 0 {
         note(to, format!("{} duplicates, not counted as answers", step.duplicates))?;
     }
