@@ -290,7 +290,7 @@ fn write_row(to: &mut impl Write, step: &Step) -> io::Result<()> {
     }
     if step.sent > 0 && step.lost == step.sent && step.invalid + step.late == 0 {
         let text = "nothing came back at all. A firewall? On a veth link to a server with native XDP, this end needs \
-                    an XDP program too, or `ethtool -K INTERFACE gro on`";
+                    an XDP program too, if only one that passes everything";
         note(to, text.into())?;
     }
     if step.duplicates > 0 {
