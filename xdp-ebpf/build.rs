@@ -42,7 +42,7 @@ fn main() -> Result<()> {
              in the path: `sudo scripts/setup` installs both"
         )
     })?;
-    for program in ["pooltime", "yardstick"] {
+    for program in ["pooltime", "yardstick", "generator"] {
         let built = target_directory.join(&target).join("release").join(program);
         fs::copy(&built, out.join(program)).with_context(|| format!("cannot copy {}", built.display()))?;
     }

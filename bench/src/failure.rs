@@ -6,9 +6,12 @@ use aya::maps::MapError;
 use aya::programs::ProgramError;
 
 use crate::cost::Refusal;
+use crate::load::{LoadError, TargetError};
 
 /// `EX_USAGE`: the command line is wrong.
 pub(crate) const USAGE: u8 = 64;
+/// `EX_NOHOST`: the target does not exist.
+const NO_HOST: u8 = 68;
 /// `EX_UNAVAILABLE`: the machine or its kernel does not do what is needed.
 const UNAVAILABLE: u8 = 69;
 /// `EX_SOFTWARE`: what was measured is not what should have been.
@@ -58,6 +61,10 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Refused(#[from] Refusal),
 
+    /// A load that was not put on or came to nothing.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+
     /// A core that is not there or not allowed.
     #[error("cannot run on CPU {cpu}: this process may use {allowed}; name one of them with --cpu")]
     Cpu { cpu: usize, allowed: String },
@@ -84,9 +91,15 @@ impl Failure {
             | Self::Map { .. }
             | Self::Object { .. }
             | Self::Run { .. }
-            | Self::MapAccess { .. } => UNAVAILABLE,
+            | Self::MapAccess { .. }
+            | Self::Load(LoadError::Unreachable { .. } | LoadError::Refused(_) | LoadError::Live(_)) => {
+                UNAVAILABLE
+            }
             Self::Refused(_) => SOFTWARE,
-            Self::Cpu { .. } => USAGE,
+            Self::Load(LoadError::Target(TargetError::Unknown { .. })) => NO_HOST,
+            Self::Load(LoadError::Target(TargetError::Public(_)) | LoadError::Cap(_)) | Self::Cpu { .. } => {
+                USAGE
+            }
             Self::File { .. } | Self::Results { .. } | Self::Output(_) => IO,
         }
     }

@@ -4,13 +4,17 @@
 //!   kind of packet takes, beside the least that an XDP program can take. It prints no figure unless the
 //!   program did, in every single run, what the figure's name says.
 //!
-//! Modules, top-down: [`cli`] is the one definition of the command line; [`cost`] is the command;
-//! [`programs`] has the loaded eBPF programs; [`frames`] the packets; [`statistics`] the arithmetic.
+//! - `load` sends requests to any NTP server on a schedule that the server's slowness does not slow down, and
+//!   checks every answer; `find-max` looks for the highest rate that a server takes.
+//!
+//! Modules, top-down: [`cli`] is the one definition of the command line; [`cost`] and [`load`] are the
+//! commands; [`programs`] has the loaded eBPF programs; [`frames`] the packets; [`statistics`] the arithmetic.
 
 mod cli;
 mod cost;
 mod failure;
 mod frames;
+mod load;
 mod machine;
 mod map_values;
 mod programs;
@@ -21,8 +25,8 @@ use std::process::ExitCode;
 
 /// Runs the command with these arguments, the program's name first.
 ///
-/// Exit codes are those of `sysexits.h`: 0, 64 for a wrong command line, 69 for what the kernel or the
-/// machine refuses, 70 for a measurement that did not measure what it should, 74 for a file, 77 for a
+/// Exit codes are those of `sysexits.h`: 0, 64 for a wrong command line, 68 for a target that does not
+/// exist, 69 for what the kernel, the machine or the target refuses, 70 for a measurement that did not measure what it should, 74 for a file, 77 for a
 /// missing privilege.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     ExitCode::from(cli::run(arguments))

@@ -15,6 +15,9 @@ pub(crate) struct Value<T>(pub(crate) T);
 // SAFETY: `repr(C)` of u64 and u32 in an order that leaves no padding; every bit pattern is valid.
 unsafe impl Pod for Value<State> {}
 
+// SAFETY: `repr(C)` of nothing but u64.
+unsafe impl Pod for Value<xdp_ebpf::probe::Plan> {}
+
 const _: () = assert!(
     size_of::<State>()
         == 8 + 4

@@ -207,7 +207,7 @@ pub(crate) fn require_privileges() -> Result<(), Failure> {
     if missing.is_empty() { Ok(()) } else { Err(Failure::Privilege(missing)) }
 }
 
-fn load_program(ebpf: &mut Ebpf, object: &str, name: &str) -> Result<(), Failure> {
+pub(crate) fn load_program(ebpf: &mut Ebpf, object: &str, name: &str) -> Result<(), Failure> {
     let missing =
         || Failure::Object { object: object.into(), reason: format!("it has no XDP program {name}") };
     let program: &mut Xdp =
@@ -228,7 +228,7 @@ fn last_lines(log: &str) -> String {
     lines[lines.len().saturating_sub(12)..].join("\n")
 }
 
-fn not_loaded(object: &str, error: EbpfError) -> Failure {
+pub(crate) fn not_loaded(object: &str, error: EbpfError) -> Failure {
     match error {
         EbpfError::MapError(MapError::CreateError { name, io_error }) => {
             Failure::Map { map: name, reason: io_error }
@@ -239,13 +239,13 @@ fn not_loaded(object: &str, error: EbpfError) -> Failure {
     }
 }
 
-fn set_first<V: aya::Pod>(ebpf: &mut Ebpf, name: &'static str, value: V) -> Result<(), Failure> {
+pub(crate) fn set_first<V: aya::Pod>(ebpf: &mut Ebpf, name: &'static str, value: V) -> Result<(), Failure> {
     let access = |reason| Failure::MapAccess { map: name, reason };
     let map = ebpf.map_mut(name).ok_or(access(MapError::KeyNotFound))?;
     Array::try_from(map).and_then(|mut map| map.set(0, value, 0)).map_err(access)
 }
 
-fn program<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a Xdp, ProgramError> {
+pub(crate) fn program<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a Xdp, ProgramError> {
     ebpf.program(name).ok_or(ProgramError::NotLoaded)?.try_into()
 }
 

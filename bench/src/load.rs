@@ -1,0 +1,151 @@
+//! `pooltime-bench load` and `find-max`: open-loop load on any NTP server, with every answer checked.
+
+mod find_max;
+mod generator;
+mod inspect;
+mod live;
+mod plan;
+mod report;
+mod schedule;
+mod socket;
+mod tally;
+mod target;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::failure::Failure;
+pub(crate) use generator::{Generator, Kind};
+pub(crate) use plan::{Mix, Rates, Spacing, fraction, time};
+pub(crate) use report::Format;
+use report::{Report, Step};
+pub(crate) use target::TargetError;
+
+/// Requests further behind the schedule than this are counted as sent late.
+pub(crate) const LATE_NS: u64 = 1_000_000;
+
+/// What both commands are told of a load.
+#[derive(Clone, Debug)]
+pub(crate) struct Load {
+    pub(crate) target: String,
+    pub(crate) owned: bool,
+    pub(crate) uncapped: bool,
+    pub(crate) kind: Kind,
+    pub(crate) duration: Duration,
+    pub(crate) warm_up: Duration,
+    pub(crate) timeout: Duration,
+    /// Threads, each on a CPU of its own; all CPUs if not given.
+    pub(crate) workers: Option<u32>,
+    /// Sockets of each worker: as many ports that requests come from.
+    pub(crate) sockets: u32,
+    pub(crate) mix: Mix,
+    pub(crate) spacing: Spacing,
+    /// The server reads the clock that this process reads, so that its timestamps can be checked against it.
+    pub(crate) shared_clock: bool,
+    /// How far its timestamps may lie outside of the time between sending and receiving nevertheless.
+    pub(crate) tolerance: Duration,
+}
+
+/// Where results go.
+#[derive(Clone, Debug)]
+pub(crate) struct Output {
+    pub(crate) format: Format,
+    pub(crate) html: Option<PathBuf>,
+}
+
+/// Why a load was not put on, or came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    #[error(transparent)]
+    Target(#[from] TargetError),
+
+    #[error("{0}")]
+    Cap(String),
+
+    #[error("cannot send to {target}: {reason}. {advice}")]
+    Unreachable { target: SocketAddr, reason: std::io::Error, advice: &'static str },
+
+    #[error("cannot send by the kernel's live frames: {0}")]
+    Live(String),
+
+    #[error(
+        "nothing listens at {0}: \"port unreachable\" came back to every request. Is the server running, and is \
+         it this port?"
+    )]
+    Refused(SocketAddr),
+}
+
+/// Puts on the load, step by step, and prints the results.
+pub(crate) fn run(mut load: Load, rates: Rates, factor: f64, output: &Output) -> Result<(), Failure> {
+    let target = admit(&mut load)?;
+    let rates_of_steps = rates.steps(factor);
+    let steps = u32::try_from(rates_of_steps.len()).unwrap_or(u32::MAX);
+    limit(&load, rates.last(), (load.duration + load.timeout).saturating_mul(steps) + load.warm_up)?;
+    let mut generator = generator::open(target, &load)?;
+    let mut report = Report::new("load", generator.as_ref(), &load);
+    report.begin(output)?;
+    if let Some(first) = rates_of_steps.first().filter(|_| !load.warm_up.is_zero()) {
+        generator.step(*first, load.warm_up)?;
+    }
+    for rate in rates_of_steps {
+        let step = measure(generator.as_mut(), rate, &load)?;
+        report.add(step, output)?;
+    }
+    report.end(output)
+}
+
+/// Looks for the highest rate at which no more than `loss` of the requests are lost.
+pub(crate) fn find_max(mut load: Load, rates: Rates, loss: f64, output: &Output) -> Result<(), Failure> {
+    let target = admit(&mut load)?;
+    let steps = find_max::MOST_STEPS;
+    limit(&load, rates.last(), (load.duration + load.timeout).saturating_mul(steps) + load.warm_up)?;
+    let mut generator = generator::open(target, &load)?;
+    let mut report = Report::new("find-max", generator.as_ref(), &load);
+    report.begin(output)?;
+    let mut search = find_max::Search::new(rates, loss);
+    while let Some(rate) = search.next_rate() {
+        let step = measure(generator.as_mut(), rate, &load)?;
+        search.learn(rate, &step);
+        report.add(step, output)?;
+    }
+    report.conclude(search.conclusion());
+    report.end(output)
+}
+
+fn measure(generator: &mut dyn Generator, rate: f64, load: &Load) -> Result<Step, Failure> {
+    let tally = generator.step(rate, load.duration)?;
+    if tally.refused > 0 && tally.matched == 0 {
+        return Err(LoadError::Refused(generator.target()).into());
+    }
+    Ok(Step::new(rate, load.duration, &tally))
+}
+
+/// Who is sent to, if that may be.
+fn admit(load: &mut Load) -> Result<SocketAddr, LoadError> {
+    let target = target::resolve(&load.target)?;
+    target::permit(target, load.owned)?;
+    load.shared_clock |= target::shares_clock(target);
+    Ok(target)
+}
+
+/// Refuses more than is meant to be sent by accident.
+fn limit(load: &Load, rate: f64, time: Duration) -> Result<(), LoadError> {
+    if load.uncapped {
+        return Ok(());
+    }
+    if rate > plan::RATE_CAP {
+        let cap = plan::RATE_CAP;
+        return Err(LoadError::Cap(format!(
+            "{rate} requests/s is above the cap of {cap}: --uncapped lifts it"
+        )));
+    }
+    if time > plan::TIME_CAP {
+        let (time, cap) = (time.as_secs(), plan::TIME_CAP.as_secs());
+        return Err(LoadError::Cap(format!(
+            "all steps together may take {time} s, above the cap of {cap} s: take fewer or shorter steps, or \
+             --uncapped"
+        )));
+    }
+    Ok(())
+}

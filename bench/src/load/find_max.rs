@@ -1,0 +1,131 @@
+//! The search for the highest rate with an acceptable loss.
+
+use super::plan::Rates;
+use super::report::Step;
+
+/// More steps are not taken: by then the rate is known to 2 %.
+pub(super) const MOST_STEPS: u32 = 24;
+/// The search ends when what is too much is this close to what is not.
+const CLOSE: f64 = 1.02;
+
+/// Doubles the rate until it is too much, then halves what is between.
+pub(super) struct Search {
+    limit: f64,
+    loss: f64,
+    next: f64,
+    steps: u32,
+    /// The highest rate that was served, and the lowest that was not.
+    good: Option<f64>,
+    bad: Option<f64>,
+    /// The lowest rate that the generator could not send.
+    unsendable: Option<f64>,
+}
+
+impl Search {
+    /// Begins at the lower rate and never goes above the upper one.
+    pub(super) fn new(rates: Rates, loss: f64) -> Self {
+        let next = rates.steps(f64::INFINITY).first().copied().unwrap_or(1.0);
+        Self { limit: rates.last(), loss, next, steps: 0, good: None, bad: None, unsendable: None }
+    }
+
+    /// The rate to try next, or `None` where nothing more is to be learnt.
+    pub(super) fn next_rate(&mut self) -> Option<f64> {
+        self.steps += 1;
+        if self.steps > MOST_STEPS {
+            return None;
+        }
+        let upper = match (self.bad, self.unsendable) {
+            (Some(bad), Some(unsendable)) => Some(bad.min(unsendable)),
+            (bad, unsendable) => bad.or(unsendable),
+        };
+        self.next = match (self.good, upper) {
+            (None, None) => self.next,
+            (None, Some(upper)) => upper / 2.0,
+            (Some(good), None) if good >= self.limit => return None,
+            (Some(good), None) => (good * 2.0).min(self.limit),
+            (Some(good), Some(upper)) if upper / good <= CLOSE => return None,
+            (Some(good), Some(upper)) => (good * upper).sqrt(),
+        };
+        (self.next >= 1.0).then_some(self.next)
+    }
+
+    /// Takes in how it went.
+    pub(super) fn learn(&mut self, rate: f64, step: &Step) {
+        let lower = |known: Option<f64>| Some(known.map_or(rate, |known| known.min(rate)));
+        if step.loss_fraction() > self.loss {
+            self.bad = lower(self.bad);
+        } else if !step.kept_rate() {
+            // Nothing is known of the server at this rate.
+            self.unsendable = lower(self.unsendable);
+        } else {
+            self.good = Some(self.good.map_or(rate, |known| known.max(rate)));
+        }
+    }
+
+    /// The result in words.
+    pub(super) fn conclusion(&self) -> String {
+        let percent = self.loss * 100.0;
+        let Some(good) = self.good else {
+            return format!("At no rate that was tried were as few as {percent} % lost.");
+        };
+        let reason = match (self.bad, self.unsendable) {
+            (_, Some(unsendable)) if self.bad.is_none_or(|bad| unsendable <= bad) => format!(
+                "the generator could not send {unsendable:.0}/s: the server may take more than was found out"
+            ),
+            (Some(bad), _) => format!("at {bad:.0}/s more were lost"),
+            _ => "more was not to be tried".into(),
+        };
+        format!("Highest rate with at most {percent} % lost: {good:.0} requests/s; {reason}.")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tally::Tally;
+    use super::*;
+    use std::time::Duration;
+
+    fn step(sent: u64, lost: u64, unsent: u64) -> Step {
+        let mut tally = Tally::new();
+        (tally.sent, tally.matched, tally.answered, tally.unsent) = (sent, sent - lost, sent - lost, unsent);
+        Step::new(1000.0, Duration::from_secs(1), &tally)
+    }
+
+    fn search(serves: f64, sends: f64) -> Search {
+        let mut search = Search::new("1000..2M".parse().unwrap(), 0.001);
+        while let Some(rate) = search.next_rate() {
+            let unsent = if rate > sends { 1000 } else { 0 };
+            let lost = if rate > serves { 50 } else { 0 };
+            search.learn(rate, &step(1000, lost, unsent));
+        }
+        search
+    }
+
+    #[test]
+    fn the_rate_that_a_server_takes_is_found_to_two_percent() {
+        for serves in [1500.0, 87_654.0, 1.9e6] {
+            let found = search(serves, f64::INFINITY).good.unwrap();
+            assert!(found <= serves && found * 1.021 > serves, "{found} of {serves}");
+        }
+    }
+
+    #[test]
+    fn a_server_below_the_first_rate_is_found_too() {
+        let found = search(90.0, f64::INFINITY).good.unwrap();
+        assert!(found <= 90.0 && found > 80.0, "{found}");
+    }
+
+    #[test]
+    fn a_generator_that_cannot_keep_up_is_not_taken_for_the_server() {
+        let search = search(f64::INFINITY, 50_000.0);
+        assert!(search.conclusion().contains("the generator could not send"), "{}", search.conclusion());
+        assert_eq!(search.bad, None);
+    }
+
+    #[test]
+    fn the_upper_rate_is_tried_and_not_exceeded() {
+        let search = search(f64::INFINITY, f64::INFINITY);
+        assert_eq!(search.good, Some(2e6));
+        assert!(search.conclusion().contains("more was not to be tried"));
+    }
+}

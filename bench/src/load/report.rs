@@ -1,0 +1,359 @@
+//! The results of a load, step by step.
+
+mod page;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use xdp_ebpf::probe::Fault;
+
+use super::generator::Generator;
+use super::tally::Tally;
+use super::{Load, Output};
+use crate::failure::Failure;
+use crate::machine::Machine;
+
+/// Shapes of the results on standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// All there is, as one object.
+    Json,
+    /// A line for each step.
+    Csv,
+    /// The table of the program ntpperf, for scripts that read it.
+    Ntpperf,
+}
+
+/// A schedule that was kept to this part counts as kept.
+const KEPT: f64 = 0.995;
+
+/// What became of one step's requests.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Step {
+    /// Requests a second that were due.
+    rate: f64,
+    /// Requests a second that were sent.
+    sent_rate: f64,
+    sent: u64,
+    /// Sent more than 1 ms behind the schedule.
+    sent_late: u64,
+    /// Due and not sent.
+    unsent: u64,
+    answered: u64,
+    lost: u64,
+    /// Came after the time-out; lost, too.
+    late: u64,
+    invalid: u64,
+    kisses: u64,
+    duplicates: u64,
+    /// Answers that this host dropped for want of room; lost, too, but not by the server.
+    dropped_here: u64,
+    faults: BTreeMap<&'static str, u64>,
+    round_trip_ns: Percentiles,
+    /// From the server's receive to its transmit timestamp.
+    residence_ns: Percentiles,
+    /// How far the server's clock is ahead, where it should be the same.
+    offset_ns: Option<Offset>,
+    /// Counts of round trips by powers of two: below 2^n ns.
+    histogram: Vec<Bucket>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+struct Percentiles {
+    min: u64,
+    p50: u64,
+    p90: u64,
+    p99: u64,
+    p99_9: u64,
+    max: u64,
+    mean: f64,
+    deviation: f64,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Offset {
+    min: f64,
+    mean: f64,
+    max: f64,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Bucket {
+    below_ns: u64,
+    count: u64,
+}
+
+impl Step {
+    pub(super) fn new(rate: f64, duration: Duration, tally: &Tally) -> Self {
+        let named = |fault: &Fault| (fault.label(), tally.faults[*fault as usize]);
+        #[expect(clippy::cast_precision_loss, reason = "counts below 2^52")]
+        let sent_rate = tally.sent as f64 / duration.as_secs_f64();
+        Self {
+            rate,
+            sent_rate,
+            sent: tally.sent,
+            sent_late: tally.sent_late,
+            unsent: tally.unsent,
+            answered: tally.answered,
+            lost: tally.lost(),
+            late: tally.late,
+            invalid: tally.invalid(),
+            kisses: tally.kisses,
+            duplicates: tally.duplicates,
+            dropped_here: tally.dropped_here,
+            faults: Fault::ALL.iter().map(named).filter(|(_, count)| *count > 0).collect(),
+            round_trip_ns: Percentiles::of(&tally.round_trip),
+            residence_ns: Percentiles::of(&tally.residence),
+            offset_ns: tally.offset.summary().map(|(min, mean, max)| Offset { min, mean, max }),
+            histogram: buckets(&tally.round_trip),
+        }
+    }
+
+    /// Lost requests as a part of those sent.
+    pub(super) fn loss_fraction(&self) -> f64 {
+        fraction(self.lost, self.sent)
+    }
+
+    /// Whether the generator sent what was due.
+    pub(super) fn kept_rate(&self) -> bool {
+        fraction(self.sent, self.sent + self.unsent) >= KEPT
+    }
+}
+
+impl Percentiles {
+    fn of(histogram: &Histogram<u64>) -> Self {
+        if histogram.is_empty() {
+            return Self::default();
+        }
+        Self {
+            min: histogram.min(),
+            p50: histogram.value_at_quantile(0.5),
+            p90: histogram.value_at_quantile(0.9),
+            p99: histogram.value_at_quantile(0.99),
+            p99_9: histogram.value_at_quantile(0.999),
+            max: histogram.max(),
+            mean: histogram.mean(),
+            deviation: histogram.stdev(),
+        }
+    }
+}
+
+fn buckets(histogram: &Histogram<u64>) -> Vec<Bucket> {
+    let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
+    for entry in histogram.iter_recorded() {
+        let below_ns = (entry.value_iterated_to() + 1).next_power_of_two();
+        *counts.entry(below_ns).or_default() += entry.count_at_value();
+    }
+    counts.into_iter().map(|(below_ns, count)| Bucket { below_ns, count }).collect()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts below 2^52")]
+fn fraction(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+/// All steps, and what they were steps of.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    command: &'static str,
+    machine: Machine,
+    target: String,
+    generator: String,
+    duration_s: f64,
+    timeout_s: f64,
+    /// Sources that requests come from.
+    #[serde(skip)]
+    clients: u32,
+    steps: Vec<Step>,
+    conclusion: Option<String>,
+}
+
+impl Report {
+    pub(super) fn new(command: &'static str, generator: &dyn Generator, load: &Load) -> Self {
+        Self {
+            command,
+            machine: Machine::describe(),
+            target: generator.target().to_string(),
+            generator: generator.name(),
+            duration_s: load.duration.as_secs_f64(),
+            timeout_s: load.timeout.as_secs_f64(),
+            clients: generator.clients(),
+            steps: Vec::new(),
+            conclusion: None,
+        }
+    }
+
+    /// What comes before the first step.
+    pub(super) fn begin(&self, output: &Output) -> Result<(), Failure> {
+        let mut to = io::stdout().lock();
+        let written = match output.format {
+            Format::Table => writeln!(
+                to,
+                "{} by {}; {} s a step, answers within {} s\n\n{:>9} {:>9} {:>10} {:>8} {:>7} {:>7} {:>6}  \
+                 {:>8} {:>8} {:>8} {:>8} {:>8}",
+                self.target,
+                self.generator,
+                self.duration_s,
+                self.timeout_s,
+                "rate",
+                "sent/s",
+                "answered",
+                "lost",
+                "invalid",
+                "KoD",
+                "late",
+                "min",
+                "p50",
+                "p99",
+                "p99.9",
+                "max"
+            ),
+            Format::Csv => writeln!(
+                to,
+                "rate,sent_rate,sent,sent_late,unsent,answered,lost,late,invalid,kisses,duplicates,dropped_here,\
+                 rtt_min_ns,rtt_p50_ns,rtt_p90_ns,rtt_p99_ns,rtt_p99_9_ns,rtt_max_ns,residence_p50_ns,\
+                 residence_p99_ns,offset_mean_ns"
+            ),
+            Format::Ntpperf => writeln!(
+                to,
+                "               |          responses            |        response time (ns)\n\
+                 rate   clients |  lost invalid   basic  xleave |    min    mean     max stddev"
+            ),
+            Format::Json => Ok(()),
+        };
+        written.map_err(Failure::Output)
+    }
+
+    /// Takes in a step, and prints it where that can be done before the end.
+    pub(super) fn add(&mut self, step: Step, output: &Output) -> Result<(), Failure> {
+        let mut to = io::stdout().lock();
+        let written = match output.format {
+            Format::Table => write_row(&mut to, &step),
+            Format::Csv => write_csv(&mut to, &step),
+            Format::Ntpperf => write_ntpperf(&mut to, &step, self.clients),
+            Format::Json => Ok(()),
+        };
+        self.steps.push(step);
+        written.and_then(|()| to.flush()).map_err(Failure::Output)
+    }
+
+    pub(super) fn conclude(&mut self, conclusion: String) {
+        self.conclusion = Some(conclusion);
+    }
+
+    /// What comes after the last step.
+    pub(super) fn end(&self, output: &Output) -> Result<(), Failure> {
+        let mut to = io::stdout().lock();
+        let written = match (output.format, &self.conclusion) {
+            (Format::Json, _) => serde_json::to_writer_pretty(&mut to, self)
+                .map_err(io::Error::from)
+                .and_then(|()| writeln!(to)),
+            (Format::Table, Some(conclusion)) => writeln!(to, "\n{conclusion}"),
+            _ => Ok(()),
+        };
+        written.map_err(Failure::Output)?;
+        if let Some(path) = &output.html {
+            fs::write(path, page::render(self))
+                .map_err(|reason| Failure::File { path: path.clone(), reason })?;
+        }
+        Ok(())
+    }
+}
+
+fn write_row(to: &mut impl Write, step: &Step) -> io::Result<()> {
+    let Percentiles { min, p50, p99, p99_9, max, .. } = step.round_trip_ns;
+    writeln!(
+        to,
+        "{:>9.0} {:>9.0} {:>10} {:>7.3}% {:>7} {:>7} {:>6}  {:>8} {:>8} {:>8} {:>8} {:>8}",
+        step.rate,
+        step.sent_rate,
+        step.answered,
+        100.0 * step.loss_fraction(),
+        step.invalid,
+        step.kisses,
+        step.late,
+        short_time(min),
+        short_time(p50),
+        short_time(p99),
+        short_time(p99_9),
+        short_time(max),
+    )?;
+    let note = |to: &mut dyn Write, text: String| writeln!(to, "{:>9} {text}", "");
+    for (name, count) in &step.faults {
+        note(to, format!("{count} x invalid: {name}"))?;
+    }
+    if step.sent > 0 && step.lost == step.sent && step.invalid + step.late == 0 {
+        let text = "nothing came back at all. A firewall? On a veth link to a server with native XDP, this end needs \
+                    an XDP program too, if only one that passes everything";
+        note(to, text.into())?;
+    }
+    if step.duplicates > 0 {
+        note(to, format!("{} duplicates, not counted as answers", step.duplicates))?;
+    }
+    if !step.kept_rate() {
+        let text = "requests were due and not sent: this is the generator's limit, not the server's";
+        note(to, format!("{} {text}", step.unsent))?;
+    }
+    if fraction(step.sent_late, step.sent) > 1.0 - KEPT {
+        note(to, format!("{} requests were sent more than 1 ms late", step.sent_late))?;
+    }
+    if step.dropped_here > 0 {
+        note(to, format!("{} of the lost answers were dropped here, for want of room", step.dropped_here))?;
+    }
+    Ok(())
+}
+
+fn write_csv(to: &mut impl Write, step: &Step) -> io::Result<()> {
+    let Percentiles { min, p50, p90, p99, p99_9, max, .. } = step.round_trip_ns;
+    let offset = step.offset_ns.map(|offset| format!("{:.0}", offset.mean)).unwrap_or_default();
+    writeln!(
+        to,
+        "{:.1},{:.1},{},{},{},{},{},{},{},{},{},{},{min},{p50},{p90},{p99},{p99_9},{max},{},{},{offset}",
+        step.rate,
+        step.sent_rate,
+        step.sent,
+        step.sent_late,
+        step.unsent,
+        step.answered,
+        step.lost,
+        step.late,
+        step.invalid,
+        step.kisses,
+        step.duplicates,
+        step.dropped_here,
+        step.residence_ns.p50,
+        step.residence_ns.p99,
+    )
+}
+
+fn write_ntpperf(to: &mut impl Write, step: &Step, clients: u32) -> io::Result<()> {
+    let percent = |count| 100.0 * fraction(count, step.sent);
+    let Percentiles { min, max, mean, deviation, .. } = step.round_trip_ns;
+    writeln!(
+        to,
+        "{:<9.0} {clients:>5} {:>6.2}% {:>6.2}% {:>6.2}% {:>6.2}% {min:>+8} {mean:>+7.0} {max:>+7} {deviation:>6.0}",
+        step.rate,
+        percent(step.lost),
+        percent(step.invalid + step.kisses),
+        percent(step.answered),
+        0.0
+    )
+}
+
+/// Three digits and a unit.
+#[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+fn short_time(ns: u64) -> String {
+    match ns {
+        0..1_000 => format!("{ns}ns"),
+        1_000..100_000 => format!("{:.1}us", ns as f64 / 1e3),
+        100_000..1_000_000 => format!("{:.0}us", ns as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1}ms", ns as f64 / 1e6),
+        _ => format!("{:.1}s", ns as f64 / 1e9),
+    }
+}

@@ -1,0 +1,309 @@
+//! The generator that needs no privilege: connected UDP sockets, a thread on each CPU that both sends and
+//! receives.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd as _;
+use std::thread;
+use std::time::Duration;
+
+use core_affinity::CoreId;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, clock_gettime};
+use responder::NtpTimestamp;
+use xdp_ebpf::probe::{Key, MAX_REQUESTS, Token, mix_index};
+
+use super::generator::Generator;
+use super::inspect::{Inspector, Start};
+use super::schedule::Schedule;
+use super::tally::{Seen, Tally};
+use super::{LATE_NS, Load, LoadError};
+use crate::failure::Failure;
+use crate::frames;
+
+/// Requests sent and answers taken in one go, so that neither waits long for the other.
+const BATCH: usize = 16;
+/// Room for answers that come while the thread does something else. The kernel may give less.
+const RECEIVE_BUFFER: usize = 8 << 20;
+/// Threads start together, this long after they are made.
+const LEAD: Duration = Duration::from_millis(10);
+/// Longer than any answer that is checked: more of it does not matter.
+const LONGEST_ANSWER: usize = 1024;
+
+/// See the module.
+pub(super) struct SocketGenerator {
+    target: SocketAddr,
+    load: Load,
+    cores: Vec<CoreId>,
+    /// Why it was taken, if there was a choice.
+    why: String,
+}
+
+impl SocketGenerator {
+    pub(super) fn open(target: SocketAddr, load: Load, why: String) -> Result<Self, Failure> {
+        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        // What is wrong with the target shows before the first step.
+        drop(connected(target)?);
+        Ok(Self { target, load, cores, why })
+    }
+
+    fn workers(&self) -> u32 {
+        let cores = u32::try_from(self.cores.len()).unwrap_or(1).max(1);
+        self.load.workers.unwrap_or(cores).max(1)
+    }
+}
+
+impl Generator for SocketGenerator {
+    fn name(&self) -> String {
+        let why = if self.why.is_empty() { String::new() } else { format!(" ({})", self.why) };
+        format!("socket{why}, {} workers with {} sockets each", self.workers(), self.load.sockets)
+    }
+
+    fn target(&self) -> SocketAddr {
+        self.target
+    }
+
+    fn clients(&self) -> u32 {
+        self.workers().saturating_mul(self.load.sockets)
+    }
+
+    fn step(&mut self, rate: f64, duration: Duration) -> Result<Tally, Failure> {
+        let workers = self.workers();
+        let begin = Start { monotonic_ns: monotonic_ns() + nanos(LEAD), ntp: ntp_after(LEAD) };
+        let mut jobs = Vec::new();
+        for worker in 0..workers {
+            let sockets = (0..self.load.sockets.max(1))
+                .map(|_| connected(self.target))
+                .collect::<Result<Vec<_>, _>>()?;
+            jobs.push(Worker {
+                sockets,
+                schedule: Schedule::new(rate, self.load.spacing, duration, worker, workers),
+                inspector: Inspector {
+                    key: Key(fastrand::u64(..)),
+                    versions: self.load.mix.table(),
+                    start: begin,
+                    timeout: self.load.timeout,
+                    tolerance: self.load.shared_clock.then_some(self.load.tolerance),
+                    seen: Seen::default(),
+                },
+                duration,
+                issued: 0,
+                tally: Tally::new(),
+            });
+        }
+        let (results, finished) = crossbeam_channel::unbounded();
+        thread::scope(|scope| {
+            for (worker, job) in jobs.into_iter().enumerate() {
+                let core = self.cores.get(worker % self.cores.len().max(1)).copied();
+                let results = results.clone();
+                scope.spawn(move || {
+                    // Unpinned it works too, only less evenly.
+                    let _pinned = core.map(core_affinity::set_for_current);
+                    let _receiver_waits = results.send(job.run());
+                });
+            }
+        });
+        drop(results);
+        let mut total = Tally::new();
+        for tally in finished {
+            total.add(&tally);
+        }
+        Ok(total)
+    }
+}
+
+/// A thread's part of a step.
+struct Worker {
+    sockets: Vec<UdpSocket>,
+    schedule: Schedule,
+    inspector: Inspector,
+    duration: Duration,
+    /// Requests sent so far, which is the next one's number.
+    issued: u64,
+    tally: Tally,
+}
+
+impl Worker {
+    fn run(mut self) -> Tally {
+        let start_ns = self.inspector.start.monotonic_ns;
+        let end_ns = start_ns + nanos(self.duration);
+        while monotonic_ns() < start_ns {
+            std::hint::spin_loop();
+        }
+        while let Some(due_ns) = self.schedule.due_ns() {
+            let now_ns = monotonic_ns();
+            if now_ns >= end_ns {
+                // What is left was due and did not go out: the generator's failure, not the server's.
+                self.tally.unsent += self.schedule.give_up();
+                break;
+            }
+            let sent = self.send_due(start_ns, now_ns);
+            let received = self.receive();
+            if sent == 0 && received == 0 {
+                self.wait(Duration::from_nanos((start_ns + due_ns).saturating_sub(monotonic_ns())));
+            }
+        }
+        let give_up_ns = monotonic_ns() + nanos(self.inspector.timeout);
+        while self.tally.matched < self.tally.sent && monotonic_ns() < give_up_ns {
+            if self.receive() == 0 {
+                self.wait(Duration::from_nanos(give_up_ns.saturating_sub(monotonic_ns())));
+            }
+        }
+        self.tally.refused += self.pending_errors();
+        self.tally.dropped_here += dropped_at(&self.sockets);
+        self.tally
+    }
+
+    /// Sends what is due by now, up to a batch.
+    fn send_due(&mut self, start_ns: u64, now_ns: u64) -> usize {
+        let mut sent = 0;
+        while sent < BATCH
+            && let Some(due_ns) = self.schedule.due_ns().filter(|due_ns| start_ns + due_ns <= now_ns)
+        {
+            self.schedule.advance();
+            sent += 1;
+            if self.issued >= MAX_REQUESTS {
+                self.tally.unsent += 1;
+                continue;
+            }
+            let sequence = self.issued;
+            let sent_ns = monotonic_ns() - start_ns;
+            let timestamp = self.inspector.key.seal(Token { sequence, sent_ns });
+            let request = frames::request(self.inspector.versions[mix_index(sequence)], timestamp);
+            let socket = &self.sockets[usize::try_from(sequence).unwrap_or(0) % self.sockets.len()];
+            let result = match socket.send(&request) {
+                // The error is that of an earlier request; it kept this one from going out.
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                    self.tally.refused += 1;
+                    socket.send(&request)
+                }
+                result => result,
+            };
+            if result.is_err() {
+                self.tally.unsent += 1;
+                continue;
+            }
+            self.issued += 1;
+            self.tally.sent += 1;
+            if sent_ns > due_ns + LATE_NS {
+                self.tally.sent_late += 1;
+            }
+        }
+        sent
+    }
+
+    /// Takes what has come, up to a batch from each socket.
+    fn receive(&mut self) -> usize {
+        let mut buffer = [0; LONGEST_ANSWER];
+        let mut received = 0;
+        for socket in &self.sockets {
+            for _ in 0..BATCH {
+                match socket.recv(&mut buffer) {
+                    Ok(length) => {
+                        received += 1;
+                        let now_ns = monotonic_ns() - self.inspector.start.monotonic_ns;
+                        self.inspector.take(&buffer[..length], now_ns, self.issued, &mut self.tally);
+                    }
+                    Err(error) if error.kind() == ErrorKind::ConnectionRefused => self.tally.refused += 1,
+                    Err(_) => break,
+                }
+            }
+        }
+        received
+    }
+
+    fn pending_errors(&self) -> u64 {
+        self.sockets.iter().filter(|socket| matches!(socket.take_error(), Ok(Some(_)))).count() as u64
+    }
+
+    /// Sleeps until an answer comes, or for this long.
+    fn wait(&self, time: Duration) {
+        let mut polled: Vec<PollFd<'_>> =
+            self.sockets.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
+        // Interrupted is as good as woken up.
+        let _woken = ppoll(&mut polled, Some(TimeSpec::from(time)), None);
+    }
+}
+
+/// What the kernel dropped because these sockets' buffers were full, by its own tables. Not a loss of the
+/// server's.
+fn dropped_at(sockets: &[UdpSocket]) -> u64 {
+    let ports: Vec<u16> =
+        sockets.iter().filter_map(|socket| Some(socket.local_addr().ok()?.port())).collect();
+    let tables = ["/proc/self/net/udp", "/proc/self/net/udp6"].map(fs::read_to_string);
+    tables.iter().flatten().map(|table| drops_in(table, &ports)).sum()
+}
+
+/// Drops of sockets bound to these ports in a table of `/proc/net/udp`'s shape.
+fn drops_in(table: &str, ports: &[u16]) -> u64 {
+    let of_line = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let (_, port) = fields.nth(1)?.rsplit_once(':')?;
+        let port = u16::from_str_radix(port, 16).ok()?;
+        ports.contains(&port).then(|| fields.last()?.parse::<u64>().ok())?
+    };
+    table.lines().skip(1).filter_map(of_line).sum()
+}
+
+pub(super) fn connected(target: SocketAddr) -> Result<UdpSocket, LoadError> {
+    let any: SocketAddr = match target {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(any).and_then(|socket| {
+        socket.connect(target)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    });
+    let socket = socket.map_err(|reason| unreachable(target, reason))?;
+    // Beyond the limit of net.core.rmem_max for root only; what was given is given.
+    if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        let _as_much_as_allowed = setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER);
+    }
+    Ok(socket)
+}
+
+fn unreachable(target: SocketAddr, reason: io::Error) -> LoadError {
+    let advice = match reason.kind() {
+        ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => {
+            "There is no route: `ip route get` with the address says what the kernel thinks of it"
+        }
+        ErrorKind::PermissionDenied => "A broadcast address, or a firewall rule of this host",
+        ErrorKind::InvalidInput => "A link-local address needs its interface: [fe80::1%2]:123, by index",
+        _ => "`ip route get` with the address says how the kernel would send it",
+    };
+    LoadError::Unreachable { target, reason, advice }
+}
+
+pub(super) fn monotonic_ns() -> u64 {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| nanos(Duration::from(time)))
+}
+
+/// The wall clock's time, this much later.
+pub(super) fn ntp_after(time: Duration) -> NtpTimestamp {
+    let then = clock_gettime(ClockId::CLOCK_REALTIME).map_or(Duration::ZERO, Duration::from) + time;
+    NtpTimestamp::from_unix(then.as_secs().cast_signed(), then.subsec_nanos())
+}
+
+pub(super) fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drops_are_those_of_our_ports() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n\
+            \x20 10: 0100007F:1F90 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 8 2 0 17\n\
+            \x20 11: 0100007F:1F91 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 9 2 0 5\n";
+        assert_eq!(drops_in(table, &[0x1f90]), 17);
+        assert_eq!(drops_in(table, &[0x1f91, 0x1f90]), 22);
+        assert_eq!(drops_in(table, &[1]), 0);
+        assert_eq!(drops_in("", &[1]), 0);
+    }
+}

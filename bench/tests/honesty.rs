@@ -1,0 +1,322 @@
+//! Whether `pooltime-bench load` tells the truth: it is let loose on servers with known faults.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+
+const BENCH: &str = env!("CARGO_BIN_EXE_pooltime-bench");
+
+/// What a server does to an answer before it is sent: how many times it sends it.
+type Spoil = fn(number: u64, answer: &mut [u8; 48]) -> u32;
+
+/// An NTP server with a fault, on a thread of its own.
+struct Server {
+    /// One at a time: tests that take each other's CPU would measure each other.
+    _alone: MutexGuard<'static, ()>,
+    address: SocketAddr,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    fn start(spoil: Spoil) -> Self {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        // For the moments in which the thread has no CPU: what is lost there would be this test's fault.
+        let _as_much_as_allowed =
+            nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBuf, &(4 << 20));
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let address = socket.local_addr().unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || serve(&socket, spoil, &stopped));
+        Self { _alone: alone, address, stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _panic_is_shown_already = thread.join();
+        }
+    }
+}
+
+fn serve(socket: &UdpSocket, spoil: Spoil, stop: &AtomicBool) {
+    let mut request = [0; 48];
+    let mut number = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let Ok((_, client)) = socket.recv_from(&mut request) else { continue };
+        let now = ntp_now().to_be_bytes();
+        let mut answer = [0; 48];
+        answer[0] = request[0] & 0x38 | 4;
+        answer[1] = 2;
+        answer[24..32].copy_from_slice(&request[40..48]);
+        answer[32..40].copy_from_slice(&now);
+        answer[40..48].copy_from_slice(&now);
+        for _ in 0..spoil(number, &mut answer) {
+            let _client_may_be_gone = socket.send_to(&answer, client);
+        }
+        number += 1;
+    }
+}
+
+fn ntp_now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let fraction = (u64::from(now.subsec_nanos()) << 32) / 1_000_000_000;
+    (now.as_secs() + 2_208_988_800) << 32 | fraction
+}
+
+/// Runs a load on a server with this fault: the only step of its results.
+fn step(spoil: Spoil, rate: &str, duration: &str) -> Value {
+    let server = Server::start(spoil);
+    step_of(&server.address.to_string(), rate, duration)
+}
+
+fn step_of(target: &str, rate: &str, duration: &str) -> Value {
+    let output = Command::new(BENCH)
+        .args(["load", target, "--rate", rate, "--duration", duration, "--warm-up", "0s", "--json"])
+        .args(["--generator", "socket", "--workers", "1", "--timeout", "500ms"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    report["steps"][0].clone()
+}
+
+fn number(step: &Value, name: &str) -> u64 {
+    step[name].as_u64().unwrap_or_else(|| panic!("no {name} in {step}"))
+}
+
+#[test]
+fn a_right_server_has_nothing_lost_and_nothing_wrong() {
+    let step = step(|_, _| 1, "2000", "1s");
+    assert_eq!(number(&step, "sent") + number(&step, "unsent"), 2000);
+    assert_eq!(number(&step, "answered"), number(&step, "sent"), "{step}");
+    for name in ["lost", "late", "invalid", "kisses", "duplicates"] {
+        assert_eq!(number(&step, name), 0, "{name}");
+    }
+    let offset_ns = step["offset_ns"]["mean"].as_f64().unwrap();
+    assert!(offset_ns.abs() < 1e6, "{offset_ns}");
+}
+
+#[test]
+fn one_percent_dropped_is_one_percent_lost() {
+    let step = step(|number, _| u32::from(number % 100 != 99), "5000", "4s");
+    let (sent, lost) = (number(&step, "sent"), number(&step, "lost"));
+    #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
+    let percent = 100.0 * lost as f64 / sent as f64;
+    assert!((percent - 1.0).abs() <= 0.05, "{percent} % of {sent}");
+}
+
+#[test]
+fn a_millisecond_of_delay_is_seen_in_round_trip_and_residence() {
+    let delay: Spoil = |_, answer| {
+        thread::sleep(Duration::from_millis(1));
+        answer[40..48].copy_from_slice(&ntp_now().to_be_bytes());
+        1
+    };
+    let step = step(delay, "200", "2s");
+    for name in ["round_trip_ns", "residence_ns"] {
+        let (least, median) = (number(&step[name], "min"), number(&step[name], "p50"));
+        assert!(least >= 999_000 && median < 3_000_000, "{name}: {least} {median}");
+    }
+}
+
+#[test]
+fn a_wrong_origin_is_named_and_the_request_counts_as_lost() {
+    let wrong: Spoil = |number, answer| {
+        if number % 10 == 0 {
+            answer[31] ^= 1;
+        }
+        1
+    };
+    let step = step(wrong, "2000", "1s");
+    let wrong = number(&step["faults"], "origin");
+    assert_eq!(wrong, number(&step, "sent").div_ceil(10), "{step}");
+    assert_eq!(number(&step, "lost"), wrong);
+}
+
+#[test]
+fn each_wrong_field_is_named() {
+    let cases: [(&str, Spoil); 7] = [
+        ("zero_transmit", |_, answer| {
+            answer[40..48].fill(0);
+            1
+        }),
+        ("receive_after_transmit", |_, answer| {
+            let later = ntp_now() + (1 << 30);
+            answer[32..40].copy_from_slice(&later.to_be_bytes());
+            1
+        }),
+        ("outside_window", |_, answer| {
+            let early = ntp_now() - (1 << 30);
+            answer[32..40].copy_from_slice(&early.to_be_bytes());
+            1
+        }),
+        ("mode", |_, answer| {
+            answer[0] = answer[0] & 0x38 | 5;
+            1
+        }),
+        ("version", |_, answer| {
+            answer[0] ^= 0x38;
+            1
+        }),
+        ("unsynchronised", |_, answer| {
+            answer[0] |= 0xc0;
+            1
+        }),
+        ("unsynchronised", |_, answer| {
+            answer[1] = 16;
+            1
+        }),
+    ];
+    for (name, spoil) in cases {
+        let step = step(spoil, "500", "500ms");
+        assert_eq!(number(&step["faults"], name), number(&step, "sent"), "{name}: {step}");
+        assert_eq!((number(&step, "answered"), number(&step, "lost")), (0, 0), "{name}: {step}");
+    }
+}
+
+#[test]
+fn a_receive_time_after_the_answer_came_is_outside_the_window() {
+    // By 100 ms, with the transmit time as late: nothing but the clock shows it.
+    let ahead: Spoil = |_, answer| {
+        let later = (ntp_now() + (1 << 32) / 10).to_be_bytes();
+        answer[32..40].copy_from_slice(&later);
+        answer[40..48].copy_from_slice(&later);
+        1
+    };
+    let step = step(ahead, "500", "500ms");
+    assert_eq!(number(&step["faults"], "outside_window"), number(&step, "sent"), "{step}");
+}
+
+#[test]
+fn duplicates_are_not_answers() {
+    let step = step(|_, _| 3, "1000", "1s");
+    assert_eq!(number(&step, "answered"), number(&step, "sent"));
+    // Those of the last request may come after the end.
+    assert!(number(&step, "duplicates") >= 2 * number(&step, "sent") - 8, "{step}");
+}
+
+#[test]
+fn kisses_are_counted_apart() {
+    let kiss: Spoil = |_, answer| {
+        answer[0] |= 0xc0;
+        answer[1] = 0;
+        answer[12..16].copy_from_slice(b"RATE");
+        1
+    };
+    let step = step(kiss, "500", "500ms");
+    assert_eq!(number(&step, "kisses"), number(&step, "sent"));
+    assert_eq!((number(&step, "invalid"), number(&step, "lost")), (0, 0));
+}
+
+#[test]
+fn answers_after_the_time_out_are_late_and_lost() {
+    let slow: Spoil = |number, _| {
+        if number == 0 {
+            thread::sleep(Duration::from_millis(800));
+        }
+        1
+    };
+    let step = step(slow, "10", "2s");
+    // Those sent in the first 300 ms have waited for longer than 500 ms.
+    assert!((2..=4).contains(&number(&step, "late")), "{step}");
+    assert_eq!(number(&step, "lost"), number(&step, "late"), "{step}");
+}
+
+#[test]
+fn a_rate_that_cannot_be_sent_is_called_the_generators_limit() {
+    let server = Server::start(|_, _| 1);
+    let output = Command::new(BENCH)
+        .args(["load", &server.address.to_string(), "--rate", "5M", "--duration", "500ms"])
+        .args(["--workers", "1", "--warm-up", "0s"])
+        .output()
+        .unwrap();
+    let table = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(table.contains("the generator's limit, not the server's"), "{table}");
+}
+
+#[test]
+fn nothing_listening_is_said_to_be_so() {
+    let unused = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let output = Command::new(BENCH)
+        .args(["load", &unused.to_string(), "--rate", "100", "--duration", "300ms", "--warm-up", "0s"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(69));
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("nothing listens") && error.contains(&unused.to_string()), "{error}");
+}
+
+#[test]
+fn the_public_internet_is_not_sent_to() {
+    // 192.0.2.0/24 is for documentation: nothing is there, and nothing is sent.
+    let output = Command::new(BENCH).args(["load", "192.0.2.1"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--i-own-this-server"));
+}
+
+#[test]
+fn caps_hold_unless_lifted() {
+    for arguments in [&["--rate", "6M"][..], &["--rate", "1000..2M", "--duration", "60s"]] {
+        let output = Command::new(BENCH).args(["load", "127.0.0.1:9"]).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("--uncapped"));
+    }
+}
+
+#[test]
+fn results_come_as_csv_as_a_page_and_as_ntpperf_has_them() {
+    let server = Server::start(|_, _| 1);
+    let page = std::env::temp_dir().join(format!("pooltime-bench-{}.html", std::process::id()));
+    let run = |arguments: &[&str]| {
+        let output = Command::new(BENCH)
+            .args(["load", &server.address.to_string(), "--rate", "100..400", "--step", "2"])
+            .args(["--duration", "200ms", "--warm-up", "0s", "--timeout", "200ms"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let csv = run(&["--csv", "--html", page.to_str().unwrap()]);
+    assert_eq!(csv.lines().count(), 4, "{csv}");
+    let columns = |line: &str| line.split(',').count();
+    assert!(csv.lines().all(|line| columns(line) == columns(csv.lines().next().unwrap())), "{csv}");
+    let html = std::fs::read_to_string(&page).unwrap();
+    std::fs::remove_file(&page).unwrap();
+    assert_eq!(html.matches("<svg").count(), 3);
+    assert!(!html.contains("http://") && !html.contains("https://"), "self-contained");
+    let ntpperf = run(&["--format", "ntpperf"]);
+    assert!(ntpperf.contains("rate   clients |  lost invalid   basic  xleave |"), "{ntpperf}");
+    assert!(ntpperf.lines().last().unwrap().starts_with("400 "), "{ntpperf}");
+}
+
+#[test]
+fn find_max_finds_what_a_server_takes() {
+    // 2 ms for each answer: 500 a second, whatever is asked for.
+    let server = Server::start(|_, _| {
+        thread::sleep(Duration::from_millis(2));
+        1
+    });
+    let output = Command::new(BENCH)
+        .args(["find-max", &server.address.to_string(), "--rate", "50..5000", "--loss", "5%"])
+        .args(["--duration", "500ms", "--timeout", "50ms", "--warm-up", "0s", "--json"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let conclusion = report["conclusion"].as_str().unwrap();
+    let rate: f64 =
+        conclusion.split("lost: ").nth(1).unwrap().split(' ').next().unwrap().parse().expect(conclusion);
+    assert!((150.0..700.0).contains(&rate), "{conclusion}");
+}

@@ -1,0 +1,330 @@
+//! The load generator in the kernel: one program makes requests of the frames that `BPF_PROG_TEST_RUN` lets
+//! loose, the other takes the answers where they come in and checks every one.
+#![no_std]
+#![no_main]
+#![feature(core_intrinsics)]
+#![allow(internal_features, reason = "the target has atomic instructions, but no fetch_or in core")]
+
+mod frame;
+
+use core::intrinsics::{AtomicOrdering, atomic_or};
+
+use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS};
+use aya_ebpf::btf_maps::{Array, PerCpuArray};
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::helpers::generated::bpf_redirect;
+use aya_ebpf::macros::{btf_map, xdp};
+use aya_ebpf::programs::XdpContext;
+use frame::Frame;
+use responder::Packet as _;
+use responder::checksum::Sum;
+use xdp_ebpf::probe::{
+    self, BUCKETS, FIRST_PORT, Fault, Judgement, Key, MAX_REQUESTS, MIX, PORTS, Plan, Token, count,
+};
+
+#[btf_map]
+static GN_PLAN: Array<Plan, 1> = Array::new();
+
+/// Versions in their shares.
+#[btf_map]
+static GN_MIX: Array<u8, MIX> = Array::new();
+
+/// Of the generator on each CPU: how many requests it has made, and which of the generators it is.
+#[btf_map]
+static GN_WORKER: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
+
+#[btf_map]
+static GN_COUNTS: PerCpuArray<[u64; count::COUNTS], 1> = PerCpuArray::new();
+
+/// Round trips, then residence times.
+#[btf_map]
+static GN_TIMES: PerCpuArray<[u64; BUCKETS], 2> = PerCpuArray::new();
+
+/// A bit for each request, set when something has come back to it. The loader makes it as long as needed.
+#[btf_map]
+static GN_SEEN: Array<u64, 1> = Array::new();
+
+/// The Ethernet header of an answer.
+#[btf_map]
+static GN_LEARNT: Array<[u64; 2], 1> = Array::new();
+
+const IPV4: [u8; 2] = [0x08, 0x00];
+const IPV6: [u8; 2] = [0x86, 0xdd];
+const UDP: u8 = 17;
+/// Where the message stands in a frame without tags, options and extension headers.
+const IPV4_MESSAGE: usize = 14 + 20 + 8;
+const IPV6_MESSAGE: usize = 14 + 40 + 8;
+const MESSAGE: usize = 48;
+/// UDP header and message.
+const DATAGRAM: u16 = 56;
+
+/// Remembers whom answers come from, and lets everything pass.
+#[xdp]
+fn learn(context: XdpContext) -> u32 {
+    let frame = Frame::new(&context);
+    let port = match frame.bytes::<IPV4_MESSAGE>(0) {
+        Some(headers) if headers[12..14] == IPV4 && headers[23] == UDP => Some([headers[34], headers[35]]),
+        _ => match frame.bytes::<IPV6_MESSAGE>(0) {
+            Some(headers) if headers[12..14] == IPV6 && headers[20] == UDP => {
+                Some([headers[54], headers[55]])
+            }
+            _ => None,
+        },
+    };
+    let (Some(port), Some(plan)) = (port, GN_PLAN.get(0)) else {
+        return XDP_PASS;
+    };
+    if u64::from(u16::from_be_bytes(port)) == plan.port
+        && let (Some(header), Some(learnt)) = (frame.bytes::<16>(0), GN_LEARNT.get_ptr_mut(0))
+    {
+        let (words, _) = header.as_chunks::<8>();
+        // SAFETY: the map's value; whoever else writes to it writes the same.
+        unsafe { *learnt = [u64::from_ne_bytes(words[0]), u64::from_ne_bytes(words[1])] };
+    }
+    XDP_PASS
+}
+
+/// Makes the frame the next request if it is due, and sends it; drops the frame if none is.
+#[xdp]
+fn generate(context: XdpContext) -> u32 {
+    let (Some(plan), Some(worker), Some(counts)) =
+        (GN_PLAN.get(0), GN_WORKER.get_ptr_mut(0), GN_COUNTS.get_ptr_mut(0))
+    else {
+        return XDP_ABORTED;
+    };
+    // SAFETY: values of this CPU, on which one generator runs.
+    let (worker, counts) = unsafe { (&mut *worker, &mut *counts) };
+    let [made, index] = *worker;
+    let now_ns = monotonic_ns().wrapping_sub(plan.start_ns);
+    let due_ns = made.wrapping_mul(plan.interval) >> 16;
+    let sequence = made.wrapping_mul(plan.generators).wrapping_add(index);
+    // Before the start the difference is a huge number.
+    if now_ns < due_ns || now_ns >= plan.duration_ns || sequence >= MAX_REQUESTS {
+        return XDP_DROP;
+    }
+    let Some(version) = GN_MIX.get(probe::mix_index(sequence) as u32) else {
+        return XDP_ABORTED;
+    };
+    let request = Request {
+        transmit: Key(plan.key).seal(Token { sequence, sent_ns: now_ns }).to_be_bytes(),
+        first: (*version & 7) << 3 | 3,
+        port: FIRST_PORT + (sequence as u16 & (PORTS - 1)),
+    };
+    let mut frame = Frame::new(&context);
+    let ethertype = plan.frame[1].to_ne_bytes();
+    let written = if [ethertype[4], ethertype[5]] == IPV4 {
+        frame
+            .bytes_mut::<{ IPV4_MESSAGE + MESSAGE }>(0)
+            .map(|bytes| request.write::<_, IPV4_MESSAGE>(bytes, plan))
+    } else {
+        frame
+            .bytes_mut::<{ IPV6_MESSAGE + MESSAGE }>(0)
+            .map(|bytes| request.write::<_, IPV6_MESSAGE>(bytes, plan))
+    };
+    if written.is_none() {
+        return XDP_ABORTED;
+    }
+    worker[0] = made.wrapping_add(1);
+    counts[count::SENT] += 1;
+    if now_ns.wrapping_sub(due_ns) > plan.late_ns {
+        counts[count::SENT_LATE] += 1;
+    }
+    // SAFETY: the helper takes plain numbers.
+    unsafe { bpf_redirect(plan.interface as u32, 0) as u32 }
+}
+
+/// What differs from one request to the next.
+struct Request {
+    transmit: [u8; 8],
+    first: u8,
+    port: u16,
+}
+
+impl Request {
+    /// Writes the whole frame: it comes back from the last round with the answer in it.
+    #[inline(always)]
+    fn write<const LENGTH: usize, const START: usize>(&self, bytes: &mut [u8; LENGTH], plan: &Plan) {
+        let (chunks, rest) = bytes.as_chunks_mut::<8>();
+        for (index, chunk) in chunks.iter_mut().enumerate() {
+            // SAFETY: a frame has no more words than the plan. Volatile against a call of memcpy, which
+            // copies byte by byte.
+            let word = unsafe { core::ptr::read_volatile(plan.frame.as_ptr().add(index)) };
+            *chunk = word.to_ne_bytes();
+        }
+        // The rest of the last word is the end of the transmit timestamp, which is written below.
+        let _transmit = rest;
+        bytes[START] = self.first;
+        bytes[START - 8..START - 6].copy_from_slice(&self.port.to_be_bytes());
+        bytes[START + 40..START + 48].copy_from_slice(&self.transmit);
+        let sum = Sum::ZERO
+            .number(plan.sum as u16)
+            .number(self.port)
+            .number(u16::from(self.first) << 8)
+            .double(self.transmit);
+        bytes[START - 2..START].copy_from_slice(&sum.udp_checksum());
+    }
+}
+
+/// Takes and checks answers; everything else passes.
+#[xdp]
+fn collect(context: XdpContext) -> u32 {
+    let frame = Frame::new(&context);
+    let (Some(ethernet), Some(plan)) = (frame.bytes::<14>(0), GN_PLAN.get(0)) else {
+        return XDP_PASS;
+    };
+    match [ethernet[12], ethernet[13]] {
+        IPV4 => match frame.bytes::<IPV4_MESSAGE>(0) {
+            Some(headers) if headers[14] == 0x45 && headers[23] == UDP => {
+                let ip = Sum::ZERO
+                    .word(part(headers, 14))
+                    .word(part(headers, 18))
+                    .word(part(headers, 22))
+                    .word(part(headers, 26))
+                    .word(part(headers, 30));
+                let addresses = Sum::ZERO.word(part(headers, 26)).word(part(headers, 30));
+                let udp = part(headers, 34);
+                take::<IPV4_MESSAGE>(&frame, plan, udp, addresses, ip.fold() == [0xff, 0xff])
+            }
+            _ => XDP_PASS,
+        },
+        IPV6 => match frame.bytes::<IPV6_MESSAGE>(0) {
+            Some(headers) if headers[20] == UDP => {
+                let addresses = Sum::ZERO
+                    .double(part(headers, 22))
+                    .double(part(headers, 30))
+                    .double(part(headers, 38))
+                    .double(part(headers, 46));
+                take::<IPV6_MESSAGE>(&frame, plan, part(headers, 54), addresses, true)
+            }
+            _ => XDP_PASS,
+        },
+        _ => XDP_PASS,
+    }
+}
+
+/// An answer, if it comes from the server's port to one of ours.
+#[inline(always)]
+fn take<const START: usize>(frame: &Frame, plan: &Plan, udp: [u8; 8], addresses: Sum, header: bool) -> u32 {
+    let [source, destination, length, checksum] =
+        [[udp[0], udp[1]], [udp[2], udp[3]], [udp[4], udp[5]], [udp[6], udp[7]]].map(u16::from_be_bytes);
+    let own = destination.wrapping_sub(FIRST_PORT) < PORTS;
+    if u64::from(source) != plan.port || !own {
+        return XDP_PASS;
+    }
+    let Some(counts) = GN_COUNTS.get_ptr_mut(0) else {
+        return XDP_ABORTED;
+    };
+    // SAFETY: the value of this CPU, and softirq does not interrupt itself, nor the generator, which runs with
+    // softirq held off.
+    let counts = unsafe { &mut *counts };
+    let Some(message) = frame.bytes::<MESSAGE>(START) else {
+        counts[count::FAULTS + Fault::Short as usize] += 1;
+        return XDP_DROP;
+    };
+    let pseudo = addresses.number(u16::from(UDP)).number(length);
+    let words: [[u8; 8]; 6] = [
+        part(message, 0),
+        part(message, 8),
+        part(message, 16),
+        part(message, 24),
+        part(message, 32),
+        part(message, 40),
+    ];
+    let [a, b, c, d, e, f] = words;
+    let sum = pseudo.double(udp).double(a).double(b).double(c).double(d).double(e).double(f);
+    // A server on this machine may leave the checksum to a NIC that is not there: then it is the pseudo
+    // header's sum alone.
+    let unfinished = checksum == u16::from_be_bytes(pseudo.fold());
+    let right = length == DATAGRAM && (checksum == 0 || unfinished || sum.fold() == [0xff, 0xff]);
+    if !header || !right {
+        counts[count::FAULTS + Fault::Checksum as usize] += 1;
+        return XDP_DROP;
+    }
+    inspect(plan, counts, words.map(u64::from_ne_bytes));
+    XDP_DROP
+}
+
+#[inline(always)]
+fn inspect(plan: &Plan, counts: &mut [u64; count::COUNTS], words: [u64; 6]) {
+    let now_ns = monotonic_ns().wrapping_sub(plan.start_ns);
+    let token = Key(plan.key).open(u64::from_be(words[3]));
+    // Never sent before it was due, nor after now.
+    let due_ns = (token.sequence / (plan.generators | u64::from(plan.generators == 0)))
+        .wrapping_mul(plan.interval)
+        >> 16;
+    let bit = GN_SEEN.get_ptr_mut((token.sequence >> 6) as u32);
+    // The token's time is rounded down by up to 15 ns.
+    let (true, Some(word)) = (token.sent_ns + 15 >= due_ns && token.sent_ns <= now_ns, bit) else {
+        counts[count::FAULTS + Fault::Origin as usize] += 1;
+        return;
+    };
+    let round_trip_ns = now_ns - token.sent_ns;
+    if round_trip_ns > plan.timeout_ns {
+        counts[count::LATE] += 1;
+        return;
+    }
+    let mask = 1_u64 << (token.sequence & 63);
+    // SAFETY: an aligned map value. Read and set in two steps: a duplicate of an answer that arrives in the
+    // same nanoseconds on another CPU would be missed, the set bits of others are not lost.
+    let seen = unsafe { core::ptr::read_volatile(word) } & mask != 0;
+    if seen {
+        counts[count::DUPLICATES] += 1;
+        return;
+    }
+    // SAFETY: as above.
+    unsafe { atomic_or::<u64, u64, { AtomicOrdering::Relaxed }>(word, mask) };
+    counts[count::MATCHED] += 1;
+
+    let version = GN_MIX.get(probe::mix_index(token.sequence) as u32).copied().unwrap_or(0);
+    let sent = plan.ntp_start.wrapping_add(probe::ntp_units(token.sent_ns));
+    let received = plan.ntp_start.wrapping_add(probe::ntp_units(now_ns));
+    let window = (sent.wrapping_sub(plan.tolerance), received.wrapping_add(plan.tolerance));
+    match probe::judge(words, version, (plan.ntp_start != 0).then_some(window)) {
+        Judgement::Kiss => counts[count::KISSES] += 1,
+        Judgement::Wrong(fault) => counts[(count::FAULTS + fault as usize) & (count::COUNTS - 1)] += 1,
+        Judgement::Time { receive, transmit } => {
+            counts[count::ANSWERED] += 1;
+            let ahead = receive.wrapping_sub(sent).wrapping_add(transmit.wrapping_sub(received));
+            counts[count::OFFSETS] = counts[count::OFFSETS].wrapping_add(ahead);
+            record(0, round_trip_ns);
+            record(1, probe::nanoseconds(transmit.wrapping_sub(receive)));
+        }
+    }
+}
+
+#[inline(always)]
+fn record(histogram: u32, value: u64) {
+    let bucket = probe::bucket(value);
+    // SAFETY: a local value. Volatile, because the compiler knows that the mask changes nothing and would leave
+    // it out, and the verifier, which does not, would refuse the index.
+    let bucket = unsafe { core::ptr::read_volatile(&raw const bucket) } & (BUCKETS - 1);
+    if let Some(times) = GN_TIMES.get_ptr_mut(histogram) {
+        // SAFETY: this CPU's value, and the index is below its length.
+        unsafe { *times.cast::<u64>().add(bucket) += 1 };
+    }
+}
+
+#[inline(always)]
+fn monotonic_ns() -> u64 {
+    // SAFETY: the helper takes nothing.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// Bytes at a constant offset.
+#[inline(always)]
+fn part<const W: usize>(bytes: &[u8], offset: usize) -> [u8; W] {
+    match bytes.get(offset..) {
+        Some(rest) => rest.first_chunk().copied().unwrap_or([0; W]),
+        None => [0; W],
+    }
+}
+
+/// Cannot be reached: the verifier would refuse the loop.
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
