@@ -165,11 +165,8 @@ fn status_of_another_user_is_refused_and_not_mistaken_for_nothing() {
 #[ignore = "needs root: scripts/test runs it"]
 fn a_bpffs_that_is_not_mounted_is_mounted() {
     let lab = Lab::up(&[]);
-    let config = lab.file("server.toml", CONFIG);
-    let attach = [POOLTIME, "--instance", lab.name(), "attach", "lan0", "--config", config.to_str().unwrap()];
-    let script = "umount -l /sys/fs/bpf && exec timeout --signal=INT --preserve-status 2 \"$@\"";
-    let output =
-        lab.exec("server", &[&["unshare", "--mount", "sh", "-c", script, "sh"], &attach[..]].concat());
+    let script = attach_for(&lab, "umount -l /sys/fs/bpf", "0");
+    let output = lab.exec("server", &["unshare", "--mount", "sh", &script]);
     assert!(output.stderr.contains("mounted bpffs on /sys/fs/bpf"), "{output:#?}");
     assert!(output.stderr.contains("mount namespace of its own"), "{output:#?}");
     assert!(output.stderr.contains("lan0: attached in native mode"), "{output:#?}");
@@ -222,12 +219,7 @@ fn attach_on_a_terminal_shows_a_line_that_is_alive() {
         return not_run("script, which makes a terminal, is not there");
     };
     let lab = Lab::up(&[]);
-    let config = lab.file("server.toml", CONFIG);
-    let attach = format!(
-        "timeout --foreground --signal=INT --preserve-status 3 {POOLTIME} --instance {} attach lan0 --config {}",
-        lab.name(),
-        config.display()
-    );
+    let attach = format!("sh {}", attach_for(&lab, ":", "2.5"));
     let said = lab.exec("server", &[script.to_str().unwrap(), "-qec", &attach, "/dev/null"]).expect_success();
     let lines = said.matches("\rlan0 native | synchronised, stratum 4, ").count();
     assert!(lines >= 2 && said.contains(" | 0 answers/s, 0 answered, 0 dropped | "), "{said}");
@@ -248,6 +240,20 @@ fn a_daemon_that_dies_is_noticed_at_the_horizon() {
     assert!(said.contains("NOT SYNCHRONISED") && said.contains("daemon is dead or hangs"), "{said}");
     server.restart();
     lab.pooltime("client", &["query", "10.77.0.1"]).expect_success();
+}
+
+/// A shell script that prepares by a command, attaches in the foreground, and ends that after some seconds.
+fn attach_for(lab: &Lab, prepare: &str, seconds: &str) -> String {
+    let config = lab.file("server.toml", CONFIG);
+    let command = format!("{POOLTIME} --instance {}", lab.name());
+    let script = format!(
+        "{prepare} || exit\n\
+         {command} attach lan0 --config {} &\n\
+         until {command} status 2>/dev/null | grep -q process; do sleep 0.1; done\n\
+         sleep {seconds}; kill $!; wait $!\n",
+        config.display()
+    );
+    lab.file("attach.sh", &script).to_str().unwrap().to_owned()
 }
 
 /// Runs the command for an instance of nobody's.

@@ -152,7 +152,7 @@ fn ntpq_gets_no_answer() {
     let lab = Lab::up(&[]);
     let server = lab.server(CONFIG, &[]);
     // It would try for longer.
-    let said = lab.exec("client", &["timeout", "2", ntpq.to_str().unwrap(), "-c", "rv", "10.77.0.1"]);
+    let said = lab.exec("client", &["timeout", "5", ntpq.to_str().unwrap(), "-c", "rv", "10.77.0.1"]);
     assert_eq!(said.stdout, "");
     let counted = Tally::of_program(&server.status());
     assert!(counted.packets(Verdict::DropControl) >= 1, "{counted:?}");

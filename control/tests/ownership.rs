@@ -5,11 +5,16 @@ mod lab;
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Stdio;
+use std::thread::sleep;
+use std::time::Duration;
 
 use aya::maps::{Array, Map, MapData};
 use control::datapath::Mode;
 use control::instance::Instance;
 use lab::{CONFIG, Lab, Server, Tally};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use responder::layout;
 use responder::verdict::{Family, Verdict};
 
@@ -147,6 +152,25 @@ fn ctrl_c_of_attach_leaves_nothing_behind() {
     assert_eq!(server.status().interfaces[0].mode, Some(Mode::Native));
     assert!(server.interrupt().success(), "{}", server.log());
     assert_nothing_left(&lab, &server);
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn ctrl_c_leaves_nothing_behind_while_attach_is_starting_either() {
+    let lab = Lab::up(&[]);
+    let config = lab.file("server.toml", CONFIG);
+    for delay_ms in (0..400).step_by(10) {
+        let mut attach = lab.command("server", lab::POOLTIME);
+        attach.args(["--instance", lab.name(), "attach", "lan0", "--config", config.to_str().unwrap()]);
+        let mut attach = attach.stderr(Stdio::null()).spawn().unwrap();
+        sleep(Duration::from_millis(delay_ms));
+        kill(Pid::from_raw(attach.id().cast_signed()), Signal::SIGINT).unwrap();
+        attach.wait().unwrap();
+        let left = (left_behind(lab.name()), xdp(&lab, "lan0"));
+        // For the next round, and so that a failure leaves nothing either.
+        lab.pooltime("server", &["detach"]);
+        assert_eq!(left, (Vec::new(), None), "after {delay_ms} ms");
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use responder::ServedTable;
 use responder::udp::NTP_PORT;
 use responder::verdict::Family;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
@@ -66,6 +66,24 @@ struct Attached {
     fallback: Option<String>,
 }
 
+/// Caught from before there is anything to leave behind. One that comes during the start waits for its end.
+struct Signals {
+    interrupt: unix::Signal,
+    terminate: unix::Signal,
+    hangup: unix::Signal,
+}
+
+impl Signals {
+    fn catch() -> Result<Self> {
+        let catch = |kind, name| unix::signal(kind).map_err(Error::because(Code::Os, name));
+        Ok(Self {
+            interrupt: catch(SignalKind::interrupt(), "SIGINT")?,
+            terminate: catch(SignalKind::terminate(), "SIGTERM")?,
+            hangup: catch(SignalKind::hangup(), "SIGHUP")?,
+        })
+    }
+}
+
 /// Somebody else's program that was taken off an interface.
 struct Displaced {
     interface: Interface,
@@ -113,6 +131,7 @@ pub fn run(options: &Options) -> Result<()> {
             )));
         }
         datapath::require_privileges(&options.instance)?;
+        let signals = Signals::catch()?;
         let lock = options.instance.lock()?;
         let mut daemon = match Daemon::start(options, config, &names).await {
             Ok(daemon) => daemon,
@@ -121,7 +140,7 @@ pub fn run(options: &Options) -> Result<()> {
                 return Err(error);
             }
         };
-        let ended = daemon.serve(options).await;
+        let ended = daemon.serve(options, signals).await;
         daemon.end(options, lock)?;
         ended
     })
@@ -189,11 +208,8 @@ impl Daemon {
         self.attach(wanted, options.mode, options.replace).await.map(|_messages| ())
     }
 
-    async fn serve(&mut self, options: &Options) -> Result<()> {
-        let failed = |what: &'static str| Error::because(Code::Os, what);
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed("SIGINT"))?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(failed("SIGTERM"))?;
-        let mut hangup = signal(SignalKind::hangup()).map_err(failed("SIGHUP"))?;
+    async fn serve(&mut self, options: &Options, signals: Signals) -> Result<()> {
+        let Signals { mut interrupt, mut terminate, mut hangup } = signals;
         let mut calls = listener::listen(&self.instance)?;
         let mut local_daemon = self.watch_local_daemon();
         let mut steps = step::watch()?;
