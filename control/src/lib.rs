@@ -10,6 +10,7 @@ pub mod command;
 pub mod config;
 pub mod daemon;
 pub mod datapath;
+pub mod discipline;
 pub mod error;
 pub mod instance;
 pub mod interfaces;

@@ -138,6 +138,15 @@ fn a_daemon_that_calls_itself_unsynchronised_is_believed() {
 }
 
 #[test]
+fn a_local_stratum_also_serves_a_clock_whose_keeper_has_died() {
+    // The kernel lets its maximum error grow for hours before it says that nobody keeps the clock.
+    let config = ClockConfig { local_stratum: Some(10), max_error_ms: 1_000, ..ClockConfig::default() };
+    let observation = observe(&Adjtimex { max_error_us: 2_000_000, ..KEPT }, None, &config);
+    assert_eq!(observation.unsynchronised, None);
+    assert_eq!((observation.state.leap, observation.state.stratum), (0, 10));
+}
+
+#[test]
 fn a_local_stratum_serves_what_is_not_synchronised() {
     let config = ClockConfig { local_stratum: Some(10), ..ClockConfig::default() };
     let mut unsynchronised = daemon(10 * SECOND_NS);

@@ -113,12 +113,15 @@ impl SystemClock {
         let reading_error_ns = u64::try_from((latest - earliest) / 2).unwrap_or(u64::MAX);
         self.note_correction(kernel, stepped_ns.is_some(), now);
 
-        let source = Source::of(kernel, daemon, base_ns, config, self.reference_time);
-        let root_dispersion_ns = source.root_dispersion_ns.saturating_add(reading_error_ns);
-        let bound_ns = (source.root_delay_ns / 2).saturating_add(root_dispersion_ns);
         let limit_ns = config.max_error_ms.saturating_mul(1_000_000);
-        let unsynchronised =
-            source.unsynchronised.or_else(|| (bound_ns > limit_ns).then_some(Unsynchronised::ErrorBound));
+        let mut source = Source::of(kernel, daemon, base_ns, config, self.reference_time);
+        source.add_error(reading_error_ns);
+        source.limit_error(limit_ns);
+        if let Some(stratum) = config.local_stratum.filter(|_| source.unsynchronised.is_some()) {
+            source = Source::local(stratum, source.leap, self.reference_time);
+            source.add_error(reading_error_ns);
+        }
+        let bound_ns = source.bound_ns();
         // The moment at which the bound will have grown to the limit, or some seconds from now: whatever a
         // daemon that has died would have noticed, this one notices no more.
         let until_limit_ns = limit_ns.saturating_sub(bound_ns).saturating_mul(1_000_000_000 / DRIFT_PPB);
@@ -133,14 +136,14 @@ impl SystemClock {
             horizon_ns: base_ns.saturating_add(horizon_ns),
             reference_time: earlier(source.reference_time, now),
             root_delay: NtpShort::from_nanos(source.root_delay_ns),
-            root_dispersion: NtpShort::from_nanos(root_dispersion_ns),
+            root_dispersion: NtpShort::from_nanos(source.root_dispersion_ns),
             dispersion_rate: DispersionRate::from_ppb(DRIFT_PPB),
             reference_id: source.reference_id,
-            leap: if unsynchronised.is_some() { LEAP_UNSYNCHRONISED } else { source.leap },
+            leap: if source.unsynchronised.is_some() { LEAP_UNSYNCHRONISED } else { source.leap },
             stratum: source.stratum,
             precision: self.precision,
         };
-        Observation { state, unsynchronised, stepped_ns }
+        Observation { state, unsynchronised: source.unsynchronised, stepped_ns }
     }
 
     /// Brings a reading in: the difference of the clocks is constant, so every reading narrows down where it
@@ -206,17 +209,6 @@ impl Source {
             (true, Some(false)) => Some(Unsynchronised::Daemon),
             (true, _) => None,
         };
-        if let (Some(_), Some(stratum)) = (unsynchronised, config.local_stratum) {
-            return Self {
-                unsynchronised: None,
-                leap,
-                stratum,
-                reference_id: LOCAL_REFERENCE,
-                reference_time: corrected,
-                root_delay_ns: 0,
-                root_dispersion_ns: 0,
-            };
-        }
         match daemon.filter(|daemon| daemon.reading.is_synchronised()) {
             Some(LocalDaemon { reading, monotonic_ns }) => Self {
                 unsynchronised,
@@ -242,6 +234,36 @@ impl Source {
                     .unwrap_or(u64::MAX)
                     .saturating_mul(1000),
             },
+        }
+    }
+}
+
+impl Source {
+    /// A clock that is its own reference.
+    const fn local(stratum: u8, leap: u8, corrected: NtpTimestamp) -> Self {
+        Self {
+            unsynchronised: None,
+            leap,
+            stratum,
+            reference_id: LOCAL_REFERENCE,
+            reference_time: corrected,
+            root_delay_ns: 0,
+            root_dispersion_ns: 0,
+        }
+    }
+
+    /// The root distance of RFC 5905, without what accrues from now on.
+    const fn bound_ns(&self) -> u64 {
+        (self.root_delay_ns / 2).saturating_add(self.root_dispersion_ns)
+    }
+
+    const fn add_error(&mut self, error_ns: u64) {
+        self.root_dispersion_ns = self.root_dispersion_ns.saturating_add(error_ns);
+    }
+
+    const fn limit_error(&mut self, limit_ns: u64) {
+        if self.unsynchronised.is_none() && self.bound_ns() > limit_ns {
+            self.unsynchronised = Some(Unsynchronised::ErrorBound);
         }
     }
 }

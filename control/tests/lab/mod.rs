@@ -169,6 +169,7 @@ pub(crate) struct Server<'lab> {
     lab: &'lab Lab,
     host: String,
     instance: String,
+    program: PathBuf,
     arguments: Vec<String>,
     log: PathBuf,
     process: Option<Child>,
@@ -181,6 +182,7 @@ impl<'lab> Server<'lab> {
             lab,
             host: host.into(),
             instance: instance.into(),
+            program: POOLTIME.into(),
             arguments: arguments.iter().map(ToString::to_string).collect(),
             log: lab.file(&format!("{instance}.log"), ""),
             process: None,
@@ -193,7 +195,7 @@ impl<'lab> Server<'lab> {
     pub(crate) fn restart(&mut self) {
         assert!(self.process.is_none(), "it is still running");
         let log = OpenOptions::new().append(true).open(&self.log).unwrap();
-        let mut command = self.lab.command(&self.host, POOLTIME);
+        let mut command = self.lab.command(&self.host, self.program.to_str().unwrap());
         command.args(["--instance", &self.instance]).args(&self.arguments);
         command.stdout(log.try_clone().unwrap()).stderr(log);
         self.process = Some(command.spawn().unwrap());
@@ -204,6 +206,12 @@ impl<'lab> Server<'lab> {
             let status = self.try_status()?;
             (status.daemon?.pid == self.pid()).then_some(())
         });
+    }
+
+    /// Starts another build of it with the same arguments, after it ended or was killed.
+    pub(crate) fn restart_as(&mut self, program: &Path) {
+        self.program = program.into();
+        self.restart();
     }
 
     /// What `status --json` says.

@@ -1,0 +1,308 @@
+//! The discipline as a daemon drives it: requests due, samples in, a line out.
+
+use super::ensemble::{Ensemble, Normal};
+use super::follow::{best_reference, dispersion_of};
+use super::leap::{Leap, LeapList};
+use super::leap_second::LEAP_QUIET_S;
+use super::line::{LINE_VALID_S, Line};
+use super::source::{Sample, Source, SourceConfig, Standing};
+use super::time::{LocalTime, s_to_ns};
+
+/// Frequency error of a clock never measured, one standard deviation, in s/s.
+pub(super) const UNKNOWN_FREQUENCY: f64 = 50e-6;
+/// Growth of the bound that is never fallen below, in s/s.
+const LEAST_GROWTH: f64 = 1e-8;
+/// An answer takes no longer than this, in s.
+const ANSWER_S: f64 = 2.0;
+/// Delays and dispersions from here on are nonsense, in s: NTP's short format ends here.
+const MOST_S: f64 = 65_536.0;
+
+/// What holds for all sources.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Fewest sources that must agree.
+    pub min_sources: usize,
+    /// Largest root distance of a source that may take part, in s.
+    pub max_distance_s: f64,
+    /// At start-up a majority is counted of all configured sources; when so many seconds have passed since the
+    /// first answer, and each source has been asked, it is one of those heard.
+    pub patience_s: f64,
+    /// The leap seconds that are known for certain.
+    pub leap_list: Option<LeapList>,
+    /// Makes this client's request times unlike another's.
+    pub seed: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { min_sources: 1, max_distance_s: 1.5, patience_s: 20.0, leap_list: None, seed: 1 }
+    }
+}
+
+/// What is known of the local clock's frequency from an earlier run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Drift {
+    /// True seconds a local second, minus one.
+    pub frequency: f64,
+    /// Its standard deviation.
+    pub skew: f64,
+}
+
+/// What can be said of one source, for people.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Report {
+    /// What the others make of it.
+    pub standing: Standing,
+    /// The last eight requests, the latest in the lowest bit: 1 where answered.
+    pub reach: u8,
+    /// The present interval as a power of two, in s.
+    pub poll_log2: u8,
+    /// The shortest round trip of late, in s.
+    pub delay_s: Option<f64>,
+    /// Mean queueing delay in one direction, in s.
+    pub jitter_s: Option<f64>,
+    /// How far the source's claim is from the estimate, in s: what it would have the clock corrected by.
+    pub offset_s: Option<f64>,
+    /// What of this is taken for asymmetry of its path, with its standard deviation, in s.
+    pub bias_s: Option<Normal>,
+    /// The latest sample.
+    pub latest: Option<Sample>,
+}
+
+/// The discipline of one clock over some sources. A source is named by its index: its place in the list given to
+/// [`Discipline::new`], or what [`Discipline::add`] returned.
+#[derive(Debug, Clone)]
+pub struct Discipline {
+    pub(super) config: Config,
+    pub(super) sources: Vec<Source>,
+    /// Until then a majority at start-up is one of all sources.
+    pub(super) patience_ends: Option<LocalTime>,
+    /// UTC minus local time that offsets inside are relative to, so that a double holds them to the ns.
+    pub(super) origin_ns: i64,
+    /// What is known of the frequency where there is no estimate.
+    pub(super) frequency: Normal,
+    pub(super) ensemble: Option<Ensemble>,
+    /// How many estimates were begun.
+    pub(super) estimates: u32,
+    pub(super) leap: Leap,
+}
+
+impl Discipline {
+    /// Begins at `now` with nothing known but, perhaps, the frequency.
+    #[must_use]
+    pub fn new(config: Config, sources: &[SourceConfig], now: LocalTime, drift: Option<Drift>) -> Self {
+        let frequency =
+            drift.map_or(Normal { mean: 0.0, variance: UNKNOWN_FREQUENCY * UNKNOWN_FREQUENCY }, |drift| {
+                Normal { mean: drift.frequency, variance: drift.skew * drift.skew }
+            });
+        let mut discipline = Self {
+            config,
+            sources: Vec::with_capacity(sources.len()),
+            patience_ends: None,
+            origin_ns: 0,
+            frequency,
+            ensemble: None,
+            estimates: 0,
+            leap: Leap::None,
+        };
+        for source in sources {
+            discipline.add(*source, now);
+        }
+        discipline
+    }
+
+    /// Adds a source, to be asked from `now` on, and returns its index. The others go on undisturbed.
+    pub fn add(&mut self, source: SourceConfig, now: LocalTime) -> usize {
+        let seed = &mut self.config.seed;
+        *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let source = Source::new(source, now, *seed);
+        let free = self.sources.iter().position(|old| old.closed == Some(Standing::Retired));
+        if let Some(index) = free {
+            self.sources[index] = source;
+            return index;
+        }
+        self.sources.push(source);
+        if let Some(ensemble) = &mut self.ensemble {
+            ensemble.grow();
+        }
+        self.sources.len() - 1
+    }
+
+    /// Takes a source out of the configuration. Its index may be given to another one.
+    pub fn retire(&mut self, index: usize) {
+        self.close(index, Standing::Retired);
+    }
+
+    /// When to call [`Discipline::due`] next: a request, a leap second or a decision is due then.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Option<LocalTime> {
+        let requests =
+            self.sources.iter().filter(|source| source.closed.is_none()).map(|source| source.pace.next());
+        requests.chain(self.leap_instant()).chain(self.patience_ends).min()
+    }
+
+    /// The sources to ask at `now`. Each counts as asked.
+    pub fn due(&mut self, now: LocalTime) -> Vec<usize> {
+        self.take_leap(now);
+        let due: Vec<usize> = (0..self.sources.len())
+            .filter(|&index| self.sources[index].closed.is_none() && self.sources[index].pace.next() <= now)
+            .collect();
+        for &index in &due {
+            self.sources[index].asked(now);
+        }
+        let patience_ended = self.patience_ends.is_some_and(|end| end <= now);
+        if patience_ended {
+            self.patience_ends = None;
+        }
+        if patience_ended || !due.is_empty() {
+            self.judge(now);
+        }
+        due
+    }
+
+    /// Takes in a sample.
+    ///
+    /// One that cannot be is ignored: a delay that is negative or not a number, or a source that was closed.
+    pub fn sample(&mut self, index: usize, sample: &Sample) {
+        let now = sample.at;
+        let possible = [sample.delay_s, sample.dispersion_s, sample.root_delay_s, sample.root_dispersion_s]
+            .iter()
+            .all(|&value| (0.0..MOST_S).contains(&value));
+        if !possible || self.sources[index].closed.is_some() {
+            return;
+        }
+        self.take_leap(now);
+        if self.leap_instant().is_some_and(|leap| leap.seconds_since(now).abs() < LEAP_QUIET_S) {
+            return;
+        }
+        if self.ensemble.is_none() && self.sources.iter().all(|source| source.recent.is_empty()) {
+            self.be_patient(now);
+        }
+        let (recent, reading) = self.sources[index].record(sample);
+        let estimates = self.estimates;
+        self.judge(now);
+        // An estimate that begins just now has this sample in it already.
+        let known = self.ensemble.is_some() && self.estimates == estimates;
+        let worth = if known { self.follow(index, &recent, reading) } else { None };
+        self.sources[index].pace.answered(worth);
+    }
+
+    /// The server wants fewer requests (RATE kiss).
+    pub fn slow_down(&mut self, index: usize, now: LocalTime) {
+        self.sources[index].pace.slow_down(now);
+    }
+
+    /// The server wants no requests (DENY or RSTR kiss).
+    pub fn deny(&mut self, index: usize) {
+        self.close(index, Standing::Denied);
+    }
+
+    /// The local clock runs faster by `rate` (s/s) from `at` on, because somebody steers it.
+    pub fn retuned(&mut self, at: LocalTime, rate: f64) {
+        let before = self.rate(at).mean;
+        if let Some(ensemble) = &mut self.ensemble {
+            ensemble.retune(at, rate);
+        }
+        self.frequency.mean = (1.0 + self.frequency.mean) / (1.0 + rate) - 1.0;
+        let slower = before - self.rate(at).mean;
+        for source in &mut self.sources {
+            for recent in &mut source.recent {
+                // As if the clock had always run at the new rate and read the same at `at`.
+                let carried_ns = s_to_ns(slower * at.seconds_since(recent.at));
+                recent.offset_ns = recent.offset_ns.saturating_add(carried_ns);
+            }
+        }
+    }
+
+    /// The local clock did not count some time (suspend, a stopped guest): all but the frequency is void.
+    /// There is no line until the sources have been heard anew.
+    pub fn jumped(&mut self, now: LocalTime) {
+        if let Some(ensemble) = self.ensemble.take() {
+            self.frequency = ensemble.frequency(now);
+        }
+        self.patience_ends = None;
+        for source in &mut self.sources {
+            source.forget();
+            source.pace.restart(now);
+        }
+    }
+
+    /// The line to publish at `now`, or nothing while the time is not known.
+    #[must_use]
+    pub fn line(&self, now: LocalTime) -> Option<Line> {
+        let ensemble = self.ensemble.as_ref()?;
+        let (reference, dispersion_s) = best_reference(&self.sources, ensemble, now)?;
+        let latest = self.sources[reference].latest.as_ref()?;
+        let later = now.plus_seconds(LINE_VALID_S);
+        let growth = (dispersion_of(&self.sources[reference], ensemble, reference, later) - dispersion_s)
+            / LINE_VALID_S;
+        let frequency = ensemble.frequency(now);
+        Some(Line {
+            at: now,
+            offset_ns: self.origin_ns.saturating_add(s_to_ns(ensemble.offset(now).mean)),
+            frequency: frequency.mean,
+            skew: frequency.sd(),
+            reference,
+            updated: latest.at,
+            stratum: latest.stratum.saturating_add(1),
+            leap: self.announced_leap(now),
+            root_delay_s: self.sources[reference].path.floor_s() + latest.root_delay_s,
+            root_dispersion_s: dispersion_s,
+            dispersion_rate: growth.max(LEAST_GROWTH),
+        })
+    }
+
+    /// The frequency to keep for the next run, once it is better known than at the start of this one.
+    #[must_use]
+    pub fn drift(&self, now: LocalTime) -> Option<Drift> {
+        let frequency = self.ensemble.as_ref()?.frequency(now);
+        (frequency.sd() < 1e-6).then_some(Drift { frequency: frequency.mean, skew: frequency.sd() })
+    }
+
+    /// What can be said of a source at `now`.
+    #[must_use]
+    pub fn report(&self, index: usize, now: LocalTime) -> Report {
+        let source = &self.sources[index];
+        let offset_s = self.ensemble.as_ref().and_then(|ensemble| {
+            let claim = source.claim(index, now, self.origin_ns, self.rate(now))?;
+            Some(claim.offset_s - ensemble.offset(now).mean)
+        });
+        Report {
+            standing: source.standing,
+            reach: source.reach,
+            poll_log2: source.pace.poll_log2(),
+            delay_s: source.latest.map(|_| source.path.floor_s()),
+            jitter_s: source.latest.map(|_| source.path.one_way_excess_s()),
+            offset_s,
+            bias_s: self.ensemble.as_ref().filter(|_| source.admitted).map(|known| known.bias(index)),
+            latest: source.latest,
+        }
+    }
+
+    /// The first source has spoken: the others get their chance, and at least one request each.
+    fn be_patient(&mut self, now: LocalTime) {
+        let asked_s = self
+            .sources
+            .iter()
+            .filter(|source| source.closed.is_none())
+            .map(|source| source.pace.next().seconds_since(now) + ANSWER_S)
+            .fold(self.config.patience_s, f64::max);
+        self.patience_ends = Some(now.plus_seconds(asked_s));
+    }
+
+    pub(super) fn selected(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.sources.len()).filter(|&index| self.sources[index].standing == Standing::Selected)
+    }
+
+    /// The local clock's frequency.
+    pub(super) fn rate(&self, now: LocalTime) -> Normal {
+        self.ensemble.as_ref().map_or(self.frequency, |ensemble| ensemble.frequency(now))
+    }
+
+    fn close(&mut self, index: usize, standing: Standing) {
+        let source = &mut self.sources[index];
+        source.closed = Some(standing);
+        source.standing = standing;
+        source.forget();
+    }
+}

@@ -1,0 +1,347 @@
+//! One estimate of the local clock from the samples of all selected sources.
+//!
+//! # Model
+//!
+//! There is one clock and there are several paths. The clock has an offset (true time minus local time) and
+//! a frequency; the frequency is a random walk. Each path has a bias: half the difference of its two base
+//! delays, constant until there is evidence of a change. A sample of source `i` reads
+//!
+//! ```text
+//! offset + bias[i] + noise          bias[i] ~ N(0, (a share of the round trip)²)
+//! ```
+//!
+//! so the state is `[offset, frequency, bias 0, bias 1, ...]`, and a Kalman filter is the least-squares answer
+//! to it. Estimating the clock once, rather than once a source with a vote among the results, lets every
+//! source's samples say how the clock *moves*, while where it *is* stays with the short paths, whose bias
+//! cannot be large. It also gives a route change somewhere to go: [`Ensemble::release`] frees one bias, and
+//! the clock stays where the others, or its own steadiness, say that it is.
+//!
+//! # Wander
+//!
+//! How fast the frequency walks differs by orders of magnitude between a rack's TCXO and a guest on a busy host,
+//! and both the gain and the honesty of the error bound hang on it. So a bank of filters runs, one for each
+//! wander on a logarithmic grid, and the likelihood of the innovations weighs them. The estimate is the
+//! mixture, and its variance includes how much they disagree: where the wander is not yet known, the
+//! uncertainty says so. Old likelihood is forgotten, so that the bank follows an oscillator whose
+//! surroundings change; a filter that has lost is restarted from the winner, so that it is ready to win again.
+//!
+//! # Noise
+//!
+//! The round trip says how noisy a reading may be, but not how noisy the server's own clock is. Each filter
+//! learns that for each source from its innovations: noise is what a filter of this wander cannot explain
+//! otherwise. A filter that takes noise for wander, or wander for noise, predicts worse and loses its weight.
+
+use super::kalman::{FIRST_BIAS, FREQUENCY, Model, OFFSET};
+use super::time::LocalTime;
+
+/// The wanders tried: random walk of frequency, in s/s per square root of a second. The least is a good
+/// OCXO, the greatest a clock that hardly deserves the name.
+const WANDERS: [f64; 8] = [1e-10, 3e-10, 1e-9, 3e-9, 1e-8, 3e-8, 1e-7, 3e-7];
+
+/// Share of the log-likelihood kept from one round of samples to the next: a memory of about a hundred
+/// polls.
+const LIKELIHOOD_KEPT: f64 = 0.99;
+
+/// The least log-weight relative to the best model. Models at it are restarted from the best one.
+const LOG_WEIGHT_FLOOR: f64 = -14.0;
+
+/// What one sample says: at `at`, source `source` read `offset_s`, with this variance of its noise.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Observation {
+    /// Index of the source.
+    pub source: usize,
+    /// When, by the local clock.
+    pub at: LocalTime,
+    /// True time minus local time as the source has it, in s.
+    pub offset_s: f64,
+    /// Variance of the noise in it, in s², without the path's constant bias.
+    pub variance_s2: f64,
+}
+
+/// A mean and its variance.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Normal {
+    /// The mean.
+    pub mean: f64,
+    /// The variance, in the mean's unit squared.
+    pub variance: f64,
+}
+
+impl Normal {
+    /// The standard deviation.
+    #[must_use]
+    pub fn sd(self) -> f64 {
+        self.variance.max(0.0).sqrt()
+    }
+}
+
+/// The bank of filters.
+#[derive(Debug, Clone)]
+pub struct Ensemble {
+    sources: usize,
+    at: LocalTime,
+    models: Vec<Model>,
+}
+
+impl Ensemble {
+    /// Begins with a first observation, whose source's bias has the standard deviation `bias_sd_s`, and a
+    /// frequency (true seconds a local second, minus one) known to be about `frequency`.
+    #[must_use]
+    pub fn new(sources: usize, first: &Observation, bias_sd_s: f64, frequency: Normal) -> Self {
+        let models =
+            WANDERS.iter().map(|&wander| Model::new(sources, wander, first, bias_sd_s, frequency)).collect();
+        Self { sources, at: first.at, models }
+    }
+
+    /// Gives a source that joins a bias of this standard deviation, and forgets what was known of it.
+    pub fn admit(&mut self, source: usize, bias_sd_s: f64) {
+        for model in &mut self.models {
+            model.forget_bias(source, bias_sd_s * bias_sd_s);
+        }
+    }
+
+    /// Makes room for one more source.
+    pub fn grow(&mut self) {
+        self.sources += 1;
+        for model in &mut self.models {
+            model.grow();
+        }
+    }
+
+    /// Frees a path's bias by `variance_s2`: its route changed, and the clock shall not follow.
+    pub fn release(&mut self, source: usize, variance_s2: f64) {
+        for model in &mut self.models {
+            *model.covariance_mut(FIRST_BIAS + source, FIRST_BIAS + source) += variance_s2;
+        }
+    }
+
+    /// Frees the clock: it did what the model thought impossible.
+    pub fn loosen(&mut self, offset_variance_s2: f64, frequency_variance: f64) {
+        for model in &mut self.models {
+            *model.covariance_mut(OFFSET, OFFSET) += offset_variance_s2;
+            *model.covariance_mut(FREQUENCY, FREQUENCY) += frequency_variance;
+        }
+    }
+
+    /// How far the observation is from what was expected, and how far it may be.
+    #[must_use]
+    pub fn innovation(&self, observation: &Observation) -> Normal {
+        let ahead_s = observation.at.seconds_since(self.at);
+        self.mixture(|model| {
+            let expected = model.offset(Some(observation.source), ahead_s);
+            Normal {
+                mean: observation.offset_s - expected.mean,
+                variance: expected.variance
+                    + observation.variance_s2
+                    + model.noise[observation.source].variance_s2,
+            }
+        })
+    }
+
+    /// Takes in an observation. `sharers` is the number of sources that observe in turn; the memory of the
+    /// bank is counted in rounds of them.
+    pub fn observe(&mut self, observation: &Observation, sharers: usize) {
+        let elapsed_s = observation.at.seconds_since(self.at).max(0.0);
+        // Answers cross on the way: a sample from just before the state's time is carried up to it.
+        let early_s = self.at.seconds_since(observation.at).max(0.0);
+        self.at = self.at.max(observation.at);
+        #[allow(clippy::cast_precision_loss, reason = "a handful of sources")]
+        let kept = LIKELIHOOD_KEPT.powf(1.0 / sharers.max(1) as f64);
+        for model in &mut self.models {
+            model.advance(elapsed_s);
+            let offset_s = observation.offset_s + model.state[FREQUENCY] * early_s;
+            let log_likelihood = model.update(observation.source, offset_s, observation.variance_s2);
+            model.log_weight = model.log_weight * kept + log_likelihood;
+        }
+        self.settle_weights();
+    }
+
+    /// The clock's offset at `at`, in s.
+    #[must_use]
+    pub fn offset(&self, at: LocalTime) -> Normal {
+        let ahead_s = at.seconds_since(self.at);
+        self.mixture(|model| model.offset(None, ahead_s))
+    }
+
+    /// What `source` would read at `at` without noise: offset and bias, in s. Its variance does not hold the
+    /// absolute uncertainty of the bias, since offset and bias are known together far better than apart.
+    #[must_use]
+    pub fn apparent_offset(&self, source: usize, at: LocalTime) -> Normal {
+        let ahead_s = at.seconds_since(self.at);
+        self.mixture(|model| model.offset(Some(source), ahead_s))
+    }
+
+    /// The bias of a source's path, in s.
+    #[must_use]
+    pub fn bias(&self, source: usize) -> Normal {
+        let index = FIRST_BIAS + source;
+        self.mixture(|model| Normal { mean: model.state[index], variance: model.covariance(index, index) })
+    }
+
+    /// The frequency, in s/s, at `at`.
+    #[must_use]
+    pub fn frequency(&self, at: LocalTime) -> Normal {
+        let ahead_s = at.seconds_since(self.at).max(0.0);
+        self.mixture(|model| Normal {
+            mean: model.state[FREQUENCY],
+            variance: model.covariance(FREQUENCY, FREQUENCY) + model.wander * model.wander * ahead_s,
+        })
+    }
+
+    /// The wander that the bank believes in, root mean square, in s/s per square root of a second.
+    #[must_use]
+    pub fn wander(&self) -> f64 {
+        self.mixture(|model| Normal { mean: 0.0, variance: model.wander * model.wander }).sd()
+    }
+
+    /// The local clock runs faster by `rate` (s/s) from `at` on, because somebody steers it.
+    pub fn retune(&mut self, at: LocalTime, rate: f64) {
+        let elapsed_s = at.seconds_since(self.at).max(0.0);
+        self.at = self.at.max(at);
+        for model in &mut self.models {
+            model.advance(elapsed_s);
+            model.state[FREQUENCY] = (1.0 + model.state[FREQUENCY]) / (1.0 + rate) - 1.0;
+        }
+    }
+
+    /// True time is relabelled: every offset moves by `by_s`, as at a leap second.
+    pub fn shift(&mut self, by_s: f64) {
+        for model in &mut self.models {
+            model.state[OFFSET] += by_s;
+        }
+    }
+
+    /// The sources there is room for.
+    #[must_use]
+    pub fn sources(&self) -> usize {
+        self.sources
+    }
+
+    fn mixture(&self, of: impl Fn(&Model) -> Normal) -> Normal {
+        let (mut total, mut mean, mut square) = (0.0, 0.0, 0.0);
+        // Relative to one model's mean, so that squares of large offsets do not swallow small variances.
+        let reference = of(&self.models[0]).mean;
+        for model in &self.models {
+            let weight = model.log_weight.exp();
+            let part = of(model);
+            let deviation = part.mean - reference;
+            total += weight;
+            mean += weight * deviation;
+            square += weight * (part.variance + deviation * deviation);
+        }
+        let (mean, square) = (mean / total, square / total);
+        Normal { mean: reference + mean, variance: (square - mean * mean).max(0.0) }
+    }
+
+    fn settle_weights(&mut self) {
+        let Some(best) = (0..self.models.len())
+            .max_by(|&a, &b| self.models[a].log_weight.total_cmp(&self.models[b].log_weight))
+        else {
+            return;
+        };
+        let top = self.models[best].log_weight;
+        for index in 0..self.models.len() {
+            self.models[index].log_weight -= top;
+            if self.models[index].log_weight < LOG_WEIGHT_FLOOR {
+                let winner = self.models[best].clone();
+                let loser = &mut self.models[index];
+                loser.state = winner.state;
+                loser.covariance = winner.covariance;
+                loser.noise = winner.noise;
+                loser.log_weight = LOG_WEIGHT_FLOOR;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLL_S: f64 = 64.0;
+    const NOISE_S: f64 = 1e-5;
+
+    fn at(seconds: f64) -> LocalTime {
+        LocalTime::from_ns(0).plus_seconds(seconds)
+    }
+
+    fn reading(source: usize, round: u32, offset_s: f64) -> Observation {
+        // Noise that averages out, so that every figure is exact enough to be asserted.
+        let noise_s = [NOISE_S, -NOISE_S, -NOISE_S, NOISE_S][round as usize % 4];
+        let variance_s2 = NOISE_S * NOISE_S;
+        Observation { source, at: at(f64::from(round) * POLL_S), offset_s: offset_s + noise_s, variance_s2 }
+    }
+
+    const UNKNOWN: Normal = Normal { mean: 0.0, variance: 1e-10 };
+
+    #[test]
+    fn a_steady_frequency_is_learnt_with_its_uncertainty() {
+        let mut ensemble = Ensemble::new(1, &reading(0, 0, 0.0), 1e-5, UNKNOWN);
+        for round in 1..100 {
+            ensemble.observe(&reading(0, round, 1e-6 * f64::from(round) * POLL_S), 1);
+        }
+        let frequency = ensemble.frequency(at(99.0 * POLL_S));
+        assert!((frequency.mean - 1e-6).abs() < 4.0 * frequency.sd(), "{frequency:?}");
+        assert!(frequency.sd() < 1e-8);
+    }
+
+    #[test]
+    fn the_shorter_path_says_where_the_clock_is() {
+        let mut ensemble = Ensemble::new(2, &reading(0, 0, 0.0), 1e-5, UNKNOWN);
+        ensemble.admit(1, 1e-3);
+        for round in 1..100 {
+            ensemble.observe(&reading(round as usize % 2, round, f64::from(round % 2) * 1e-3), 2);
+        }
+        assert!(ensemble.offset(at(99.0 * POLL_S)).mean.abs() < 1e-5);
+        assert!((ensemble.bias(1).mean - 1e-3).abs() < 1e-4);
+    }
+
+    #[test]
+    fn a_released_bias_takes_the_change() {
+        let mut ensemble = Ensemble::new(1, &reading(0, 0, 0.0), 1e-5, UNKNOWN);
+        for round in 1..100 {
+            ensemble.observe(&reading(0, round, 0.0), 1);
+        }
+        ensemble.release(0, 1e-6);
+        for round in 100..110 {
+            ensemble.observe(&reading(0, round, 1e-3), 1);
+        }
+        assert!(ensemble.offset(at(109.0 * POLL_S)).mean.abs() < 5e-5);
+        assert!((ensemble.bias(0).mean - 1e-3).abs() < 5e-5);
+    }
+
+    #[test]
+    fn a_clock_that_wanders_is_found_to() {
+        let wander_after = |frequency_step: f64| {
+            let mut ensemble = Ensemble::new(1, &reading(0, 0, 0.0), 1e-5, UNKNOWN);
+            let (mut offset_s, mut frequency) = (0.0, 0.0);
+            for round in 1..200_u32 {
+                frequency += if (round / 7) % 2 == 0 { frequency_step } else { -frequency_step };
+                offset_s += frequency * POLL_S;
+                ensemble.observe(&reading(0, round, offset_s), 1);
+            }
+            ensemble.wander()
+        };
+        assert!(wander_after(4e-7) > 1e-8);
+        assert!(wander_after(0.0) < 3e-9);
+    }
+
+    #[test]
+    fn uncertainty_grows_with_time() {
+        let mut ensemble = Ensemble::new(1, &reading(0, 0, 0.0), 1e-5, UNKNOWN);
+        for round in 1..100 {
+            ensemble.observe(&reading(0, round, 0.0), 1);
+        }
+        let sd = |seconds: f64| ensemble.offset(at(99.0 * POLL_S + seconds)).sd();
+        assert!(sd(0.0) < sd(1e3) && sd(1e3) < sd(1e4));
+    }
+
+    #[test]
+    fn retuning_is_accounted_for() {
+        let mut ensemble = Ensemble::new(1, &reading(0, 0, 0.0), 1e-5, UNKNOWN);
+        ensemble.observe(&reading(0, 1, 0.0), 1);
+        ensemble.retune(at(POLL_S), 1e-4);
+        let expected_s = -1e-4 * 100.0;
+        assert!((ensemble.offset(at(POLL_S + 100.0)).mean - expected_s).abs() < 1e-4);
+    }
+}

@@ -1,0 +1,166 @@
+//! One Kalman filter over a clock and the biases of the paths to its sources, for one assumed wander.
+
+use super::ensemble::{Normal, Observation};
+
+/// The most that one sample may speak against a model, in squared standard deviations: noise has longer
+/// tails than a Gaussian.
+const SQUARED_INNOVATION_CAP: f64 = 16.0;
+/// White frequency noise of any clock as software reads it, in s per square root of a second.
+const PHASE_NOISE: f64 = 1e-9;
+/// Readings over which a source's noise is estimated.
+const NOISE_MEMORY: u32 = 64;
+
+pub(super) const OFFSET: usize = 0;
+pub(super) const FREQUENCY: usize = 1;
+pub(super) const FIRST_BIAS: usize = 2;
+
+/// One Kalman filter with its own idea of the wander.
+#[derive(Debug, Clone)]
+pub(super) struct Model {
+    pub(super) wander: f64,
+    pub(super) log_weight: f64,
+    /// Offset in s, frequency in s/s, and each path's bias in s.
+    pub(super) state: Vec<f64>,
+    /// Row by row, symmetric.
+    pub(super) covariance: Vec<f64>,
+    pub(super) noise: Vec<Noise>,
+}
+
+/// Noise of one source's readings that its round trips do not show, as one model sees it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Noise {
+    pub(super) variance_s2: f64,
+    /// Mean information of a reading about this variance, 1/s⁴.
+    information: f64,
+    readings: u32,
+}
+
+impl Noise {
+    /// Follows the likelihood of an innovation that was expected to have this variance.
+    fn learn(&mut self, innovation: f64, variance_s2: f64) {
+        self.readings = self.readings.saturating_add(1);
+        let step = 1.0 / f64::from(self.readings.min(NOISE_MEMORY));
+        let information = 1.0 / (variance_s2 * variance_s2);
+        self.information += step * (information - self.information);
+        let squared = (innovation * innovation).min(SQUARED_INNOVATION_CAP * variance_s2);
+        let share = information / self.information;
+        self.variance_s2 = (self.variance_s2 + step * share * (squared - variance_s2)).max(0.0);
+    }
+}
+
+impl Model {
+    pub(super) fn new(
+        sources: usize,
+        wander: f64,
+        first: &Observation,
+        bias_sd_s: f64,
+        frequency: Normal,
+    ) -> Self {
+        let size = FIRST_BIAS + sources;
+        let mut model = Self {
+            wander,
+            log_weight: 0.0,
+            state: vec![0.0; size],
+            covariance: vec![0.0; size * size],
+            noise: vec![Noise::default(); sources],
+        };
+        let bias = FIRST_BIAS + first.source;
+        let bias_variance = bias_sd_s * bias_sd_s;
+        // A first reading with no opinion of the offset before it, solved by hand: offset and bias are known
+        // to sum up to the reading.
+        model.state[OFFSET] = first.offset_s;
+        model.state[FREQUENCY] = frequency.mean;
+        *model.covariance_mut(OFFSET, OFFSET) = first.variance_s2 + bias_variance;
+        *model.covariance_mut(OFFSET, bias) = -bias_variance;
+        *model.covariance_mut(bias, OFFSET) = -bias_variance;
+        *model.covariance_mut(bias, bias) = bias_variance;
+        *model.covariance_mut(FREQUENCY, FREQUENCY) = frequency.variance;
+        model
+    }
+
+    pub(super) fn grow(&mut self) {
+        let size = self.state.len();
+        let grown = self.covariance.chunks(size).flat_map(|row| row.iter().copied().chain([0.0])).collect();
+        self.covariance = grown;
+        self.covariance.resize((size + 1) * (size + 1), 0.0);
+        self.state.push(0.0);
+        self.noise.push(Noise::default());
+    }
+
+    pub(super) fn covariance(&self, row: usize, column: usize) -> f64 {
+        self.covariance[row * self.state.len() + column]
+    }
+
+    pub(super) fn covariance_mut(&mut self, row: usize, column: usize) -> &mut f64 {
+        let size = self.state.len();
+        &mut self.covariance[row * size + column]
+    }
+
+    pub(super) fn forget_bias(&mut self, source: usize, variance: f64) {
+        let bias = FIRST_BIAS + source;
+        self.state[bias] = 0.0;
+        self.noise[source] = Noise::default();
+        for other in 0..self.state.len() {
+            *self.covariance_mut(bias, other) = 0.0;
+            *self.covariance_mut(other, bias) = 0.0;
+        }
+        *self.covariance_mut(bias, bias) = variance;
+    }
+
+    pub(super) fn advance(&mut self, elapsed_s: f64) {
+        if elapsed_s <= 0.0 {
+            return;
+        }
+        let size = self.state.len();
+        self.state[OFFSET] += self.state[FREQUENCY] * elapsed_s;
+        for column in 0..size {
+            *self.covariance_mut(OFFSET, column) += elapsed_s * self.covariance(FREQUENCY, column);
+        }
+        for row in 0..size {
+            *self.covariance_mut(row, OFFSET) += elapsed_s * self.covariance(row, FREQUENCY);
+        }
+        let walk = self.wander * self.wander * elapsed_s;
+        *self.covariance_mut(OFFSET, OFFSET) +=
+            walk * elapsed_s * elapsed_s / 3.0 + PHASE_NOISE * PHASE_NOISE * elapsed_s;
+        *self.covariance_mut(OFFSET, FREQUENCY) += walk * elapsed_s / 2.0;
+        *self.covariance_mut(FREQUENCY, OFFSET) += walk * elapsed_s / 2.0;
+        *self.covariance_mut(FREQUENCY, FREQUENCY) += walk;
+    }
+
+    /// The Kalman update; returns the log-likelihood of the reading.
+    pub(super) fn update(&mut self, source: usize, offset_s: f64, variance_s2: f64) -> f64 {
+        let size = self.state.len();
+        let bias = FIRST_BIAS + source;
+        let innovation = offset_s - self.state[OFFSET] - self.state[bias];
+        let column: Vec<f64> =
+            (0..size).map(|row| self.covariance(row, OFFSET) + self.covariance(row, bias)).collect();
+        let variance = column[OFFSET] + column[bias] + variance_s2 + self.noise[source].variance_s2;
+        self.noise[source].learn(innovation, variance);
+        for row in 0..size {
+            let gain = column[row] / variance;
+            self.state[row] += gain * innovation;
+            for (other, value) in column.iter().enumerate() {
+                *self.covariance_mut(row, other) -= gain * value;
+            }
+        }
+        -0.5 * (variance.ln() + (innovation * innovation / variance).min(SQUARED_INNOVATION_CAP))
+    }
+
+    /// The offset `ahead_s` from now, with a source's bias where one is given.
+    pub(super) fn offset(&self, source: Option<usize>, ahead_s: f64) -> Normal {
+        let forward_s = ahead_s.max(0.0);
+        let mut mean = self.state[OFFSET] + self.state[FREQUENCY] * ahead_s;
+        let mut variance = self.covariance(OFFSET, OFFSET)
+            + 2.0 * forward_s * self.covariance(OFFSET, FREQUENCY)
+            + forward_s * forward_s * self.covariance(FREQUENCY, FREQUENCY)
+            + self.wander * self.wander * forward_s * forward_s * forward_s / 3.0
+            + PHASE_NOISE * PHASE_NOISE * forward_s;
+        if let Some(source) = source {
+            let bias = FIRST_BIAS + source;
+            mean += self.state[bias];
+            variance += self.covariance(bias, bias)
+                + 2.0 * (self.covariance(OFFSET, bias) + forward_s * self.covariance(FREQUENCY, bias));
+        }
+        Normal { mean, variance }
+    }
+}

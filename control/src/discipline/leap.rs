@@ -1,0 +1,186 @@
+//! Leap seconds: when one is due, and whom to believe about it.
+//!
+//! A leap second ends a month, in UTC. Sources announce it by two bits, and some announce it wrongly, so it
+//! takes a majority of the selected sources, and where the operator gave a leap-seconds.list that has not
+//! expired, the list must know of it too.
+
+use std::fmt;
+
+const S_PER_DAY: i64 = 86_400;
+/// Seconds from 1900, where leap-seconds.list counts from, to 1970.
+const NTP_TO_UNIX_S: i64 = 2_208_988_800;
+
+/// An announced leap second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Leap {
+    /// None is.
+    #[default]
+    None,
+    /// The month's last minute has 61 seconds.
+    Insert,
+    /// The month's last minute has 59 seconds.
+    Delete,
+}
+
+impl Leap {
+    /// What the leap adds to UTC minus a clock that does not leap, in s.
+    #[must_use]
+    pub fn shift_s(self) -> f64 {
+        match self {
+            Self::None => 0.0,
+            Self::Insert => -1.0,
+            Self::Delete => 1.0,
+        }
+    }
+}
+
+/// What the sources announce, where more than half of them announce the same.
+#[must_use]
+pub(super) fn majority(announced: &[Leap]) -> Leap {
+    [Leap::Insert, Leap::Delete]
+        .into_iter()
+        .find(|leap| announced.iter().filter(|other| *other == leap).count() * 2 > announced.len())
+        .unwrap_or_default()
+}
+
+/// The beginning of the month after `unix_s`, in s since 1970.
+#[must_use]
+pub(super) fn month_end(unix_s: i64) -> i64 {
+    let (year, month) = year_and_month(unix_s.div_euclid(S_PER_DAY));
+    let (year, month) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
+    first_day(year, month) * S_PER_DAY
+}
+
+/// Days from 1970 to the first of a month (months 1 to 12), in the proleptic Gregorian calendar.
+fn first_day(year: i64, month: i64) -> i64 {
+    // Years begin in March here, so that the leap day is a year's last.
+    let (year, month) = if month < 3 { (year - 1, month + 9) } else { (year, month - 3) };
+    let days_before_month = (153 * month + 2) / 5;
+    year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + days_before_month
+        - 719_468
+}
+
+fn year_and_month(day: i64) -> (i64, i64) {
+    let mut year = 1970 + day.div_euclid(366);
+    while first_day(year + 1, 1) <= day {
+        year += 1;
+    }
+    let month = (1..=12).take_while(|&month| first_day(year, month) <= day).last().unwrap_or(1);
+    (year, month)
+}
+
+/// The leap seconds known to a leap-seconds.list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeapList {
+    /// Instants (s since 1970) at which a new difference begins, and the leap just before.
+    leaps: Vec<(i64, Leap)>,
+    expires_unix_s: i64,
+}
+
+/// Why a leap-seconds.list was not understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeapListError {
+    /// The line, from 1; 0 where something is missing altogether.
+    pub line: usize,
+    /// What is wrong with it.
+    pub problem: &'static str,
+}
+
+impl fmt::Display for LeapListError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "leap-seconds.list, line {}: {}; fetch it anew from the IERS", self.line, self.problem)
+    }
+}
+
+impl std::error::Error for LeapListError {}
+
+impl LeapList {
+    /// Reads the format that the IERS and NIST publish: lines of "NTP seconds, TAI-UTC", `#@` the expiry.
+    ///
+    /// # Errors
+    ///
+    /// Where a line has no two numbers, the differences do not change by one, or the expiry is missing.
+    pub fn parse(text: &str) -> Result<Self, LeapListError> {
+        let mut leaps = Vec::new();
+        let mut expires_unix_s = None;
+        let mut difference: Option<i64> = None;
+        for (index, line) in text.lines().enumerate() {
+            let wrong = |problem| LeapListError { line: index + 1, problem };
+            if let Some(expiry) = line.strip_prefix("#@") {
+                let ntp_s: i64 = expiry.trim().parse().map_err(|_| wrong("the expiry is not a number"))?;
+                expires_unix_s = Some(ntp_s.saturating_sub(NTP_TO_UNIX_S));
+                continue;
+            }
+            let numbers = line.split('#').next().unwrap_or_default().trim();
+            if numbers.is_empty() {
+                continue;
+            }
+            let mut fields = numbers.split_whitespace().map(str::parse::<i64>);
+            let (Some(Ok(ntp_s)), Some(Ok(tai_utc))) = (fields.next(), fields.next()) else {
+                return Err(wrong("expected two numbers, NTP seconds and TAI-UTC"));
+            };
+            match difference.map(|before| tai_utc.saturating_sub(before)) {
+                None => {}
+                Some(1) => leaps.push((ntp_s.saturating_sub(NTP_TO_UNIX_S), Leap::Insert)),
+                Some(-1) => leaps.push((ntp_s.saturating_sub(NTP_TO_UNIX_S), Leap::Delete)),
+                Some(_) => return Err(wrong("TAI-UTC does not change by one second")),
+            }
+            difference = Some(tai_utc);
+        }
+        let expires_unix_s =
+            expires_unix_s.ok_or(LeapListError { line: 0, problem: "it names no expiry (#@)" })?;
+        Ok(Self { leaps, expires_unix_s })
+    }
+
+    /// Whether the list stands against a leap second at `month_end`: it is valid until then and does not
+    /// have it.
+    #[must_use]
+    pub fn denies(&self, leap: Leap, month_end_unix_s: i64) -> bool {
+        month_end_unix_s < self.expires_unix_s && !self.leaps.contains(&(month_end_unix_s, leap))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIST: &str = "#\tcomment\n#$ 3676924800\n#@ 3928521600\n\
+        3644697600 36 # 1 Jul 2015\n3692217600\t37\t# 1 Jan 2017\n";
+
+    #[test]
+    fn months_end_where_the_calendar_says() {
+        for (unix_s, end) in [
+            (0, 2_678_400),
+            (951_782_400, 951_868_800),
+            (1_483_228_799, 1_483_228_800),
+            (1_483_228_800, 1_485_907_200),
+            (4_107_542_399, 4_107_542_400),
+            (-1, 0),
+        ] {
+            assert_eq!(month_end(unix_s), end, "{unix_s}");
+        }
+    }
+
+    #[test]
+    fn a_leap_takes_more_than_half_of_the_sources() {
+        assert_eq!(majority(&[Leap::Insert, Leap::None]), Leap::None);
+        assert_eq!(majority(&[Leap::Insert, Leap::None, Leap::Insert]), Leap::Insert);
+        assert_eq!(majority(&[]), Leap::None);
+    }
+
+    #[test]
+    fn a_list_denies_what_it_does_not_have_until_it_expires() {
+        let list = LeapList::parse(LIST).expect("a good list");
+        assert!(!list.denies(Leap::Insert, 1_483_228_800));
+        assert!(list.denies(Leap::Delete, 1_483_228_800));
+        assert!(list.denies(Leap::Insert, 1_485_907_200));
+        assert!(!list.denies(Leap::Insert, 4_102_444_800));
+    }
+
+    #[test]
+    fn a_broken_list_is_refused_by_line() {
+        assert_eq!(LeapList::parse("1 2\nx 3\n").map_err(|error| error.line), Err(2));
+        assert_eq!(LeapList::parse("#@ 9\n1 2\n2 9\n").map_err(|error| error.line), Err(3));
+        assert_eq!(LeapList::parse("1 2\n").map_err(|error| error.line), Err(0));
+    }
+}

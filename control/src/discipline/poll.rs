@@ -1,0 +1,267 @@
+//! When to ask a source next, and why not sooner.
+//!
+//! # First contact
+//!
+//! With `iburst` a source gets eight requests at most: two seconds apart until four were answered, or all are
+//! spent; what is left then follows after 4, 8 and 16 s. Four answers give the time; the frequency needs an
+//! arm, not more samples, so the same eight packets that ntpd would send within 14 s buy more of it. Never again
+//! after that, but for half of it after a suspend: a source that was lost and is back is asked at the normal
+//! pace.
+//!
+//! # Afterwards
+//!
+//! The interval is a power of two within `minpoll..=maxpoll`, 64 s to 1024 s by default. A sample is worth its
+//! packet if, without it, the clock would be uncertain by more than anyone can use: more than a share of the
+//! round trip, of which the asymmetry is unknown anyway. So the interval grows while the uncertainty just
+//! before the next but one sample would still be below that, and shrinks when it is above before the next.
+//! A source whose samples hardly move the estimate, because a nearer one says it all, is asked only often
+//! enough to stay a witness. A little is added to each interval at random, so that clients that started
+//! together drift apart.
+
+use super::time::LocalTime;
+
+/// Requests at first contact.
+const BURST_REQUESTS: u8 = 8;
+/// Answers after which the rest of the burst is spread.
+const BURST_ANSWERS: u8 = 4;
+const BURST_INTERVAL_S: f64 = 2.0;
+
+/// The longest interval for a source that is only a witness, and for one that does not answer: a fault shows
+/// within some of them.
+const WITNESS_POLL: u8 = 8;
+/// Below this share of the uncertainty removed by its sample, a source is only a witness.
+const WITNESS_GAIN: f64 = 0.01;
+/// Unanswered requests after which a source counts as lost: it is asked less, and eagerly when it is back.
+const LOST_AFTER: u8 = 8;
+/// Wishes in a row for a slower pace until it is granted.
+const PATIENCE: u8 = 4;
+/// The most that chance adds to an interval, as a share of it.
+const SPREAD: f64 = 1.0 / 32.0;
+/// RATE kisses are answered by this minimum at the most.
+const SLOWEST_POLL: u8 = 17;
+
+/// What the estimate would lose by waiting, as it stands after a sample.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Worth {
+    /// Uncertainty of the offset one present interval from now, in s.
+    pub(super) after_one_s: f64,
+    /// The same after two present intervals, in s.
+    pub(super) after_two_s: f64,
+    /// Uncertainty that is good enough, in s.
+    pub(super) enough_s: f64,
+    /// Share of the variance that this sample removed, 0 to 1.
+    pub(super) gain: f64,
+}
+
+impl Worth {
+    /// What a sample of a source that is not followed is worth: it only shows that the source is still there.
+    pub(super) const NOTHING: Self = Self { after_one_s: 0.0, after_two_s: 0.0, enough_s: 0.0, gain: 0.0 };
+}
+
+/// The pace of one source.
+#[derive(Debug, Clone)]
+pub(super) struct Pace {
+    min_poll: u8,
+    max_poll: u8,
+    poll: u8,
+    next: LocalTime,
+    iburst: bool,
+    burst_requests_left: u8,
+    burst_answers: u8,
+    mean_gain: f64,
+    slower_wishes: u8,
+    unanswered: u8,
+    noise: u64,
+}
+
+impl Pace {
+    /// A pace within 2^`min_poll`..=2^`max_poll` seconds that begins at `start`. `seed` makes one client's
+    /// intervals unlike another's.
+    #[must_use]
+    pub(super) fn new(min_poll: u8, max_poll: u8, iburst: bool, start: LocalTime, seed: u64) -> Self {
+        Self {
+            min_poll,
+            max_poll: max_poll.max(min_poll),
+            poll: min_poll,
+            next: start,
+            iburst,
+            burst_requests_left: if iburst { BURST_REQUESTS } else { 0 },
+            burst_answers: 0,
+            mean_gain: 1.0,
+            slower_wishes: 0,
+            unanswered: 0,
+            noise: seed | 1,
+        }
+    }
+
+    /// When the next request is due.
+    #[must_use]
+    pub(super) fn next(&self) -> LocalTime {
+        self.next
+    }
+
+    /// The present interval as a power of two, in s.
+    #[must_use]
+    pub(super) fn poll_log2(&self) -> u8 {
+        self.poll
+    }
+
+    /// The present interval in s.
+    #[must_use]
+    pub(super) fn interval_s(&self) -> f64 {
+        f64::from(1_u32 << self.poll.min(SLOWEST_POLL))
+    }
+
+    /// Whether the requests of first contact are spent.
+    #[must_use]
+    pub(super) fn burst_over(&self) -> bool {
+        self.burst_requests_left == 0
+    }
+
+    /// A request goes out at `now`.
+    pub(super) fn asked(&mut self, now: LocalTime) {
+        self.burst_requests_left = self.burst_requests_left.saturating_sub(1);
+        self.unanswered = self.unanswered.saturating_add(1);
+        if self.burst_over() && self.unanswered > LOST_AFTER && self.unanswered.is_multiple_of(LOST_AFTER) {
+            self.poll = (self.poll + 1).min(WITNESS_POLL.max(self.poll)).min(self.max_poll);
+        }
+        let interval_s = if self.burst_over() {
+            self.interval_s() * (1.0 + SPREAD * self.chance())
+        } else if self.burst_answers < BURST_ANSWERS {
+            BURST_INTERVAL_S
+        } else {
+            BURST_INTERVAL_S * f64::from(1_u32 << (self.burst_answers - BURST_ANSWERS + 1).min(4))
+        };
+        self.next = now.plus_seconds(interval_s);
+    }
+
+    /// An answer came; `worth` is known once there is an estimate.
+    pub(super) fn answered(&mut self, worth: Option<Worth>) {
+        self.burst_answers = self.burst_answers.saturating_add(1);
+        if self.unanswered > LOST_AFTER {
+            self.poll = self.min_poll;
+        }
+        self.unanswered = 0;
+        let Some(worth) = worth.filter(|_| self.burst_over()) else {
+            return;
+        };
+        self.mean_gain += (worth.gain - self.mean_gain) / 16.0;
+        let witness = self.mean_gain < WITNESS_GAIN;
+        let slower = worth.after_two_s < worth.enough_s || (witness && self.poll < WITNESS_POLL);
+        let faster = !witness && worth.after_one_s > worth.enough_s;
+        if faster {
+            self.slower_wishes = 0;
+            self.poll = self.poll.saturating_sub(1).max(self.min_poll);
+        } else if slower {
+            self.slower_wishes += 1;
+            if self.slower_wishes >= PATIENCE {
+                self.slower_wishes = 0;
+                self.poll = (self.poll + 1).min(self.max_poll);
+            }
+        } else {
+            self.slower_wishes = 0;
+        }
+    }
+
+    /// The server sent a RATE kiss: it wants fewer requests, so it gets half as many, for good.
+    pub(super) fn slow_down(&mut self, now: LocalTime) {
+        self.iburst = false;
+        self.burst_requests_left = 0;
+        self.min_poll = (self.poll.max(self.min_poll) + 1).min(SLOWEST_POLL);
+        self.max_poll = self.max_poll.max(self.min_poll);
+        self.poll = self.min_poll;
+        self.next = now.plus_seconds(self.interval_s());
+    }
+
+    /// The client starts anew, as after a suspend: half a burst, at once.
+    pub(super) fn restart(&mut self, now: LocalTime) {
+        if self.iburst {
+            self.burst_requests_left = BURST_REQUESTS / 2;
+            self.burst_answers = 0;
+        }
+        self.poll = self.min_poll;
+        self.slower_wishes = 0;
+        self.next = now;
+    }
+
+    /// Evenly spread over 0..1 (xorshift; nothing here needs to be unguessable).
+    fn chance(&mut self) -> f64 {
+        self.noise ^= self.noise << 13;
+        self.noise ^= self.noise >> 7;
+        self.noise ^= self.noise << 17;
+        f64::from(u32::try_from(self.noise >> 32).unwrap_or(0)) / f64::from(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: f64) -> LocalTime {
+        LocalTime::from_ns(0).plus_seconds(seconds)
+    }
+
+    fn pace() -> Pace {
+        Pace::new(6, 10, true, at(0.0), 1)
+    }
+
+    /// Seconds between requests that are all answered alike.
+    fn intervals(pace: &mut Pace, count: usize, worth: Option<Worth>) -> Vec<f64> {
+        (0..count)
+            .map(|_| {
+                let now = pace.next();
+                pace.asked(now);
+                pace.answered(worth);
+                pace.next().seconds_since(now)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_burst_is_eight_requests_and_spreads_once_four_are_answered() {
+        let mut pace = pace();
+        let intervals = intervals(&mut pace, 9, None);
+        assert_eq!(intervals[..7], [2.0, 2.0, 2.0, 2.0, 4.0, 8.0, 16.0]);
+        assert!(intervals[7..].iter().all(|interval| (64.0..=66.0).contains(interval)));
+    }
+
+    #[test]
+    fn a_sample_that_buys_nothing_is_asked_for_less_up_to_the_limit() {
+        let nothing_lost = Worth { after_one_s: 1e-6, after_two_s: 1e-6, enough_s: 1e-5, gain: 0.5 };
+        let mut pace = pace();
+        intervals(&mut pace, 60, Some(nothing_lost));
+        assert_eq!(pace.poll_log2(), 10);
+        let much_lost = Worth { after_one_s: 1e-4, ..nothing_lost };
+        intervals(&mut pace, 10, Some(much_lost));
+        assert_eq!(pace.poll_log2(), 6);
+    }
+
+    #[test]
+    fn a_witness_is_asked_every_few_minutes() {
+        let mut pace = pace();
+        intervals(&mut pace, 200, Some(Worth::NOTHING));
+        assert_eq!(pace.poll_log2(), WITNESS_POLL);
+    }
+
+    #[test]
+    fn a_silent_source_is_asked_less() {
+        let mut pace = pace();
+        for _ in 0..100 {
+            let now = pace.next();
+            pace.asked(now);
+        }
+        assert_eq!(pace.poll_log2(), WITNESS_POLL);
+        pace.answered(None);
+        assert_eq!(pace.poll_log2(), 6);
+    }
+
+    #[test]
+    fn each_rate_kiss_halves_the_pace_for_good() {
+        let mut pace = pace();
+        pace.slow_down(at(0.0));
+        pace.slow_down(at(1.0));
+        pace.restart(at(2.0));
+        assert_eq!(pace.poll_log2(), 8);
+        assert!(pace.burst_over());
+    }
+}

@@ -1,0 +1,122 @@
+//! Which sources to believe: the largest set of overlapping intervals, if it is a majority.
+//!
+//! Each source claims that true time lies within its offset give or take its root distance. If more than half
+//! of the sources have a point in common, that point is believed, and whoever does not reach it is a
+//! falseticker (RFC 5905, section 11.2.1, after Marzullo). Without a majority nobody is believed.
+
+/// One source's claim.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Claim {
+    /// Index of the source.
+    pub source: usize,
+    /// True time minus local time, in s.
+    pub offset_s: f64,
+    /// Root distance: half of the delay to the reference clock, and dispersion, in s.
+    pub distance_s: f64,
+    /// Whether this source's word stands above that of the others.
+    pub trusted: bool,
+}
+
+impl Claim {
+    fn low(&self) -> f64 {
+        self.offset_s - self.distance_s
+    }
+
+    fn high(&self) -> f64 {
+        self.offset_s + self.distance_s
+    }
+}
+
+/// The part of the number line that the majority has in common.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Agreement {
+    /// Lower end in s.
+    pub low_s: f64,
+    /// Upper end in s.
+    pub high_s: f64,
+    /// Sources that overlap there.
+    pub votes: usize,
+}
+
+impl Agreement {
+    /// Whether the claim reaches into what is agreed on.
+    #[must_use]
+    pub fn holds(&self, claim: &Claim) -> bool {
+        claim.low() <= self.high_s && claim.high() >= self.low_s
+    }
+}
+
+/// Finds what a majority of `claims` agrees on. `voters` is how many sources a majority is counted of; it may
+/// be more than there are claims, where others are still expected to speak. Where any claim is trusted, only
+/// trusted claims have a vote, and the majority is one of them.
+#[must_use]
+pub fn agreement(claims: &[Claim], voters: usize) -> Option<Agreement> {
+    let trusted: Vec<&Claim> = claims.iter().filter(|claim| claim.trusted).collect();
+    let (voting, voters) =
+        if trusted.is_empty() { (claims.iter().collect(), voters) } else { (trusted.clone(), trusted.len()) };
+    let best = largest_overlap(&voting)?;
+    (best.votes * 2 > voters).then_some(best)
+}
+
+fn largest_overlap(claims: &[&Claim]) -> Option<Agreement> {
+    // A largest overlap begins at some claim's lower end, so it is enough to look there.
+    let mut best: Option<Agreement> = None;
+    for start in claims {
+        let low_s = start.low();
+        let there = || claims.iter().filter(move |claim| claim.low() <= low_s && claim.high() >= low_s);
+        let votes = there().count();
+        let high_s = there().map(|claim| claim.high()).fold(f64::INFINITY, f64::min);
+        if best.is_none_or(|best| votes > best.votes) {
+            best = Some(Agreement { low_s, high_s, votes });
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claims(intervals: &[(f64, f64)]) -> Vec<Claim> {
+        let claim = |(source, &(offset_s, distance_s)): (usize, &(f64, f64))| Claim {
+            source,
+            offset_s,
+            distance_s,
+            trusted: false,
+        };
+        intervals.iter().enumerate().map(claim).collect()
+    }
+
+    #[test]
+    fn the_largest_overlap_is_found_with_its_ends() {
+        let found = agreement(&claims(&[(0.0, 1.0), (0.5, 1.0), (0.75, 0.5), (9.0, 1.0)]), 4);
+        assert_eq!(found, Some(Agreement { low_s: 0.25, high_s: 1.0, votes: 3 }));
+    }
+
+    #[test]
+    fn half_is_no_majority() {
+        let two_by_two = claims(&[(0.0, 1.0), (0.1, 1.0), (9.0, 1.0), (9.1, 1.0)]);
+        assert_eq!(agreement(&two_by_two, 4), None);
+        assert_eq!(agreement(&[], 0), None);
+    }
+
+    #[test]
+    fn those_who_have_not_spoken_count() {
+        let two = claims(&[(0.0, 1.0), (0.1, 1.0)]);
+        assert_eq!(agreement(&two, 4), None);
+        assert!(agreement(&two, 3).is_some());
+    }
+
+    #[test]
+    fn only_the_trusted_vote() {
+        let mut three = claims(&[(0.0, 1.0), (0.1, 1.0), (9.0, 1.0)]);
+        three[2].trusted = true;
+        let found = agreement(&three, 3).expect("one of one");
+        assert_eq!((found.votes, found.holds(&three[0])), (1, false));
+    }
+
+    #[test]
+    fn touching_intervals_overlap() {
+        assert!(agreement(&claims(&[(0.0, 1.0), (2.0, 1.0)]), 2).is_some());
+    }
+}

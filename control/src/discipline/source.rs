@@ -1,0 +1,216 @@
+//! One upstream: its pace, its path, its latest samples, and its standing with the others.
+
+use super::ensemble::{Normal, Observation};
+use super::leap::Leap;
+use super::path::{Path, Reading};
+use super::poll::Pace;
+use super::select::Claim;
+use super::time::{LocalTime, ns_to_s};
+
+/// Samples kept to make a claim from.
+const KEPT: usize = 8;
+/// What any clock may drift, in s/s (RFC 5905's PHI): an old sample claims less.
+const DRIFT_ALLOWED: f64 = 15e-6;
+/// Standard deviations of the frequency that are allowed on top.
+const RATE_SIGMAS: f64 = 2.0;
+
+/// How one upstream is to be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SourceConfig {
+    /// Shortest interval between requests, as a power of two in s.
+    pub min_poll: u8,
+    /// Longest interval, likewise.
+    pub max_poll: u8,
+    /// Whether first contact may be a burst: eight requests at most, the first ones 2 s apart.
+    pub iburst: bool,
+    /// While this source is selected, only preferred ones are followed.
+    pub prefer: bool,
+    /// Only trusted sources vote on what is true; the others must agree with them.
+    pub trust: bool,
+}
+
+impl Default for SourceConfig {
+    fn default() -> Self {
+        Self { min_poll: 6, max_poll: 10, iburst: true, prefer: false, trust: false }
+    }
+}
+
+/// One measurement, after the client has checked that it is a valid answer to its own request.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sample {
+    /// Local time in the middle of the exchange.
+    pub at: LocalTime,
+    /// UTC in ns since 1970, minus local time: the two mean differences of RFC 5905, section 8.
+    pub offset_ns: i64,
+    /// Round trip without the server's own time, in s.
+    pub delay_s: f64,
+    /// What the two clocks' resolutions add to the error, in s.
+    pub dispersion_s: f64,
+    /// From the answer: round trip from the server to its reference clock, in s.
+    pub root_delay_s: f64,
+    /// From the answer: the server's own error apart from that, in s.
+    pub root_dispersion_s: f64,
+    /// From the answer: 1 to 15.
+    pub stratum: u8,
+    /// From the answer: the announced leap second.
+    pub leap: Leap,
+}
+
+/// What the others make of a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// No valid answer to the last eight requests.
+    Unreachable,
+    /// It forbade further requests (DENY or RSTR kiss).
+    Denied,
+    /// It is no longer configured.
+    Retired,
+    /// Too few samples yet.
+    Waiting,
+    /// Its root distance is too large to be of use.
+    Distant,
+    /// No majority agrees with anyone.
+    NoMajority,
+    /// The majority agrees on a time outside of what this source claims to be possible.
+    Falseticker,
+    /// It agrees with the majority, but a preferred source is followed.
+    Spare,
+    /// It is followed.
+    Selected,
+}
+
+impl Standing {
+    /// The reason in words.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Unreachable => "no valid answer to the last eight requests",
+            Self::Retired => "no longer configured",
+            Self::Denied => "the server forbade further requests",
+            Self::Waiting => "too few samples yet",
+            Self::Distant => "its root distance is above the limit",
+            Self::NoMajority => "no majority of sources agrees on the time",
+            Self::Falseticker => "the majority agrees on a time outside of its error bounds",
+            Self::Spare => "agrees with the majority; a preferred source is followed",
+            Self::Selected => "agrees with the majority and is followed",
+        }
+    }
+}
+
+/// What is kept of a sample.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Recent {
+    pub(super) at: LocalTime,
+    pub(super) offset_ns: i64,
+    pub(super) delay_s: f64,
+    pub(super) dispersion_s: f64,
+}
+
+/// The state kept of one upstream.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    pub(super) config: SourceConfig,
+    pub(super) pace: Pace,
+    pub(super) path: Path,
+    pub(super) standing: Standing,
+    /// It has a bias in the ensemble.
+    pub(super) admitted: bool,
+    /// How many of its samples in a row contradicted the estimate.
+    pub(super) surprises: u32,
+    /// Never to be asked again: denied or retired.
+    pub(super) closed: Option<Standing>,
+    pub(super) reach: u8,
+    pub(super) recent: Vec<Recent>,
+    pub(super) latest: Option<Sample>,
+}
+
+impl Source {
+    pub(super) fn new(config: SourceConfig, start: LocalTime, seed: u64) -> Self {
+        Self {
+            config,
+            pace: Pace::new(config.min_poll, config.max_poll, config.iburst, start, seed),
+            path: Path::default(),
+            standing: Standing::Waiting,
+            admitted: false,
+            surprises: 0,
+            closed: None,
+            reach: 0,
+            recent: Vec::with_capacity(KEPT),
+            latest: None,
+        }
+    }
+
+    pub(super) fn asked(&mut self, now: LocalTime) {
+        self.reach <<= 1;
+        self.pace.asked(now);
+    }
+
+    pub(super) fn record(&mut self, sample: &Sample) -> (Recent, Reading) {
+        let recent = Recent {
+            at: sample.at,
+            offset_ns: sample.offset_ns,
+            delay_s: sample.delay_s,
+            dispersion_s: sample.dispersion_s,
+        };
+        if self.recent.len() == KEPT {
+            self.recent.remove(0);
+        }
+        self.recent.push(recent);
+        self.latest = Some(*sample);
+        self.reach |= 1;
+        (recent, self.path.observe(sample.delay_s))
+    }
+
+    /// What a sample says, with offsets relative to `origin_ns`.
+    pub(super) fn observation(&self, source: usize, recent: &Recent, origin_ns: i64) -> Observation {
+        Observation {
+            source,
+            at: recent.at,
+            offset_s: ns_to_s(recent.offset_ns.saturating_sub(origin_ns)),
+            variance_s2: self.path.variance_s2(recent.delay_s) + recent.dispersion_s * recent.dispersion_s,
+        }
+    }
+
+    /// The oldest offset still known.
+    pub(super) fn first_offset_ns(&self) -> Option<i64> {
+        self.recent.first().map(|recent| recent.offset_ns)
+    }
+
+    /// Forgets all samples, since the local clock or the server is not what it was.
+    pub(super) fn forget(&mut self) {
+        self.recent.clear();
+        self.admitted = false;
+        self.surprises = 0;
+    }
+
+    /// What the source claims at `now`, relative to `origin_ns`, from the one of its latest samples that claims
+    /// most. `rate` is the frequency of the local clock.
+    pub(super) fn claim(&self, source: usize, now: LocalTime, origin_ns: i64, rate: Normal) -> Option<Claim> {
+        self.recent
+            .iter()
+            .map(|recent| self.claim_of(recent, source, now, origin_ns, rate))
+            .min_by(|a, b| a.distance_s.total_cmp(&b.distance_s))
+    }
+
+    /// What a single one of the latest samples claims.
+    pub(super) fn claim_of(
+        &self,
+        recent: &Recent,
+        source: usize,
+        now: LocalTime,
+        origin_ns: i64,
+        rate: Normal,
+    ) -> Claim {
+        let root_s = self.latest.map_or(0.0, |latest| latest.root_delay_s / 2.0 + latest.root_dispersion_s);
+        let age_s = now.seconds_since(recent.at).max(0.0);
+        Claim {
+            source,
+            offset_s: ns_to_s(recent.offset_ns.saturating_sub(origin_ns)) + rate.mean * age_s,
+            distance_s: recent.delay_s / 2.0
+                + recent.dispersion_s
+                + root_s
+                + (DRIFT_ALLOWED + RATE_SIGMAS * rate.sd()) * age_s,
+            trusted: self.config.trust,
+        }
+    }
+}

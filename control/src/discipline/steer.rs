@@ -1,0 +1,120 @@
+//! Steering a kernel clock towards the estimate: what to do, not how.
+//!
+//! Needed only where the daemon owns the system clock; a private line needs no steering, since it is simply
+//! published anew. The frequency is corrected at once, the offset by a slew on top of it, so that time never
+//! runs backwards; a step is taken only within `makestep`, that is, in the first updates and above a
+//! threshold. An offset beyond the panic limit is reported instead of followed.
+
+use std::fmt;
+
+/// Limits of steering.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SteerConfig {
+    /// Offsets above this are stepped, in s, while `step_updates` last.
+    pub step_above_s: f64,
+    /// How many first updates may step.
+    pub step_updates: u32,
+    /// Offsets above this are refused once the clock has been set, in s.
+    pub panic_s: f64,
+    /// Fastest slew in s/s. The kernel's `ADJ_TICK` allows a tenth.
+    pub max_slew: f64,
+    /// A slew is spread over this long where the limit allows, in s.
+    pub slew_over_s: f64,
+}
+
+impl Default for SteerConfig {
+    /// `makestep 1 3`, and the panic limit of RFC 5905.
+    fn default() -> Self {
+        Self { step_above_s: 1.0, step_updates: 3, panic_s: 1000.0, max_slew: 0.08, slew_over_s: 8.0 }
+    }
+}
+
+/// What to do to the kernel clock. Each change of its rate is to be reported to the discipline.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Action {
+    /// Change its rate by `frequency` for good, and step it by `by_s`.
+    Step {
+        /// Seconds to add.
+        by_s: f64,
+        /// Change of rate in s/s.
+        frequency: f64,
+    },
+    /// Change its rate by `frequency` for good, and by `extra` for the next `for_s` seconds.
+    Slew {
+        /// Change of rate in s/s.
+        frequency: f64,
+        /// Change of rate on top of it in s/s.
+        extra: f64,
+        /// How long that one lasts, in s.
+        for_s: f64,
+    },
+}
+
+/// The offset is beyond what any clock does by itself.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Panic {
+    /// The offset in s.
+    pub offset_s: f64,
+    /// The limit in s.
+    pub limit_s: f64,
+}
+
+impl fmt::Display for Panic {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            out,
+            "the clock is {:.0} s off, beyond the panic limit of {:.0} s: check the sources, then set it by hand",
+            self.offset_s, self.limit_s
+        )
+    }
+}
+
+impl std::error::Error for Panic {}
+
+/// Decides how to bring a clock that is `offset_s` behind true time, and runs `frequency` too slow, to it.
+/// `updates` counts the actions already taken.
+///
+/// # Errors
+///
+/// [`Panic`] where the offset is above the limit and may not be stepped.
+pub fn steer(config: &SteerConfig, updates: u32, offset_s: f64, frequency: f64) -> Result<Action, Panic> {
+    if updates < config.step_updates && offset_s.abs() > config.step_above_s {
+        return Ok(Action::Step { by_s: offset_s, frequency });
+    }
+    if offset_s.abs() > config.panic_s {
+        return Err(Panic { offset_s, limit_s: config.panic_s });
+    }
+    let extra = (offset_s / config.slew_over_s).clamp(-config.max_slew, config.max_slew);
+    let for_s = if extra == 0.0 { 0.0 } else { offset_s / extra };
+    Ok(Action::Slew { frequency, extra, for_s })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_offset_is_stepped_in_the_first_updates_only() {
+        let config = SteerConfig::default();
+        assert!(matches!(steer(&config, 0, -5.0, 0.0), Ok(Action::Step { by_s: -5.0, .. })));
+        assert!(matches!(steer(&config, 3, -5.0, 0.0), Ok(Action::Slew { .. })));
+        assert!(matches!(steer(&config, 0, 0.5, 0.0), Ok(Action::Slew { .. })));
+    }
+
+    #[test]
+    fn a_slew_keeps_to_its_limit_and_still_arrives() {
+        let config = SteerConfig::default();
+        let Ok(Action::Slew { extra, for_s, .. }) = steer(&config, 9, -10.0, 0.0) else {
+            panic!("ten seconds after the first updates are slewed");
+        };
+        assert!((extra + config.max_slew).abs() < 1e-12);
+        assert!((extra * for_s + 10.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn beyond_the_panic_limit_nothing_is_done_once_the_clock_is_set() {
+        let config = SteerConfig::default();
+        assert!(steer(&config, 3, 2000.0, 0.0).is_err());
+        assert!(steer(&config, 0, 2000.0, 0.0).is_ok());
+    }
+}
