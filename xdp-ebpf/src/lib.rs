@@ -1,7 +1,7 @@
 //! The compiled eBPF programs, for whoever loads them.
 //!
 //! The programs themselves are this package's binaries, built for the eBPF target by build.rs:
-//! - `pooltime.rs` answers NTP requests: it gives [`responder::respond`] the frame, the maps and the clock;
+//! - `pooltime.rs` answers NTP requests: it gives `responder::respond` the frame, the maps and the clock;
 //! - `yardstick.rs` has the programs that the bench measures it against;
 //! - `generator.rs` has the programs by which the bench sends requests and checks answers in the kernel.
 //!
