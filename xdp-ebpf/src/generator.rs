@@ -130,7 +130,7 @@ fn generate(context: XdpContext) -> u32 {
         counts[count::SENT_LATE] += 1;
     }
     // SAFETY: the helper takes plain numbers.
-    unsafe { bpf_redirect(plan.interface as u32, 0) as u32 }
+    unsafe { bpf_redirect(plan.interface as u32, 0).cast_unsigned() as u32 }
 }
 
 /// What differs from one request to the next.
@@ -144,15 +144,14 @@ impl Request {
     /// Writes the whole frame: it comes back from the last round with the answer in it.
     #[inline(always)]
     fn write<const LENGTH: usize, const START: usize>(&self, bytes: &mut [u8; LENGTH], plan: &Plan) {
-        let (chunks, rest) = bytes.as_chunks_mut::<8>();
+        // What is left after the last word is the end of the transmit timestamp, which is written below.
+        let (chunks, _) = bytes.as_chunks_mut::<8>();
         for (index, chunk) in chunks.iter_mut().enumerate() {
             // SAFETY: a frame has no more words than the plan. Volatile against a call of memcpy, which
             // copies byte by byte.
             let word = unsafe { core::ptr::read_volatile(plan.frame.as_ptr().add(index)) };
             *chunk = word.to_ne_bytes();
         }
-        // The rest of the last word is the end of the transmit timestamp, which is written below.
-        let _transmit = rest;
         bytes[START] = self.first;
         bytes[START - 8..START - 6].copy_from_slice(&self.port.to_be_bytes());
         bytes[START + 40..START + 48].copy_from_slice(&self.transmit);
@@ -230,8 +229,7 @@ fn take<const START: usize>(frame: &Frame, plan: &Plan, udp: [u8; 8], addresses:
         part(message, 32),
         part(message, 40),
     ];
-    let [a, b, c, d, e, f] = words;
-    let sum = pseudo.double(udp).double(a).double(b).double(c).double(d).double(e).double(f);
+    let sum = words.into_iter().fold(pseudo.double(udp), Sum::double);
     // A server on this machine may leave the checksum to a NIC that is not there: then it is the pseudo
     // header's sum alone.
     let unfinished = checksum == u16::from_be_bytes(pseudo.fold());

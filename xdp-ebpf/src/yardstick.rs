@@ -80,7 +80,7 @@ fn rearm(context: XdpContext) -> u32 {
     // work while the copy is still at it, for then the difference of two runs would not be its cost.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(runs, 1) };
     // SAFETY: the context is this program's own; without an entry the call falls through.
-    let _missing = unsafe { YS_MEASURED.tail_call(&context, 0) };
+    unsafe { YS_MEASURED.tail_call(&context, 0) };
     XDP_ABORTED
 }
 
