@@ -16,7 +16,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use control::instance::Instance;
+use control::instance::{BPFFS, Instance};
 use control::status::{Counter, Status};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
@@ -66,7 +66,8 @@ impl Lab {
     pub(crate) fn command(&self, host: &str, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.namespace(host).display())).arg("--").arg(program);
-        command.stdin(Stdio::null());
+        // Left to itself, `ip` takes any bpffs that is mounted, a chroot's for example.
+        command.env("TC_BPF_MNT", BPFFS).stdin(Stdio::null());
         command
     }
 
