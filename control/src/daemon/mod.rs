@@ -319,6 +319,8 @@ impl Daemon {
                         self.detach_one(index)?;
                     }
                     self.put_back(&displaced).await;
+                    self.addresses = self.netlink.addresses(&before).await?;
+                    self.publish_served()?;
                     return Err(error);
                 }
             }
