@@ -1,12 +1,13 @@
 //! The daemon: one loop around the clock, the interfaces' addresses and the control socket.
 
+mod attaching;
 mod listener;
 mod live;
 pub mod protocol;
+mod view;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -24,14 +25,14 @@ use crate::clock::publisher::Publisher;
 use crate::clock::step;
 use crate::clock::system::LocalDaemon;
 use crate::config::Config;
-use crate::datapath::{self, Attachment, Datapath, Mode, ModeRequest};
+use crate::datapath::{self, Datapath, Mode, ModeRequest};
 use crate::error::{Code, Error, Result};
 use crate::instance::{Instance, Lock};
 use crate::interfaces::{Addresses, Interface, Netlink};
 use crate::query::exchange;
 use crate::socket::UserspacePath;
-use crate::status::{self, Status};
 use protocol::{Request, Response};
+pub use view::status_without_daemon;
 
 /// How often the clock is observed and published.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(250);
@@ -82,13 +83,6 @@ impl Signals {
             hangup: catch(SignalKind::hangup(), "SIGHUP")?,
         })
     }
-}
-
-/// Somebody else's program that was taken off an interface.
-struct Displaced {
-    interface: Interface,
-    mode: Mode,
-    program: OwnedFd,
 }
 
 struct Daemon {
@@ -289,129 +283,6 @@ impl Daemon {
         }
     }
 
-    /// Attaches to all of these or to none.
-    async fn attach(
-        &mut self,
-        wanted: Vec<Interface>,
-        mode: ModeRequest,
-        replace: bool,
-    ) -> Result<Vec<String>> {
-        for interface in &wanted {
-            self.refuse_foreign(interface, replace)?;
-        }
-        let before: Vec<_> = self.attached.keys().copied().collect();
-        let mut indices = before.clone();
-        indices.extend(wanted.iter().map(|interface| interface.index));
-        self.addresses = self.netlink.addresses(&indices).await?;
-        self.publish_served()?;
-        let (mut messages, mut displaced) = (Vec::new(), Vec::new());
-        for interface in wanted {
-            match self.attach_one(&interface, mode, &mut displaced).await {
-                Ok(attachment) => {
-                    messages.push(describe(&interface, &attachment));
-                    let Attachment { mode, fallback, .. } = attachment;
-                    self.attached.insert(interface.index, Attached { name: interface.name, mode, fallback });
-                }
-                Err(error) => {
-                    let new: Vec<_> =
-                        self.attached.keys().copied().filter(|index| !before.contains(index)).collect();
-                    for index in new {
-                        self.detach_one(index)?;
-                    }
-                    self.put_back(&displaced).await;
-                    self.addresses = self.netlink.addresses(&before).await?;
-                    self.publish_served()?;
-                    return Err(error);
-                }
-            }
-        }
-        for message in &messages {
-            info!("{message}");
-        }
-        Ok(messages)
-    }
-
-    async fn attach_one(
-        &mut self,
-        interface: &Interface,
-        mode: ModeRequest,
-        displaced: &mut Vec<Displaced>,
-    ) -> Result<Attachment> {
-        if let Some(foreign) = interface.xdp.filter(|_| self.datapath.own_mode(interface).is_none()) {
-            warn!("taking program {} off {}, as --replace says", foreign.program_id, interface.name);
-            // Off its interface a program is gone unless somebody has it open.
-            let program = datapath::open_program(foreign.program_id)?;
-            self.netlink.remove_xdp(interface, foreign.mode).await?;
-            displaced.push(Displaced { interface: interface.clone(), mode: foreign.mode, program });
-        }
-        if !interface.up {
-            warn!("{} is down: nothing comes in before `ip link set {} up`", interface.name, interface.name);
-        }
-        self.datapath.attach(interface, mode)
-    }
-
-    /// Whose place was not needed in the end gets it back.
-    async fn put_back(&self, displaced: &[Displaced]) {
-        for Displaced { interface, mode, program } in displaced {
-            match self.netlink.put_xdp(interface, *mode, program.as_fd()).await {
-                Ok(()) => warn!("the program that was on {} is there again", interface.name),
-                Err(error) => error!("the program that was on {} is lost: {error}", interface.name),
-            }
-        }
-    }
-
-    /// Somebody else's XDP program is not pushed aside unasked.
-    fn refuse_foreign(&self, interface: &Interface, replace: bool) -> Result<()> {
-        match interface.xdp {
-            Some(xdp) if self.datapath.own_mode(interface).is_none() && !replace => {
-                let name = datapath::program_name(xdp.program_id).unwrap_or_else(|| "without a name".into());
-                Err(Error::new(
-                    Code::Unavailable,
-                    format_args!(
-                        "{} has an XDP program already: `{name}`, id {}, in {} mode",
-                        interface.name,
-                        xdp.program_id,
-                        xdp.mode.label()
-                    ),
-                )
-                .remedy(format_args!(
-                    "`--replace` puts this one in its place; `bpftool prog show id {}` tells whose it is",
-                    xdp.program_id
-                )))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn detach(&mut self, names: &[String]) -> Result<Vec<String>> {
-        let mut indices = Vec::new();
-        for name in names {
-            let index =
-                self.attached.iter().find(|(_, attached)| attached.name == *name).map(|(index, _)| *index);
-            indices.push(index.ok_or_else(|| {
-                let attached: Vec<_> =
-                    self.attached.values().map(|attached| attached.name.as_str()).collect();
-                Error::new(Code::NoInput, format_args!("not attached to `{name}`"))
-                    .remedy(format_args!("attached to: {}", attached.join(", ")))
-            })?);
-        }
-        if names.is_empty() {
-            indices = self.attached.keys().copied().collect();
-        }
-        let mut messages = Vec::new();
-        for index in indices {
-            messages.push(self.detach_one(index)?);
-        }
-        Ok(messages)
-    }
-
-    fn detach_one(&mut self, index: u32) -> Result<String> {
-        self.datapath.detach(index)?;
-        let name = self.attached.remove(&index).map_or_else(String::new, |attached| attached.name);
-        info!("{name}: detached");
-        Ok(format!("{name}: detached"))
-    }
-
     /// Follows the interfaces: their addresses, names, and whether they are there at all.
     async fn follow_interfaces(&mut self) {
         if let Err(error) = self.try_follow_interfaces().await {
@@ -517,98 +388,6 @@ impl Daemon {
         }
         receiver
     }
-
-    fn status(&self) -> Result<Status> {
-        let mut status = observe(&self.datapath)?;
-        status.daemon = Some(status::Daemon {
-            pid: std::process::id(),
-            uptime_s: self.started.elapsed().as_secs_f64(),
-            resident_bytes: resident_bytes(),
-        });
-        status.clock.source = Some("system".into());
-        status.clock.steps = self.publisher.steps();
-        if let Some(reason) = self.publisher.unsynchronised() {
-            status.clock.reason = Some(reason.explain().into());
-        }
-        for (index, attached) in &self.attached {
-            status.interfaces.push(status::Interface {
-                name: attached.name.clone(),
-                index: *index,
-                mode: Some(attached.mode),
-                fallback: attached.fallback.clone(),
-                addresses: self.addresses.of(*index).map(|address| address.to_string()).collect(),
-                counters: status::name_counters(&*self.datapath.counters(*index)?),
-            });
-        }
-        for listening in &self.sockets.listening {
-            status.userspace_path.push(status::UserspacePath {
-                family: listening.family.label().into(),
-                failure: listening.failure.clone(),
-            });
-        }
-        status.userspace_counters = status::name_counters(&*self.sockets.shared.counters());
-        Ok(status)
-    }
-}
-
-/// What the maps alone tell.
-fn observe(datapath: &Datapath) -> Result<Status> {
-    let by_name: BTreeMap<_, _> =
-        datapath.map_memory()?.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect();
-    Ok(Status {
-        version: env!("CARGO_PKG_VERSION").into(),
-        daemon: None,
-        clock: status::Clock::of(&datapath.clock(), monotonic_ns()?),
-        interfaces: Vec::new(),
-        userspace_path: Vec::new(),
-        userspace_counters: Vec::new(),
-        maps: status::Maps { bytes: by_name.values().sum(), by_name },
-    })
-}
-
-/// What is there to see while no daemon runs; `None` if nothing is attached.
-///
-/// # Errors
-///
-/// Missing privileges, or pinned state of another layout version.
-pub fn status_without_daemon(instance: &Instance) -> Result<Option<Status>> {
-    let Some(datapath) = Datapath::open(instance)? else {
-        return Ok(None);
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Error::because(Code::Os, "cannot start the event loop"))?;
-    let (interfaces, addresses) = runtime.block_on(async {
-        let netlink = Netlink::connect()?;
-        let indices: Vec<_> = datapath.interfaces().collect();
-        Ok((netlink.interfaces().await?, netlink.addresses(&indices).await?))
-    })?;
-    let mut status = observe(&datapath)?;
-    for index in datapath.interfaces() {
-        let interface = interfaces.iter().find(|interface| interface.index == index);
-        status.interfaces.push(status::Interface {
-            name: interface.map_or_else(|| format!("index {index}"), |interface| interface.name.clone()),
-            index,
-            mode: interface.and_then(|interface| datapath.own_mode(interface)),
-            fallback: None,
-            addresses: addresses.of(index).map(|address| address.to_string()).collect(),
-            counters: status::name_counters(&*datapath.counters(index)?),
-        });
-    }
-    Ok(Some(status))
-}
-
-fn describe(interface: &Interface, attachment: &Attachment) -> String {
-    let Interface { name, .. } = interface;
-    let mode = attachment.mode.label();
-    match (&attachment.fallback, attachment.took_over) {
-        (_, true) => format!("{name}: took over the attached program ({mode} mode)"),
-        (Some(reason), false) => {
-            format!("{name}: attached in {mode} mode; native mode was refused: {reason}")
-        }
-        (None, false) => format!("{name}: attached in {mode} mode"),
-    }
 }
 
 /// Asks the daemon on loopback, whichever family it listens on.
@@ -617,13 +396,4 @@ fn ask_local_daemon(servers: &[SocketAddr]) -> Option<LocalDaemon> {
         let reading = exchange(*server, LOCAL_DAEMON_TIMEOUT).ok()?;
         Some(LocalDaemon { reading, monotonic_ns: monotonic_ns().ok()? })
     })
-}
-
-fn resident_bytes() -> u64 {
-    const PAGE: u64 = 4096;
-    let pages = std::fs::read_to_string("/proc/self/statm").ok();
-    pages
-        .and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok())
-        .unwrap_or(0)
-        .saturating_mul(PAGE)
 }

@@ -1,0 +1,102 @@
+//! What there is to see: with a daemon and without one.
+
+use std::collections::BTreeMap;
+
+use super::Daemon;
+use crate::clock::kernel::monotonic_ns;
+use crate::datapath::Datapath;
+use crate::error::{Code, Error, Result};
+use crate::instance::Instance;
+use crate::interfaces::Netlink;
+use crate::status::{self, Status};
+
+impl Daemon {
+    pub(super) fn status(&self) -> Result<Status> {
+        let mut status = observe(&self.datapath)?;
+        status.daemon = Some(status::Daemon {
+            pid: std::process::id(),
+            uptime_s: self.started.elapsed().as_secs_f64(),
+            resident_bytes: resident_bytes(),
+        });
+        status.clock.source = Some("system".into());
+        status.clock.steps = self.publisher.steps();
+        if let Some(reason) = self.publisher.unsynchronised() {
+            status.clock.reason = Some(reason.explain().into());
+        }
+        for (index, attached) in &self.attached {
+            status.interfaces.push(status::Interface {
+                name: attached.name.clone(),
+                index: *index,
+                mode: Some(attached.mode),
+                fallback: attached.fallback.clone(),
+                addresses: self.addresses.of(*index).map(|address| address.to_string()).collect(),
+                counters: status::name_counters(&*self.datapath.counters(*index)?),
+            });
+        }
+        for listening in &self.sockets.listening {
+            status.userspace_path.push(status::UserspacePath {
+                family: listening.family.label().into(),
+                failure: listening.failure.clone(),
+            });
+        }
+        status.userspace_counters = status::name_counters(&*self.sockets.shared.counters());
+        Ok(status)
+    }
+}
+
+/// What the maps alone tell.
+fn observe(datapath: &Datapath) -> Result<Status> {
+    let by_name: BTreeMap<_, _> =
+        datapath.map_memory()?.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect();
+    Ok(Status {
+        version: env!("CARGO_PKG_VERSION").into(),
+        daemon: None,
+        clock: status::Clock::of(&datapath.clock(), monotonic_ns()?),
+        interfaces: Vec::new(),
+        userspace_path: Vec::new(),
+        userspace_counters: Vec::new(),
+        maps: status::Maps { bytes: by_name.values().sum(), by_name },
+    })
+}
+
+/// What is there to see while no daemon runs; `None` if nothing is attached.
+///
+/// # Errors
+///
+/// Missing privileges, or pinned state of another layout version.
+pub fn status_without_daemon(instance: &Instance) -> Result<Option<Status>> {
+    let Some(datapath) = Datapath::open(instance)? else {
+        return Ok(None);
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::because(Code::Os, "cannot start the event loop"))?;
+    let (interfaces, addresses) = runtime.block_on(async {
+        let netlink = Netlink::connect()?;
+        let indices: Vec<_> = datapath.interfaces().collect();
+        Ok((netlink.interfaces().await?, netlink.addresses(&indices).await?))
+    })?;
+    let mut status = observe(&datapath)?;
+    for index in datapath.interfaces() {
+        let interface = interfaces.iter().find(|interface| interface.index == index);
+        status.interfaces.push(status::Interface {
+            name: interface.map_or_else(|| format!("index {index}"), |interface| interface.name.clone()),
+            index,
+            mode: interface.and_then(|interface| datapath.own_mode(interface)),
+            fallback: None,
+            addresses: addresses.of(index).map(|address| address.to_string()).collect(),
+            counters: status::name_counters(&*datapath.counters(index)?),
+        });
+    }
+    Ok(Some(status))
+}
+
+fn resident_bytes() -> u64 {
+    const PAGE: u64 = 4096;
+    let pages = std::fs::read_to_string("/proc/self/statm").ok();
+    pages
+        .and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok())
+        .unwrap_or(0)
+        .saturating_mul(PAGE)
+}
