@@ -33,7 +33,7 @@
 //!
 //! After each [`Discipline::sample`] and [`Discipline::due`], and now and then in between (a line's bound grows
 //! more slowly if it is renewed), publish [`Discipline::line`]. No line means "unsynchronised". With a private
-//! line nothing else is needed: the line is right at once. Where the kernel's clock is to be steered, [`steer`]
+//! line nothing else is needed: the line is right at once. Where the kernel's clock is to be steered, [`mod@steer`]
 //! says how, and each change of its rate goes back in by [`Discipline::retuned`]. A clock that stood still
 //! (suspend) is reported by [`Discipline::jumped`]; one that nobody reported is found out after two samples.
 //! Kisses go to [`Discipline::slow_down`] and [`Discipline::deny`]; a reload uses [`Discipline::add`] and
