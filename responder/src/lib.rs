@@ -30,6 +30,7 @@ pub mod ethernet;
 pub mod ipv4;
 pub mod ipv6;
 pub mod layout;
+pub mod limiter;
 pub mod message;
 pub mod packet;
 pub mod served;
