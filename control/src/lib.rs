@@ -13,6 +13,7 @@ pub mod datapath;
 pub mod error;
 pub mod instance;
 pub mod interfaces;
+pub mod limits;
 pub mod query;
 pub mod socket;
 pub mod status;

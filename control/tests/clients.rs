@@ -125,8 +125,9 @@ fn all_versions_are_answered_as_they_ask_whatever_their_vlan_tags() {
         }
         let answered =
             |family| [1, 2, 3, 4].map(|version| (Verdict::Answered, family, version, TAGS.len() as u64));
-        let [[a, b, c, d], [e, f, g, h]] = [answered(Family::Ipv4), answered(Family::Ipv6)];
-        assert_eq!(Tally::of_program(&server.status()), Tally::of([a, b, c, d, e, f, g, h]));
+        let expected: [_; 8] =
+            [answered(Family::Ipv4), answered(Family::Ipv6)].concat().try_into().expect("twice four");
+        assert_eq!(Tally::of_program(&server.status()), Tally::of(expected));
     }
 }
 

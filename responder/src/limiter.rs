@@ -44,7 +44,7 @@
 //! is content and falls back to its poll interval. A storm of many such clients behind one address ends as
 //! fast as the tokens come in.
 
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Buckets in a set: half a cache line.
 pub const WAYS: usize = 4;
@@ -246,13 +246,44 @@ pub enum Decision {
     Drop,
 }
 
+/// A word that other CPUs read and write too, each time as a whole. In the eBPF program that is not an
+/// `AtomicU64`, whose loads its compiler has no instruction for.
+pub trait Bucket {
+    /// The word.
+    fn load(&self) -> u64;
+
+    /// Changes it.
+    fn store(&self, word: u64);
+}
+
+impl Bucket for AtomicU64 {
+    #[inline(always)]
+    fn load(&self) -> u64 {
+        self.load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    fn store(&self, word: u64) {
+        self.store(word, Ordering::Relaxed);
+    }
+}
+
 /// Where the buckets are. Userspace has them in its memory, the eBPF program in maps.
 pub trait Buckets {
+    /// A bucket.
+    type Bucket: Bucket;
+
     /// The set of this number, or `None` where there is none: its sources are not limited.
-    fn set(&self, number: u32) -> Option<&[AtomicU64; WAYS]>;
+    #[inline(always)]
+    fn set(&self, _number: u32) -> Option<&[Self::Bucket; WAYS]> {
+        None
+    }
 
     /// The bucket of the kisses that this CPU sends, or `None` for no kisses.
-    fn kisses(&self) -> Option<&AtomicU64>;
+    #[inline(always)]
+    fn kisses(&self) -> Option<&Self::Bucket> {
+        None
+    }
 }
 
 /// Decides about a request that came at `now_ns` of `CLOCK_MONOTONIC`. `noise` is anything that differs from one
@@ -283,18 +314,18 @@ pub fn decide<B: Buckets>(
         return Decision::Answer;
     };
 
-    let word = bucket.load(Relaxed);
+    let word = bucket.load();
     let debt = class.debt(now, word);
     let excess = word >> EXCESS_SHIFT & MOST_EXCESS;
     if let Some(full) = class.spend(now, debt) {
         // A source that let its bucket fill up has mended its ways.
         let excess = if debt == 0 { 0 } else { excess.saturating_sub(1) };
-        bucket.store(tag << TAG_SHIFT | excess << EXCESS_SHIFT | full, Relaxed);
+        bucket.store(tag << TAG_SHIFT | excess << EXCESS_SHIFT | full);
         return Decision::Answer;
     }
     if excess < MOST_EXCESS {
         // At the most there is nothing to write: a flood does not pull the line from CPU to CPU.
-        bucket.store(word.wrapping_add(1 << EXCESS_SHIFT), Relaxed);
+        bucket.store(word.wrapping_add(1 << EXCESS_SHIFT));
     }
     if policy.leaks(now_ns, noise) {
         Decision::Leak
@@ -313,9 +344,9 @@ pub(crate) fn may_kiss<B: Buckets>(buckets: &B, policy: &Policy, now_ns: u64) ->
         return false;
     };
     let now = now_ns >> TICK_SHIFT & TIME;
-    match budget.spend(now, budget.debt(now, bucket.load(Relaxed))) {
+    match budget.spend(now, budget.debt(now, bucket.load())) {
         Some(full) if budget != Class::UNLIMITED => {
-            bucket.store(full, Relaxed);
+            bucket.store(full);
             true
         }
         _ => false,
@@ -323,9 +354,9 @@ pub(crate) fn may_kiss<B: Buckets>(buckets: &B, policy: &Policy, now_ns: u64) ->
 }
 
 #[inline(always)]
-fn find(set: &[AtomicU64; WAYS], tag: u64) -> Option<&AtomicU64> {
+fn find<B: Bucket>(set: &[B; WAYS], tag: u64) -> Option<&B> {
     let [a, b, c, d] = set;
-    let is = |bucket: &AtomicU64| bucket.load(Relaxed) >> TAG_SHIFT == tag;
+    let is = |bucket: &B| bucket.load() >> TAG_SHIFT == tag;
     if is(a) {
         Some(a)
     } else if is(b) {
@@ -341,11 +372,11 @@ fn find(set: &[AtomicU64; WAYS], tag: u64) -> Option<&AtomicU64> {
 
 /// Gives a source that has no bucket that of the source which is nearest to full, with one token taken out.
 #[inline(always)]
-fn take_place(set: &[AtomicU64; WAYS], tag: u64, class: Class, now: u64) {
+fn take_place<B: Bucket>(set: &[B; WAYS], tag: u64, class: Class, now: u64) {
     let [a, b, c, d] = set;
-    let debt = |bucket: &AtomicU64| {
+    let debt = |bucket: &B| {
         // Classes have windows of their own; no window is longer than this.
-        let debt = bucket.load(Relaxed).wrapping_sub(now) & TIME;
+        let debt = bucket.load().wrapping_sub(now) & TIME;
         if debt > LONGEST_WINDOW_S.wrapping_mul(TICKS_IN_A_SECOND) { 0 } else { debt }
     };
     let (a_debt, b_debt, c_debt, d_debt) = (debt(a), debt(b), debt(c), debt(d));
@@ -353,7 +384,7 @@ fn take_place(set: &[AtomicU64; WAYS], tag: u64, class: Class, now: u64) {
     let (second, second_debt) = if d_debt < c_debt { (d, d_debt) } else { (c, c_debt) };
     let place = if second_debt < first_debt { second } else { first };
     let full = now.wrapping_add(class.interval()) & TIME;
-    place.store(tag << TAG_SHIFT | full, Relaxed);
+    place.store(tag << TAG_SHIFT | full);
 }
 
 /// How many buckets of a set are in use at a moment: not full yet.

@@ -31,6 +31,8 @@ impl Table {
 }
 
 impl Buckets for Table {
+    type Bucket = AtomicU64;
+
     fn set(&self, number: u32) -> Option<&[AtomicU64; WAYS]> {
         self.sets.get(number as usize)
     }

@@ -206,6 +206,9 @@ mod tests {
                 Some(clock())
             }
         }
+        impl responder::limiter::Buckets for Host {
+            type Bucket = std::sync::atomic::AtomicU64;
+        }
         impl responder::Server for Host {
             type Published<'a> = &'a Self;
 

@@ -1,5 +1,6 @@
 //! The daemon: one loop around the clock, the interfaces' addresses and the control socket.
 
+mod limits;
 mod listener;
 mod live;
 pub mod protocol;
@@ -84,6 +85,7 @@ struct Daemon {
     attached: BTreeMap<u32, Attached>,
     addresses: Addresses,
     served: Option<Box<ServedTable>>,
+    limits: limits::Limits,
     started: Instant,
 }
 
@@ -135,7 +137,7 @@ impl Daemon {
         for name in names {
             wanted.push(netlink.interface(name).await?);
         }
-        let datapath = Datapath::open_or_create(&options.instance)?;
+        let datapath = Datapath::open_or_create(&options.instance, config.limits.table_entries)?;
         let mut daemon = Self {
             instance: options.instance.clone(),
             config,
@@ -147,6 +149,7 @@ impl Daemon {
             attached: BTreeMap::new(),
             addresses: Addresses::default(),
             served: None,
+            limits: limits::Limits::default(),
             started: Instant::now(),
         };
         for listening in &daemon.sockets.listening {
@@ -185,6 +188,7 @@ impl Daemon {
             self.publisher.set_local_daemon(reading);
         }
         self.publish_clock()?;
+        self.configure_limits(&self.config.clone())?;
         self.attach(wanted, options.mode, options.replace).await.map(|_messages| ())
     }
 
@@ -203,7 +207,10 @@ impl Daemon {
 
         loop {
             tokio::select! {
-                _ = publish.tick() => self.publish_or_tell(),
+                _ = publish.tick() => {
+                    self.publish_or_tell();
+                    self.expire_access();
+                }
                 Some(()) = steps.recv() => self.publish_or_tell(),
                 () = self.netlink.changed() => self.follow_interfaces().await,
                 _ = look.tick() => self.follow_interfaces().await,
@@ -269,6 +276,11 @@ impl Daemon {
                 json(serde_json::to_value(self.attach(wanted, mode, replace).await?))
             }
             Request::Detach { interfaces } => json(serde_json::to_value(self.detach(&interfaces)?)),
+            Request::SetAccess { prefix, access, seconds } => {
+                json(serde_json::to_value([self.set_access(prefix, access, seconds)?]))
+            }
+            Request::RemoveAccess { prefix } => json(serde_json::to_value([self.remove_access(prefix)?])),
+            Request::ListAccess => json(serde_json::to_value(self.list_access())),
         }
     }
 
@@ -451,8 +463,11 @@ impl Daemon {
     async fn reload(&mut self) {
         let before = self.config.clone();
         let reloaded = Config::load(self.config_path.as_deref()).and_then(|config| {
+            // Looked at before anything is changed: a list's file may have vanished.
+            let entries = crate::limits::configured(&config.access)?;
             self.config = config;
-            self.publish_served()
+            self.publish_served()?;
+            self.apply_limits(&self.config.clone(), entries)
         });
         match reloaded {
             Ok(()) => {
@@ -527,6 +542,7 @@ impl Daemon {
                 failure: listening.failure.clone(),
             });
         }
+        status.limits = Some(self.limits_status()?);
         status.userspace_counters = status::name_counters(&*self.sockets.shared.counters());
         Ok(status)
     }
@@ -543,6 +559,7 @@ fn observe(datapath: &Datapath) -> Result<Status> {
         interfaces: Vec::new(),
         userspace_path: Vec::new(),
         userspace_counters: Vec::new(),
+        limits: None,
         maps: status::Maps { bytes: by_name.values().sum(), by_name },
     })
 }
