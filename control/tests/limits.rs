@@ -236,9 +236,8 @@ fn a_reload_applies_lists_and_rates_or_leaves_them_as_they_are() {
     assert_eq!(flood(&lab, "10.77.0.1", 10, 1).1, 0);
 
     // A hundred thousand entries, and the client's not among them.
-    let entries: String = (0..100_000_u32)
-        .map(|number| format!("11.{}.{}.{}\n", number >> 16, number >> 8 & 255, number & 255))
-        .collect();
+    let line = |number: u32| format!("11.{}.{}.{}", number >> 16, number >> 8 & 255, number & 255);
+    let entries = (0..100_000).map(line).collect::<Vec<_>>().join("\n");
     lab.file("list", &entries);
     let start = Instant::now();
     server.signal(Signal::SIGHUP);
