@@ -218,9 +218,8 @@ fn the_operator_s_entries_take_effect_at_once_and_end_in_time() {
 fn a_reload_applies_lists_and_rates_or_leaves_them_as_they_are() {
     let lab = Lab::up(&[]);
     let list = lab.file("list", "10.77.0.2\n");
-    let with = |text: &str| {
-        format!("{CONFIG}[limits]\nrate = 2\nburst = 20\n[access]\nfiles = [{:?}]\n{text}", list)
-    };
+    let with =
+        |text: &str| format!("{CONFIG}[limits]\nrate = 2\nburst = 20\n[access]\nfiles = [{list:?}]\n{text}");
     let server = lab.server(CONFIG, &[]);
     lab.file("server.toml", &with(""));
     server.signal(Signal::SIGHUP);
