@@ -13,9 +13,10 @@ use core_affinity::CoreId;
 
 use crate::failure::Failure;
 use crate::machine::Machine;
-use crate::programs::{Server, Yardstick, require_privileges};
+use crate::programs::{Gauge, Server, Yardstick, require_privileges};
 use pairing::Times;
 use report::{Report, ServerSize};
+use responder::Policy;
 use subjects::{Method, Program, Subject};
 pub(crate) use verify::Refusal;
 
@@ -95,7 +96,7 @@ fn pin(wanted: Option<usize>) -> Result<usize, Failure> {
 /// The loaded programs.
 struct Bench {
     yardstick: Yardstick,
-    /// The built-in server, and the candidate if there is one.
+    /// The built-in server without limits and with, and the candidate if there is one.
     servers: Vec<Server>,
 }
 
@@ -106,13 +107,23 @@ impl Bench {
             let object = fs::read(path).map_err(|reason| Failure::File { path: path.to_owned(), reason })?;
             objects.push((path.display().to_string(), object));
         }
-        let load = |(name, object): &(String, Vec<u8>)| {
-            Server::load(object, name, &subjects::served(), &subjects::clock())
+        let load = |(name, object): &(String, Vec<u8>), policy: &Policy| {
+            Server::load(object, name, &subjects::served(), &subjects::clock(), policy)
         };
-        Ok(Self {
-            yardstick: Yardstick::load()?,
-            servers: objects.iter().map(load).collect::<Result<_, _>>()?,
-        })
+        let mut servers = Vec::new();
+        for (number, object) in objects.iter().enumerate() {
+            servers.push(load(object, &Policy::OFF)?);
+            if number == 0 {
+                servers.push(load(object, &subjects::limited())?);
+                for prefixes in subjects::LISTS {
+                    let mut server = load(object, &subjects::listed())?;
+                    let (ipv4, ipv6) = subjects::prefixes(prefixes);
+                    server.deny(&ipv4, &ipv6)?;
+                    servers.push(server);
+                }
+            }
+        }
+        Ok(Self { yardstick: Yardstick::load()?, servers })
     }
 
     fn server_sizes(&self) -> Vec<ServerSize> {
@@ -120,7 +131,8 @@ impl Bench {
             let (verified_instructions, machine_code_bytes) = server.size();
             ServerSize { verified_instructions, machine_code_bytes }
         };
-        self.servers.iter().map(size).collect()
+        let different = [subjects::SERVER, subjects::CANDIDATE];
+        different.iter().filter_map(|index| self.servers.get(*index)).map(size).collect()
     }
 
     /// Nanoseconds for each of `repeat` runs, or no figure.
@@ -131,12 +143,14 @@ impl Bench {
         let run = match (subject.method, subject.program) {
             (Method::Direct, Program::Gauge(gauge)) => self.yardstick.run(gauge, &subject.frame, repeat),
             (Method::Direct, Program::Server(index)) => self.servers[index].run(&subject.frame, repeat),
-            (Method::Rearmed, program) => {
+            (Method::Rearmed | Method::Scattered, program) => {
                 let handle = match program {
                     Program::Gauge(gauge) => self.yardstick.handle(gauge)?,
                     Program::Server(index) => self.servers[index].handle()?,
                 };
-                self.yardstick.run_rearmed(&handle, &subject.frame, repeat)
+                let rearm =
+                    if subject.method == Method::Rearmed { Gauge::Rearm } else { Gauge::RearmScattered };
+                self.yardstick.run_rearmed(rearm, &handle, &subject.frame, repeat)
             }
         }?;
         verify::verify(
@@ -173,8 +187,14 @@ mod tests {
     #[ignore = "needs root: scripts/test runs it"]
     fn a_server_that_does_not_serve_the_address_gets_no_figure_for_an_answer() {
         let mut bench = Bench::load(None).unwrap();
-        bench.servers[0] =
-            Server::load(xdp_ebpf::POOLTIME, "the server", &ServedTable::EMPTY, &subjects::clock()).unwrap();
+        bench.servers[0] = Server::load(
+            xdp_ebpf::POOLTIME,
+            "the server",
+            &ServedTable::EMPTY,
+            &subjects::clock(),
+            &Policy::OFF,
+        )
+        .unwrap();
         for subject in subjects::all(false) {
             let answer = subject.name.starts_with("answer");
             let result = bench.measure(&subject, 1000);
@@ -196,7 +216,8 @@ mod tests {
         let mut bench = Bench::load(None).unwrap();
         let clock = responder::ClockState { horizon_ns: 0, ..subjects::clock() };
         bench.servers[0] =
-            Server::load(xdp_ebpf::POOLTIME, "the server", &subjects::served(), &clock).unwrap();
+            Server::load(xdp_ebpf::POOLTIME, "the server", &subjects::served(), &clock, &Policy::OFF)
+                .unwrap();
         let answers = subjects::all(false).into_iter().filter(|subject| subject.name.starts_with("answer"));
         for subject in answers {
             let failure = bench.measure(&subject, 1000).unwrap_err().to_string();
@@ -207,9 +228,15 @@ mod tests {
     #[test]
     #[ignore = "needs root: scripts/test runs it"]
     fn an_object_without_the_program_is_named() {
-        let failure = Server::load(xdp_ebpf::YARDSTICK, "other.o", &subjects::served(), &subjects::clock())
-            .err()
-            .unwrap();
+        let failure = Server::load(
+            xdp_ebpf::YARDSTICK,
+            "other.o",
+            &subjects::served(),
+            &subjects::clock(),
+            &Policy::OFF,
+        )
+        .err()
+        .unwrap();
         assert!(failure.to_string().contains("other.o"), "{failure}");
         assert_eq!(failure.exit_code(), 69);
     }

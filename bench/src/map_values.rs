@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "aya::Pod is an unsafe trait: see the SAFETY lines")]
 
 use aya::Pod;
+use responder::Policy;
 use responder::ServedTable;
 use responder::clock::WORDS;
 use responder::layout::{INTERFACES, SLOTS, State};
@@ -25,4 +26,5 @@ const _: () = assert!(
             + 4 * INTERFACES
             + size_of::<[[u64; WORDS]; SLOTS]>()
             + size_of::<[ServedTable; SLOTS]>()
+            + size_of::<Policy>()
 );

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use aya::maps::{Array, MapError, PerCpuArray, ProgramArray};
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, LpmTrie, MapError, PerCpuArray, ProgramArray};
 use aya::programs::{ProgramError, ProgramFd, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use caps::{CapSet, Capability};
@@ -11,7 +12,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::time::{ClockId, clock_gettime};
 use responder::layout::{self, State};
 use responder::verdict::COUNTERS;
-use responder::{ClockState, ServedTable};
+use responder::{Access, ClockState, Policy, ServedTable};
 
 use crate::failure::Failure;
 use crate::machine;
@@ -19,6 +20,9 @@ use crate::map_values::Value;
 
 /// Bytes of a frame that the yardstick's `rearm` can write: it writes this many and no other number.
 pub(crate) const REARMED_FRAME: usize = 112;
+
+/// Sets of the limiter's table: 262,144 entries, as by default.
+const SETS: u32 = 1 << 16;
 
 /// Packets by counter, over all CPUs.
 pub(crate) type Counts = Vec<u64>;
@@ -74,16 +78,19 @@ pub(crate) enum Gauge {
     Reflect,
     /// Writes the frame anew and goes on to another program.
     Rearm,
+    /// The same with a new IPv6 source each time.
+    RearmScattered,
 }
 
 impl Gauge {
-    const ALL: [Self; 3] = [Self::Pass, Self::Reflect, Self::Rearm];
+    const ALL: [Self; 4] = [Self::Pass, Self::Reflect, Self::Rearm, Self::RearmScattered];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Pass => "pass",
             Self::Reflect => "reflect",
             Self::Rearm => "rearm",
+            Self::RearmScattered => "rearm_scattered",
         }
     }
 }
@@ -95,15 +102,37 @@ impl Server {
         name: &str,
         served: &ServedTable,
         clock: &ClockState,
+        policy: &Policy,
     ) -> Result<Self, Failure> {
         let mut loader = EbpfLoader::new();
+        loader.map_max_entries(layout::BUCKETS, SETS);
         loader.override_global(layout::INTERFACE_SLOT, &0_u32, true);
         let mut ebpf = loader.load(object).map_err(|error| not_loaded(name, error))?;
         load_program(&mut ebpf, name, layout::PROGRAM)?;
 
-        let state = State { clocks: [clock.to_words(); 2], tables: [*served; 2], ..State::EMPTY };
+        let policy = Policy { set_mask: SETS - 1, ..*policy };
+        let state = State { clocks: [clock.to_words(); 2], tables: [*served; 2], policy, ..State::EMPTY };
         set_first(&mut ebpf, layout::STATE, Value(state))?;
         Ok(Self { ebpf })
+    }
+
+    /// Denies these prefixes.
+    pub(crate) fn deny(&mut self, ipv4: &[([u8; 4], u32)], ipv6: &[([u8; 16], u32)]) -> Result<(), Failure> {
+        fn insert<K: aya::Pod>(
+            ebpf: &mut Ebpf,
+            name: &'static str,
+            prefixes: &[(K, u32)],
+        ) -> Result<(), Failure> {
+            let access = |reason| Failure::MapAccess { map: name, reason };
+            let map = ebpf.map_mut(name).ok_or(access(MapError::KeyNotFound))?;
+            let mut list: LpmTrie<_, K, u32> = map.try_into().map_err(access)?;
+            for (prefix, length) in prefixes {
+                list.insert(&Key::new(*length, *prefix), Access::Denied as u32, 0).map_err(access)?;
+            }
+            Ok(())
+        }
+        insert(&mut self.ebpf, layout::LIST_IPV4, ipv4)?;
+        insert(&mut self.ebpf, layout::LIST_IPV6, ipv6)
     }
 
     /// Its counters now.
@@ -160,9 +189,10 @@ impl Yardstick {
         run(&self.ebpf, gauge.name(), frame, repeat)
     }
 
-    /// Runs `measured` on `frame`, written anew each time.
+    /// Runs `measured` on `frame`, written anew each time by the gauge.
     pub(crate) fn run_rearmed(
         &mut self,
+        gauge: Gauge,
         measured: &ProgramFd,
         frame: &[u8; REARMED_FRAME],
         repeat: u32,
@@ -176,7 +206,7 @@ impl Yardstick {
         let access = |reason| Failure::MapAccess { map: Self::MEASURED, reason };
         let map = self.ebpf.map_mut(Self::MEASURED).ok_or(access(MapError::KeyNotFound))?;
         ProgramArray::try_from(map).and_then(|mut map| map.set(0, measured, 0)).map_err(access)?;
-        self.run(Gauge::Rearm, frame, repeat)
+        self.run(gauge, frame, repeat)
     }
 
     /// How often `rearm` has run since it was loaded.

@@ -12,11 +12,12 @@ use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
-use crate::daemon::protocol::{Request, ask};
+use crate::daemon::protocol::{AccessWord, Request, ask};
 use crate::daemon::{self, Options};
 use crate::datapath::{self, ModeRequest};
 use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
+use crate::limits::{Listed, Prefix, duration};
 use crate::query::{Failure, Reading, exchange};
 use crate::status::Status;
 
@@ -49,6 +50,21 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Do not answer sources with this prefix
+    Deny(AccessArguments),
+    /// Answer sources with this prefix, within the ordinary limits
+    Allow {
+        #[command(flatten)]
+        entry: AccessArguments,
+        /// Without a limit
+        #[arg(long)]
+        unlimited: bool,
+    },
+    /// Limit sources with this prefix to the strict rate
+    Limit(AccessArguments),
+    /// Look at the access lists, and take entries out
+    #[command(subcommand)]
+    Access(AccessCommand),
     /// Ask servers for the time, as a client; sets nothing
     Query(QueryArguments),
     /// Look at configuration files
@@ -104,6 +120,32 @@ struct QueryArguments {
     json: bool,
 }
 
+#[derive(Args, Debug)]
+struct AccessArguments {
+    /// Like 192.0.2.0/24 or 192.0.2.1, IPv6 likewise
+    #[arg(value_name = "PREFIX")]
+    prefix: Prefix,
+    /// How long: 90s, 10m, 2h, 1d [default: until the daemon ends]
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    time: Option<Duration>,
+}
+
+#[derive(Subcommand, Debug)]
+enum AccessCommand {
+    /// Show the entries: those of commands first
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove an entry that a command made
+    Remove {
+        /// As it was given
+        #[arg(value_name = "PREFIX")]
+        prefix: Prefix,
+    },
+}
+
 #[derive(Subcommand, Debug)]
 enum ConfigCommand {
     /// Say whether a file is right, and where not
@@ -151,9 +193,20 @@ fn execute(arguments: Arguments) -> Result<()> {
         }
         Command::Detach { interfaces } => detach(&instance, &interfaces),
         Command::Status { json } => status(&instance, json),
+        Command::Deny(entry) => set_access(&instance, &entry, AccessWord::Deny),
+        Command::Allow { entry, unlimited } => {
+            set_access(&instance, &entry, if unlimited { AccessWord::Unlimited } else { AccessWord::Allow })
+        }
+        Command::Limit(entry) => set_access(&instance, &entry, AccessWord::Limit),
+        Command::Access(AccessCommand::List { json }) => list_access(&instance, json),
+        Command::Access(AccessCommand::Remove { prefix }) => {
+            let messages: Vec<String> = ask_running(&instance, &Request::RemoveAccess { prefix })?;
+            messages.iter().try_for_each(|message| say(format_args!("{message}")))
+        }
         Command::Query(arguments) => query(&arguments),
         Command::Config(ConfigCommand::Check { file }) => {
-            Config::load(Some(&file))?;
+            let config = Config::load(Some(&file))?;
+            crate::limits::configured(&config.access)?;
             say(format_args!("{}: right", file.display()))
         }
     }
@@ -229,6 +282,39 @@ fn status(instance: &Instance, json: bool) -> Result<()> {
     } else {
         write(&status.to_text())
     }
+}
+
+fn set_access(instance: &Instance, entry: &AccessArguments, access: AccessWord) -> Result<()> {
+    let seconds = entry.time.map(|time| time.as_secs());
+    let request = Request::SetAccess { prefix: entry.prefix, access, seconds };
+    let messages: Vec<String> = ask_running(instance, &request)?;
+    messages.iter().try_for_each(|message| say(format_args!("{message}")))
+}
+
+fn list_access(instance: &Instance, json: bool) -> Result<()> {
+    let entries: Vec<Listed> = ask_running(instance, &Request::ListAccess)?;
+    if json {
+        let text = serde_json::to_string_pretty(&entries)
+            .map_err(Error::because(Code::Software, "cannot write JSON"))?;
+        return say(format_args!("{text}"));
+    }
+    for Listed { prefix, access, live, seconds_left } in &entries {
+        let origin = match (live, seconds_left) {
+            (true, Some(seconds)) => format!("by command, {seconds} s left"),
+            (true, None) => "by command".into(),
+            (false, _) => "by configuration".into(),
+        };
+        say(format_args!("{access:<10} {:<40} {origin}", prefix.to_string()))?;
+    }
+    Ok(())
+}
+
+/// Asks the daemon, which has to run.
+fn ask_running<T: serde::de::DeserializeOwned>(instance: &Instance, request: &Request) -> Result<T> {
+    ask(instance, request)?.ok_or_else(|| {
+        Error::new(Code::Unavailable, "no daemon runs")
+            .remedy(format_args!("`sudo {} attach IFACE` starts it", instance.command()))
+    })
 }
 
 fn query(arguments: &QueryArguments) -> Result<()> {

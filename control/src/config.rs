@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::error::{Code, Error, Result};
+use crate::limits::{AccessConfig, LimitsConfig};
 
 /// Where the daemon looks without `--config`.
 pub const DEFAULT_PATH: &str = "/etc/pooltime-xdp.toml";
@@ -22,6 +23,10 @@ pub struct Config {
     pub serve: Vec<IpAddr>,
     /// The clock.
     pub clock: ClockConfig,
+    /// How often clients are answered.
+    pub limits: LimitsConfig,
+    /// Which clients are answered.
+    pub access: AccessConfig,
 }
 
 /// `[clock]`.
@@ -135,6 +140,7 @@ impl Config {
         if clock.local_stratum.is_some_and(|stratum| !(1..=15).contains(&stratum)) {
             return wrong("clock.local_stratum", "must be 1 to 15");
         }
+        self.limits.policy(self.access.denied, 1)?;
         if let Some(address) =
             self.serve.iter().find(|address| address.is_unspecified() || address.is_multicast())
         {
@@ -193,6 +199,12 @@ mod tests {
     }
 
     #[test]
+    fn a_malformed_prefix_is_named_with_its_line() {
+        let error = Config::parse("[access]\nallow = []\ndeny = [\"10.0.0.1/8\"]\n").unwrap_err();
+        assert!(error.what.contains("line 3") && error.what.contains("10.0.0.0/8"), "{error}");
+    }
+
+    #[test]
     fn broken_syntax_is_named_with_its_line() {
         assert!(Config::parse("serve = [\n\"::1\"\n[clock").unwrap_err().what.contains("line 3"));
     }
@@ -207,6 +219,8 @@ mod tests {
             ("serve = [\"0.0.0.0\"]", "serve"),
             ("serve = [\"ff02::1\"]", "serve"),
             ("interfaces = [\"\"]", "interfaces"),
+            ("[limits]\nrate = 0", "limits.rate"),
+            ("[limits]\ntable_entries = 65537", "limits.table_entries"),
         ] {
             let error = Config::parse(text).unwrap_err();
             assert!(error.what.starts_with(key), "{text}: {error}");

@@ -14,6 +14,7 @@ pub mod discipline;
 pub mod error;
 pub mod instance;
 pub mod interfaces;
+pub mod limits;
 pub mod query;
 pub mod socket;
 pub mod status;

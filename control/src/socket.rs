@@ -5,7 +5,7 @@
 //! same `responder` code as in the kernel.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,25 +17,60 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrIn,
     SockaddrIn6, SockaddrStorage, bind, recvmsg, sendmsg, setsockopt, socket, sockopt,
 };
-use responder::ClockState;
+use responder::access::Client;
 use responder::layout::Count;
+use responder::limiter::{Buckets, Source, WAYS};
 use responder::message::{LENGTH, Request, answer};
 use responder::udp::NTP_PORT;
-use responder::verdict::{COUNTERS, Family, Outcome, Verdict};
+use responder::verdict::{Action, COUNTERS, Family, Outcome, Verdict};
+use responder::{Access, ClockState, Policy};
 use tracing::warn;
 
 use crate::clock::kernel::{KernelClock as _, Machine, monotonic_ns};
 use crate::error::{Code, Error, Result};
+use crate::limits::Effective;
 
 /// Longer datagrams are cut off; no NTP message is that long.
 const BUFFER: usize = 1500;
 /// A kernel timestamp further back than this is not believed: the clock was stepped since.
 const LONGEST_WAIT_NS: i128 = 1_000_000_000;
 
+/// Sets of this path's own table of buckets: what comes here is little, and a table in a map would cost a call
+/// of the kernel for each request.
+const SETS: u32 = 1 << 12;
+
+/// Who is answered, as the sockets' thread goes by it.
+#[derive(Debug)]
+struct Limits {
+    policy: Policy,
+    lists: Effective,
+}
+
+/// The sockets' own buckets.
+#[derive(Debug)]
+struct Table {
+    sets: Vec<[AtomicU64; WAYS]>,
+    kisses: AtomicU64,
+}
+
+impl Buckets for Table {
+    type Bucket = AtomicU64;
+
+    fn set(&self, number: u32) -> Option<&[AtomicU64; WAYS]> {
+        self.sets.get(usize::try_from(number).ok()?)
+    }
+
+    fn kisses(&self) -> Option<&AtomicU64> {
+        Some(&self.kisses)
+    }
+}
+
 /// What the two threads share.
 #[derive(Debug)]
 pub struct Shared {
     clock: Mutex<Option<ClockState>>,
+    limits: Mutex<Arc<Limits>>,
+    table: Table,
     packets: Vec<AtomicU64>,
     bytes: Vec<AtomicU64>,
 }
@@ -43,12 +78,29 @@ pub struct Shared {
 impl Shared {
     fn new() -> Self {
         let zeros = || (0..COUNTERS).map(|_| AtomicU64::new(0)).collect();
-        Self { clock: Mutex::new(None), packets: zeros(), bytes: zeros() }
+        let empty = |_| std::array::from_fn(|_| AtomicU64::new(0));
+        Self {
+            clock: Mutex::new(None),
+            limits: Mutex::new(Arc::new(Limits { policy: Policy::OFF, lists: Effective::default() })),
+            table: Table { sets: (0..SETS).map(empty).collect(), kisses: AtomicU64::new(0) },
+            packets: zeros(),
+            bytes: zeros(),
+        }
     }
 
     /// Gives the sockets the clock that the program answers by.
     pub fn publish_clock(&self, clock: ClockState) {
         *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock);
+    }
+
+    /// Gives the sockets the limits that the program goes by.
+    pub fn publish_limits(&self, policy: &Policy, lists: Effective) {
+        let limits = Limits { policy: Policy { set_mask: SETS - 1, ..*policy }, lists };
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(limits);
+    }
+
+    fn limits(&self) -> Arc<Limits> {
+        Arc::clone(&self.limits.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn clock(&self) -> Option<ClockState> {
@@ -204,13 +256,38 @@ fn answer_one(family: Family, socket: &OwnedFd, shared: &Shared) -> Option<()> {
         (Ok(_), None) => Verdict::PassClock,
         (Ok(request), Some(clock)) => {
             let received_ns = received_at(realtime_ns)?;
-            let reply = answer(request, &clock, received_ns, monotonic_ns().ok()?.max(received_ns));
-            local.send(socket, &source, &reply.to_bytes());
-            reply.verdict()
+            let limits = shared.limits();
+            let verdict = admit(&limits, &shared.table, source.ip(), request, received_ns);
+            if verdict.action() == Action::Transmit {
+                let reply = answer(request, &clock, received_ns, monotonic_ns().ok()?.max(received_ns))
+                    .admitted(verdict, &limits.policy);
+                local.send(socket, &source, &reply.to_bytes());
+                reply.verdict()
+            } else {
+                verdict
+            }
         }
     };
     shared.count(Outcome { verdict, family, version }, length);
     Some(())
+}
+
+/// Whether a source is answered, by the program's code. The host itself is, always.
+fn admit(limits: &Limits, table: &Table, source: IpAddr, request: Request, now_ns: u64) -> Verdict {
+    if source.is_loopback() {
+        return Verdict::Answered;
+    }
+    let policy = &limits.policy;
+    let bucket = match source {
+        IpAddr::V4(address) => Source::ipv4(address.octets(), policy),
+        IpAddr::V6(address) => Source::ipv6(address.octets(), policy),
+    };
+    let access = if policy.lists == 0 { Access::Ordinary } else { limits.lists.of(source) };
+    let client = Client { access, source: bucket };
+    match client.may_ask(policy) {
+        Ok(()) => client.admit(table, policy, request, now_ns),
+        Err(verdict) => verdict,
+    }
 }
 
 /// `CLOCK_MONOTONIC` when the kernel took the packet off the interface.
@@ -286,6 +363,30 @@ fn holder(family: Family) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{Denied, LimitsConfig, effective};
+
+    #[test]
+    fn the_sockets_limit_and_deny_as_the_program_does_but_never_the_host_itself() {
+        let shared = Shared::new();
+        let config = LimitsConfig { burst: 8, kod: 0, leak: 16, ..LimitsConfig::default() };
+        let lists = [("192.0.2.0/24".parse().unwrap(), Access::Denied)].into();
+        let policy = Policy { key: [3, 5, 7], lists: 3, ..config.policy(Denied::Drop, 1).unwrap() };
+        shared.publish_limits(&policy, effective(&lists));
+        let mut payload = [0; LENGTH];
+        payload[0] = 0x23;
+        let request = Request::parse(&payload, 40_000).unwrap();
+        let decide = |address: &str| {
+            admit(&shared.limits(), &shared.table, address.parse().unwrap(), request, 1_000_000_000)
+        };
+        assert_eq!(decide("192.0.2.1"), Verdict::DropDenied);
+        for address in ["198.51.100.7", "2001:db8::1"] {
+            let answered = (0..100).filter(|_| decide(address) == Verdict::Answered).count();
+            assert_eq!(answered, 8, "{address}");
+        }
+        for address in ["127.0.0.1", "::1"] {
+            assert!((0..100).all(|_| decide(address) == Verdict::Answered), "{address}");
+        }
+    }
 
     #[test]
     fn a_kernel_timestamp_from_before_a_step_is_not_believed() {

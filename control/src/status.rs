@@ -26,6 +26,8 @@ pub struct Status {
     pub userspace_path: Vec<UserspacePath>,
     /// What came to the sockets.
     pub userspace_counters: Vec<Counter>,
+    /// Limits on clients, if a daemon runs.
+    pub limits: Option<Limits>,
     /// Kernel memory of the maps.
     pub maps: Maps,
 }
@@ -109,6 +111,31 @@ pub struct UserspacePath {
     pub family: String,
     /// What keeps it from listening.
     pub failure: Option<String>,
+}
+
+/// Limits on clients.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Whether sources are limited that no list names.
+    pub enabled: bool,
+    /// Requests a second of a source.
+    pub rate: u32,
+    /// And at once.
+    pub burst: u32,
+    /// Bits of an address that make a source.
+    pub ipv4_prefix: u8,
+    /// The same for IPv6.
+    pub ipv6_prefix: u8,
+    /// One refused request in 2^leak is answered.
+    pub leak: u8,
+    /// Kisses of death a second.
+    pub kod: u32,
+    /// Sources that the table has room for.
+    pub table_entries: u32,
+    /// Sources in it that are not fully refilled, by a sample.
+    pub table_in_use: u32,
+    /// Entries of the access lists.
+    pub access_entries: usize,
 }
 
 /// Kernel memory.
@@ -243,6 +270,9 @@ impl Status {
             }
             write_counters(text, &interface.counters)?;
         }
+        if let Some(limits) = &self.limits {
+            write_limits(text, limits)?;
+        }
         for path in &self.userspace_path {
             match &path.failure {
                 None => writeln!(text, "port 123    {} answered by this daemon's socket", path.family)?,
@@ -263,6 +293,24 @@ impl Status {
             "NOT SYNCHRONISED: answers say so (leap 3, stratum 0)".into()
         }
     }
+}
+
+fn write_limits(text: &mut String, limits: &Limits) -> std::fmt::Result {
+    let Limits { rate, burst, ipv4_prefix, ipv6_prefix, leak, kod, .. } = limits;
+    if limits.enabled {
+        writeln!(
+            text,
+            "limits      {rate}/s and {burst} at once from a source (/{ipv4_prefix}, /{ipv6_prefix}), leak 1 in {}, at most {kod} kisses a second",
+            1_u64.checked_shl((*leak).into()).unwrap_or(u64::MAX)
+        )?;
+    } else {
+        writeln!(text, "limits      OFF: sources may ask as often as they like")?;
+    }
+    writeln!(
+        text,
+        "            about {} of {} places for sources in use, {} entries in the access lists",
+        limits.table_in_use, limits.table_entries, limits.access_entries
+    )
 }
 
 fn write_counters(text: &mut String, counters: &[Counter]) -> std::fmt::Result {

@@ -1,9 +1,11 @@
 //! All of control's unsafe code: kernel structures for maps, and adjtimex.
 #![expect(unsafe_code, reason = "the one module that may")]
 
+use responder::Policy;
 use responder::ServedTable;
 use responder::clock::WORDS;
 use responder::layout::{Counters, INTERFACES, SLOTS, State};
+use responder::limiter::WAYS;
 
 /// A value that goes into or comes out of a map as its bytes.
 #[derive(Clone, Copy, Debug)]
@@ -20,9 +22,13 @@ const _: () = assert!(
             + 4 * INTERFACES
             + size_of::<[[u64; WORDS]; SLOTS]>()
             + size_of::<[ServedTable; SLOTS]>()
+            + size_of::<Policy>()
 );
 // SAFETY: an array of `repr(C)` pairs of 64-bit integers: no padding, every bit pattern is a value.
 unsafe impl aya::Pod for Plain<Counters> {}
+
+// SAFETY: an array of 64-bit integers.
+unsafe impl aya::Pod for Plain<[u64; WAYS]> {}
 
 /// The kernel's clock discipline, as adjtimex(2) reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,8 @@
 //! Requests over IPv4 (RFC 791).
 
+use crate::access::{Access, Client};
 use crate::checksum::Sum;
+use crate::limiter::{IPV4_LIST, Source};
 use crate::packet::{Packet, load, store};
 use crate::verdict::{Family, Outcome, Verdict};
 use crate::{Published as _, Server, ethernet, message, served, udp};
@@ -77,7 +79,10 @@ pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, offset: usize, serve
     if header_sum(header).fold() != [0xff, 0xff] {
         return outcome(Verdict::DropChecksum);
     }
-    let answer = match crate::answer(request, &published, server) {
+    let policy = published.policy();
+    let access = if policy.lists & IPV4_LIST == 0 { Access::Ordinary } else { server.access_ipv4(source) };
+    let client = Client { access, source: Source::ipv4(source, policy) };
+    let answer = match crate::answer(request, client, &published, server) {
         Ok(answer) => answer,
         Err(verdict) => return outcome(verdict),
     };

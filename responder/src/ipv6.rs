@@ -1,6 +1,8 @@
 //! Requests over IPv6 (RFC 8200).
 
+use crate::access::{Access, Client};
 use crate::checksum::Sum;
+use crate::limiter::{IPV6_LIST, Source};
 use crate::packet::{Packet, load, store};
 use crate::verdict::{Family, Outcome, Verdict};
 use crate::{Published as _, Server, ethernet, message, served, udp};
@@ -53,7 +55,10 @@ pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, offset: usize, serve
         Err((verdict, version)) => return outcome(verdict).with_version(version),
     };
     let outcome = |verdict| outcome(verdict).with_version(request.version());
-    let answer = match crate::answer(request, &published, server) {
+    let policy = published.policy();
+    let access = if policy.lists & IPV6_LIST == 0 { Access::Ordinary } else { server.access_ipv6(source) };
+    let client = Client { access, source: Source::ipv6(source, policy) };
+    let answer = match crate::answer(request, client, &published, server) {
         Ok(answer) => answer,
         Err(verdict) => return outcome(verdict),
     };

@@ -2,8 +2,11 @@
 //!
 //! | map | type | entries |
 //! |---|---|---|
-//! | [`STATE`] | array | one [`State`]: clock and addresses |
+//! | [`STATE`] | array | one [`State`]: clock, addresses and limits |
 //! | [`COUNTERS`] | per-CPU array | for each interface the [`Counters`] |
+//! | [`BUCKETS`] | array | the limiter's sets of [`crate::limiter::WAYS`] words; as many as the daemon says |
+//! | [`KISSES`] | per-CPU array | the bucket of the kisses of death that a CPU sends |
+//! | [`LIST_IPV4`], [`LIST_IPV6`] | LPM trie | [`crate::Access`] by source prefix |
 //!
 //! Clock and addresses stand in two slots each. The daemon writes the slot that is not in force and then
 //! flips the index, by two updates of the whole value; the bytes that do not change are written anew with
@@ -12,13 +15,17 @@
 //! of the index and of the slot to meet a half-written one. A virtual CPU may be: for that the clock's
 //! sequence number is read before and after the rest of the slot.
 //!
+//! The limits stand there once. Each of their words means something by itself, so that a reader who meets the
+//! first of them new and the last of them old decides by a policy that is as good as either.
+//!
 //! One value and not a map for each, because every look-up costs a packet a nanosecond or two.
 
 use crate::clock::WORDS;
+use crate::limiter::Policy;
 use crate::{ServedTable, verdict};
 
 /// Goes up with every change to a map's layout or to the meaning of what is in it.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The first word of [`State`]: "PTXD" and [`VERSION`].
 pub const MAGIC: u64 = 0x5054_5844_0000_0000 | VERSION as u64;
 
@@ -26,6 +33,16 @@ pub const MAGIC: u64 = 0x5054_5844_0000_0000 | VERSION as u64;
 pub const STATE: &str = "PT_STATE";
 /// Name of the map of counters.
 pub const COUNTERS: &str = "PT_COUNTERS";
+/// Name of the map of the limiter's buckets.
+pub const BUCKETS: &str = "PT_BUCKETS";
+/// Name of the map of the budget of kisses of death.
+pub const KISSES: &str = "PT_KISSES";
+/// Name of the IPv4 access list.
+pub const LIST_IPV4: &str = "PT_LIST_IPV4";
+/// Name of the IPv6 access list.
+pub const LIST_IPV6: &str = "PT_LIST_IPV6";
+/// The most entries of an access list.
+pub const LIST_ENTRIES: usize = 1 << 20;
 /// Name of the program.
 pub const PROGRAM: &str = "pooltime_xdp";
 /// Name of the program's constant that says under which interface it counts.
@@ -54,6 +71,8 @@ pub struct State {
     pub clocks: [[u64; WORDS]; SLOTS],
     /// Address tables.
     pub tables: [ServedTable; SLOTS],
+    /// Who is limited, and how.
+    pub policy: Policy,
 }
 
 impl State {
@@ -65,6 +84,7 @@ impl State {
         interfaces: [0; INTERFACES],
         clocks: [[0; WORDS]; SLOTS],
         tables: [ServedTable::EMPTY; SLOTS],
+        policy: Policy::OFF,
     };
 }
 

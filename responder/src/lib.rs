@@ -16,34 +16,39 @@
 //!    on must not answer for others), and the source a plausible host that is not this one.
 //! 4. [`message`]: a client's request of 48 bytes is answered here; longer ones, IP options and
 //!    fragments go up to the socket; control messages (modes 6 and 7) are dropped.
-//! 5. [`clock`]: the time is read off a line through `CLOCK_MONOTONIC` that the daemon publishes. Past the
+//! 5. [`access`] and [`limiter`]: sources that a list denies, and those that ask too often, are refused.
+//! 6. [`clock`]: the time is read off a line through `CLOCK_MONOTONIC` that the daemon publishes. Past the
 //!    line's horizon the answer says "unsynchronised".
-//! 6. The answer is written in place: addresses and ports swapped, whole checksums, fresh TTL.
+//! 7. The answer is written in place: addresses and ports swapped, whole checksums, fresh TTL.
 //!
 //! The caller sends the frame back, lets it pass or drops it, as [`Verdict::action`] says, and counts it
 //! under [`Outcome::counter`].
 #![no_std]
 
+pub mod access;
 pub mod checksum;
 pub mod clock;
 pub mod ethernet;
 pub mod ipv4;
 pub mod ipv6;
 pub mod layout;
+pub mod limiter;
 pub mod message;
 pub mod packet;
 pub mod served;
 pub mod udp;
 pub mod verdict;
 
+pub use access::Access;
 pub use clock::{ClockState, NtpShort, NtpTimestamp};
+pub use limiter::Policy;
 pub use packet::Packet;
 pub use served::ServedTable;
 pub use verdict::{Action, Family, Outcome, Verdict};
 
 /// What the answering code needs to know of its host. The eBPF program reads it from a map, a test from
 /// plain values.
-pub trait Server {
+pub trait Server: limiter::Buckets {
     /// What the daemon has published.
     type Published<'a>: Published
     where
@@ -56,6 +61,18 @@ pub trait Server {
     /// `CLOCK_MONOTONIC` now, in nanoseconds. Called once for each answer, after the clock line was read, so
     /// that the reading is never older than the line.
     fn monotonic_ns(&self) -> u64;
+
+    /// What the access list says of a source. Called only where [`Policy::lists`] says that there is one.
+    #[inline(always)]
+    fn access_ipv4(&self, _source: [u8; 4]) -> Access {
+        Access::Ordinary
+    }
+
+    /// What the access list says of a source. Called only where [`Policy::lists`] says that there is one.
+    #[inline(always)]
+    fn access_ipv6(&self, _source: [u8; 16]) -> Access {
+        Access::Ordinary
+    }
 }
 
 /// What a daemon publishes.
@@ -65,6 +82,12 @@ pub trait Published {
 
     /// The clock line in force, or `None` where it cannot be read whole just now.
     fn clock(&self) -> Option<ClockState>;
+
+    /// Who is limited, and how.
+    #[inline(always)]
+    fn policy(&self) -> &Policy {
+        &Policy::OFF
+    }
 }
 
 /// Decides what happens to the frame in `packet`, and writes the answer into it where there is one.
@@ -79,17 +102,26 @@ pub fn respond<P: Packet, S: Server>(packet: &mut P, server: &S) -> Outcome {
     }
 }
 
-/// Takes a request that is addressed to us, 48 bytes long and from a client to the end: reads the clock
-/// and gives the answer's message.
+/// Takes a request that is addressed to us, 48 bytes long and from a client to the end: asks whether its
+/// source is to be answered, reads the clock and gives the answer's message.
+///
+/// The clock is read once, for the limiter and for the answer.
 #[inline(always)]
 pub(crate) fn answer<S: Server>(
     request: message::Request,
+    client: access::Client,
     published: &S::Published<'_>,
     server: &S,
 ) -> Result<message::Answer, Verdict> {
+    let policy = published.policy();
+    client.may_ask(policy)?;
     let Some(clock) = published.clock() else {
         return Err(Verdict::PassClock);
     };
     let now_ns = server.monotonic_ns();
-    Ok(message::answer(request, &clock, now_ns, now_ns))
+    let verdict = client.admit(server, policy, request, now_ns);
+    if verdict.action() != Action::Transmit {
+        return Err(verdict);
+    }
+    Ok(message::answer(request, &clock, now_ns, now_ns).admitted(verdict, policy))
 }

@@ -2,6 +2,7 @@
 
 use crate::checksum::Sum;
 use crate::clock::{ClockState, NtpShort};
+use crate::limiter::Policy;
 use crate::packet::{Packet, load, store};
 use crate::udp;
 use crate::verdict::Verdict;
@@ -12,6 +13,10 @@ pub const LENGTH: usize = 48;
 pub const LEAP_UNSYNCHRONISED: u8 = 3;
 /// The highest stratum of a synchronised server.
 pub const MAX_STRATUM: u8 = 15;
+
+/// Kiss codes (RFC 5905 section 7.4).
+const KISS_RATE: [u8; 4] = *b"RATE";
+const KISS_DENY: [u8; 4] = *b"DENY";
 
 const MODE_RESERVED: u8 = 0;
 const MODE_CLIENT: u8 = 3;
@@ -61,6 +66,12 @@ impl Request {
     #[inline(always)]
     pub const fn version(self) -> u8 {
         self.version
+    }
+
+    /// Bits that differ from one request to the next, as the client chose them.
+    #[inline(always)]
+    pub(crate) const fn noise(self) -> u64 {
+        u64::from_ne_bytes(self.transmit)
     }
 }
 
@@ -132,7 +143,7 @@ pub(crate) fn in_datagram<P: Packet>(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
     words: [[u8; 8]; 6],
-    synchronised: bool,
+    verdict: Verdict,
 }
 
 impl Answer {
@@ -148,7 +159,36 @@ impl Answer {
     #[must_use]
     #[inline(always)]
     pub const fn verdict(&self) -> Verdict {
-        if self.synchronised { Verdict::Answered } else { Verdict::Unsynchronised }
+        self.verdict
+    }
+
+    /// What goes out under a verdict of [`crate::access::Client::admit`]: the answer, or a kiss of death in its
+    /// place.
+    #[must_use]
+    #[inline(always)]
+    pub fn admitted(self, verdict: Verdict, policy: &Policy) -> Self {
+        match verdict {
+            Verdict::KissRate => self.kiss(KISS_RATE, verdict, policy.kiss_poll),
+            Verdict::KissDeny => self.kiss(KISS_DENY, verdict, policy.kiss_poll),
+            Verdict::Leaked if matches!(self.verdict, Verdict::Answered) => Self { verdict, ..self },
+            _ => self,
+        }
+    }
+
+    /// RFC 5905 section 7.4: leap 3, stratum 0, the code as reference id, and the poll interval to keep to from
+    /// now on. The origin stays the request's, for a client believes no other.
+    #[inline(always)]
+    fn kiss(self, code: [u8; 4], verdict: Verdict, least_poll: i8) -> Self {
+        let [header, root, reference, origin, receive, transmit] = self.words;
+        let [_, _, poll, ..] = header;
+        let poll = if poll.cast_signed() < least_poll { least_poll.cast_unsigned() } else { poll };
+        // The first half of the header without stratum and poll, and the root dispersion without the reference.
+        let header = u64::from_be_bytes(header) & 0xff00_00ff_ffff_ffff | 3 << 62 | u64::from(poll) << 40;
+        let root = u64::from_be_bytes(root) & !0xffff_ffff | u64::from(u32::from_be_bytes(code));
+        Self {
+            words: [header.to_be_bytes(), root.to_be_bytes(), reference, origin, receive, transmit],
+            verdict,
+        }
     }
 
     #[inline(always)]
@@ -214,7 +254,7 @@ pub fn answer(request: Request, clock: &ClockState, received_ns: u64, transmitte
             receive.to_be_bytes(),
             transmit.to_be_bytes(),
         ],
-        synchronised,
+        verdict: if synchronised { Verdict::Answered } else { Verdict::Unsynchronised },
     }
 }
 

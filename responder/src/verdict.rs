@@ -51,6 +51,12 @@ verdicts! {
     Answered = "answered", Transmit;
     /// Answered, saying that the clock is not known to be good: leap 3, stratum 0.
     Unsynchronised = "answered_unsynchronised", Transmit;
+    /// Answered with the time, by chance: the source is over its rate.
+    Leaked = "answered_leaked", Transmit;
+    /// Told to ask less often: a kiss of death with the code RATE.
+    KissRate = "kiss_rate", Transmit;
+    /// Told not to ask: a kiss of death with the code DENY.
+    KissDeny = "kiss_deny", Transmit;
     /// To port 123 of an address that is not served here: forwarded, or another interface's.
     PassForOthers = "pass_for_others", Pass;
     /// A first fragment: the kernel puts the packet together for the socket.
@@ -71,6 +77,18 @@ verdicts! {
     DropLength = "drop_length", Drop;
     /// The IPv4 header's checksum is wrong.
     DropChecksum = "drop_checksum", Drop;
+    /// The source is over its rate.
+    DropLimited = "drop_limited", Drop;
+    /// An access list denies the source.
+    DropDenied = "drop_denied", Drop;
+}
+
+impl Verdict {
+    /// Whether it is the access lists' or the limiter's work.
+    #[must_use]
+    pub const fn is_of_limits(self) -> bool {
+        matches!(self, Self::Leaked | Self::KissRate | Self::KissDeny | Self::DropLimited | Self::DropDenied)
+    }
 }
 
 /// The network protocol that a packet came over.

@@ -46,7 +46,7 @@ fn names_are_unique_and_fit_for_a_metric() {
 fn a_verdicts_name_says_what_happens_to_the_frame() {
     for verdict in Verdict::ALL {
         let action = match verdict.label().split('_').next() {
-            Some("answered") => Action::Transmit,
+            Some("answered" | "kiss") => Action::Transmit,
             Some("pass" | "not") => Action::Pass,
             Some("drop") => Action::Drop,
             other => panic!("{verdict:?} has a name that begins with {other:?}"),

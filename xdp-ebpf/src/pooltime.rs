@@ -5,20 +5,37 @@
 mod frame;
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
-use aya_ebpf::btf_maps::{Array, PerCpuArray};
+use core::cell::UnsafeCell;
+
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::btf_maps::{Array, LpmTrie, PerCpuArray};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use frame::Frame;
-use responder::layout::{Counters, INTERFACES, State};
+use responder::layout::{Counters, INTERFACES, LIST_ENTRIES, State};
+use responder::limiter::{Bucket, Buckets, TABLE_ENTRIES, WAYS};
 use responder::verdict::{Action, Outcome, Verdict};
-use responder::{ClockState, Packet as _, Published, ServedTable, Server};
+use responder::{Access, ClockState, Packet as _, Policy, Published, ServedTable, Server};
 
 #[btf_map]
 static PT_STATE: Array<State, 1> = Array::new();
 
 #[btf_map]
 static PT_COUNTERS: PerCpuArray<Counters, INTERFACES> = PerCpuArray::new();
+
+/// The loader makes it larger.
+#[btf_map]
+static PT_BUCKETS: Array<[u64; WAYS], { *TABLE_ENTRIES.start() as usize / WAYS }> = Array::new();
+
+#[btf_map]
+static PT_KISSES: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+#[btf_map]
+static PT_LIST_IPV4: LpmTrie<[u8; 4], u32, LIST_ENTRIES> = LpmTrie::new();
+
+#[btf_map]
+static PT_LIST_IPV6: LpmTrie<[u8; 16], u32, LIST_ENTRIES> = LpmTrie::new();
 
 /// Under which entry of the counters this instance counts. The loader sets it.
 #[unsafe(no_mangle)]
@@ -58,6 +75,57 @@ impl Server for Host {
         // SAFETY: the helper takes nothing and is allowed in XDP programs.
         unsafe { bpf_ktime_get_ns() }
     }
+
+    #[inline(always)]
+    fn access_ipv4(&self, source: [u8; 4]) -> Access {
+        access(PT_LIST_IPV4.get(&Key::new(32, source)))
+    }
+
+    #[inline(always)]
+    fn access_ipv6(&self, source: [u8; 16]) -> Access {
+        access(PT_LIST_IPV6.get(&Key::new(128, source)))
+    }
+}
+
+#[inline(always)]
+fn access(entry: Option<&u32>) -> Access {
+    entry.map_or(Access::Ordinary, |value| Access::from_u32(*value))
+}
+
+/// A word of a map.
+#[repr(transparent)]
+struct Word(UnsafeCell<u64>);
+
+impl Bucket for Word {
+    #[inline(always)]
+    fn load(&self) -> u64 {
+        // SAFETY: an aligned word in a map. Volatile, because other CPUs write it at any time: one load
+        // instruction, whose value nothing is assumed about.
+        unsafe { core::ptr::read_volatile(self.0.get()) }
+    }
+
+    #[inline(always)]
+    fn store(&self, word: u64) {
+        // SAFETY: as above.
+        unsafe { core::ptr::write_volatile(self.0.get(), word) }
+    }
+}
+
+impl Buckets for Host {
+    type Bucket = Word;
+
+    #[inline(always)]
+    fn set(&self, number: u32) -> Option<&[Word; WAYS]> {
+        // SAFETY: a map value, aligned to eight bytes, that is never freed while the program is loaded; a
+        // `Word` has the layout of a `u64`.
+        PT_BUCKETS.get_ptr_mut(number).map(|set| unsafe { &*set.cast::<[Word; WAYS]>() })
+    }
+
+    #[inline(always)]
+    fn kisses(&self) -> Option<&Word> {
+        // SAFETY: as above.
+        PT_KISSES.get_ptr_mut(0).map(|bucket| unsafe { &*bucket.cast::<Word>() })
+    }
 }
 
 impl Published for Map {
@@ -79,6 +147,11 @@ impl Published for Map {
         let sequence = word(7);
         let words = [word(0), word(1), word(2), word(3), word(4), word(5), word(6), word(7)];
         (words[7] == sequence).then(|| ClockState::from_words(words))
+    }
+
+    #[inline(always)]
+    fn policy(&self) -> &Policy {
+        &self.0.policy
     }
 }
 

@@ -63,7 +63,19 @@ fn reflect(context: XdpContext) -> u32 {
 /// is no request, ever after.
 #[xdp]
 fn rearm(context: XdpContext) -> u32 {
-    let mut frame = Frame::new(&context);
+    write_anew(&context, false)
+}
+
+/// The same with another IPv6 source each time: six bytes behind the first two of the address. IPv6 headers
+/// have no checksum, and of UDP's nobody asks.
+#[xdp]
+fn rearm_scattered(context: XdpContext) -> u32 {
+    write_anew(&context, true)
+}
+
+#[inline(always)]
+fn write_anew(context: &XdpContext, scattered: bool) -> u32 {
+    let mut frame = Frame::new(context);
     let (Some(original), Some(runs), Some(bytes)) =
         (YS_FRAME.get_ptr(0), YS_RUNS.get_ptr_mut(0), frame.bytes_mut::<FRAME>(0))
     else {
@@ -74,13 +86,21 @@ fn rearm(context: XdpContext) -> u32 {
         // would make a call of memcpy out of the loop, which copies byte by byte.
         *bytes = unsafe { core::ptr::read_volatile(original.cast::<u64>().add(index)) }.to_ne_bytes();
     }
+    if scattered {
+        // SAFETY: an aligned map value, read as a whole.
+        let run = unsafe { core::ptr::read_volatile(runs) };
+        let [a, b, c, d, e, f, ..] = run.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32).to_ne_bytes();
+        if let Some(source) = bytes[24..].first_chunk_mut() {
+            *source = [a, b, c, d, e, f];
+        }
+    }
     // SAFETY: an aligned map value, only ever changed by this instruction. It is atomic for what an atomic
     // instruction does besides: it waits until the frame is in the cache. The program under measurement
     // must not find its frame halfway in the store buffer, where no driver leaves one, nor start on its
     // work while the copy is still at it, for then the difference of two runs would not be its cost.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(runs, 1) };
     // SAFETY: the context is this program's own; without an entry the call falls through.
-    unsafe { YS_MEASURED.tail_call(&context, 0) };
+    unsafe { YS_MEASURED.tail_call(context, 0) };
     XDP_ABORTED
 }
 

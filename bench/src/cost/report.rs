@@ -71,6 +71,7 @@ impl Report {
                 method: match subject.method {
                     Method::Direct => "direct".into(),
                     Method::Rearmed => "rearmed".into(),
+                    Method::Scattered => "scattered".into(),
                 },
                 ns: Summary::of(&costs)?,
                 ratio,

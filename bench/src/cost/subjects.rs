@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use responder::clock::{DispersionRate, Rate};
-use responder::{ClockState, Family, NtpShort, NtpTimestamp, Outcome, ServedTable, Verdict};
+use responder::limiter::{Class, IPV4_LIST, IPV6_LIST};
+use responder::{ClockState, Family, NtpShort, NtpTimestamp, Outcome, Policy, ServedTable, Verdict};
 
 use crate::frames::{self, NTP_PORT, Path};
 use crate::programs::{Gauge, REARMED_FRAME, XdpAction};
@@ -25,7 +26,7 @@ pub(super) struct Subject {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Program {
     Gauge(Gauge),
-    /// The server: 0 the built-in one, 1 the candidate.
+    /// A server: [`SERVER`] and its variants, or [`CANDIDATE`].
     Server(usize),
 }
 
@@ -36,6 +37,8 @@ pub(super) enum Method {
     Direct,
     /// On the frame written anew each time; what that takes is subtracted.
     Rearmed,
+    /// On the frame with another source each time.
+    Scattered,
 }
 
 /// What a program must do with each frame.
@@ -56,6 +59,16 @@ pub(super) enum Output {
     /// A server's message with the request's transmit timestamp as its origin.
     Answer,
 }
+
+/// The built-in server without limits.
+pub(super) const SERVER: usize = 0;
+/// With the limiter on.
+const LIMITED: usize = 1;
+/// With so many prefixes in each access list, one server for each size.
+pub(super) const LISTS: [u32; 2] = [100, 100_000];
+const LISTED: usize = 2;
+/// The candidate.
+pub(super) const CANDIDATE: usize = LISTED + LISTS.len();
 
 /// The baseline: its cost is the unit of all ratios.
 pub(super) const PASS: &str = "XDP_PASS";
@@ -131,9 +144,10 @@ pub(super) fn all(candidate: bool) -> Vec<Subject> {
             Expected { output: Output::Unchanged, ..reflect },
         ),
     ];
-    subjects.extend(of_server(0, ""));
+    subjects.extend(of_server(SERVER, ""));
+    subjects.extend(of_limits());
     if candidate {
-        subjects.extend(of_server(1, " (candidate)"));
+        subjects.extend(of_server(CANDIDATE, " (candidate)"));
     }
     subjects
 }
@@ -164,6 +178,71 @@ fn of_server(index: usize, suffix: &str) -> Vec<Subject> {
         answered("answer, IPv4", &frames::udp(&path4(NTP_PORT), &message), Family::Ipv4),
         answered("answer, IPv6", &frames::udp(&path6(NTP_PORT), &message), Family::Ipv6),
     ]
+}
+
+/// A limit that is never reached: the cost of looking, and not that of refusing.
+pub(super) fn limited() -> Policy {
+    Policy {
+        key: [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0],
+        ordinary: Class::new(10_000, 36_000_000).unwrap_or_default(),
+        ..Policy::OFF
+    }
+}
+
+/// Access lists in force, and no limit.
+pub(super) fn listed() -> Policy {
+    Policy { lists: IPV4_LIST | IPV6_LIST, ..Policy::OFF }
+}
+
+/// A prefix and its length.
+type Prefixes<const N: usize> = Vec<([u8; N], u32)>;
+
+/// So many prefixes all over the address space, none of them the client's.
+pub(super) fn prefixes(number: u32) -> (Prefixes<4>, Prefixes<16>) {
+    let scattered = (1..).map(|index: u32| index.wrapping_mul(0x9e37_79b1));
+    let ipv4 = scattered.clone().map(|bits| bits & 0xffff_ff00);
+    let ipv4 = ipv4.filter(|bits| *bits != CLIENT4.to_bits() & 0xffff_ff00);
+    // All of them in 2000::/8, where the client is.
+    let ipv6 = scattered.map(|bits| 0x20 << 120 | u128::from(bits) << 80);
+    let ipv6 = ipv6.filter(|bits| *bits != CLIENT6.to_bits() >> 80 << 80);
+    let take = number as usize;
+    (
+        ipv4.take(take).map(|bits| (bits.to_be_bytes(), 24)).collect(),
+        ipv6.take(take).map(|bits| (bits.to_be_bytes(), 48)).collect(),
+    )
+}
+
+/// What limits cost an answer.
+fn of_limits() -> Vec<Subject> {
+    let message = frames::request(VERSION, TRANSMIT);
+    let row = |name: String, server, method, family| {
+        let path = if family == Family::Ipv4 { path4(NTP_PORT) } else { path6(NTP_PORT) };
+        let outcome = Outcome { verdict: Verdict::Answered, family, version: VERSION };
+        Subject {
+            name,
+            program: Program::Server(server),
+            method,
+            frame: padded(&frames::udp(&path, &message)),
+            expected: Expected { action: XdpAction::Tx, counted: Some(outcome), output: Output::Answer },
+            aim: None,
+        }
+    };
+    let mut rows = vec![
+        row("limiter, one source, IPv4".into(), LIMITED, Method::Rearmed, Family::Ipv4),
+        row("limiter, one source, IPv6".into(), LIMITED, Method::Rearmed, Family::Ipv6),
+        row("no limiter, random sources, IPv6".into(), SERVER, Method::Scattered, Family::Ipv6),
+        row("limiter, random sources, IPv6".into(), LIMITED, Method::Scattered, Family::Ipv6),
+    ];
+    for (index, prefixes) in LISTS.iter().enumerate() {
+        for family in [Family::Ipv4, Family::Ipv6] {
+            let name = format!(
+                "lists of {prefixes} prefixes, {}",
+                if family == Family::Ipv4 { "IPv4" } else { "IPv6" }
+            );
+            rows.push(row(name, LISTED + index, Method::Rearmed, family));
+        }
+    }
+    rows
 }
 
 fn path4(destination_port: u16) -> Path {
@@ -205,6 +284,9 @@ mod tests {
             fn clock(&self) -> Option<ClockState> {
                 Some(clock())
             }
+        }
+        impl responder::limiter::Buckets for Host {
+            type Bucket = std::sync::atomic::AtomicU64;
         }
         impl responder::Server for Host {
             type Published<'a> = &'a Self;

@@ -36,7 +36,7 @@ pub(super) fn verify(subject: &Subject, evidence: &Evidence<'_>) -> Result<(), R
     let refuse = |reason: String| Err(Refusal { subject: subject.name.clone(), reason });
     let Evidence { repeat, action, .. } = *evidence;
 
-    let expected_rearmed = if subject.method == Method::Rearmed { repeat } else { 0 };
+    let expected_rearmed = if subject.method == Method::Direct { 0 } else { repeat };
     if evidence.rearmed != expected_rearmed {
         return refuse(format!("its frame was written {} times, not {expected_rearmed}", evidence.rearmed));
     }

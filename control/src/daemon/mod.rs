@@ -1,6 +1,7 @@
 //! The daemon: one loop around the clock, the interfaces' addresses and the control socket.
 
 mod attaching;
+mod limits;
 mod listener;
 mod live;
 pub mod protocol;
@@ -96,6 +97,7 @@ struct Daemon {
     attached: BTreeMap<u32, Attached>,
     addresses: Addresses,
     served: Option<Box<ServedTable>>,
+    limits: limits::Limits,
     started: Instant,
 }
 
@@ -149,7 +151,7 @@ impl Daemon {
         for name in names {
             wanted.push(netlink.interface(name).await?);
         }
-        let datapath = Datapath::open_or_create(&options.instance)?;
+        let datapath = Datapath::open_or_create(&options.instance, config.limits.table_entries)?;
         let mut daemon = Self {
             instance: options.instance.clone(),
             config,
@@ -161,6 +163,7 @@ impl Daemon {
             attached: BTreeMap::new(),
             addresses: Addresses::default(),
             served: None,
+            limits: limits::Limits::default(),
             started: Instant::now(),
         };
         for listening in &daemon.sockets.listening {
@@ -199,6 +202,7 @@ impl Daemon {
             self.publisher.set_local_daemon(reading);
         }
         self.publish_clock()?;
+        self.configure_limits(&self.config.clone())?;
         self.attach(wanted, options.mode, options.replace).await.map(|_messages| ())
     }
 
@@ -214,7 +218,10 @@ impl Daemon {
 
         loop {
             tokio::select! {
-                _ = publish.tick() => self.publish_or_tell(),
+                _ = publish.tick() => {
+                    self.publish_or_tell();
+                    self.expire_access();
+                }
                 Some(()) = steps.recv() => self.publish_or_tell(),
                 () = self.netlink.changed() => self.follow_interfaces().await,
                 _ = look.tick() => self.follow_interfaces().await,
@@ -280,6 +287,11 @@ impl Daemon {
                 json(serde_json::to_value(self.attach(wanted, mode, replace).await?))
             }
             Request::Detach { interfaces } => json(serde_json::to_value(self.detach(&interfaces)?)),
+            Request::SetAccess { prefix, access, seconds } => {
+                json(serde_json::to_value([self.set_access(prefix, access, seconds)?]))
+            }
+            Request::RemoveAccess { prefix } => json(serde_json::to_value([self.remove_access(prefix)?])),
+            Request::ListAccess => json(serde_json::to_value(self.list_access())),
         }
     }
 
@@ -341,8 +353,11 @@ impl Daemon {
     async fn reload(&mut self) {
         let before = self.config.clone();
         let reloaded = Config::load(self.config_path.as_deref()).and_then(|config| {
+            // Looked at before anything is changed: a list's file may have vanished.
+            let entries = crate::limits::configured(&config.access)?;
             self.config = config;
-            self.publish_served()
+            self.publish_served()?;
+            self.apply_limits(&self.config.clone(), entries)
         });
         match reloaded {
             Ok(()) => {

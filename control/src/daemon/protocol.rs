@@ -4,12 +4,14 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use responder::Access;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::datapath::ModeRequest;
 use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
+use crate::limits::Prefix;
 
 /// Longer lines are refused by both sides.
 pub(super) const MAX_LINE: u64 = 1 << 20;
@@ -37,6 +39,47 @@ pub enum Request {
         /// Their names.
         interfaces: Vec<String>,
     },
+    /// Make an entry of the access lists. Gives the messages to show.
+    SetAccess {
+        /// Of these sources.
+        prefix: Prefix,
+        /// What it says.
+        access: AccessWord,
+        /// How long it lasts; without, until the daemon ends.
+        seconds: Option<u64>,
+    },
+    /// Remove such an entry. Gives the messages to show.
+    RemoveAccess {
+        /// Whose.
+        prefix: Prefix,
+    },
+    /// Gives the entries, as [`crate::limits::Listed`].
+    ListAccess,
+}
+
+/// [`Access`] on the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessWord {
+    /// [`Access::Denied`].
+    Deny,
+    /// [`Access::Ordinary`].
+    Allow,
+    /// [`Access::Unlimited`].
+    Unlimited,
+    /// [`Access::Strict`].
+    Limit,
+}
+
+impl From<AccessWord> for Access {
+    fn from(word: AccessWord) -> Self {
+        match word {
+            AccessWord::Deny => Self::Denied,
+            AccessWord::Allow => Self::Ordinary,
+            AccessWord::Unlimited => Self::Unlimited,
+            AccessWord::Limit => Self::Strict,
+        }
+    }
 }
 
 /// The daemon's answer.

@@ -39,6 +39,7 @@ impl Daemon {
                 failure: listening.failure.clone(),
             });
         }
+        status.limits = Some(self.limits_status()?);
         status.userspace_counters = status::name_counters(&*self.sockets.shared.counters());
         Ok(status)
     }
@@ -55,6 +56,7 @@ fn observe(datapath: &Datapath) -> Result<Status> {
         interfaces: Vec::new(),
         userspace_path: Vec::new(),
         userspace_counters: Vec::new(),
+        limits: None,
         maps: status::Maps { bytes: by_name.values().sum(), by_name },
     })
 }

@@ -84,7 +84,7 @@ impl Datapath {
     }
 
     fn attach_counting(&self, interface: &Interface, request: ModeRequest, slot: u32) -> Result<Attachment> {
-        let mut object = load_object(&self.directory, slot)?;
+        let mut object = load_object(&self.directory, slot, self.table_entries())?;
         let program: &mut Xdp = object
             .program_mut(layout::PROGRAM)
             .ok_or_else(|| Error::new(Code::Software, "the object has no program"))?

@@ -6,41 +6,49 @@
 
 mod attach;
 mod bpffs;
+mod limits;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use aya::maps::{Array, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use aya::{Ebpf, EbpfLoader};
 use responder::layout::{self, Count, Counters, INTERFACES, State};
+use responder::limiter::WAYS;
 use responder::{ClockState, ServedTable, verdict};
 
 pub use attach::{Attachment, Mode, ModeRequest, open_program, program_name, require_privileges};
+pub use limits::Occupancy;
 
 use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
 use crate::sys::Plain;
 
 /// Names and sizes of the pinned maps, in the order they are pinned.
-const MAPS: [&str; 2] = [layout::STATE, layout::COUNTERS];
+const MAPS: [&str; 6] =
+    [layout::STATE, layout::COUNTERS, layout::BUCKETS, layout::KISSES, layout::LIST_IPV4, layout::LIST_IPV6];
 
 /// The maps of an instance, and what is attached.
 pub struct Datapath {
     directory: PathBuf,
     state_map: Array<MapData, Plain<State>>,
     counters_map: PerCpuArray<MapData, Plain<Counters>>,
+    buckets_map: Array<MapData, Plain<[u64; WAYS]>>,
+    list_ipv4: LpmTrie<MapData, [u8; 4], u32>,
+    list_ipv6: LpmTrie<MapData, [u8; 16], u32>,
     state: Box<State>,
     last_flip: Option<Instant>,
 }
 
 impl Datapath {
-    /// Opens the instance's pinned maps, or makes and pins them. Makes no difference to any interface.
+    /// Opens the instance's pinned maps, or makes and pins them; the limiter's with so many entries. Makes no
+    /// difference to any interface.
     ///
     /// # Errors
     ///
     /// Missing privileges, no bpffs, pinned maps of another layout version, or the kernel's refusal.
-    pub fn open_or_create(instance: &Instance) -> Result<Self> {
+    pub fn open_or_create(instance: &Instance, table_entries: u32) -> Result<Self> {
         attach::require_privileges(instance)?;
         bpffs::ensure_mounted()?;
         attach::lift_memory_limit();
@@ -52,7 +60,8 @@ impl Datapath {
             fs::create_dir(&directory)
                 .map_err(Error::because(Code::Os, format_args!("cannot make {}", directory.display())))?;
         }
-        let opened = load_object(&directory, 0)
+        let opened = limits::make_room(&directory, table_entries)
+            .and_then(|()| load_object(&directory, 0, table_entries))
             .and_then(|mut object| Self::from_object(directory.clone(), &mut object));
         if opened.is_err() && !was_there {
             remove_pins(&directory)?;
@@ -73,25 +82,27 @@ impl Datapath {
             Ok(true) | Err(_) => attach::require_privileges(instance)?,
         }
         check_layout(&directory, instance)?;
-        let map = |name: &str| open_pinned(&directory, name);
-        Self::from_maps(directory.clone(), map(layout::STATE)?, map(layout::COUNTERS)?).map(Some)
+        let map = |name: &str| open_pinned(&instance.pin_directory(), name);
+        Self::from_maps(directory.clone(), map).map(Some)
     }
 
     fn from_object(directory: PathBuf, object: &mut Ebpf) -> Result<Self> {
-        let mut take = |name: &str| {
+        Self::from_maps(directory, |name| {
             object
                 .take_map(name)
                 .ok_or_else(|| Error::new(Code::Software, format_args!("the object has no map {name}")))
-        };
-        let (state, counters) = (take(layout::STATE)?, take(layout::COUNTERS)?);
-        Self::from_maps(directory, state, counters)
+        })
     }
 
-    fn from_maps(directory: PathBuf, state: Map, counters: Map) -> Result<Self> {
+    fn from_maps(directory: PathBuf, mut take: impl FnMut(&str) -> Result<Map>) -> Result<Self> {
         let mut datapath = Self {
             directory,
-            state_map: Array::try_from(state).map_err(map_error(layout::STATE))?,
-            counters_map: PerCpuArray::try_from(counters).map_err(map_error(layout::COUNTERS))?,
+            state_map: Array::try_from(take(layout::STATE)?).map_err(map_error(layout::STATE))?,
+            counters_map: PerCpuArray::try_from(take(layout::COUNTERS)?)
+                .map_err(map_error(layout::COUNTERS))?,
+            buckets_map: Array::try_from(take(layout::BUCKETS)?).map_err(map_error(layout::BUCKETS))?,
+            list_ipv4: LpmTrie::try_from(take(layout::LIST_IPV4)?).map_err(map_error(layout::LIST_IPV4))?,
+            list_ipv6: LpmTrie::try_from(take(layout::LIST_IPV6)?).map_err(map_error(layout::LIST_IPV6))?,
             state: Box::new(State::EMPTY),
             last_flip: None,
         };
@@ -224,8 +235,9 @@ pub fn remove_pins(directory: &Path) -> Result<()> {
 
 /// Loads the object for the interface that counts in `slot`, on the pinned maps; makes those that are
 /// missing.
-fn load_object(directory: &Path, slot: u32) -> Result<Ebpf> {
+fn load_object(directory: &Path, slot: u32, table_entries: u32) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
+    loader.map_max_entries(layout::BUCKETS, limits::sets(table_entries));
     loader.override_global(layout::INTERFACE_SLOT, &slot, true);
     for name in MAPS {
         loader.map_pin_path(name, directory.join(name));
@@ -259,8 +271,14 @@ fn check_layout(directory: &Path, instance: &Instance) -> Result<()> {
             instance.command()
         ))
     };
-    let sizes =
-        [(layout::STATE, size_of::<State>(), 1), (layout::COUNTERS, size_of::<Counters>(), INTERFACES)];
+    let sizes = [
+        (layout::STATE, size_of::<State>(), Some(1)),
+        (layout::COUNTERS, size_of::<Counters>(), Some(INTERFACES)),
+        (layout::BUCKETS, size_of::<[u64; WAYS]>(), None),
+        (layout::KISSES, size_of::<u64>(), Some(1)),
+        (layout::LIST_IPV4, size_of::<u32>(), Some(layout::LIST_ENTRIES)),
+        (layout::LIST_IPV6, size_of::<u32>(), Some(layout::LIST_ENTRIES)),
+    ];
     for (name, value, entries) in sizes {
         let path = directory.join(name);
         if !path.exists() {
@@ -270,7 +288,8 @@ fn check_layout(directory: &Path, instance: &Instance) -> Result<()> {
         let info = MapData::from_pin(&path)
             .and_then(|map| map.info())
             .map_err(Error::because(Code::Os, format_args!("cannot read {}", path.display())))?;
-        if (info.value_size() as usize, info.max_entries() as usize) != (value, entries) {
+        let other_number = entries.is_some_and(|entries| info.max_entries() as usize != entries);
+        if info.value_size() as usize != value || other_number {
             return Err(other(format!("another layout ({name})")));
         }
     }

@@ -15,6 +15,7 @@ use aya::{Ebpf, EbpfLoader};
 use control::datapath::{self, Datapath};
 use control::instance::Instance;
 use responder::layout::{self, Count};
+use responder::limiter::TABLE_ENTRIES;
 use responder::verdict::{Action, COUNTERS};
 use responder::{ServedTable, message};
 
@@ -38,7 +39,7 @@ impl Program {
     /// one publishes, the other puts frames to the program.
     pub(crate) fn load(name: &str) -> (Self, Datapath) {
         let instance = Instance::new(Some(&format!("test-{name}-{}", std::process::id()))).unwrap();
-        let mut datapath = Datapath::open_or_create(&instance).unwrap();
+        let mut datapath = Datapath::open_or_create(&instance, *TABLE_ENTRIES.start()).unwrap();
         datapath.publish_served(&served()).unwrap();
         // Nothing is attached, so whatever is pinned is a map, under its name.
         let pins = fs::read_dir(instance.pin_directory()).unwrap().map(|pin| pin.unwrap());

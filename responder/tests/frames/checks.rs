@@ -32,6 +32,10 @@ impl Published for &Host {
     }
 }
 
+impl responder::limiter::Buckets for Host {
+    type Bucket = std::sync::atomic::AtomicU64;
+}
+
 impl Server for Host {
     type Published<'a> = &'a Self;
 

@@ -103,6 +103,10 @@ impl Published for View<'_> {
     }
 }
 
+impl responder::limiter::Buckets for Host {
+    type Bucket = std::sync::atomic::AtomicU64;
+}
+
 impl Server for Host {
     type Published<'a> = View<'a>;
 

@@ -1,0 +1,137 @@
+//! The daemon's part in the limits: policy and lists to both answering paths, and the commands about them.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use responder::{Access, Policy};
+use tracing::{error, info, warn};
+
+use super::Daemon;
+use super::protocol::AccessWord;
+use crate::config::Config;
+use crate::error::Result;
+use crate::limits::{Entry, Listed, Lists, Prefix, configured, effective, flags};
+use crate::status;
+
+/// Entries that a command shows; the answer has to fit into a line.
+const SHOWN: usize = 5000;
+
+/// The lists as they should be, and as the program has them.
+#[derive(Default)]
+pub(super) struct Limits {
+    lists: Lists,
+    applied: BTreeMap<Prefix, Access>,
+}
+
+impl Daemon {
+    /// At the start: what an earlier daemon left in the maps is the basis.
+    pub(super) fn configure_limits(&mut self, config: &Config) -> Result<()> {
+        let entries = configured(&config.access)?;
+        self.limits.applied = self.datapath.access()?.into_iter().collect();
+        self.apply_limits(config, entries)
+    }
+
+    /// Puts a configuration in force, with the entries of its lists.
+    pub(super) fn apply_limits(&mut self, config: &Config, entries: BTreeMap<Prefix, Access>) -> Result<()> {
+        let cpus = u32::try_from(aya::util::nr_cpus().unwrap_or(1)).unwrap_or(u32::MAX);
+        let policy = config.limits.policy(config.access.denied, cpus)?;
+        if config.limits.table_entries != self.datapath.table_entries() {
+            warn!(
+                "limits.table_entries: the table keeps its {} entries until the daemon is restarted",
+                self.datapath.table_entries()
+            );
+        }
+        self.limits.lists.configure(entries);
+        // The lists stay switched on as they are: `apply_lists` sees to them.
+        self.datapath.publish_policy(&Policy { lists: self.datapath.policy().lists, ..policy })?;
+        self.apply_lists()
+    }
+
+    /// Brings the program's lists to what they should be, entry by entry and only where they differ. A list is
+    /// switched on before it has its first entry and off after it has lost its last.
+    fn apply_lists(&mut self) -> Result<()> {
+        let wanted = self.limits.lists.entries();
+        let lists = flags(wanted.keys());
+        self.switch_lists(lists | self.datapath.policy().lists)?;
+        for (prefix, access) in &wanted {
+            if self.limits.applied.get(prefix) != Some(access) {
+                self.datapath.set_access(*prefix, *access)?;
+                self.limits.applied.insert(*prefix, *access);
+            }
+        }
+        let gone: Vec<_> =
+            self.limits.applied.keys().filter(|prefix| !wanted.contains_key(prefix)).copied().collect();
+        for prefix in gone {
+            self.datapath.remove_access(prefix)?;
+            self.limits.applied.remove(&prefix);
+        }
+        self.switch_lists(lists)?;
+        self.sockets.shared.publish_limits(self.datapath.policy(), effective(&wanted));
+        Ok(())
+    }
+
+    fn switch_lists(&mut self, lists: u8) -> Result<()> {
+        let policy = *self.datapath.policy();
+        if policy.lists == lists {
+            return Ok(());
+        }
+        self.datapath.publish_policy(&Policy { lists, ..policy })
+    }
+
+    /// Drops entries whose time has come.
+    pub(super) fn expire_access(&mut self) {
+        if self.limits.lists.expire(Instant::now())
+            && let Err(error) = self.apply_lists()
+        {
+            error!("cannot take ended entries off the access lists: {error}");
+        }
+    }
+
+    pub(super) fn set_access(
+        &mut self,
+        prefix: Prefix,
+        access: AccessWord,
+        seconds: Option<u64>,
+    ) -> Result<String> {
+        let access = Access::from(access);
+        let until = seconds.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
+        self.limits.lists.set(prefix, Entry { access, until });
+        self.apply_lists()?;
+        let end = match seconds {
+            Some(seconds) => format!("for {seconds} s"),
+            None => "until it is removed or the daemon ends".into(),
+        };
+        let message = format!("{prefix}: {} {end}", access.label());
+        info!("{message}");
+        Ok(message)
+    }
+
+    pub(super) fn remove_access(&mut self, prefix: Prefix) -> Result<String> {
+        self.limits.lists.remove(prefix)?;
+        self.apply_lists()?;
+        let message = format!("{prefix}: removed");
+        info!("{message}");
+        Ok(message)
+    }
+
+    pub(super) fn list_access(&self) -> Vec<Listed> {
+        self.limits.lists.show(Instant::now(), SHOWN)
+    }
+
+    pub(super) fn limits_status(&self) -> Result<status::Limits> {
+        let config = &self.config.limits;
+        let occupancy = self.datapath.occupancy()?;
+        Ok(status::Limits {
+            enabled: config.enabled,
+            rate: config.rate,
+            burst: config.burst,
+            ipv4_prefix: config.ipv4_prefix,
+            ipv6_prefix: config.ipv6_prefix,
+            leak: config.leak,
+            kod: config.kod,
+            table_entries: occupancy.entries,
+            table_in_use: occupancy.in_use,
+            access_entries: self.limits.applied.len(),
+        })
+    }
+}

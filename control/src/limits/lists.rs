@@ -1,0 +1,333 @@
+//! The access lists: entries of the configuration and its files, and the operator's over them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use responder::Access;
+use responder::layout::LIST_ENTRIES;
+use responder::limiter::{IPV4_LIST, IPV6_LIST};
+use serde::{Deserialize, Serialize};
+
+use super::prefix::truncated;
+use super::{AccessConfig, Prefix};
+use crate::error::{Code, Error, Result};
+
+/// An entry that the operator made while the server runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What it says.
+    pub access: Access,
+    /// When it ends, if it does.
+    pub until: Option<Instant>,
+}
+
+/// An entry as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// Of these sources.
+    pub prefix: Prefix,
+    /// [`Access::label`].
+    pub access: String,
+    /// Whether a command made it, and not the configuration.
+    pub live: bool,
+    /// When it ends, if it does.
+    pub seconds_left: Option<u64>,
+}
+
+/// All entries.
+#[derive(Clone, Debug, Default)]
+pub struct Lists {
+    configured: BTreeMap<Prefix, Access>,
+    live: BTreeMap<Prefix, Entry>,
+}
+
+/// The lists in force, for looking up addresses in user space.
+#[derive(Clone, Debug, Default)]
+pub struct Effective(BTreeMap<u8, HashMap<IpAddr, Access>>);
+
+impl Effective {
+    /// What the longest prefix that the address is in says.
+    #[must_use]
+    pub fn of(&self, address: IpAddr) -> Access {
+        let lengths = self.0.iter().rev();
+        let entry = |(length, entries): (&u8, &HashMap<IpAddr, Access>)| {
+            entries.get(&truncated(address, *length)).copied()
+        };
+        lengths.into_iter().find_map(entry).unwrap_or_default()
+    }
+}
+
+impl Lists {
+    /// Takes the configuration's entries in place of those that were.
+    pub fn configure(&mut self, entries: BTreeMap<Prefix, Access>) {
+        self.configured = entries;
+    }
+
+    /// Makes an entry that goes before the configuration's.
+    pub fn set(&mut self, prefix: Prefix, entry: Entry) {
+        self.live.insert(prefix, entry);
+    }
+
+    /// Removes a live entry.
+    ///
+    /// # Errors
+    ///
+    /// There is none; one of the configuration is told as such.
+    pub fn remove(&mut self, prefix: Prefix) -> Result<()> {
+        if self.live.remove(&prefix).is_some() {
+            return Ok(());
+        }
+        let error = Error::new(Code::NoInput, format_args!("no command made an entry for {prefix}"));
+        Err(if self.configured.contains_key(&prefix) {
+            error.remedy(
+                "it is the configuration's: take it out there and reload, or override it by a command",
+            )
+        } else {
+            error.remedy("`pooltime-xdp access list` shows the entries")
+        })
+    }
+
+    /// Drops what has ended. Whether there was anything.
+    pub fn expire(&mut self, now: Instant) -> bool {
+        let before = self.live.len();
+        self.live.retain(|_, entry| entry.until.is_none_or(|until| until > now));
+        self.live.len() != before
+    }
+
+    /// What is in force: one entry for each prefix.
+    #[must_use]
+    pub fn entries(&self) -> BTreeMap<Prefix, Access> {
+        let mut entries = self.configured.clone();
+        entries.extend(self.live.iter().map(|(prefix, entry)| (*prefix, entry.access)));
+        entries
+    }
+
+    /// The live entries, and the first so many of the configuration's.
+    #[must_use]
+    pub fn show(&self, now: Instant, most: usize) -> Vec<Listed> {
+        let live = self.live.iter().map(|(prefix, entry)| Listed {
+            prefix: *prefix,
+            access: entry.access.label().into(),
+            live: true,
+            seconds_left: entry.until.map(|until| until.saturating_duration_since(now).as_secs()),
+        });
+        let configured = self.configured.iter().map(|(prefix, access)| Listed {
+            prefix: *prefix,
+            access: access.label().into(),
+            live: false,
+            seconds_left: None,
+        });
+        live.chain(configured.filter(|listed| !self.live.contains_key(&listed.prefix))).take(most).collect()
+    }
+}
+
+/// The lists that are not empty, for [`responder::Policy::lists`].
+pub(crate) fn flags<'a>(prefixes: impl IntoIterator<Item = &'a Prefix>) -> u8 {
+    let flag = |prefix: &Prefix| if prefix.address().is_ipv4() { IPV4_LIST } else { IPV6_LIST };
+    prefixes.into_iter().fold(0, |flags, prefix| flags | flag(prefix))
+}
+
+/// The lists in force as user space looks addresses up in them.
+pub(crate) fn effective(entries: &BTreeMap<Prefix, Access>) -> Effective {
+    let mut by_length = Effective::default();
+    for (prefix, access) in entries {
+        by_length.0.entry(prefix.length()).or_default().insert(prefix.address(), *access);
+    }
+    by_length
+}
+
+/// The entries of a configuration and of the files it names.
+///
+/// # Errors
+///
+/// A file that cannot be read, a line that is no entry, two entries for the same prefix, or too many.
+pub fn configured(config: &AccessConfig) -> Result<BTreeMap<Prefix, Access>> {
+    let mut entries = BTreeMap::new();
+    for (prefixes, access) in [
+        (&config.deny, Access::Denied),
+        (&config.allow, Access::Ordinary),
+        (&config.unlimited, Access::Unlimited),
+        (&config.limit, Access::Strict),
+    ] {
+        for prefix in prefixes {
+            add(&mut entries, *prefix, access, &|| format!("access.{}", access.label()))?;
+        }
+    }
+    for path in &config.files {
+        read(path, &mut entries)?;
+    }
+    let ipv4 = entries.keys().filter(|prefix| prefix.address().is_ipv4()).count();
+    if ipv4.max(entries.len() - ipv4) > LIST_ENTRIES {
+        return Err(Error::new(
+            Code::Config,
+            format_args!("access: more than {LIST_ENTRIES} entries of a family"),
+        ));
+    }
+    Ok(entries)
+}
+
+fn add(
+    entries: &mut BTreeMap<Prefix, Access>,
+    prefix: Prefix,
+    access: Access,
+    place: &dyn Fn() -> String,
+) -> Result<()> {
+    match entries.insert(prefix, access) {
+        Some(other) if other != access => Err(Error::new(
+            Code::Config,
+            format_args!("{}: {prefix} is `{}` and `{}`", place(), other.label(), access.label()),
+        )
+        .remedy("keep one of them; prefixes of other lengths may overlap: the longest wins")),
+        _ => Ok(()),
+    }
+}
+
+/// One entry a line, `deny`, `allow`, `unlimited` or `limit` before the prefix; without a word, `deny`. What
+/// follows a `#` is a comment.
+fn read(path: &Path, entries: &mut BTreeMap<Prefix, Access>) -> Result<()> {
+    let named = || format!("access.files: {}", path.display());
+    let text = std::fs::read_to_string(path).map_err(Error::because(Code::NoInput, named()))?;
+    for (number, line) in text.lines().enumerate() {
+        let place = || format!("{}, line {}", path.display(), number + 1);
+        let line = line.split('#').next().unwrap_or_default();
+        let words: Vec<_> = line.split_whitespace().collect();
+        let (access, prefix) = match words[..] {
+            [] => continue,
+            [prefix] => (Access::Denied, prefix),
+            [word, prefix] => {
+                let known = [Access::Denied, Access::Ordinary, Access::Unlimited, Access::Strict];
+                let access = known.into_iter().find(|access| access.label() == word).ok_or_else(|| {
+                    Error::new(Code::Config, format_args!("{}: `{word}` is not an access", place()))
+                        .remedy("it is deny, allow, unlimited or limit")
+                })?;
+                (access, prefix)
+            }
+            _ => {
+                return Err(Error::new(Code::Config, format_args!("{}: more than a prefix", place()))
+                    .remedy("comments begin with #"));
+            }
+        };
+        let prefix = prefix.parse().map_err(|error: Error| Error {
+            code: Code::Config,
+            what: format!("{}: {}", place(), error.what),
+            ..error
+        })?;
+        add(entries, prefix, access, &place)?;
+    }
+    Ok(())
+}
+
+/// A time like `90s`, `10m`, `2h` or `1d`.
+///
+/// # Errors
+///
+/// It is not, or it is longer than a year.
+pub(crate) fn duration(text: &str) -> std::result::Result<Duration, String> {
+    let wrong = || format!("`{text}` is no time: write it like 90s, 10m, 2h or 1d");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    let unit = match &text[digits.len()..] {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    let seconds = number.checked_mul(unit).filter(|seconds| (1..=366 * 86_400).contains(seconds));
+    seconds.map(Duration::from_secs).ok_or_else(|| format!("`{text}` is not between a second and a year"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefix(text: &str) -> Prefix {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_longest_prefix_decides() {
+        let config = AccessConfig {
+            deny: vec![prefix("192.0.2.0/24"), prefix("2001:db8::/32")],
+            allow: vec![prefix("192.0.2.128/25")],
+            unlimited: vec![prefix("192.0.2.129/32"), prefix("2001:db8:1::/48")],
+            ..AccessConfig::default()
+        };
+        let effective = effective(&configured(&config).unwrap());
+        for (address, access) in [
+            ("192.0.2.1", Access::Denied),
+            ("192.0.2.130", Access::Ordinary),
+            ("192.0.2.129", Access::Unlimited),
+            ("198.51.100.1", Access::Ordinary),
+            ("2001:db8::1", Access::Denied),
+            ("2001:db8:1::1", Access::Unlimited),
+            ("2001:db9::", Access::Ordinary),
+        ] {
+            assert_eq!(effective.of(address.parse().unwrap()), access, "{address}");
+        }
+    }
+
+    #[test]
+    fn a_command_goes_before_the_configuration_until_it_ends() {
+        let mut lists = Lists::default();
+        let now = Instant::now();
+        lists.configure([(prefix("192.0.2.0/24"), Access::Denied)].into());
+        let until = Some(now + Duration::from_secs(5));
+        lists.set(prefix("192.0.2.0/24"), Entry { access: Access::Unlimited, until });
+        assert_eq!(lists.entries()[&prefix("192.0.2.0/24")], Access::Unlimited);
+        assert!(!lists.expire(now + Duration::from_secs(4)));
+        assert!(lists.expire(now + Duration::from_secs(5)));
+        assert_eq!(lists.entries()[&prefix("192.0.2.0/24")], Access::Denied);
+        assert!(lists.remove(prefix("192.0.2.0/24")).unwrap_err().remedy.unwrap().contains("configuration"));
+        assert!(lists.remove(prefix("10.0.0.0/8")).is_err());
+    }
+
+    #[test]
+    fn the_same_prefix_cannot_be_two_things() {
+        let both = AccessConfig {
+            deny: vec![prefix("192.0.2.0/24")],
+            unlimited: vec![prefix("192.0.2.0/24")],
+            ..AccessConfig::default()
+        };
+        let error = configured(&both).unwrap_err();
+        assert!(error.what.contains("192.0.2.0/24 is `deny` and `unlimited`"), "{error}");
+    }
+
+    #[test]
+    fn files_are_read_line_by_line_and_errors_name_the_line() {
+        let path = std::env::temp_dir().join(format!("pooltime-lists-{}", std::process::id()));
+        let config = AccessConfig { files: vec![path.clone()], ..AccessConfig::default() };
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            configured(&config)
+        };
+        let entries =
+            read("# all of these\n192.0.2.0/24 # one\n\n  unlimited 2001:db8::/32\nlimit 10.0.0.1\n")
+                .unwrap();
+        assert_eq!(entries.len(), 3);
+        assert_eq!(entries[&prefix("10.0.0.1/32")], Access::Strict);
+        for (text, part) in [
+            ("\n192.0.2.0/33\n", "line 2"),
+            ("permit 192.0.2.0/24\n", "`permit`"),
+            ("deny 192.0.2.0/24 because\n", "line 1"),
+            ("192.0.2.1/24", "192.0.2.0/24"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.what.contains(part) && error.what.contains("pooltime-lists"), "{error}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        let error = configured(&config).unwrap_err();
+        assert!(error.what.contains("access.files") && error.what.contains("pooltime-lists"), "{error}");
+    }
+
+    #[test]
+    fn times_are_read_with_their_unit() {
+        assert_eq!(duration("10m"), Ok(Duration::from_mins(10)));
+        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+        for text in ["", "m", "0s", "10x", "-1s", "99999999999999999999s", "400d"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Limits on clients, in the NIC path: what the program does under a policy, and what that is to real clients.
+
+mod lab;
+mod program;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use control::limits::{Denied, LimitsConfig};
+use lab::wire::PORT;
+use lab::{CONFIG, Lab, Tally, not_run, tool, wait_for};
+use nix::sys::signal::Signal;
+use program::{Program, message_of, request, word};
+use responder::verdict::{Action, Verdict};
+use responder::{Access, ClockState, Policy};
+
+/// Counts what becomes of as many requests from one source, and gives the last answer of each kind.
+fn ask_often(program: &Program, often: u64) -> BTreeMap<String, (u64, Vec<u8>)> {
+    let mut met = BTreeMap::new();
+    let mut after = Vec::new();
+    for number in 0..often {
+        let action = program.run(&request(number), &mut after);
+        let kind = match action {
+            Action::Transmit if message_of(&after)[1] != 0 => "answer".to_owned(),
+            Action::Transmit => String::from_utf8(message_of(&after)[12..16].to_vec()).unwrap(),
+            other => format!("{other:?}"),
+        };
+        let (count, frame) = met.entry(kind).or_insert((0, Vec::new()));
+        *count += 1;
+        frame.clone_from(&after);
+    }
+    met
+}
+
+/// A clock that is right for as long as the test takes.
+fn clock() -> ClockState {
+    ClockState {
+        horizon_ns: u64::MAX,
+        leap: 0,
+        stratum: 2,
+        ..ClockState::from_words([1, 0xec00_0000_0000_0000, 18_446_744_074, 0, 0, 0, 0, 0xe9_0000])
+    }
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn a_source_over_its_rate_gets_its_burst_the_leak_and_few_kisses_from_the_program() {
+    let (program, mut datapath) = Program::load("limits");
+    datapath.publish_clock(&clock()).unwrap();
+    let config = LimitsConfig { rate: 1, burst: 100, ..LimitsConfig::default() };
+    datapath.publish_policy(&config.policy(Denied::Drop, 1).unwrap()).unwrap();
+    assert_ne!(datapath.policy().key, [0; 3]);
+    let start = Instant::now();
+    let met = ask_often(&program, 20_000);
+    let tokens = 100 + start.elapsed().as_secs() + 1;
+    let of = |kind: &str| met.get(kind).map_or(0, |(count, _)| *count);
+    let leaked = (20_000 - tokens) / 16;
+    assert!((100 + leaked * 8 / 10..tokens + leaked * 12 / 10).contains(&of("answer")), "{}", of("answer"));
+    assert!((1..=8).contains(&of("RATE")), "{} kisses", of("RATE"));
+    assert_eq!(of("answer") + of("RATE") + of("Drop"), 20_000);
+    let kiss = message_of(&met["RATE"].1);
+    // Leap 3, version 4, mode 4; the poll interval to keep to.
+    assert_eq!((kiss[0], kiss[1], kiss[2]), (0xe4, 0, 6));
+    assert_eq!(word(kiss, 12), u32::from_be_bytes(*b"RATE"));
+    assert!(datapath.occupancy().unwrap().in_use <= 64, "one source");
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn the_longest_prefix_of_the_access_lists_decides_in_the_program() {
+    let (program, mut datapath) = Program::load("access");
+    datapath.publish_clock(&clock()).unwrap();
+    let limits =
+        LimitsConfig { rate: 1, burst: 10, strict_burst: 3, leak: 16, kod: 0, ..LimitsConfig::default() };
+    let mut publish = |lists, denied| {
+        let config = LimitsConfig { kod: if denied == Denied::Kod { 10 } else { 0 }, ..limits.clone() };
+        let policy = Policy { lists, ..config.policy(denied, 1).unwrap() };
+        datapath.publish_policy(&policy).unwrap();
+        for (prefix, access) in [
+            ("0.0.0.0/0", Access::Denied),
+            ("198.51.0.0/16", Access::Strict),
+            ("198.51.100.7/32", Access::Unlimited),
+        ] {
+            datapath.set_access(prefix.parse().unwrap(), access).unwrap();
+        }
+    };
+    let answered = |met: &BTreeMap<String, (u64, Vec<u8>)>| met.get("answer").map_or(0, |(count, _)| *count);
+    // Entries of a list that is switched off mean nothing.
+    publish(0, Denied::Drop);
+    assert!((10..13).contains(&answered(&ask_often(&program, 500))));
+    publish(1, Denied::Drop);
+    assert_eq!(answered(&ask_often(&program, 500)), 500);
+    drop(program);
+
+    let (program, mut datapath) = Program::load("access-2");
+    datapath.publish_clock(&clock()).unwrap();
+    let mut entry = |prefix: &str, access| datapath.set_access(prefix.parse().unwrap(), access).unwrap();
+    entry("0.0.0.0/0", Access::Denied);
+    entry("198.51.0.0/16", Access::Strict);
+    let policy = |denied, kod| {
+        let config = LimitsConfig { kod, ..limits.clone() };
+        Policy { lists: 1, ..config.policy(denied, 1).unwrap() }
+    };
+    datapath.publish_policy(&policy(Denied::Drop, 0)).unwrap();
+    assert!((3..6).contains(&answered(&ask_often(&program, 500))), "strict");
+    datapath.remove_access("198.51.0.0/16".parse().unwrap()).unwrap();
+    let denied = ask_often(&program, 500);
+    assert_eq!(denied["Drop"].0, 500);
+    datapath.publish_policy(&policy(Denied::Kod, 10)).unwrap();
+    let denied = ask_often(&program, 500);
+    assert!((10..13).contains(&denied["DENY"].0), "{} kisses", denied["DENY"].0);
+    assert_eq!(datapath.access().unwrap().len(), 1);
+}
+
+/// Sends at an even rate, and counts the answers with the time in them.
+fn flood(lab: &Lab, server: &str, per_second: u32, seconds: u32) -> (u64, u64) {
+    lab.inside("client", || {
+        let server: IpAddr = server.parse().unwrap();
+        let any: IpAddr = if server.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
+        let socket = UdpSocket::bind((any, 0)).unwrap();
+        socket.connect((server, PORT)).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let (mut sent, mut answered) = (0, 0);
+        let take = |answered: &mut u64| {
+            let mut buffer = [0; 100];
+            while let Ok(48) = socket.recv(&mut buffer) {
+                *answered += u64::from(buffer[1] != 0);
+            }
+        };
+        let start = Instant::now();
+        let interval = Duration::from_secs(1) / per_second;
+        while start.elapsed() < Duration::from_secs(seconds.into()) {
+            if start.elapsed() >= interval * u32::try_from(sent).unwrap() {
+                socket.send(&lab::wire::request(4, sent)).unwrap();
+                sent += 1;
+            } else {
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            take(&mut answered);
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        take(&mut answered);
+        (sent, answered)
+    })
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn an_abuser_is_limited_and_told_apart_in_the_counters() {
+    let lab = Lab::up(&[]);
+    let server = lab.server(CONFIG, &[]);
+    for address in ["10.77.0.1", "fd77::1"] {
+        let before = Tally::of_program(&server.status());
+        let (sent, answered) = flood(&lab, address, 1000, 4);
+        let counted = Tally::of_program(&server.status()) - before;
+        println!("{address}: {sent} requests, {answered} answered: {counted:?}");
+        let most = 256 + 16 * 5 + sent / 16 * 3 / 2;
+        assert!((256..=most).contains(&answered), "{answered} of {sent}");
+        let [by_token, leaked, kisses, dropped] =
+            [Verdict::Answered, Verdict::Leaked, Verdict::KissRate, Verdict::DropLimited]
+                .map(|verdict| counted.packets(verdict));
+        assert_eq!(by_token + leaked, answered);
+        assert!((256..=256 + 16 * 5).contains(&by_token) && leaked > 0 && kisses <= 8, "{counted:?}");
+        assert_eq!(answered + kisses + dropped, sent);
+    }
+    let limits = server.status().limits.unwrap();
+    assert_eq!((limits.rate, limits.burst, limits.table_entries), (16, 256, 1 << 18));
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn every_request_of_chronyd_s_iburst_is_answered() {
+    let Some(chronyd) = tool("chronyd") else {
+        return not_run("chronyd is not there");
+    };
+    let lab = Lab::up(&[]);
+    let server = lab.server(CONFIG, &[]);
+    let pid_file = format!("pidfile {}", lab.file("chronyd.pid", "").display());
+    let before = Tally::of_program(&server.status());
+    let settings =
+        ["cmdport 0", "bindcmdaddress /", &pid_file, "server 10.77.0.1 iburst", "server fd77::1 iburst"];
+    // With -x it leaves the clock alone; it is stopped when the burst is over.
+    let command = ["timeout", "12", chronyd.to_str().unwrap(), "-x", "-d", "-u", "root", "-f", "/dev/null"];
+    lab.exec("client", &[&command[..], &settings].concat());
+    let counted = Tally::of_program(&server.status()) - before;
+    println!("{counted:?}");
+    assert!(counted.packets(Verdict::Answered) >= 8, "{counted:?}");
+    let others = Verdict::ALL.iter().filter(|verdict| **verdict != Verdict::Answered);
+    assert_eq!(others.map(|verdict| counted.packets(*verdict)).sum::<u64>(), 0, "{counted:?}");
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn the_operator_s_entries_take_effect_at_once_and_end_in_time() {
+    let lab = Lab::up(&[]);
+    let server = lab.server(CONFIG, &[]);
+    let is_answered = || flood(&lab, "10.77.0.1", 10, 1).1 > 5;
+    assert!(is_answered());
+    server.command(&["deny", "10.77.0.0/24"]).expect_success();
+    assert!(!is_answered());
+    server.command(&["allow", "10.77.0.2"]).expect_success();
+    assert!(is_answered());
+    let listed = server.command(&["access", "list"]).expect_success();
+    assert!(listed.contains("deny") && listed.contains("10.77.0.2/32"), "{listed}");
+    assert!(server.status().limits.unwrap().access_entries == 2);
+    server.command(&["access", "remove", "10.77.0.2/32"]).expect_success();
+    assert!(!is_answered());
+    server.command(&["deny", "10.77.0.0/24", "--for", "1s"]).expect_success();
+    wait_for("the entry to end", || is_answered().then_some(()));
+    let refused = server.command(&["deny", "10.77.0.1/24"]).expect_code(64);
+    assert!(refused.contains("10.77.0.0/24"), "{refused}");
+    server.command(&["access", "remove", "10.0.0.0/8"]).expect_code(66);
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn a_reload_applies_lists_and_rates_or_leaves_them_as_they_are() {
+    let lab = Lab::up(&[]);
+    let list = lab.file("list", "10.77.0.2\n");
+    let with =
+        |text: &str| format!("{CONFIG}[limits]\nrate = 2\nburst = 20\n[access]\nfiles = [{list:?}]\n{text}");
+    let server = lab.server(CONFIG, &[]);
+    lab.file("server.toml", &with(""));
+    server.signal(Signal::SIGHUP);
+    wait_for("the reload", || (server.status().limits?.access_entries == 1).then_some(()));
+    assert_eq!(flood(&lab, "10.77.0.1", 10, 1).1, 0);
+
+    std::fs::remove_file(&list).unwrap();
+    server.signal(Signal::SIGHUP);
+    wait_for("the refusal", || server.log().contains("access.files").then_some(()));
+    assert!(server.log().contains("not reloaded"), "{}", server.log());
+    let limits = server.status().limits.unwrap();
+    assert_eq!((limits.rate, limits.access_entries), (2, 1));
+    assert_eq!(flood(&lab, "10.77.0.1", 10, 1).1, 0);
+
+    // A hundred thousand entries, and the client's not among them.
+    let line = |number: u32| format!("11.{}.{}.{}", number >> 16, number >> 8 & 255, number & 255);
+    let entries = (0..100_000).map(line).collect::<Vec<_>>().join("\n");
+    lab.file("list", &entries);
+    let start = Instant::now();
+    server.signal(Signal::SIGHUP);
+    wait_for("the reload", || (server.status().limits?.access_entries == 100_000).then_some(()));
+    println!("100,000 entries loaded within {:?}", start.elapsed());
+    assert_eq!(flood(&lab, "10.77.0.1", 10, 1).1, 10);
+}

@@ -1,0 +1,396 @@
+//! How often a source is answered: a token bucket for each source prefix, in a table of constant cost.
+//!
+//! # The bucket
+//!
+//! A bucket is one 64-bit word. It holds the moment at which the bucket will be full again (the "theoretical
+//! arrival time" of the generic cell rate algorithm, ITU-T I.371), so that filling up needs no work: a request
+//! moves that moment on by the interval of its [`Class`], and is refused where that would take it further from
+//! now than the class's window, burst x interval. A refused request moves nothing. In any time t a source gets
+//! at most `burst + t / interval` answers beside the leak, and never less than one an interval if it asks.
+//!
+//! Loads and stores are plain. Two CPUs that have the same source in hand at once may count one request for
+//! two: a race costs a token and never a lock.
+//!
+//! # The table
+//!
+//! [`WAYS`] buckets are a set. Which set a source's bucket is in, and the tag that it is known by there, are
+//! bits of a hash under a secret key: nobody outside can aim at a set, and what is answered and what is not
+//! tells only about one's own bucket. Two sources in one set with the same tag share a bucket, four times in
+//! a million.
+//!
+//! A source that has no bucket takes the place of the one that is nearest to full, and is answered: so
+//! eviction cannot mute anybody, it can only forget. What it forgets costs nothing: a bucket that is full or
+//! nearly so says nothing about its source. A flood from random sources asks once for each, which leaves a
+//! bucket one interval from full, while an abuser's is a whole burst away: the flood's buckets push out each
+//! other, and all other places of a set have to be taken by sources that each spent more than the abuser did
+//! before its bucket is the next to go. By the same reckoning the table need not know all clients, but only
+//! those of the last interval or so, and those that are in debt.
+//!
+//! # What becomes of refused requests
+//!
+//! One in 2^leak is answered nevertheless, at random. Without that, whoever floods in a client's name could
+//! mute it; with it the client keeps that share of its answers, beside its share of the tokens.
+//!
+//! Of the others, those of a source that is only moderately over its rate get a kiss of death (RFC 5905
+//! section 7.4), as far as there is a budget for that. Each bucket counts refusals up and answers down, to
+//! [`FLOOD`]: a source that asks at more than twice its rate ends there and hears nothing more, for a server
+//! that answers every refusal is a reflector.
+//!
+//! # Clients that retry faster when they are refused
+//!
+//! Penalties that grow with the requests that were refused keep such a client locked out, and asking, for
+//! ever. Here a refused request costs nothing: the next token, at most an interval later, goes to whoever
+//! asks then, and the leak gives most to those who ask most. So the first retries are answered, the client
+//! is content and falls back to its poll interval. A storm of many such clients behind one address ends as
+//! fast as the tokens come in.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// Buckets in a set: half a cache line.
+pub const WAYS: usize = 4;
+/// The fewest and the most buckets of a table.
+pub const TABLE_ENTRIES: core::ops::RangeInclusive<u32> = 1 << 16..=1 << 24;
+/// Refusals, less answers, at which a source counts as a flood and is sent no kiss.
+pub const FLOOD: u64 = 8;
+/// The longest time to fill an empty bucket, in seconds.
+pub const LONGEST_WINDOW_S: u64 = 3600;
+
+/// A tick of the buckets' clock is 2^14 ns, 16 microseconds.
+const TICK_SHIFT: u32 = 14;
+const TICKS_IN_A_SECOND: u64 = 1_000_000_000 >> TICK_SHIFT;
+/// The lowest bits of a bucket: when it is full, in ticks modulo 2^40, 208 days.
+const TIME: u64 = (1 << 40) - 1;
+/// The next four: refusals, less answers.
+const EXCESS_SHIFT: u32 = 40;
+const MOST_EXCESS: u64 = 15;
+/// The highest 20: the tag.
+const TAG_SHIFT: u32 = 44;
+/// The bits of the hash that choose the set begin here. With 2^22 sets they end below the tag.
+const SET_SHIFT: u32 = 20;
+
+/// Rate and burst.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Class(
+    /// Ticks in an interval above, ticks in a window below, 32 bits each; one word, so that a reader never
+    /// sees the half of a change. 0 has no limit.
+    pub u64,
+);
+
+impl Class {
+    /// No limit.
+    pub const UNLIMITED: Self = Self(0);
+
+    /// So many requests a second, and so many at once. `None` where either is zero, the rate is above the
+    /// buckets' clock, or an empty bucket would take longer to fill than [`LONGEST_WINDOW_S`].
+    #[must_use]
+    pub const fn new(rate: u32, burst: u32) -> Option<Self> {
+        let Some(interval) = TICKS_IN_A_SECOND.checked_div(rate as u64) else {
+            return None;
+        };
+        let window = interval.saturating_mul(burst as u64);
+        if interval == 0 || window == 0 || window > LONGEST_WINDOW_S.wrapping_mul(TICKS_IN_A_SECOND) {
+            return None;
+        }
+        Some(Self(interval << 32 | window))
+    }
+
+    /// Nanoseconds from one token to the next.
+    #[must_use]
+    pub const fn interval_ns(self) -> u64 {
+        self.0 >> 32 << TICK_SHIFT
+    }
+
+    #[inline(always)]
+    const fn interval(self) -> u64 {
+        self.0 >> 32
+    }
+
+    #[inline(always)]
+    const fn window(self) -> u64 {
+        self.0 & 0xffff_ffff
+    }
+
+    /// When the bucket is full after one request more, or `None` if there is no token for it. `debt` is how
+    /// far from full it is now.
+    #[inline(always)]
+    const fn spend(self, now: u64, debt: u64) -> Option<u64> {
+        let debt = debt.wrapping_add(self.interval());
+        if debt > self.window() { None } else { Some(now.wrapping_add(debt) & TIME) }
+    }
+
+    /// Ticks until a bucket is full. Further off than the window is a moment of the past, or one that was
+    /// written under a class with a larger window: full either way, for nobody is refused on suspicion.
+    #[inline(always)]
+    const fn debt(self, now: u64, bucket: u64) -> u64 {
+        let debt = bucket.wrapping_sub(now) & TIME;
+        if debt > self.window() { 0 } else { debt }
+    }
+}
+
+/// What the limiter goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Policy {
+    /// The hash's key: random, and never told. It belongs to the table: a new one makes all buckets unknown.
+    pub key: [u64; 3],
+    /// Of sources that no list names.
+    pub ordinary: Class,
+    /// Of sources that the lists say to limit strictly.
+    pub strict: Class,
+    /// Of the kisses of death that one CPU sends.
+    pub kiss: Class,
+    /// The bits of a source's IPv4 address that count, as the machine loads them from a packet.
+    pub ipv4_mask: u64,
+    /// The bits of the upper half of its IPv6 address, likewise.
+    pub ipv6_mask: u64,
+    /// The number of sets, a power of two, less one.
+    pub set_mask: u32,
+    /// One refused request in 2^leak is answered. 64 or more: none.
+    pub leak: u8,
+    /// The poll interval in a kiss of death is at least this, in log2 seconds.
+    pub kiss_poll: i8,
+    /// What is sent to a source that the lists deny: 0 for nothing, 1 for a kiss within the budget.
+    pub kiss_denied: u8,
+    /// Bit 0: there is an IPv4 access list. Bit 1: there is an IPv6 one.
+    pub lists: u8,
+}
+
+/// [`Policy::lists`]: there is an IPv4 access list.
+pub const IPV4_LIST: u8 = 1;
+/// [`Policy::lists`]: there is an IPv6 access list.
+pub const IPV6_LIST: u8 = 2;
+/// [`Policy::leak`]: nothing leaks.
+pub const NO_LEAK: u8 = 64;
+
+impl Policy {
+    /// Everybody is answered.
+    pub const OFF: Self = Self {
+        key: [0; 3],
+        ordinary: Class::UNLIMITED,
+        strict: Class::UNLIMITED,
+        kiss: Class::UNLIMITED,
+        ipv4_mask: u64::MAX,
+        ipv6_mask: u64::MAX,
+        set_mask: 0,
+        leak: NO_LEAK,
+        kiss_poll: 0,
+        kiss_denied: 0,
+        lists: 0,
+    };
+
+    /// The mask for [`Policy::ipv4_mask`] of a prefix length; more than 32 bits are 32.
+    #[must_use]
+    pub fn ipv4_mask_of(prefix_length: u8) -> u64 {
+        let mask = u32::MAX.checked_shl(32_u32.saturating_sub(prefix_length.into())).unwrap_or(0);
+        u64::from(mask.to_be())
+    }
+
+    /// The mask for [`Policy::ipv6_mask`] of a prefix length; more than 64 bits are 64, for within a /64 every
+    /// host may choose its addresses freely.
+    #[must_use]
+    pub fn ipv6_mask_of(prefix_length: u8) -> u64 {
+        u64::MAX.checked_shl(64_u32.saturating_sub(prefix_length.into())).unwrap_or(0).to_be()
+    }
+
+    /// The hash of a source: the set's number and the tag are bits of it. Two rounds, so that each of those
+    /// bits depends on every bit of the source and of the key.
+    #[inline(always)]
+    const fn hash(&self, source: u64) -> u64 {
+        let [first, second, third] = self.key;
+        let mixed = (source ^ first).wrapping_mul(second | 1);
+        (mixed ^ mixed >> 32).wrapping_mul(third | 1)
+    }
+
+    /// Whether a refused request is answered nevertheless. Chance comes from the moment, to the nanosecond, and
+    /// from the request, under the key: the client knows neither the one nor the other.
+    #[inline(always)]
+    const fn leaks(&self, now_ns: u64, noise: u64) -> bool {
+        let [first, second, third] = self.key;
+        let mixed = (now_ns ^ noise ^ third).wrapping_mul(first | 1);
+        let random = (mixed ^ mixed >> 32).wrapping_mul(second | 1);
+        self.leak < NO_LEAK && random >> 1 >> (63_u8.wrapping_sub(self.leak) & 63) == 0
+    }
+}
+
+/// Whom a bucket is for: the part of an address that the policy's masks leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source(u64);
+
+impl Source {
+    /// By IPv4 address. The upper half is zero, as it is in no global IPv6 address.
+    #[must_use]
+    #[inline(always)]
+    pub fn ipv4(address: [u8; 4], policy: &Policy) -> Self {
+        Self(u64::from(u32::from_ne_bytes(address)) & policy.ipv4_mask)
+    }
+
+    /// By IPv6 address.
+    #[must_use]
+    #[inline(always)]
+    pub fn ipv6(address: [u8; 16], policy: &Policy) -> Self {
+        Self(u64::from_ne_bytes(crate::packet::load(&address, 0)) & policy.ipv6_mask)
+    }
+}
+
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Answered.
+    Answer,
+    /// Over the rate, and answered by chance.
+    Leak,
+    /// Over the rate, and told so.
+    Kiss,
+    /// Over the rate, and dropped.
+    Drop,
+}
+
+/// A word that other CPUs read and write too, each time as a whole. In the eBPF program that is not an
+/// `AtomicU64`, whose loads its compiler has no instruction for.
+pub trait Bucket {
+    /// The word.
+    fn load(&self) -> u64;
+
+    /// Changes it.
+    fn store(&self, word: u64);
+}
+
+impl Bucket for AtomicU64 {
+    #[inline(always)]
+    fn load(&self) -> u64 {
+        self.load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    fn store(&self, word: u64) {
+        self.store(word, Ordering::Relaxed);
+    }
+}
+
+/// Where the buckets are. Userspace has them in its memory, the eBPF program in maps.
+pub trait Buckets {
+    /// A bucket.
+    type Bucket: Bucket;
+
+    /// The set of this number, or `None` where there is none: its sources are not limited.
+    #[inline(always)]
+    fn set(&self, _number: u32) -> Option<&[Self::Bucket; WAYS]> {
+        None
+    }
+
+    /// The bucket of the kisses that this CPU sends, or `None` for no kisses.
+    #[inline(always)]
+    fn kisses(&self) -> Option<&Self::Bucket> {
+        None
+    }
+}
+
+/// Decides about a request that came at `now_ns` of `CLOCK_MONOTONIC`. `noise` is anything that differs from one
+/// request to the next.
+#[must_use]
+#[inline(always)]
+pub fn decide<B: Buckets>(
+    buckets: &B,
+    policy: &Policy,
+    class: Class,
+    source: Source,
+    now_ns: u64,
+    noise: u64,
+) -> Decision {
+    if class == Class::UNLIMITED {
+        return Decision::Answer;
+    }
+    let hash = policy.hash(source.0);
+    #[expect(clippy::cast_possible_truncation, reason = "masked by 32 bits")]
+    let number = (hash >> SET_SHIFT) as u32 & policy.set_mask;
+    let Some(set) = buckets.set(number) else {
+        return Decision::Answer;
+    };
+    let now = now_ns >> TICK_SHIFT & TIME;
+    let tag = hash >> TAG_SHIFT;
+    let Some(bucket) = find(set, tag) else {
+        take_place(set, tag, class, now);
+        return Decision::Answer;
+    };
+
+    let word = bucket.load();
+    let debt = class.debt(now, word);
+    let excess = word >> EXCESS_SHIFT & MOST_EXCESS;
+    if let Some(full) = class.spend(now, debt) {
+        // A source that let its bucket fill up has mended its ways.
+        let excess = if debt == 0 { 0 } else { excess.saturating_sub(1) };
+        bucket.store(tag << TAG_SHIFT | excess << EXCESS_SHIFT | full);
+        return Decision::Answer;
+    }
+    if excess < MOST_EXCESS {
+        // At the most there is nothing to write: a flood does not pull the line from CPU to CPU.
+        bucket.store(word.wrapping_add(1 << EXCESS_SHIFT));
+    }
+    if policy.leaks(now_ns, noise) {
+        Decision::Leak
+    } else if excess < FLOOD && may_kiss(buckets, policy, now_ns) {
+        Decision::Kiss
+    } else {
+        Decision::Drop
+    }
+}
+
+/// Takes a token of the budget of kisses.
+#[inline(always)]
+pub(crate) fn may_kiss<B: Buckets>(buckets: &B, policy: &Policy, now_ns: u64) -> bool {
+    let budget = policy.kiss;
+    let Some(bucket) = buckets.kisses() else {
+        return false;
+    };
+    let now = now_ns >> TICK_SHIFT & TIME;
+    match budget.spend(now, budget.debt(now, bucket.load())) {
+        Some(full) if budget != Class::UNLIMITED => {
+            bucket.store(full);
+            true
+        }
+        _ => false,
+    }
+}
+
+#[inline(always)]
+fn find<B: Bucket>(set: &[B; WAYS], tag: u64) -> Option<&B> {
+    let [a, b, c, d] = set;
+    let is = |bucket: &B| bucket.load() >> TAG_SHIFT == tag;
+    if is(a) {
+        Some(a)
+    } else if is(b) {
+        Some(b)
+    } else if is(c) {
+        Some(c)
+    } else if is(d) {
+        Some(d)
+    } else {
+        None
+    }
+}
+
+/// Gives a source that has no bucket that of the source which is nearest to full, with one token taken out.
+#[inline(always)]
+fn take_place<B: Bucket>(set: &[B; WAYS], tag: u64, class: Class, now: u64) {
+    let [a, b, c, d] = set;
+    let debt = |bucket: &B| {
+        // Classes have windows of their own; no window is longer than this.
+        let debt = bucket.load().wrapping_sub(now) & TIME;
+        if debt > LONGEST_WINDOW_S.wrapping_mul(TICKS_IN_A_SECOND) { 0 } else { debt }
+    };
+    let (a_debt, b_debt, c_debt, d_debt) = (debt(a), debt(b), debt(c), debt(d));
+    let (first, first_debt) = if b_debt < a_debt { (b, b_debt) } else { (a, a_debt) };
+    let (second, second_debt) = if d_debt < c_debt { (d, d_debt) } else { (c, c_debt) };
+    let place = if second_debt < first_debt { second } else { first };
+    let full = now.wrapping_add(class.interval()) & TIME;
+    place.store(tag << TAG_SHIFT | full);
+}
+
+/// How many buckets of a set are in use at a moment: not full yet.
+#[must_use]
+pub fn in_use(set: &[u64; WAYS], now_ns: u64) -> usize {
+    let now = now_ns >> TICK_SHIFT & TIME;
+    let longest = LONGEST_WINDOW_S.wrapping_mul(TICKS_IN_A_SECOND);
+    set.iter().filter(|bucket| (1..=longest).contains(&(bucket.wrapping_sub(now) & TIME))).count()
+}
