@@ -21,8 +21,8 @@ use crate::map_values::Value;
 /// Bytes of a frame that the yardstick's `rearm` can write: it writes this many and no other number.
 pub(crate) const REARMED_FRAME: usize = 112;
 
-/// Sets of the limiter's table: 262,144 entries, as by default.
-const SETS: u32 = 1 << 16;
+/// Sets of the limiter's table: 65,536 entries, as by default.
+const SETS: u32 = 1 << 14;
 
 /// Packets by counter, over all CPUs.
 pub(crate) type Counts = Vec<u64>;

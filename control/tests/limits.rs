@@ -165,7 +165,7 @@ fn an_abuser_is_limited_and_told_apart_in_the_counters() {
         assert_eq!(answered + kisses + dropped, sent);
     }
     let limits = server.status().limits.unwrap();
-    assert_eq!((limits.rate, limits.burst, limits.table_entries), (16, 256, 1 << 18));
+    assert_eq!((limits.rate, limits.burst, limits.table_entries), (16, 256, 1 << 16));
 }
 
 #[test]

@@ -58,6 +58,9 @@ pub const LONGEST_WINDOW_S: u64 = 3600;
 /// A tick of the buckets' clock is 2^14 ns, 16 microseconds.
 const TICK_SHIFT: u32 = 14;
 const TICKS_IN_A_SECOND: u64 = 1_000_000_000 >> TICK_SHIFT;
+/// The longest window in ticks is shorter than 2 to this.
+const LONGEST_WINDOW_BITS: u32 = 28;
+const _: () = assert!(LONGEST_WINDOW_S.saturating_mul(TICKS_IN_A_SECOND) >> LONGEST_WINDOW_BITS == 0);
 /// The lowest bits of a bucket: when it is full, in ticks modulo 2^40, 208 days.
 const TIME: u64 = (1 << 40) - 1;
 /// The next four: refusals, less answers.
@@ -371,20 +374,36 @@ fn find<B: Bucket>(set: &[B; WAYS], tag: u64) -> Option<&B> {
 }
 
 /// Gives a source that has no bucket that of the source which is nearest to full, with one token taken out.
+///
+/// Without branches: under a flood of new sources each of them would be mispredicted half of the time, and only
+/// after the set has come from memory. So the wait for it passes while the answer is being made.
 #[inline(always)]
 fn take_place<B: Bucket>(set: &[B; WAYS], tag: u64, class: Class, now: u64) {
     let [a, b, c, d] = set;
-    let debt = |bucket: &B| {
-        // Classes have windows of their own; no window is longer than this.
-        let debt = bucket.load().wrapping_sub(now) & TIME;
-        if debt > LONGEST_WINDOW_S.wrapping_mul(TICKS_IN_A_SECOND) { 0 } else { debt }
-    };
-    let (a_debt, b_debt, c_debt, d_debt) = (debt(a), debt(b), debt(c), debt(d));
-    let (first, first_debt) = if b_debt < a_debt { (b, b_debt) } else { (a, a_debt) };
-    let (second, second_debt) = if d_debt < c_debt { (d, d_debt) } else { (c, c_debt) };
-    let place = if second_debt < first_debt { second } else { first };
+    let nearest = smaller(
+        smaller(debt_and_way(a, now, 0), debt_and_way(b, now, 1)),
+        smaller(debt_and_way(c, now, 2), debt_and_way(d, now, 3)),
+    );
     let full = now.wrapping_add(class.interval()) & TIME;
-    place.store(tag << TAG_SHIFT | full);
+    if let Some(place) = set.get((nearest & 3) as usize) {
+        place.store(tag << TAG_SHIFT | full);
+    }
+}
+
+/// How far a bucket is from full, and in the lowest two bits which of its set it is. Classes have windows of
+/// their own, so what is further off than the longest is of the past.
+#[inline(always)]
+fn debt_and_way<B: Bucket>(bucket: &B, now: u64, way: u64) -> u64 {
+    let debt = bucket.load().wrapping_sub(now) & TIME;
+    let is_real = (debt >> LONGEST_WINDOW_BITS).wrapping_sub(1).cast_signed() >> 63;
+    (debt & is_real.cast_unsigned()) << 2 | way
+}
+
+/// Of two numbers below 2^63.
+#[inline(always)]
+const fn smaller(a: u64, b: u64) -> u64 {
+    let difference = a.wrapping_sub(b);
+    b.wrapping_add(difference & (difference.cast_signed() >> 63).cast_unsigned())
 }
 
 /// How many buckets of a set are in use at a moment: not full yet.

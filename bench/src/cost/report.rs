@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde::{Deserialize, Serialize};
 
 use super::pairing::Times;
-use super::subjects::{Method, PASS, Program, REARMED_PASS, Subject};
+use super::subjects::{Method, PASS, Program, REARMED_PASS, SERVER, Subject};
 use crate::machine::Machine;
 use crate::statistics::Summary;
 
@@ -159,12 +159,15 @@ impl Report {
     }
 }
 
-/// The built-in server's row to a candidate's.
+/// The plain built-in server's row to a variant's or a candidate's.
 fn counterpart(subjects: &[Subject], subject: &Subject) -> Option<usize> {
-    if subject.program != Program::Server(1) {
+    let plain = Program::Server(SERVER);
+    if subject.program == plain || matches!(subject.program, Program::Gauge(_)) {
         return None;
     }
-    subjects.iter().position(|other| other.program == Program::Server(0) && other.frame == subject.frame)
+    subjects.iter().position(|other| {
+        other.program == plain && other.method == subject.method && other.frame == subject.frame
+    })
 }
 
 fn differences(costs: &[f64], others: &[f64]) -> Vec<f64> {

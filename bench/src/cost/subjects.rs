@@ -230,7 +230,7 @@ fn of_limits() -> Vec<Subject> {
     let mut rows = vec![
         row("limiter, one source, IPv4".into(), LIMITED, Method::Rearmed, Family::Ipv4),
         row("limiter, one source, IPv6".into(), LIMITED, Method::Rearmed, Family::Ipv6),
-        row("no limiter, random sources, IPv6".into(), SERVER, Method::Scattered, Family::Ipv6),
+        row("answer, random sources, IPv6".into(), SERVER, Method::Scattered, Family::Ipv6),
         row("limiter, random sources, IPv6".into(), LIMITED, Method::Scattered, Family::Ipv6),
     ];
     for (index, prefixes) in LISTS.iter().enumerate() {

@@ -188,7 +188,7 @@ pub(super) fn make_room(directory: &Path, table_entries: u32) -> Result<()> {
                 available >> 20
             ),
         )
-        .remedy("make it smaller: 262144 entries are enough for a million requests a second"));
+        .remedy("make it smaller: 65536 entries are enough for half a million new sources a second"));
     }
     match fs::remove_file(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
