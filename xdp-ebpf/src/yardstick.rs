@@ -89,9 +89,9 @@ fn write_anew(context: &XdpContext, scattered: bool) -> u32 {
     if scattered {
         // SAFETY: an aligned map value, read as a whole.
         let run = unsafe { core::ptr::read_volatile(runs) };
-        let [a, b, c, d, e, f, ..] = run.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32).to_ne_bytes();
-        if let Some(source) = bytes[24..].first_chunk_mut() {
-            *source = [a, b, c, d, e, f];
+        let random = run.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32).to_ne_bytes();
+        if let (Some(source), Some(random)) = (bytes[24..].first_chunk_mut::<6>(), random.first_chunk()) {
+            *source = *random;
         }
     }
     // SAFETY: an aligned map value, only ever changed by this instruction. It is atomic for what an atomic
