@@ -15,6 +15,7 @@ pub mod error;
 pub mod instance;
 pub mod interfaces;
 pub mod limits;
+pub mod mode6;
 pub mod peers;
 pub mod query;
 pub mod socket;

@@ -2,7 +2,7 @@
 //!
 //! Requests with extension fields or a MAC, fragments, IP options, and the host's own over loopback. A
 //! thread of its own, so that a flood of such packets cannot hold up the publication of the clock; the
-//! same `responder` code as in the kernel.
+//! same `responder` code as in the kernel. Control messages ([`crate::mode6`]) are answered over loopback only.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -23,17 +23,23 @@ use responder::limiter::{Buckets, Source, WAYS};
 use responder::message::{LENGTH, Request, answer};
 use responder::udp::NTP_PORT;
 use responder::verdict::{Action, COUNTERS, Family, Outcome, Verdict};
-use responder::{Access, ClockState, Policy};
+use responder::{Access, ClockState, NtpTimestamp, Policy};
 use tracing::warn;
 
-use crate::clock::kernel::{KernelClock as _, Machine, monotonic_ns};
+use crate::clock::kernel::{KernelClock as _, Machine, monotonic_ns, realtime_ns};
 use crate::error::{Code, Error, Result};
 use crate::limits::Effective;
+use crate::mode6;
+use crate::peers::Peers;
 
 /// Longer datagrams are cut off; no NTP message is that long.
 const BUFFER: usize = 1500;
 /// A kernel timestamp further back than this is not believed: the clock was stepped since.
 const LONGEST_WAIT_NS: i128 = 1_000_000_000;
+
+/// The index of `lo`, in every network namespace (the kernel's `LOOPBACK_IFINDEX`).
+const LOOPBACK_INDEX: u32 = 1;
+const MODE_CONTROL: u8 = 6;
 
 /// Sets of this path's own table of buckets: what comes here is little, and a table in a map would cost a call
 /// of the kernel for each request.
@@ -70,6 +76,7 @@ impl Buckets for Table {
 pub struct Shared {
     clock: Mutex<Option<ClockState>>,
     limits: Mutex<Arc<Limits>>,
+    peers: Mutex<Arc<Peers>>,
     table: Table,
     packets: Vec<AtomicU64>,
     bytes: Vec<AtomicU64>,
@@ -82,6 +89,7 @@ impl Shared {
         Self {
             clock: Mutex::new(None),
             limits: Mutex::new(Arc::new(Limits { policy: Policy::OFF, lists: Effective::default() })),
+            peers: Mutex::default(),
             table: Table { sets: (0..SETS).map(empty).collect(), kisses: AtomicU64::new(0) },
             packets: zeros(),
             bytes: zeros(),
@@ -97,6 +105,15 @@ impl Shared {
     pub fn publish_limits(&self, policy: &Policy, lists: Effective) {
         let limits = Limits { policy: Policy { set_mask: SETS - 1, ..*policy }, lists };
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(limits);
+    }
+
+    /// Gives the sockets what they tell of the clock and the upstreams.
+    pub fn publish_peers(&self, peers: Peers) {
+        *self.peers.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(peers);
+    }
+
+    fn peers(&self) -> Arc<Peers> {
+        Arc::clone(&self.peers.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn limits(&self) -> Arc<Limits> {
@@ -250,6 +267,15 @@ fn answer_one(family: Family, socket: &OwnedFd, shared: &Shared) -> Option<()> {
     let Some((source, port)) = source.and_then(|source| with_port(&source)) else {
         return Some(());
     };
+    let is_control = payload.first().is_some_and(|first| first & 7 == MODE_CONTROL);
+    if is_control && source.ip().is_loopback() && local.is_loopback() {
+        let host_time = host_time()?;
+        for fragment in mode6::answer(payload, &shared.peers(), host_time) {
+            local.send(socket, &source, &fragment);
+        }
+        // The host's own questions about its server: no client's, so counted nowhere.
+        return Some(());
+    }
     let version = payload.first().map_or(0, |first| responder::message::version(*first));
     let verdict = match (Request::parse(payload, port), shared.clock()) {
         (Err(verdict), _) => verdict,
@@ -290,6 +316,13 @@ fn admit(limits: &Limits, table: &Table, source: IpAddr, request: Request, now_n
     }
 }
 
+/// `CLOCK_REALTIME`, as NTP has it.
+fn host_time() -> Option<NtpTimestamp> {
+    let now_ns = realtime_ns().ok()?;
+    let nanos = u32::try_from(now_ns.rem_euclid(1_000_000_000)).ok()?;
+    Some(NtpTimestamp::from_unix(i64::try_from(now_ns.div_euclid(1_000_000_000)).ok()?, nanos))
+}
+
 /// `CLOCK_MONOTONIC` when the kernel took the packet off the interface.
 fn received_at(realtime_ns: Option<i128>) -> Option<u64> {
     let now = Machine.sample().ok()?;
@@ -307,6 +340,18 @@ struct Local {
 }
 
 impl Local {
+    /// Whether the packet came by `lo`, to an address of loopback.
+    fn is_loopback(&self) -> bool {
+        let ipv4 = self.ipv4.is_some_and(|info| {
+            IpAddr::from(info.ipi_addr.s_addr.to_ne_bytes()).is_loopback()
+                && info.ipi_ifindex == LOOPBACK_INDEX.cast_signed()
+        });
+        let ipv6 = self.ipv6.is_some_and(|info| {
+            IpAddr::from(info.ipi6_addr.s6_addr).is_loopback() && info.ipi6_ifindex == LOOPBACK_INDEX
+        });
+        ipv4 || ipv6
+    }
+
     fn send(&self, socket: &OwnedFd, to: &SocketAddr, message: &[u8]) {
         let slices = [IoSlice::new(message)];
         let ipv4 =

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::time::Duration;
 
 use lab::wire::{Datagram, PORT, Wire, is_answer, request};
-use lab::{CONFIG, Lab, PATIENCE, Tally, wait_for};
+use lab::{CONFIG, Lab, Output, PATIENCE, Tally, not_run, tool, wait_for};
 use nix::net::if_::if_nametoindex;
 use responder::verdict::{Family, Verdict};
 
@@ -119,7 +119,6 @@ fn what_is_no_request_gets_no_answer_from_the_sockets_either() {
     for (first, length, verdict) in [
         (0x24, 48, Verdict::PassMode),
         (0x2b, 48, Verdict::PassVersion),
-        (0x16, 12, Verdict::DropControl),
         (0x23, 47, Verdict::DropLength),
         (0x23, 50, Verdict::DropLength),
     ] {
@@ -131,6 +130,54 @@ fn what_is_no_request_gets_no_answer_from_the_sockets_either() {
         assert_eq!(answer, None, "{first:#x}");
         let counted = Tally::of_sockets(&server.status()) - before;
         assert_eq!(counted, Tally::of([(verdict, Family::Ipv4, first >> 3 & 7, 1)]), "{first:#x}");
+    }
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn ntpq_is_answered_over_loopback() {
+    let Some(ntpq) = tool("ntpq") else {
+        return not_run("ntpq is not there");
+    };
+    let lab = Lab::up(&[]);
+    let server = lab.server(CONFIG, &[]);
+    let before = Tally::of_sockets(&server.status());
+    for loopback in ["127.0.0.1", "::1"] {
+        let says = |arguments: &[&str]| {
+            let command = [&[ntpq.to_str().unwrap(), "-n"], arguments, &[loopback]].concat();
+            let Output { stdout, stderr, .. } = lab.exec("server", &command);
+            stdout + &stderr
+        };
+        let variables = says(&["-c", "rv"]);
+        for part in ["associd=0 status=0500 leap_none, sync_local", "stratum=4", "refid=127.127.1.1"] {
+            assert!(variables.contains(part), "{part}: {variables}");
+        }
+        assert!(says(&["-c", "rv 0 stratum,leap"]).ends_with("stratum=4, leap=00\n"));
+        assert!(says(&["-p"]).ends_with("No association IDs returned\n"));
+        assert!(says(&["-c", "as"]).ends_with("No association IDs returned\n"));
+        assert!(says(&["-c", "rv 0 qqq"]).contains("UNKNOWNVAR"));
+        assert!(says(&["-c", "mrulist"]).contains("BADOP"));
+    }
+    assert_eq!(Tally::of_sockets(&server.status()), before, "no client's requests");
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn control_messages_are_answered_over_loopback_alone() {
+    let lab = Lab::up(&[]);
+    let server = lab.server(CONFIG, &[]);
+    let read_status = [0x16, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+    assert!(ask(&lab, "server", "127.0.0.1", &read_status, PATIENCE).is_some());
+    let silence = Duration::from_millis(200);
+    for (address, family) in [("10.77.0.1", Family::Ipv4), ("fd77::1", Family::Ipv6)] {
+        let before = server.status();
+        for host in ["client", "server"] {
+            assert_eq!(ask(&lab, host, address, &read_status, silence), None, "{host}, {address}");
+        }
+        let after = server.status();
+        let dropped = Tally::of([(Verdict::DropControl, family, 2, 1)]);
+        assert_eq!(Tally::of_program(&after) - Tally::of_program(&before), dropped);
+        assert_eq!(Tally::of_sockets(&after) - Tally::of_sockets(&before), dropped);
     }
 }
 

@@ -339,7 +339,9 @@ impl Daemon {
     }
 
     fn publish_clock(&mut self) -> Result<()> {
-        self.publisher.publish(&self.config.clock, &mut self.datapath, &self.sockets.shared)
+        self.publisher.publish(&self.config.clock, &mut self.datapath, &self.sockets.shared)?;
+        self.sockets.shared.publish_peers(self.peers()?);
+        Ok(())
     }
 
     /// A clock that cannot be published is not served on: the horizon sees to that.

@@ -8,6 +8,7 @@ use crate::datapath::Datapath;
 use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
 use crate::interfaces::Netlink;
+use crate::peers::{Peers, System};
 use crate::status::{self, Status};
 
 impl Daemon {
@@ -42,6 +43,30 @@ impl Daemon {
         status.limits = Some(self.limits_status()?);
         status.userspace_counters = status::name_counters(&*self.sockets.shared.counters());
         Ok(status)
+    }
+
+    /// The clock that is served. It is somebody else's work, so nothing is known of where it comes from.
+    pub(super) fn peers(&self) -> Result<Peers> {
+        let Some(state) = self.publisher.state() else {
+            return Ok(Peers::default());
+        };
+        let now_ns = monotonic_ns()?;
+        let clock = status::Clock::of(&state, now_ns);
+        let system = System {
+            synchronised: clock.synchronised,
+            source: "system".into(),
+            leap: clock.leap,
+            stratum: clock.stratum,
+            precision: clock.precision,
+            root_delay_s: clock.root_delay_s,
+            root_dispersion_s: clock.root_dispersion_s,
+            reference_id: state.reference_id,
+            reference: clock.reference,
+            reference_time: state.reference_time.0,
+            clock: state.time_at(now_ns).0,
+            ..System::default()
+        };
+        Ok(Peers { system, peers: Vec::new() })
     }
 }
 
