@@ -1,0 +1,90 @@
+//! What holds for every input, for fuzz targets and for tests over random inputs.
+#![allow(dead_code, reason = "a fuzz target makes one of the checks")]
+
+use control::config::Config;
+use control::discipline::LocalTime;
+use control::mode6;
+use control::peers::{Peer, Peers, System, Tally};
+use control::upstream::answer::{self, Answer, Asked, Times};
+use responder::NtpTimestamp;
+
+/// A header, 468 bytes of data.
+const FRAGMENT: usize = 480;
+/// All variables of everything that [`upstreams`] has fit in so many fragments.
+const MOST_FRAGMENTS: usize = 8;
+
+/// Answers a control message: only a request of mode 6 is answered, each fragment belongs to it, and none of them
+/// is a request that somebody would answer in turn.
+pub(crate) fn control_message(datagram: &[u8]) {
+    let peers = upstreams();
+    let fragments = mode6::answer(datagram, &peers, NtpTimestamp(1 << 63));
+    if fragments.is_empty() {
+        return;
+    }
+    assert!(datagram.len() >= 12 && datagram[0] & 7 == 6 && datagram[1] & 0xe0 == 0, "{datagram:x?}");
+    assert!(fragments.len() <= MOST_FRAGMENTS, "{datagram:x?}");
+    let mut offset = 0;
+    for (number, fragment) in fragments.iter().enumerate() {
+        let word = |at: usize| usize::from(u16::from_be_bytes([fragment[at], fragment[at + 1]]));
+        let last = number + 1 == fragments.len();
+        assert!(fragment.len() <= FRAGMENT && fragment.len() == 12 + word(10).next_multiple_of(4));
+        assert_eq!(fragment[1] & !0x40, 0x80 | if last { 0 } else { 0x20 } | datagram[1]);
+        assert_eq!((&fragment[2..4], &fragment[6..8]), (&datagram[2..4], &datagram[6..8]));
+        assert_eq!(word(8), offset);
+        offset += word(10);
+        assert!(mode6::answer(fragment, &peers, NtpTimestamp(1 << 63)).is_empty());
+    }
+}
+
+/// Some upstreams: answering, silent, and one whose name and reference are as bad as they can be.
+pub(crate) fn upstreams() -> Peers {
+    let good = Peer {
+        association: 1,
+        tally: Tally::SystemPeer,
+        name: "ntp1.example.net".into(),
+        address: Some("2001:db8::1".into()),
+        answers: 1,
+        when_s: Some(1e300),
+        offset_s: Some(f64::NAN),
+        delay_s: Some(f64::INFINITY),
+        ..Peer::default()
+    };
+    let bad = Peer { association: 0xffff, name: "\",\r\n=\u{1f4a3}".repeat(99), ..good.clone() };
+    let silent = Peer { association: 2, name: "192.0.2.1".into(), ..Peer::default() };
+    let system = System { synchronised: true, system_peer: Some(1), ..System::default() };
+    Peers { system, peers: vec![good, silent, bad] }
+}
+
+/// Reads a configuration: an error is one that a person can do something with.
+pub(crate) fn configuration(text: &str) {
+    if let Err(error) = Config::parse(text) {
+        assert!(!error.what.is_empty() && error.what.len() < 1000 + 2 * text.len(), "{}", error.what);
+        assert!(!error.what.contains('\n'), "{}", error.what);
+    }
+}
+
+/// Judges an answer to a request that was made at `sent_ns` and took `elapsed_ns`: what is believed answers this very
+/// request, and its sample can be reckoned with.
+pub(crate) fn upstream_answer(packet: &[u8], nonce: [u8; 8], sent_ns: i64, elapsed_ns: u32) {
+    let Ok(answer) = answer::read(packet, Asked { nonce }) else {
+        return;
+    };
+    assert!(packet.len() == 48 && packet[0] & 7 == 4 && packet[24..32] == nonce, "{packet:x?}");
+    match answer {
+        Answer::Kiss(kiss) => {
+            assert_eq!(packet[1], 0);
+            assert!((1..=4).contains(&kiss.code().len()), "{kiss:?}");
+        }
+        Answer::Time(time) => {
+            let usable = time.usable(1.5, Some(0x0a00_0001)).is_ok();
+            assert!(!usable || (packet[0] >> 6 != 3 && (1..=15).contains(&packet[1])), "{packet:x?}");
+            let sent = LocalTime::from_ns(sent_ns);
+            let received = LocalTime::from_ns(sent_ns.saturating_add(elapsed_ns.into()));
+            if let Ok(sample) = time.sample(&Times { sent, received, error_s: 1e-6 }) {
+                let parts =
+                    [sample.delay_s, sample.dispersion_s, sample.root_delay_s, sample.root_dispersion_s];
+                assert!(parts.iter().all(|part| part.is_finite() && *part >= 0.0), "{sample:?}");
+            }
+        }
+    }
+}
