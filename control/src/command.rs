@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,15 +9,16 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use responder::udp::NTP_PORT;
 use serde_json::json;
-use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
 use crate::daemon::protocol::{AccessWord, Request, ask};
 use crate::daemon::{self, Options};
 use crate::datapath::{self, ModeRequest};
 use crate::error::{Code, Error, Result};
+use crate::health::Health;
 use crate::instance::Instance;
 use crate::limits::{Listed, Prefix, duration};
+use crate::log::{self, LogFormat};
 use crate::query::{Failure, Reading, exchange};
 use crate::status::Status;
 
@@ -46,6 +47,12 @@ enum Command {
     },
     /// Show what is attached, the clock and the counters
     Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say whether synchronised time is served within its error limit on all interfaces; fails if not
+    Health {
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -86,6 +93,9 @@ struct AttachArguments {
     /// Take somebody else's XDP program off the interface first
     #[arg(long)]
     replace: bool,
+    /// What log lines look like
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
 }
 
 #[derive(Args, Debug)]
@@ -96,6 +106,9 @@ struct RunArguments {
     /// In the driver (native) or behind it (generic)
     #[arg(long, value_enum, default_value_t)]
     mode: ModeRequest,
+    /// What log lines look like
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
 }
 
 #[derive(Args, Debug)]
@@ -181,7 +194,7 @@ fn execute(arguments: Arguments) -> Result<()> {
     match arguments.command {
         Command::Attach(arguments) => attach(&instance, arguments),
         Command::Run(arguments) => {
-            start_log();
+            log::start(arguments.log_format);
             daemon::run(&Options {
                 instance,
                 config: Some(arguments.config),
@@ -193,6 +206,7 @@ fn execute(arguments: Arguments) -> Result<()> {
         }
         Command::Detach { interfaces } => detach(&instance, &interfaces),
         Command::Status { json } => status(&instance, json),
+        Command::Health { json } => health(&instance, json),
         Command::Deny(entry) => set_access(&instance, &entry, AccessWord::Deny),
         Command::Allow { entry, unlimited } => {
             set_access(&instance, &entry, if unlimited { AccessWord::Unlimited } else { AccessWord::Allow })
@@ -212,26 +226,13 @@ fn execute(arguments: Arguments) -> Result<()> {
     }
 }
 
-/// Log lines go to standard error; systemd's journal and terminals take them from there.
-fn start_log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let format =
-        tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr);
-    let _already_started = if std::io::stderr().is_terminal() {
-        format.try_init()
-    } else {
-        // The journal has its own time stamps.
-        format.without_time().with_ansi(false).try_init()
-    };
-}
-
 fn attach(instance: &Instance, arguments: AttachArguments) -> Result<()> {
-    let AttachArguments { interfaces, mode, config, replace } = arguments;
+    let AttachArguments { interfaces, mode, config, replace, log_format } = arguments;
     let request = Request::Attach { interfaces: interfaces.clone(), mode, replace };
     if let Some(messages) = ask::<Vec<String>>(instance, &request)? {
         return messages.iter().try_for_each(|message| say(format_args!("{message}")));
     }
-    start_log();
+    log::start(log_format);
     daemon::run(&Options {
         instance: instance.clone(),
         config,
@@ -267,21 +268,30 @@ fn detach(instance: &Instance, interfaces: &[String]) -> Result<()> {
 }
 
 fn status(instance: &Instance, json: bool) -> Result<()> {
-    let status: Option<Status> = match ask(instance, &Request::Status)? {
+    let status = current_status(instance)?;
+    if json { say_json(&status) } else { write(&status.to_text()) }
+}
+
+/// From the daemon, or from what it left behind.
+fn current_status(instance: &Instance) -> Result<Status> {
+    let status = match ask(instance, &Request::Status)? {
         Some(status) => Some(status),
         None => daemon::status_without_daemon(instance)?,
     };
-    let Some(status) = status else {
-        return Err(Error::new(Code::Unavailable, "not running, and nothing is attached")
-            .remedy(format_args!("`sudo {} attach IFACE` starts it", instance.command())));
-    };
+    status.ok_or_else(|| {
+        Error::new(Code::Unavailable, "not running, and nothing is attached")
+            .remedy(format_args!("`sudo {} attach IFACE` starts it", instance.command()))
+    })
+}
+
+fn health(instance: &Instance, json: bool) -> Result<()> {
+    let health = Health::of(&current_status(instance)?);
     if json {
-        let text = serde_json::to_string_pretty(&status)
-            .map_err(Error::because(Code::Software, "cannot write JSON"))?;
-        say(format_args!("{text}"))
+        say_json(&health)?;
     } else {
-        write(&status.to_text())
+        write(&health.to_text())?;
     }
+    if health.healthy { Ok(()) } else { Err(Error::new(Code::Unavailable, "not healthy")) }
 }
 
 fn set_access(instance: &Instance, entry: &AccessArguments, access: AccessWord) -> Result<()> {
@@ -294,9 +304,7 @@ fn set_access(instance: &Instance, entry: &AccessArguments, access: AccessWord) 
 fn list_access(instance: &Instance, json: bool) -> Result<()> {
     let entries: Vec<Listed> = ask_running(instance, &Request::ListAccess)?;
     if json {
-        let text = serde_json::to_string_pretty(&entries)
-            .map_err(Error::because(Code::Software, "cannot write JSON"))?;
-        return say(format_args!("{text}"));
+        return say_json(&entries);
     }
     for Listed { prefix, access, live, seconds_left } in &entries {
         let origin = match (live, seconds_left) {
@@ -398,6 +406,12 @@ fn describe_json(
 #[expect(clippy::cast_precision_loss, reason = "for showing")]
 fn seconds(ns: i64) -> f64 {
     ns as f64 / 1e9
+}
+
+fn say_json<T: serde::Serialize>(value: &T) -> Result<()> {
+    let text =
+        serde_json::to_string_pretty(value).map_err(Error::because(Code::Software, "cannot write JSON"))?;
+    say(format_args!("{text}"))
 }
 
 fn say(line: std::fmt::Arguments<'_>) -> Result<()> {

@@ -1,15 +1,17 @@
 //! The configuration file: TOML, unknown keys are errors.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::error::{Code, Error, Result};
 use crate::limits::{AccessConfig, LimitsConfig};
 
 /// Where the daemon looks without `--config`.
 pub const DEFAULT_PATH: &str = "/etc/pooltime-xdp.toml";
+/// Addresses that HTTP is listened for on.
+const MAX_LISTEN: usize = 8;
 /// No configuration needs more.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -27,6 +29,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Which clients are answered.
     pub access: AccessConfig,
+    /// Metrics, health and the status page.
+    pub metrics: MetricsConfig,
 }
 
 /// `[clock]`.
@@ -71,6 +75,39 @@ impl Default for ClockConfig {
             local_stratum: None,
         }
     }
+}
+
+/// `[metrics]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsConfig {
+    /// Where HTTP is listened for; nowhere if empty.
+    #[serde(deserialize_with = "addresses")]
+    pub listen: Vec<SocketAddr>,
+    /// Whether the daemon refuses to start where it cannot listen.
+    pub required: bool,
+    /// Whether the page shows the addresses of the sources that are limited most: personal data.
+    pub show_sources: bool,
+}
+
+impl Default for MetricsConfig {
+    fn default() -> Self {
+        let listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 9200))];
+        Self { listen, required: false, show_sources: false }
+    }
+}
+
+/// The standard library's error does not say which address it is about.
+fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<SocketAddr>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let address = |text: &String| {
+        text.parse().map_err(|_| {
+            serde::de::Error::custom(format_args!(
+                "`{text}` is not an address with a port, like 127.0.0.1:9200 or [::1]:9200"
+            ))
+        })
+    };
+    texts.iter().map(address).collect()
 }
 
 impl ClockConfig {
@@ -146,6 +183,12 @@ impl Config {
         {
             return wrong("serve", &format!("{address} is not the address of a host"));
         }
+        if let Some(address) = self.metrics.listen.iter().find(|address| address.port() == 0) {
+            return wrong("metrics.listen", &format!("{address} has no port"));
+        }
+        if self.metrics.listen.len() > MAX_LISTEN {
+            return wrong("metrics.listen", &format!("at most {MAX_LISTEN} addresses"));
+        }
         if let Some(name) = self.interfaces.iter().find(|name| name.is_empty() || name.len() > 15) {
             return wrong("interfaces", &format!("`{name}` cannot be an interface (1 to 15 bytes)"));
         }
@@ -205,6 +248,15 @@ mod tests {
     }
 
     #[test]
+    fn a_listen_address_that_is_none_is_named_with_its_line() {
+        for text in ["127.0.0.1", "localhost:9200", "[::1]", "127.0.0.1:99999", ""] {
+            let error = Config::parse(&format!("[metrics]\nlisten = [{text:?}]")).unwrap_err();
+            assert!(error.what.contains("line 2") && error.what.contains(&format!("`{text}`")), "{error}");
+        }
+        assert_eq!(Config::parse("[metrics]\nlisten = []").unwrap().metrics.listen, []);
+    }
+
+    #[test]
     fn broken_syntax_is_named_with_its_line() {
         assert!(Config::parse("serve = [\n\"::1\"\n[clock").unwrap_err().what.contains("line 3"));
     }
@@ -219,6 +271,7 @@ mod tests {
             ("serve = [\"0.0.0.0\"]", "serve"),
             ("serve = [\"ff02::1\"]", "serve"),
             ("interfaces = [\"\"]", "interfaces"),
+            ("[metrics]\nlisten = [\"127.0.0.1:0\"]", "metrics.listen"),
             ("[limits]\nrate = 0", "limits.rate"),
             ("[limits]\ntable_entries = 65537", "limits.table_entries"),
         ] {

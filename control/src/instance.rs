@@ -110,6 +110,20 @@ impl Instance {
         Ok(Lock { _file: file })
     }
 
+    /// Counts the daemons that were started since the runtime directory was made, this one among them.
+    ///
+    /// # Errors
+    ///
+    /// The file system's.
+    pub fn count_start(&self, _lock: &Lock) -> Result<u64> {
+        let path = self.runtime_directory().join("starts");
+        let before = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        let starts = before.unwrap_or(0).saturating_add(1);
+        fs::write(&path, format!("{starts}\n"))
+            .map_err(Error::because(Code::Io, format_args!("cannot write {}", path.display())))?;
+        Ok(starts)
+    }
+
     /// Removes the runtime directory; `lock` shows that nobody else uses it.
     pub fn clean_up(&self, _lock: Lock) {
         let _gone_or_in_use = fs::remove_dir_all(self.runtime_directory());

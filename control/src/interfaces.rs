@@ -13,6 +13,7 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, Add
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached};
 use rtnetlink::sys::SocketAddr;
 use rtnetlink::{Handle, LinkUnspec, MulticastGroup, new_multicast_connection};
+use serde::{Deserialize, Serialize};
 
 use crate::datapath::Mode;
 use crate::error::{Code, Error, Result, chain};
@@ -37,6 +38,23 @@ pub struct Interface {
     pub up: bool,
     /// Its XDP program.
     pub xdp: Option<AttachedXdp>,
+    /// What the driver has and lost.
+    pub driver: Driver,
+}
+
+/// A driver's queues, and the frames that it lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Driver {
+    /// Receive queues that it has made room for.
+    pub receive_queues: u32,
+    /// Transmit queues likewise.
+    pub transmit_queues: u32,
+    /// Received and dropped: no memory, or nobody to take them.
+    pub receive_dropped: u64,
+    /// Not received: the rings were full.
+    pub receive_missed: u64,
+    /// Dropped on the way out.
+    pub transmit_dropped: u64,
 }
 
 /// The addresses of some interfaces.
@@ -232,14 +250,23 @@ fn failed(what: &str) -> impl FnOnce(rtnetlink::Error) -> Error {
 fn interface(message: &LinkMessage) -> Interface {
     let mut name = String::new();
     let mut xdp = None;
+    let mut driver = Driver::default();
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(found) => name.clone_from(found),
             LinkAttribute::Xdp(found) => xdp = attached(found),
+            LinkAttribute::NumRxQueues(number) => driver.receive_queues = *number,
+            LinkAttribute::NumTxQueues(number) => driver.transmit_queues = *number,
+            LinkAttribute::Stats64(statistics) => {
+                driver.receive_dropped = statistics.rx_dropped;
+                driver.receive_missed = statistics.rx_missed_errors;
+                driver.transmit_dropped = statistics.tx_dropped;
+            }
             _ => {}
         }
     }
-    Interface { index: message.header.index, name, up: message.header.flags.contains(LinkFlags::Up), xdp }
+    let up = message.header.flags.contains(LinkFlags::Up);
+    Interface { index: message.header.index, name, up, xdp, driver }
 }
 
 fn attached(attributes: &[LinkXdp]) -> Option<AttachedXdp> {

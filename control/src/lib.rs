@@ -2,8 +2,8 @@
 //!
 //! Data flows one way: the kernel's clock and the interfaces' addresses come in, [`clock`] and
 //! [`interfaces`] make state of them, [`datapath`] publishes it to the eBPF program's maps, [`socket`]
-//! answers by it what the program passes up, and [`status`] shows it. [`daemon`] is the loop around all
-//! that, [`command`] the command line.
+//! answers by it what the program passes up, and [`status`] shows it; [`observe`] does so over HTTP, [`health`]
+//! says whether all is well. [`daemon`] is the loop around all that, [`command`] the command line.
 
 pub mod clock;
 pub mod command;
@@ -12,11 +12,16 @@ pub mod daemon;
 pub mod datapath;
 pub mod discipline;
 pub mod error;
+pub mod health;
+mod holder;
 pub mod instance;
 pub mod interfaces;
 pub mod limits;
+pub mod log;
 pub mod mode6;
+pub mod observe;
 pub mod peers;
+mod process;
 pub mod query;
 pub mod socket;
 pub mod status;

@@ -28,6 +28,7 @@ use tracing::warn;
 
 use crate::clock::kernel::{KernelClock as _, Machine, monotonic_ns, realtime_ns};
 use crate::error::{Code, Error, Result};
+use crate::holder;
 use crate::limits::Effective;
 use crate::mode6;
 use crate::peers::Peers;
@@ -178,7 +179,7 @@ impl UserspacePath {
                 Err(Errno::EADDRINUSE) => Some(format!(
                     "port {NTP_PORT} is held by {}: it answers the requests that are not answered in the NIC path \
                      (longer than {LENGTH} bytes, fragments, loopback)",
-                    holder(family).unwrap_or_else(|| "another program".into())
+                    holder::of_port(table(family), NTP_PORT).unwrap_or_else(|| "another program".into())
                 )),
                 Err(Errno::EAFNOSUPPORT) => Some("the kernel has no such address family".into()),
                 Err(error) => Some(error.desc().to_owned()),
@@ -217,6 +218,13 @@ fn open(family: Family) -> nix::Result<OwnedFd> {
         }
     }
     Ok(socket)
+}
+
+const fn table(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => "udp",
+        Family::Ipv6 => "udp6",
+    }
 }
 
 fn serve(sockets: &[(Family, OwnedFd)], shared: &Shared) {
@@ -373,36 +381,6 @@ fn with_port(address: &SockaddrStorage) -> Option<(SocketAddr, u16)> {
         SocketAddr::V6(SocketAddrV6::from(*address.as_sockaddr_in6()?))
     };
     Some((address, address.port()))
-}
-
-/// The name and number of the process that holds port 123, for the operator.
-fn holder(family: Family) -> Option<String> {
-    let table = match family {
-        Family::Ipv4 => "/proc/net/udp",
-        Family::Ipv6 => "/proc/net/udp6",
-    };
-    let text = std::fs::read_to_string(table).ok()?;
-    let inode = text.lines().skip(1).find_map(|line| {
-        let columns: Vec<_> = line.split_whitespace().collect();
-        let port = columns.get(1)?.rsplit(':').next()?;
-        (u16::from_str_radix(port, 16).ok()? == NTP_PORT).then(|| columns.get(9).map(ToString::to_string))?
-    })?;
-    let wanted = format!("socket:[{inode}]");
-    for process in std::fs::read_dir("/proc").ok()?.flatten() {
-        let pid = process.file_name().to_string_lossy().into_owned();
-        if !pid.bytes().all(|byte| byte.is_ascii_digit()) {
-            continue;
-        }
-        let Ok(descriptors) = std::fs::read_dir(process.path().join("fd")) else { continue };
-        let holds = |descriptor: std::fs::DirEntry| {
-            std::fs::read_link(descriptor.path()).is_ok_and(|target| target.to_string_lossy() == wanted)
-        };
-        if descriptors.flatten().any(holds) {
-            let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            return Some(format!("{} (process {pid})", name.trim()));
-        }
-    }
-    None
 }
 
 #[cfg(test)]

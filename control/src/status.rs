@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 
 use responder::layout::Count;
 use responder::verdict::{Action, Family, Outcome, VERSIONS, Verdict};
@@ -9,6 +10,7 @@ use responder::{ClockState, clock};
 use serde::{Deserialize, Serialize};
 
 use crate::datapath::Mode;
+use crate::interfaces::Driver;
 use crate::query::show_reference;
 
 /// Everything.
@@ -28,6 +30,8 @@ pub struct Status {
     pub userspace_counters: Vec<Counter>,
     /// Limits on clients, if a daemon runs.
     pub limits: Option<Limits>,
+    /// Where metrics and the status page are served, if a daemon runs.
+    pub http: Vec<HttpListener>,
     /// Kernel memory of the maps.
     pub maps: Maps,
 }
@@ -39,8 +43,16 @@ pub struct Daemon {
     pub pid: u32,
     /// Since it started.
     pub uptime_s: f64,
+    /// When it started, since the Unix epoch.
+    pub started_unix_s: f64,
+    /// Daemons of this instance that were started since the first attach, this one among them.
+    pub starts: u64,
     /// Resident set.
     pub resident_bytes: u64,
+    /// Time on the CPUs, in user space and in the kernel.
+    pub cpu_s: f64,
+    /// Open file descriptors.
+    pub descriptors: u64,
 }
 
 /// The clock.
@@ -62,12 +74,22 @@ pub struct Clock {
     pub root_delay_s: f64,
     /// Error bound to the primary source, grown to this moment.
     pub root_dispersion_s: f64,
+    /// Half the root delay and the root dispersion: the time is not further off than this.
+    pub error_bound_s: f64,
+    /// Above this error bound answers do not claim to be synchronised; only the daemon knows.
+    pub error_limit_s: Option<f64>,
+    /// What the clock's keeper still has to correct; positive if the clock is slow.
+    pub offset_s: Option<f64>,
+    /// How much faster the oscillator is made to run, in parts in 10^6.
+    pub frequency_ppm: Option<f64>,
     /// log2 seconds.
     pub precision: i8,
     /// Since the last publication.
     pub age_s: f64,
     /// Until answers say "unsynchronised" if nothing is published any more; negative since then.
     pub horizon_s: f64,
+    /// What that is right after a publication, at most.
+    pub horizon_limit_s: Option<f64>,
     /// Steps of the clock that the daemon noticed.
     pub steps: u64,
 }
@@ -83,6 +105,10 @@ pub struct Interface {
     pub mode: Option<Mode>,
     /// Why not in the driver, where that was tried.
     pub fallback: Option<String>,
+    /// Whether it is administratively up.
+    pub up: bool,
+    /// Its driver.
+    pub driver: Driver,
     /// Answered for.
     pub addresses: Vec<String>,
     /// Those that are not zero.
@@ -110,6 +136,15 @@ pub struct UserspacePath {
     /// [`Family::label`].
     pub family: String,
     /// What keeps it from listening.
+    pub failure: Option<String>,
+}
+
+/// An address of the HTTP listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpListener {
+    /// With its port.
+    pub address: SocketAddr,
+    /// What keeps it from listening there.
     pub failure: Option<String>,
 }
 
@@ -161,6 +196,8 @@ impl Clock {
             };
             text.to_owned()
         });
+        let (root_delay_s, root_dispersion_s) =
+            (seconds(state.root_delay), seconds(state.root_dispersion_at(now_ns)));
         Self {
             synchronised,
             reason,
@@ -168,11 +205,16 @@ impl Clock {
             leap: if synchronised { state.leap } else { responder::message::LEAP_UNSYNCHRONISED },
             stratum,
             reference: show_reference(stratum, if synchronised { state.reference_id } else { 0 }),
-            root_delay_s: seconds(state.root_delay),
-            root_dispersion_s: seconds(state.root_dispersion_at(now_ns)),
+            root_delay_s,
+            root_dispersion_s,
+            error_bound_s: root_delay_s / 2.0 + root_dispersion_s,
+            error_limit_s: None,
+            offset_s: None,
+            frequency_ppm: None,
             precision: state.precision,
             age_s: signed_seconds(now_ns, state.monotonic_base_ns),
             horizon_s: signed_seconds(state.horizon_ns, now_ns),
+            horizon_limit_s: None,
             steps: 0,
         }
     }
@@ -280,6 +322,12 @@ impl Status {
             }
         }
         write_counters(text, &self.userspace_counters)?;
+        for listener in &self.http {
+            match &listener.failure {
+                None => writeln!(text, "http        http://{}/", listener.address)?,
+                Some(failure) => writeln!(text, "http        {}: {failure}", listener.address)?,
+            }
+        }
         writeln!(text, "maps        {:.1} KiB of kernel memory", kibibytes(self.maps.bytes))
     }
 
@@ -330,4 +378,73 @@ fn mebibytes(bytes: u64) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "for showing")]
 fn kibibytes(bytes: u64) -> f64 {
     bytes as f64 / 1024.0
+}
+
+/// A server that is well, with something in every field.
+#[cfg(test)]
+pub(crate) fn sample() -> Status {
+    let counter = |verdict: Verdict, version, packets| Counter {
+        verdict: verdict.label().into(),
+        family: Family::Ipv4.label().into(),
+        version,
+        packets,
+        bytes: 90 * packets,
+    };
+    Status {
+        version: "1.2.3".into(),
+        daemon: Some(Daemon {
+            pid: 1,
+            uptime_s: 60.0,
+            started_unix_s: 1.7e9,
+            starts: 1,
+            resident_bytes: 1 << 23,
+            cpu_s: 0.5,
+            descriptors: 20,
+        }),
+        clock: Clock {
+            synchronised: true,
+            reason: None,
+            source: Some("system".into()),
+            leap: 0,
+            stratum: 2,
+            reference: "192.0.2.1".into(),
+            root_delay_s: 0.002,
+            root_dispersion_s: 0.001,
+            error_bound_s: 0.002,
+            error_limit_s: Some(1.0),
+            offset_s: Some(0.000_012),
+            frequency_ppm: Some(-3.5),
+            precision: -20,
+            age_s: 0.1,
+            horizon_s: 19.9,
+            horizon_limit_s: Some(20.0),
+            steps: 0,
+        },
+        interfaces: vec![Interface {
+            name: "eth0".into(),
+            index: 2,
+            mode: Some(Mode::Native),
+            fallback: None,
+            up: true,
+            driver: Driver { receive_queues: 4, transmit_queues: 4, ..Driver::default() },
+            addresses: vec!["192.0.2.53".into()],
+            counters: vec![counter(Verdict::Answered, 3, 7), counter(Verdict::DropLimited, 4, 2)],
+        }],
+        userspace_path: vec![UserspacePath { family: Family::Ipv4.label().into(), failure: None }],
+        userspace_counters: Vec::new(),
+        limits: Some(Limits {
+            enabled: true,
+            rate: 16,
+            burst: 256,
+            ipv4_prefix: 32,
+            ipv6_prefix: 64,
+            leak: 4,
+            kod: 64,
+            table_entries: 1 << 16,
+            table_in_use: 3,
+            access_entries: 1,
+        }),
+        http: vec![HttpListener { address: SocketAddr::from(([127, 0, 0, 1], 9200)), failure: None }],
+        maps: Maps { bytes: 4096, by_name: [("PT_STATE".to_owned(), 4096)].into() },
+    }
 }

@@ -267,11 +267,13 @@ fn an_interface_that_is_not_there_is_refused_with_those_that_are_and_none_is_att
 
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
-fn an_interface_that_goes_away_is_let_go_of() {
+fn an_interface_that_goes_away_is_let_go_of_and_shown_as_lost() {
     let lab = Lab::up(&["--router"]);
     let server = lab.server(&CONFIG.replace("\"lan0\"", "\"lan0\", \"lan2\""), &[]);
     lab.ip("server", "link delete lan2");
-    lab::wait_for("the interface to be forgotten", || (server.status().interfaces.len() == 1).then_some(()));
+    let modes = || server.status().interfaces.into_iter().map(|interface| (interface.name, interface.mode));
+    let shown = [("lan0".to_owned(), Some(Mode::Native)), ("lan2".to_owned(), None)];
+    lab::wait_for("the interface to be let go of", || modes().eq(shown.clone()).then_some(()));
     assert!(server.log().contains("lan2 is gone"), "{}", server.log());
     lab.pooltime("client", &["query", "10.77.0.1"]).expect_success();
     assert_eq!(Tally::of_program(&server.status()).packets(Verdict::Answered), 1);

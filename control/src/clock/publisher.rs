@@ -9,6 +9,7 @@ use crate::config::ClockConfig;
 use crate::datapath::Datapath;
 use crate::error::Result;
 use crate::socket::Shared;
+use crate::sys::Adjtimex;
 
 /// Observes the clock and publishes what it sees.
 pub struct Publisher<K> {
@@ -16,6 +17,7 @@ pub struct Publisher<K> {
     system: SystemClock,
     local_daemon: Option<LocalDaemon>,
     last: Option<Observation>,
+    last_kernel: Option<Adjtimex>,
     steps: u64,
 }
 
@@ -26,7 +28,14 @@ impl<K: KernelClock> Publisher<K> {
     ///
     /// The clock cannot be read.
     pub fn new(kernel: K) -> Result<Self> {
-        Ok(Self { kernel, system: SystemClock::new(precision()?), local_daemon: None, last: None, steps: 0 })
+        Ok(Self {
+            kernel,
+            system: SystemClock::new(precision()?),
+            local_daemon: None,
+            last: None,
+            last_kernel: None,
+            steps: 0,
+        })
     }
 
     /// What the local daemon said, or that it says nothing any more.
@@ -48,6 +57,7 @@ impl<K: KernelClock> Publisher<K> {
         sockets.publish_clock(observation.state);
         self.tell(&observation);
         self.last = Some(observation);
+        self.last_kernel = Some(kernel);
         Ok(())
     }
 
@@ -59,6 +69,18 @@ impl<K: KernelClock> Publisher<K> {
     /// Why it is not synchronised, if it is not.
     pub fn unsynchronised(&self) -> Option<Unsynchronised> {
         self.last.and_then(|observation| observation.unsynchronised)
+    }
+
+    /// What the local daemon still has to correct, in seconds; positive if the clock is slow.
+    #[expect(clippy::cast_precision_loss, reason = "for showing")]
+    pub fn offset_s(&self) -> Option<f64> {
+        self.local_daemon.map(|daemon| daemon.reading.offset_ns as f64 / 1e9)
+    }
+
+    /// How much faster the kernel lets the clock run, in parts in 10^6.
+    #[expect(clippy::cast_precision_loss, reason = "for showing")]
+    pub fn frequency_ppm(&self) -> Option<f64> {
+        self.last_kernel.map(|kernel| kernel.frequency_scaled_ppm as f64 / 65_536.0)
     }
 
     /// Steps noticed so far.

@@ -37,8 +37,9 @@ impl Daemon {
             match self.attach_one(&interface, mode, &mut displaced).await {
                 Ok(attachment) => {
                     messages.push(describe(&interface, &attachment));
-                    let Attachment { mode, fallback, .. } = attachment;
-                    self.attached.insert(interface.index, Attached { name: interface.name, mode, fallback });
+                    let fallback = attachment.fallback;
+                    self.lost.remove(&interface.name);
+                    self.attached.insert(interface.index, Attached { name: interface.name, fallback });
                 }
                 Err(error) => {
                     let new: Vec<_> =
@@ -112,8 +113,12 @@ impl Daemon {
     }
 
     pub(super) fn detach(&mut self, names: &[String]) -> Result<Vec<String>> {
-        let mut indices = Vec::new();
+        let (mut indices, mut messages) = (Vec::new(), Vec::new());
         for name in names {
+            if self.lost.remove(name) {
+                messages.push(format!("{name}: was gone, and is not waited for any more"));
+                continue;
+            }
             let index =
                 self.attached.iter().find(|(_, attached)| attached.name == *name).map(|(index, _)| *index);
             indices.push(index.ok_or_else(|| {
@@ -126,7 +131,6 @@ impl Daemon {
         if names.is_empty() {
             indices = self.attached.keys().copied().collect();
         }
-        let mut messages = Vec::new();
         for index in indices {
             messages.push(self.detach_one(index)?);
         }

@@ -11,7 +11,6 @@ use super::protocol::AccessWord;
 use crate::config::Config;
 use crate::error::Result;
 use crate::limits::{Entry, Listed, Lists, Prefix, configured, effective, flags};
-use crate::status;
 
 /// Entries that a command shows; the answer has to fit into a line.
 const SHOWN: usize = 5000;
@@ -118,20 +117,7 @@ impl Daemon {
         self.limits.lists.show(Instant::now(), SHOWN)
     }
 
-    pub(super) fn limits_status(&self) -> Result<status::Limits> {
-        let config = &self.config.limits;
-        let occupancy = self.datapath.occupancy()?;
-        Ok(status::Limits {
-            enabled: config.enabled,
-            rate: config.rate,
-            burst: config.burst,
-            ipv4_prefix: config.ipv4_prefix,
-            ipv6_prefix: config.ipv6_prefix,
-            leak: config.leak,
-            kod: config.kod,
-            table_entries: occupancy.entries,
-            table_in_use: occupancy.in_use,
-            access_entries: self.limits.applied.len(),
-        })
+    pub(super) fn access_entries(&self) -> usize {
+        self.limits.applied.len()
     }
 }

@@ -7,9 +7,10 @@ mod live;
 pub mod protocol;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -26,13 +27,15 @@ use crate::clock::publisher::Publisher;
 use crate::clock::step;
 use crate::clock::system::LocalDaemon;
 use crate::config::Config;
-use crate::datapath::{self, Datapath, Mode, ModeRequest};
+use crate::datapath::{self, Datapath, ModeRequest};
 use crate::error::{Code, Error, Result};
 use crate::instance::{Instance, Lock};
 use crate::interfaces::{Addresses, Interface, Netlink};
+use crate::observe::{self, Listeners, Listening, Reports};
 use crate::query::exchange;
 use crate::socket::UserspacePath;
 use protocol::{Request, Response};
+pub(crate) use view::Report;
 pub use view::status_without_daemon;
 
 /// How often the clock is observed and published.
@@ -64,7 +67,6 @@ pub struct Options {
 /// What is attached, beside what the kernel knows of it.
 struct Attached {
     name: String,
-    mode: Mode,
     fallback: Option<String>,
 }
 
@@ -95,10 +97,15 @@ struct Daemon {
     publisher: Publisher<Machine>,
     sockets: UserspacePath,
     attached: BTreeMap<u32, Attached>,
+    /// Interfaces that went away, and the program with them.
+    lost: BTreeSet<String>,
     addresses: Addresses,
     served: Option<Box<ServedTable>>,
     limits: limits::Limits,
+    http: Listening,
+    reports: Reports,
     started: Instant,
+    starts: u64,
 }
 
 /// Runs a daemon until it is told to end.
@@ -129,7 +136,7 @@ pub fn run(options: &Options) -> Result<()> {
         datapath::require_privileges(&options.instance)?;
         let signals = Signals::catch()?;
         let lock = options.instance.lock()?;
-        let mut daemon = match Daemon::start(options, config, &names).await {
+        let mut daemon = match Daemon::start(options, config, &names, &lock).await {
             Ok(daemon) => daemon,
             Err(error) => {
                 options.instance.clean_up(lock);
@@ -145,13 +152,16 @@ pub fn run(options: &Options) -> Result<()> {
 impl Daemon {
     /// Looks at everything before it changes anything, then publishes clock and addresses before the first
     /// program is attached: there is no moment at which a request meets half a server.
-    async fn start(options: &Options, config: Config, names: &[String]) -> Result<Self> {
+    async fn start(options: &Options, config: Config, names: &[String], lock: &Lock) -> Result<Self> {
         let netlink = Netlink::connect()?;
+        let listeners = Listeners::open(&config.metrics)?;
         let mut wanted = Vec::new();
         for name in names {
             wanted.push(netlink.interface(name).await?);
         }
         let datapath = Datapath::open_or_create(&options.instance, config.limits.table_entries)?;
+        let http = listeners.listening.clone();
+        let sockets = UserspacePath::start()?;
         let mut daemon = Self {
             instance: options.instance.clone(),
             config,
@@ -159,12 +169,16 @@ impl Daemon {
             datapath,
             netlink,
             publisher: Publisher::new(Machine)?,
-            sockets: UserspacePath::start()?,
+            reports: observe::start(listeners, &options.instance, Arc::clone(&sockets.shared))?,
+            sockets,
             attached: BTreeMap::new(),
+            lost: BTreeSet::new(),
             addresses: Addresses::default(),
             served: None,
             limits: limits::Limits::default(),
+            http,
             started: Instant::now(),
+            starts: options.instance.count_start(lock)?,
         };
         for listening in &daemon.sockets.listening {
             if let Some(failure) = &listening.failure {
@@ -183,8 +197,8 @@ impl Daemon {
         for interface in self.netlink.interfaces().await? {
             let known = self.datapath.interfaces().any(|index| index == interface.index);
             if known && self.datapath.own_mode(&interface).is_some() {
-                let (name, mode) = (interface.name.clone(), Mode::Generic);
-                self.attached.insert(interface.index, Attached { name, mode, fallback: None });
+                let name = interface.name.clone();
+                self.attached.insert(interface.index, Attached { name, fallback: None });
                 if !wanted.iter().any(|wanted| wanted.index == interface.index) {
                     wanted.push(interface);
                 }
@@ -221,6 +235,8 @@ impl Daemon {
                 _ = publish.tick() => {
                     self.publish_or_tell();
                     self.expire_access();
+                    crate::log::tell_repeats();
+                    self.reports.send_replace(Some(Arc::new(self.report())));
                 }
                 Some(()) = steps.recv() => self.publish_or_tell(),
                 () = self.netlink.changed() => self.follow_interfaces().await,
@@ -238,7 +254,7 @@ impl Daemon {
                         return Ok(());
                     }
                 }
-                () = live.due() => live.show(&self.status()?),
+                () = live.due() => live.show(&self.status().await?),
                 _ = hangup.recv() => self.reload().await,
                 _ = interrupt.recv() => {
                     live.finish();
@@ -278,7 +294,7 @@ impl Daemon {
     async fn handle(&mut self, request: Request) -> Result<serde_json::Value> {
         let json = |value: serde_json::Result<_>| value.map_err(Error::because(Code::Software, "answer"));
         match request {
-            Request::Status => json(serde_json::to_value(self.status()?)),
+            Request::Status => json(serde_json::to_value(self.status().await?)),
             Request::Attach { interfaces, mode, replace } => {
                 let mut wanted = Vec::new();
                 for name in &interfaces {
@@ -313,6 +329,7 @@ impl Daemon {
         for index in gone {
             if let Some(attached) = self.attached.remove(&index) {
                 warn!("{} is gone, and the program with it", attached.name);
+                self.lost.insert(attached.name);
             }
             self.datapath.detach(index)?;
         }

@@ -1,48 +1,90 @@
 //! What there is to see: with a daemon and without one.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use super::Daemon;
 use crate::clock::kernel::monotonic_ns;
+use crate::clock::system::Unsynchronised;
 use crate::datapath::Datapath;
 use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
-use crate::interfaces::Netlink;
+use crate::interfaces::{Interface, Netlink};
+use crate::limits::LimitsConfig;
 use crate::peers::{Peers, System};
+use crate::process;
+use crate::socket::Shared;
 use crate::status::{self, Status};
 
+/// What only the loop knows. The rest of a [`Status`] is in the maps and in the kernel, where another thread can
+/// look for itself.
+#[derive(Clone)]
+pub(crate) struct Report {
+    started: Instant,
+    starts: u64,
+    source: &'static str,
+    /// Why the clock is not synchronised.
+    reason: Option<&'static str>,
+    steps: u64,
+    offset_s: Option<f64>,
+    frequency_ppm: Option<f64>,
+    error_limit_s: f64,
+    horizon_limit_s: f64,
+    interfaces: Vec<Served>,
+    userspace_path: Vec<status::UserspacePath>,
+    limits: LimitsConfig,
+    access_entries: usize,
+    http: Vec<status::HttpListener>,
+}
+
+/// An interface that is answered on, or should be.
+#[derive(Clone)]
+struct Served {
+    index: u32,
+    name: String,
+    fallback: Option<String>,
+    addresses: Vec<String>,
+}
+
 impl Daemon {
-    pub(super) fn status(&self) -> Result<Status> {
-        let mut status = observe(&self.datapath)?;
-        status.daemon = Some(status::Daemon {
-            pid: std::process::id(),
-            uptime_s: self.started.elapsed().as_secs_f64(),
-            resident_bytes: resident_bytes(),
+    pub(super) fn report(&self) -> Report {
+        let attached = self.attached.iter().map(|(index, attached)| Served {
+            index: *index,
+            name: attached.name.clone(),
+            fallback: attached.fallback.clone(),
+            addresses: self.addresses.of(*index).map(|address| address.to_string()).collect(),
         });
-        status.clock.source = Some("system".into());
-        status.clock.steps = self.publisher.steps();
-        if let Some(reason) = self.publisher.unsynchronised() {
-            status.clock.reason = Some(reason.explain().into());
+        let lost = self.lost.iter().map(|name| Served {
+            index: 0,
+            name: name.clone(),
+            fallback: None,
+            addresses: Vec::new(),
+        });
+        let listening = self.sockets.listening.iter().map(|listening| status::UserspacePath {
+            family: listening.family.label().into(),
+            failure: listening.failure.clone(),
+        });
+        Report {
+            started: self.started,
+            starts: self.starts,
+            source: "system",
+            reason: self.publisher.unsynchronised().map(Unsynchronised::explain),
+            steps: self.publisher.steps(),
+            offset_s: self.publisher.offset_s(),
+            frequency_ppm: self.publisher.frequency_ppm(),
+            error_limit_s: seconds(self.config.clock.max_error_ms),
+            horizon_limit_s: seconds(self.config.clock.horizon_ms),
+            interfaces: attached.chain(lost).collect(),
+            userspace_path: listening.collect(),
+            limits: self.config.limits.clone(),
+            access_entries: self.access_entries(),
+            http: self.http.all(),
         }
-        for (index, attached) in &self.attached {
-            status.interfaces.push(status::Interface {
-                name: attached.name.clone(),
-                index: *index,
-                mode: Some(attached.mode),
-                fallback: attached.fallback.clone(),
-                addresses: self.addresses.of(*index).map(|address| address.to_string()).collect(),
-                counters: status::name_counters(&*self.datapath.counters(*index)?),
-            });
-        }
-        for listening in &self.sockets.listening {
-            status.userspace_path.push(status::UserspacePath {
-                family: listening.family.label().into(),
-                failure: listening.failure.clone(),
-            });
-        }
-        status.limits = Some(self.limits_status()?);
-        status.userspace_counters = status::name_counters(&*self.sockets.shared.counters());
-        Ok(status)
+    }
+
+    pub(super) async fn status(&self) -> Result<Status> {
+        let links = self.netlink.interfaces().await?;
+        self.report().status(&self.datapath, &self.sockets.shared, &links)
     }
 
     /// The clock that is served. It is somebody else's work, so nothing is known of where it comes from.
@@ -70,6 +112,51 @@ impl Daemon {
     }
 }
 
+impl Report {
+    /// The whole, with what the maps and the kernel have at this moment.
+    pub(crate) fn status(
+        &self,
+        datapath: &Datapath,
+        sockets: &Shared,
+        links: &[Interface],
+    ) -> Result<Status> {
+        let mut status = observe(datapath)?;
+        let uptime_s = self.started.elapsed().as_secs_f64();
+        status.daemon = Some(status::Daemon {
+            pid: std::process::id(),
+            uptime_s,
+            started_unix_s: process::unix_s() - uptime_s,
+            starts: self.starts,
+            resident_bytes: process::resident_bytes(),
+            cpu_s: process::cpu_s(),
+            descriptors: process::descriptors(),
+        });
+        let clock = &mut status.clock;
+        clock.source = Some(self.source.into());
+        clock.steps = self.steps;
+        clock.offset_s = self.offset_s;
+        clock.frequency_ppm = self.frequency_ppm;
+        clock.error_limit_s = Some(self.error_limit_s);
+        clock.horizon_limit_s = Some(self.horizon_limit_s);
+        if let Some(reason) = self.reason {
+            clock.reason = Some(reason.into());
+        }
+        for served in &self.interfaces {
+            let link = links.iter().find(|link| link.index == served.index);
+            let mut interface = interface(datapath, served.index, link)?;
+            interface.name.clone_from(&served.name);
+            interface.fallback.clone_from(&served.fallback);
+            interface.addresses.clone_from(&served.addresses);
+            status.interfaces.push(interface);
+        }
+        status.userspace_path.clone_from(&self.userspace_path);
+        status.userspace_counters = status::name_counters(&*sockets.counters());
+        status.limits = Some(limits(&self.limits, self.access_entries, datapath)?);
+        status.http.clone_from(&self.http);
+        Ok(status)
+    }
+}
+
 /// What the maps alone tell.
 fn observe(datapath: &Datapath) -> Result<Status> {
     let by_name: BTreeMap<_, _> =
@@ -82,7 +169,38 @@ fn observe(datapath: &Datapath) -> Result<Status> {
         userspace_path: Vec::new(),
         userspace_counters: Vec::new(),
         limits: None,
+        http: Vec::new(),
         maps: status::Maps { bytes: by_name.values().sum(), by_name },
+    })
+}
+
+/// An interface, if it is there: what the kernel says of it now, not what was asked for.
+fn interface(datapath: &Datapath, index: u32, link: Option<&Interface>) -> Result<status::Interface> {
+    Ok(status::Interface {
+        name: link.map_or_else(|| format!("index {index}"), |link| link.name.clone()),
+        index,
+        mode: link.and_then(|link| datapath.own_mode(link)),
+        fallback: None,
+        up: link.is_some_and(|link| link.up),
+        driver: link.map(|link| link.driver).unwrap_or_default(),
+        addresses: Vec::new(),
+        counters: status::name_counters(&*datapath.counters(index)?),
+    })
+}
+
+fn limits(config: &LimitsConfig, access_entries: usize, datapath: &Datapath) -> Result<status::Limits> {
+    let occupancy = datapath.occupancy()?;
+    Ok(status::Limits {
+        enabled: config.enabled,
+        rate: config.rate,
+        burst: config.burst,
+        ipv4_prefix: config.ipv4_prefix,
+        ipv6_prefix: config.ipv6_prefix,
+        leak: config.leak,
+        kod: config.kod,
+        table_entries: occupancy.entries,
+        table_in_use: occupancy.in_use,
+        access_entries,
     })
 }
 
@@ -99,31 +217,22 @@ pub fn status_without_daemon(instance: &Instance) -> Result<Option<Status>> {
         .enable_all()
         .build()
         .map_err(Error::because(Code::Os, "cannot start the event loop"))?;
-    let (interfaces, addresses) = runtime.block_on(async {
+    let (links, addresses) = runtime.block_on(async {
         let netlink = Netlink::connect()?;
         let indices: Vec<_> = datapath.interfaces().collect();
         Ok((netlink.interfaces().await?, netlink.addresses(&indices).await?))
     })?;
     let mut status = observe(&datapath)?;
     for index in datapath.interfaces() {
-        let interface = interfaces.iter().find(|interface| interface.index == index);
-        status.interfaces.push(status::Interface {
-            name: interface.map_or_else(|| format!("index {index}"), |interface| interface.name.clone()),
-            index,
-            mode: interface.and_then(|interface| datapath.own_mode(interface)),
-            fallback: None,
-            addresses: addresses.of(index).map(|address| address.to_string()).collect(),
-            counters: status::name_counters(&*datapath.counters(index)?),
-        });
+        let link = links.iter().find(|link| link.index == index);
+        let mut interface = interface(&datapath, index, link)?;
+        interface.addresses = addresses.of(index).map(|address| address.to_string()).collect();
+        status.interfaces.push(interface);
     }
     Ok(Some(status))
 }
 
-fn resident_bytes() -> u64 {
-    const PAGE: u64 = 4096;
-    let pages = std::fs::read_to_string("/proc/self/statm").ok();
-    pages
-        .and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok())
-        .unwrap_or(0)
-        .saturating_mul(PAGE)
+#[expect(clippy::cast_precision_loss, reason = "for showing")]
+fn seconds(milliseconds: u64) -> f64 {
+    milliseconds as f64 / 1e3
 }

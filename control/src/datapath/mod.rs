@@ -145,6 +145,17 @@ impl Datapath {
         self.write_state()
     }
 
+    /// Takes note of what another thread or process has published since; for those that only look.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, for a read of a map.
+    pub fn reread(&mut self) -> Result<()> {
+        let Plain(state) = self.state_map.get(&0, 0).map_err(map_error(layout::STATE))?;
+        *self.state = state;
+        Ok(())
+    }
+
     /// The clock line in force.
     #[must_use]
     pub fn clock(&self) -> ClockState {

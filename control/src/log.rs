@@ -1,0 +1,237 @@
+//! Log lines on standard error: for people, for programs and for systemd's journal, and never the same one over and
+//! over.
+
+use std::collections::HashMap;
+use std::fmt::{self, Write as _};
+use std::io::IsTerminal as _;
+use std::os::fd::AsFd as _;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::{Format, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, format};
+use tracing_subscriber::layer::{Context, SubscriberExt as _};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer};
+
+/// A line is not said again for this long.
+const INTERVAL: Duration = Duration::from_mins(1);
+/// Different lines from one place in the code within that time.
+const VARIANTS: usize = 20;
+/// Of a line that is remembered.
+const REMEMBERED_BYTES: usize = 200;
+
+/// What lines look like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// An object a line.
+    Json,
+}
+
+static REPEATS: OnceLock<Repeats> = OnceLock::new();
+
+/// Starts to log; once in a process.
+pub fn start(log_format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let journal = is_journal();
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let text = Format::default().with_target(false).with_ansi(std::io::stderr().is_terminal());
+    let layer = match (log_format, journal) {
+        (LogFormat::Text, false) => layer.event_format(text).boxed(),
+        (LogFormat::Text, true) => layer.event_format(Journal(text.without_time().with_level(false))).boxed(),
+        (LogFormat::Json, false) => layer.json().with_target(false).boxed(),
+        (LogFormat::Json, true) => {
+            let json = Format::default().with_target(false).without_time().json();
+            layer.fmt_fields(format::JsonFields::new()).event_format(Journal(json)).boxed()
+        }
+    };
+    let _already_started = tracing_subscriber::registry()
+        .with(filter)
+        .with(Once(REPEATS.get_or_init(Repeats::default)))
+        .with(layer)
+        .try_init();
+}
+
+/// Says what was held back and is due; to be called now and then.
+pub fn tell_repeats() {
+    let due = REPEATS.get().map(|repeats| repeats.due(Instant::now())).unwrap_or_default();
+    for (level, line) in due {
+        match level {
+            Level::ERROR => tracing::error!(target: TELLER, "{line}"),
+            Level::WARN => tracing::warn!(target: TELLER, "{line}"),
+            _ => tracing::info!(target: TELLER, "{line}"),
+        }
+    }
+}
+
+/// The target of lines about lines.
+const TELLER: &str = "repeats";
+
+/// systemd says which file the journal is: device and inode.
+fn is_journal() -> bool {
+    let stream = std::env::var("JOURNAL_STREAM").ok();
+    let named = stream.as_deref().and_then(|stream| stream.split_once(':'));
+    let Some((Ok(device), Ok(inode))) = named.map(|(device, inode)| (device.parse(), inode.parse())) else {
+        return false;
+    };
+    nix::sys::stat::fstat(std::io::stderr().as_fd())
+        .is_ok_and(|found| (found.st_dev, found.st_ino) == (device, inode))
+}
+
+/// Puts a priority before each line, as sd-daemon(3) has it.
+struct Journal<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for Journal<F>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+    N: for<'writer> FormatFields<'writer> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut text = String::new();
+        self.0.format_event(context, Writer::new(&mut text), event)?;
+        let priority = match *event.metadata().level() {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            _ => 7,
+        };
+        text.lines().try_for_each(|line| writeln!(writer, "<{priority}>{}", line.trim_start()))
+    }
+}
+
+/// Lets each line through once an [`INTERVAL`].
+struct Once(&'static Repeats);
+
+impl<S: Subscriber> Layer<S> for Once {
+    fn event_enabled(&self, event: &Event<'_>, _context: Context<'_, S>) -> bool {
+        let metadata = event.metadata();
+        if metadata.target() == TELLER {
+            return true;
+        }
+        let mut line = Line(String::new());
+        event.record(&mut line);
+        self.0.is_new((metadata.file(), metadata.line()), *metadata.level(), line.0, Instant::now())
+    }
+}
+
+/// The beginning of an event's text.
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, _field: &Field, value: &dyn fmt::Debug) {
+        let _infallible = write!(self.0, "{value:?} ");
+        let end = (0..=REMEMBERED_BYTES).rev().find(|end| self.0.is_char_boundary(*end)).unwrap_or(0);
+        self.0.truncate(end);
+    }
+}
+
+/// What was said lately, by the place in the code that says it: so many places, and so many lines of each.
+#[derive(Debug, Default)]
+struct Repeats(Mutex<HashMap<Location, Place>>);
+
+/// A file and a line of the code.
+type Location = (Option<&'static str>, Option<u32>);
+
+#[derive(Debug)]
+struct Place {
+    level: Level,
+    since: Instant,
+    /// With how often each was held back.
+    lines: Vec<(String, u64)>,
+    /// Others that were held back.
+    others: u64,
+}
+
+impl Repeats {
+    fn is_new(&self, location: Location, level: Level, line: String, now: Instant) -> bool {
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = || Place { level, since: now, lines: Vec::new(), others: 0 };
+        let place = places.entry(location).or_insert_with(fresh);
+        if now.duration_since(place.since) >= INTERVAL && place.is_told() {
+            *place = fresh();
+        }
+        if let Some((_, held_back)) = place.lines.iter_mut().find(|(known, _)| *known == line) {
+            *held_back += 1;
+            return false;
+        }
+        if place.lines.len() == VARIANTS {
+            place.others += 1;
+            return false;
+        }
+        place.lines.push((line, 0));
+        true
+    }
+
+    /// Takes out the places whose time is over, with what was held back of them.
+    fn due(&self, now: Instant) -> Vec<(Level, String)> {
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut due = Vec::new();
+        places.retain(|_, place| {
+            if now.duration_since(place.since) < INTERVAL {
+                return true;
+            }
+            for (line, held_back) in place.lines.iter().filter(|(_, held_back)| *held_back > 0) {
+                due.push((place.level, format!("repeated {held_back} times: {}", line.trim_end())));
+            }
+            if place.others > 0 {
+                let like = place.lines.first().map_or("", |(line, _)| line.trim_end());
+                due.push((place.level, format!("{} other lines were left out, like: {like}", place.others)));
+            }
+            false
+        });
+        due
+    }
+}
+
+impl Place {
+    fn is_told(&self) -> bool {
+        self.others == 0 && self.lines.iter().all(|(_, held_back)| *held_back == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: Location = (Some("here.rs"), Some(1));
+
+    #[test]
+    fn a_line_is_said_once_and_then_how_often_it_was_repeated() {
+        let (repeats, start) = (Repeats::default(), Instant::now());
+        let said = (0..240_u32)
+            .filter(|tick| {
+                let now = start + Duration::from_millis(250) * *tick;
+                repeats.is_new(HERE, Level::WARN, "cannot publish ".into(), now)
+            })
+            .count();
+        assert_eq!(said, 1);
+        assert!(repeats.due(start + Duration::from_secs(59)).is_empty());
+        let due = repeats.due(start + INTERVAL);
+        assert_eq!(due, [(Level::WARN, "repeated 239 times: cannot publish".into())]);
+        assert!(repeats.due(start + INTERVAL).is_empty());
+        assert!(repeats.is_new(HERE, Level::WARN, "cannot publish ".into(), start + INTERVAL));
+    }
+
+    #[test]
+    fn different_lines_from_one_place_are_said_but_not_without_bound() {
+        let (repeats, now) = (Repeats::default(), Instant::now());
+        let said = (0..100_000)
+            .filter(|number| repeats.is_new(HERE, Level::WARN, format!("line {number}"), now))
+            .count();
+        assert_eq!(said, VARIANTS);
+        let due = repeats.due(now + INTERVAL);
+        assert_eq!(due, [(Level::WARN, "99980 other lines were left out, like: line 0".into())]);
+    }
+}

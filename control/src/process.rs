@@ -1,0 +1,35 @@
+//! What this process uses, and its wall clock.
+
+use std::time::SystemTime;
+
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike as _;
+use nix::unistd::{SysconfVar, sysconf};
+
+/// Its resident set.
+pub(crate) fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok();
+    let pages = statm.and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok());
+    let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|bytes| u64::try_from(bytes).ok());
+    pages.unwrap_or(0).saturating_mul(page.unwrap_or(4096))
+}
+
+/// Time on the CPUs, in user space and in the kernel.
+#[expect(clippy::cast_precision_loss, reason = "for showing")]
+pub(crate) fn cpu_s() -> f64 {
+    let microseconds = getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| {
+        usage.user_time().num_microseconds().saturating_add(usage.system_time().num_microseconds())
+    });
+    microseconds as f64 / 1e6
+}
+
+/// The wall clock, since the Unix epoch.
+pub(crate) fn unix_s() -> f64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
+}
+
+/// Open file descriptors.
+pub(crate) fn descriptors() -> u64 {
+    // Reading the directory takes one.
+    std::fs::read_dir("/proc/self/fd").map_or(0, |entries| (entries.count() as u64).saturating_sub(1))
+}
