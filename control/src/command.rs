@@ -19,6 +19,7 @@ use crate::health::Health;
 use crate::instance::Instance;
 use crate::limits::{Listed, Prefix, duration};
 use crate::log::{self, LogFormat};
+use crate::pool::{self, PoolCommand};
 use crate::query::{Failure, Reading, exchange};
 use crate::status::Status;
 
@@ -74,6 +75,9 @@ enum Command {
     Access(AccessCommand),
     /// Ask servers for the time, as a client; sets nothing
     Query(QueryArguments),
+    /// The NTP Pool: check a server as its monitor does, see its score, prove that it is yours
+    #[command(subcommand)]
+    Pool(PoolCommand),
     /// Look at configuration files
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -116,12 +120,8 @@ struct QueryArguments {
     /// Names or addresses of servers
     #[arg(required = true, value_name = "SERVER")]
     servers: Vec<String>,
-    /// Only IPv4 addresses
-    #[arg(short = '4', long, conflicts_with = "ipv6")]
-    ipv4: bool,
-    /// Only IPv6 addresses
-    #[arg(short = '6', long)]
-    ipv6: bool,
+    #[command(flatten)]
+    family: FamilyArguments,
     /// Port to ask
     #[arg(long, default_value_t = NTP_PORT)]
     port: u16,
@@ -131,6 +131,17 @@ struct QueryArguments {
     /// As JSON
     #[arg(long)]
     json: bool,
+}
+
+/// Which addresses of a name are meant.
+#[derive(Args, Debug)]
+pub(crate) struct FamilyArguments {
+    /// Only IPv4 addresses
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    ipv4: bool,
+    /// Only IPv6 addresses
+    #[arg(short = '6', long)]
+    ipv6: bool,
 }
 
 #[derive(Args, Debug)]
@@ -218,6 +229,7 @@ fn execute(arguments: Arguments) -> Result<()> {
             messages.iter().try_for_each(|message| say(format_args!("{message}")))
         }
         Command::Query(arguments) => query(&arguments),
+        Command::Pool(command) => pool::run(&command),
         Command::Config(ConfigCommand::Check { file }) => {
             let config = Config::load(Some(&file))?;
             crate::limits::configured(&config.access)?;
@@ -329,7 +341,7 @@ fn query(arguments: &QueryArguments) -> Result<()> {
     let timeout = Duration::from_secs(arguments.timeout);
     let (mut lines, mut synchronised) = (Vec::new(), 0);
     for server in &arguments.servers {
-        for address in resolve(server, arguments)? {
+        for address in resolve(server, arguments.port, &arguments.family)? {
             let result = exchange(SocketAddr::new(address.ip(), arguments.port), timeout);
             synchronised += usize::from(result.as_ref().is_ok_and(Reading::is_synchronised));
             if arguments.json {
@@ -348,11 +360,12 @@ fn query(arguments: &QueryArguments) -> Result<()> {
     Ok(())
 }
 
-fn resolve(server: &str, arguments: &QueryArguments) -> Result<Vec<SocketAddr>> {
-    let addresses: Vec<_> = (server, arguments.port)
+/// The addresses of a server, of one family or both.
+pub(crate) fn resolve(server: &str, port: u16, family: &FamilyArguments) -> Result<Vec<SocketAddr>> {
+    let addresses: Vec<_> = (server, port)
         .to_socket_addrs()
         .map_err(Error::because(Code::NoInput, format_args!("`{server}`")))?
-        .filter(|address| !(arguments.ipv4 && address.is_ipv6() || arguments.ipv6 && address.is_ipv4()))
+        .filter(|address| !(family.ipv4 && address.is_ipv6() || family.ipv6 && address.is_ipv4()))
         .collect();
     if addresses.is_empty() {
         return Err(Error::new(Code::NoInput, format_args!("`{server}` has no address of that family")));
@@ -404,7 +417,7 @@ fn describe_json(
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for showing")]
-fn seconds(ns: i64) -> f64 {
+pub(crate) fn seconds(ns: i64) -> f64 {
     ns as f64 / 1e9
 }
 
@@ -414,7 +427,8 @@ fn say_json<T: serde::Serialize>(value: &T) -> Result<()> {
     say(format_args!("{text}"))
 }
 
-fn say(line: std::fmt::Arguments<'_>) -> Result<()> {
+/// A line to standard output.
+pub(crate) fn say(line: std::fmt::Arguments<'_>) -> Result<()> {
     write(&format!("{line}\n"))
 }
 

@@ -21,6 +21,7 @@ pub mod log;
 pub mod mode6;
 pub mod observe;
 pub mod peers;
+pub mod pool;
 mod process;
 pub mod query;
 pub mod socket;

@@ -91,16 +91,26 @@ impl std::error::Error for Failure {}
 ///
 /// See [`Failure`].
 pub fn exchange(server: SocketAddr, timeout: Duration) -> Result<Reading, Failure> {
+    let (asked, request) = Asked::anew().map_err(|error| Failure::Socket(error.to_string()))?;
+    converse(server, &request, timeout, |packet, sent, received| read(packet, asked, sent, received))?
+}
+
+/// Sends a request and hands what comes back to `read`, with our own clock's times of sending and receiving,
+/// until it takes one for the answer. Its error is why a packet is none, and that one is ignored.
+pub(crate) fn converse<T>(
+    server: SocketAddr,
+    request: &[u8],
+    timeout: Duration,
+    mut read: impl FnMut(&[u8], NtpTimestamp, NtpTimestamp) -> Result<T, Reject>,
+) -> Result<T, Failure> {
     let socket_failed = |error: std::io::Error| Failure::Socket(error.to_string());
     let local: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
     let socket = UdpSocket::bind(local).map_err(socket_failed)?;
     socket.connect(server).map_err(socket_failed)?;
 
-    let (asked, request) = Asked::anew().map_err(|error| Failure::Socket(error.to_string()))?;
-
     let deadline = Instant::now() + timeout;
     let sent = now()?;
-    socket.send(&request).map_err(socket_failed)?;
+    socket.send(request).map_err(socket_failed)?;
     let mut refused = None;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -119,8 +129,8 @@ pub fn exchange(server: SocketAddr, timeout: Duration) -> Result<Reading, Failur
             Err(error) => return Err(socket_failed(error)),
         };
         let received = now()?;
-        match read(&buffer[..length], asked, sent, received) {
-            Ok(reading) => return reading,
+        match read(&buffer[..length], sent, received) {
+            Ok(answer) => return Ok(answer),
             Err(reason) => refused = Some(reason),
         }
     }
@@ -160,7 +170,8 @@ fn read(
     }))
 }
 
-fn nanos(units: i128) -> i64 {
+/// Of units of 2^-32 s.
+pub(crate) fn nanos(units: i128) -> i64 {
     i64::try_from((units * NANOS) >> 32).unwrap_or(if units < 0 { i64::MIN } else { i64::MAX })
 }
 

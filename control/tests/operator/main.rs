@@ -1,0 +1,19 @@
+//! What an operator does before and beside serving: as the command line does it.
+
+mod double;
+#[path = "../lab/mod.rs"]
+mod lab;
+mod pool;
+
+use std::process::Command;
+
+use lab::{Output, POOLTIME};
+
+// Of sysexits.h.
+const EX_USAGE: i32 = 64;
+const EX_NOINPUT: i32 = 66;
+const EX_UNAVAILABLE: i32 = 69;
+
+fn pooltime(arguments: &[&str]) -> Output {
+    Output::of(Command::new(POOLTIME).args(arguments))
+}
