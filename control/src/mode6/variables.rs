@@ -70,7 +70,6 @@ pub(super) fn system_variables(peers: &Peers) -> Vec<Variable> {
     list.put_some("frequency", system.frequency_ppm.map(three_digits));
     list.put_some("sys_jitter", system.jitter_s.map(milliseconds));
     list.put_some("clk_wander", system.wander_ppm.map(three_digits));
-    list.put_some("tai", system.tai_offset_s);
     list.0
 }
 
