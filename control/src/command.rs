@@ -11,7 +11,7 @@ use responder::udp::NTP_PORT;
 use serde_json::json;
 
 use crate::config::Config;
-use crate::daemon::protocol::{AccessWord, Request, ask};
+use crate::daemon::protocol::{AccessWord, Request, ask, ask_running};
 use crate::daemon::{self, Options};
 use crate::datapath::{self, ModeRequest};
 use crate::error::{Code, Error, Result};
@@ -57,6 +57,15 @@ enum Command {
         /// As JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Show who asks most, how often and how many there are, until Ctrl-C
+    Top {
+        /// Once, as JSON
+        #[arg(long)]
+        json: bool,
+        /// Once
+        #[arg(long)]
+        once: bool,
     },
     /// Do not answer sources with this prefix
     Deny(AccessArguments),
@@ -218,6 +227,7 @@ fn execute(arguments: Arguments) -> Result<()> {
         Command::Detach { interfaces } => detach(&instance, &interfaces),
         Command::Status { json } => status(&instance, json),
         Command::Health { json } => health(&instance, json),
+        Command::Top { json, once } => crate::top::show(&instance, json, once),
         Command::Deny(entry) => set_access(&instance, &entry, AccessWord::Deny),
         Command::Allow { entry, unlimited } => {
             set_access(&instance, &entry, if unlimited { AccessWord::Unlimited } else { AccessWord::Allow })
@@ -327,14 +337,6 @@ fn list_access(instance: &Instance, json: bool) -> Result<()> {
         say(format_args!("{access:<10} {:<40} {origin}", prefix.to_string()))?;
     }
     Ok(())
-}
-
-/// Asks the daemon, which has to run.
-fn ask_running<T: serde::de::DeserializeOwned>(instance: &Instance, request: &Request) -> Result<T> {
-    ask(instance, request)?.ok_or_else(|| {
-        Error::new(Code::Unavailable, "no daemon runs")
-            .remedy(format_args!("`sudo {} attach IFACE` starts it", instance.command()))
-    })
 }
 
 fn query(arguments: &QueryArguments) -> Result<()> {

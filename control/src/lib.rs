@@ -27,4 +27,6 @@ pub mod query;
 pub mod socket;
 pub mod status;
 pub mod sys;
+mod top;
+pub mod traffic;
 pub mod upstream;

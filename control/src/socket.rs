@@ -18,9 +18,11 @@ use nix::sys::socket::{
     SockaddrIn6, SockaddrStorage, bind, recvmsg, sendmsg, setsockopt, socket, sockopt,
 };
 use responder::access::Client;
+use responder::budget::{self, Allowance};
 use responder::layout::Count;
 use responder::limiter::{Buckets, Source, WAYS};
 use responder::message::{LENGTH, Request, answer};
+use responder::sample::{Chances, Sample};
 use responder::udp::NTP_PORT;
 use responder::verdict::{Action, COUNTERS, Family, Outcome, Verdict};
 use responder::{Access, ClockState, NtpTimestamp, Policy};
@@ -50,14 +52,20 @@ const SETS: u32 = 1 << 12;
 #[derive(Debug)]
 struct Limits {
     policy: Policy,
-    lists: Effective,
+    lists: Arc<Effective>,
 }
 
-/// The sockets' own buckets.
+/// Samples that wait for the daemon; more are lost.
+const SAMPLES: usize = 256;
+
+/// The sockets' own buckets, and their part of the budget.
 #[derive(Debug)]
 struct Table {
     sets: Vec<[AtomicU64; WAYS]>,
     kisses: AtomicU64,
+    answers: AtomicU64,
+    costs: [AtomicU64; 2],
+    samples: Mutex<Vec<Sample>>,
 }
 
 impl Buckets for Table {
@@ -69,6 +77,18 @@ impl Buckets for Table {
 
     fn kisses(&self) -> Option<&AtomicU64> {
         Some(&self.kisses)
+    }
+
+    fn allowance(&self, family: Family) -> Option<Allowance<'_, AtomicU64>> {
+        let cost = self.costs[family as usize].load(Ordering::Relaxed);
+        (cost != 0).then_some(Allowance { cost, bucket: &self.answers })
+    }
+
+    fn report(&self, sample: Sample) {
+        let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        if samples.len() < SAMPLES {
+            samples.push(sample);
+        }
     }
 }
 
@@ -89,9 +109,15 @@ impl Shared {
         let empty = |_| std::array::from_fn(|_| AtomicU64::new(0));
         Self {
             clock: Mutex::new(None),
-            limits: Mutex::new(Arc::new(Limits { policy: Policy::OFF, lists: Effective::default() })),
+            limits: Mutex::new(Arc::new(Limits { policy: Policy::OFF, lists: Arc::default() })),
             peers: Mutex::default(),
-            table: Table { sets: (0..SETS).map(empty).collect(), kisses: AtomicU64::new(0) },
+            table: Table {
+                sets: (0..SETS).map(empty).collect(),
+                kisses: AtomicU64::new(0),
+                answers: AtomicU64::new(0),
+                costs: Default::default(),
+                samples: Mutex::default(),
+            },
             packets: zeros(),
             bytes: zeros(),
         }
@@ -104,7 +130,7 @@ impl Shared {
 
     /// Gives the sockets the limits that the program goes by.
     pub fn publish_limits(&self, policy: &Policy, lists: Effective) {
-        let limits = Limits { policy: Policy { set_mask: SETS - 1, ..*policy }, lists };
+        let limits = Limits { policy: Policy { set_mask: SETS - 1, ..*policy }, lists: Arc::new(lists) };
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(limits);
     }
 
@@ -115,6 +141,32 @@ impl Shared {
 
     fn peers(&self) -> Arc<Peers> {
         Arc::clone(&self.peers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Says which requests are to be reported from now on.
+    pub fn publish_chances(&self, chances: Chances) {
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        let policy = Policy { chances, ..limits.policy };
+        *limits = Arc::new(Limits { policy, lists: Arc::clone(&limits.lists) });
+    }
+
+    /// How full the sockets' bucket of the budget is.
+    #[must_use]
+    pub fn budget_level(&self, now_ns: u64) -> u64 {
+        budget::level(self.table.answers.load(Ordering::Relaxed), now_ns)
+    }
+
+    /// Sets what an answer costs, by family.
+    pub fn grant(&self, costs: [u64; 2]) {
+        for (cost, new) in self.table.costs.iter().zip(costs) {
+            cost.store(new, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes the samples of what came to the sockets.
+    #[must_use]
+    pub fn take_samples(&self) -> Vec<Sample> {
+        std::mem::take(&mut self.table.samples.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn limits(&self) -> Arc<Limits> {
@@ -317,7 +369,8 @@ fn admit(limits: &Limits, table: &Table, source: IpAddr, request: Request, now_n
         IpAddr::V6(address) => Source::ipv6(address.octets(), policy),
     };
     let access = if policy.lists == 0 { Access::Ordinary } else { limits.lists.of(source) };
-    let client = Client { access, source: bucket };
+    let family = if source.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
+    let client = Client { access, source: bucket, family };
     match client.may_ask(policy) {
         Ok(()) => client.admit(table, policy, request, now_ns),
         Err(verdict) => verdict,

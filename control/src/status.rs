@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::datapath::Mode;
 use crate::interfaces::Driver;
 use crate::query::show_reference;
+use crate::traffic::Clients;
 
 /// Everything.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -169,8 +170,16 @@ pub struct Limits {
     pub table_entries: u32,
     /// Sources in it that are not fully refilled, by a sample.
     pub table_in_use: u32,
+    /// Sources that were forgotten before they were refilled, since the daemon started, about.
+    pub evictions: u64,
+    /// Sources of the last hour by family, about; none where nobody is limited.
+    pub clients: Vec<Clients>,
     /// Entries of the access lists.
     pub access_entries: usize,
+    /// The cap on all answers a second, if there is one.
+    pub budget_answers_per_s: Option<u32>,
+    /// The cap on the bits of their frames, if there is one.
+    pub budget_bits_per_s: Option<u64>,
 }
 
 /// Kernel memory.
@@ -249,7 +258,7 @@ pub fn name_counters(counters: &[Count]) -> Vec<Counter> {
     named
 }
 
-fn all_outcomes() -> impl Iterator<Item = (Verdict, Family, u8)> {
+pub(crate) fn all_outcomes() -> impl Iterator<Item = (Verdict, Family, u8)> {
     let versions = 0..u8::try_from(VERSIONS).unwrap_or(u8::MAX);
     Verdict::ALL.iter().flat_map(move |verdict| {
         let versions = versions.clone();
@@ -354,10 +363,21 @@ fn write_limits(text: &mut String, limits: &Limits) -> std::fmt::Result {
     } else {
         writeln!(text, "limits      OFF: sources may ask as often as they like")?;
     }
+    let budgets = [
+        limits.budget_answers_per_s.map(|answers| format!("{answers} answers/s")),
+        limits.budget_bits_per_s.map(|bits| format!("{bits} bits/s")),
+    ];
+    if budgets.iter().any(Option::is_some) {
+        let budgets: Vec<_> = budgets.into_iter().flatten().collect();
+        writeln!(text, "            budget of the whole server: {}", budgets.join(" and "))?;
+    }
+    for Clients { family, last_hour } in &limits.clients {
+        writeln!(text, "            about {last_hour} clients over {family} in the last hour")?;
+    }
     writeln!(
         text,
-        "            about {} of {} places for sources in use, {} entries in the access lists",
-        limits.table_in_use, limits.table_entries, limits.access_entries
+        "            about {} of {} places for sources in use, {} forgotten early, {} entries in the access lists",
+        limits.table_in_use, limits.table_entries, limits.evictions, limits.access_entries
     )
 }
 
@@ -443,6 +463,10 @@ pub(crate) fn sample() -> Status {
             table_entries: 1 << 16,
             table_in_use: 3,
             access_entries: 1,
+            evictions: 0,
+            clients: Vec::new(),
+            budget_answers_per_s: None,
+            budget_bits_per_s: None,
         }),
         http: vec![HttpListener { address: SocketAddr::from(([127, 0, 0, 1], 9200)), failure: None }],
         maps: Maps { bytes: 4096, by_name: [("PT_STATE".to_owned(), 4096)].into() },

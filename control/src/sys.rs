@@ -4,7 +4,7 @@
 use responder::Policy;
 use responder::ServedTable;
 use responder::clock::WORDS;
-use responder::layout::{Counters, INTERFACES, SLOTS, State};
+use responder::layout::{Counters, Grant, INTERFACES, SLOTS, Spent, State};
 use responder::limiter::WAYS;
 
 /// A value that goes into or comes out of a map as its bytes.
@@ -29,6 +29,11 @@ unsafe impl aya::Pod for Plain<Counters> {}
 
 // SAFETY: an array of 64-bit integers.
 unsafe impl aya::Pod for Plain<[u64; WAYS]> {}
+
+// SAFETY: `repr(C)` of 64-bit integers.
+unsafe impl aya::Pod for Plain<Spent> {}
+// SAFETY: likewise.
+unsafe impl aya::Pod for Plain<Grant> {}
 
 /// The kernel's clock discipline, as adjtimex(2) reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,6 +8,8 @@ use std::net::{IpAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use control::limits::{Denied, LimitsConfig};
+use control::sys::adjtimex;
+use control::traffic::Top;
 use lab::wire::PORT;
 use lab::{CONFIG, Lab, Tally, not_run, tool, wait_for};
 use nix::sys::signal::Signal;
@@ -115,10 +117,15 @@ fn the_longest_prefix_of_the_access_lists_decides_in_the_program() {
 
 /// Sends at an even rate, and counts the answers with the time in them.
 fn flood(lab: &Lab, server: &str, per_second: u32, seconds: u32) -> (u64, u64) {
+    let any: IpAddr = if server.contains('.') { [0; 4].into() } else { [0_u16; 8].into() };
+    flood_from(lab, any, server, per_second, seconds)
+}
+
+/// The same from an address; for no seconds a single request.
+fn flood_from(lab: &Lab, source: IpAddr, server: &str, per_second: u32, seconds: u32) -> (u64, u64) {
     lab.inside("client", || {
         let server: IpAddr = server.parse().unwrap();
-        let any: IpAddr = if server.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
-        let socket = UdpSocket::bind((any, 0)).unwrap();
+        let socket = UdpSocket::bind((source, 0)).unwrap();
         socket.connect((server, PORT)).unwrap();
         socket.set_nonblocking(true).unwrap();
         let (mut sent, mut answered) = (0, 0);
@@ -130,7 +137,7 @@ fn flood(lab: &Lab, server: &str, per_second: u32, seconds: u32) -> (u64, u64) {
         };
         let start = Instant::now();
         let interval = Duration::from_secs(1) / per_second;
-        while start.elapsed() < Duration::from_secs(seconds.into()) {
+        while sent == 0 || start.elapsed() < Duration::from_secs(seconds.into()) {
             if start.elapsed() >= interval * u32::try_from(sent).unwrap() {
                 socket.send(&lab::wire::request(4, sent)).unwrap();
                 sent += 1;
@@ -243,4 +250,125 @@ fn a_reload_applies_lists_and_rates_or_leaves_them_as_they_are() {
     wait_for("the reload", || (server.status().limits?.access_entries == 100_000).then_some(()));
     println!("100,000 entries loaded within {:?}", start.elapsed());
     assert_eq!(flood(&lab, "10.77.0.1", 10, 1).1, 10);
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn every_request_of_ntpd_s_iburst_is_answered() {
+    let (Some(ntpd), Some(setpriv)) = (tool("ntpd"), tool("setpriv")) else {
+        return not_run("ntpd or setpriv is not there");
+    };
+    let lab = Lab::up(&[]);
+    let server = lab.server(CONFIG, &[]);
+    let before = Tally::of_program(&server.status());
+    let settings = lab.file(
+        "ntp.conf",
+        "disable ntp\ndisable kernel\nserver 10.77.0.1 iburst\nserver fd77::1 iburst\nrestrict default\n",
+    );
+    // It may not touch the clock, is told not to, and has not: nothing of it is written, its capability is away.
+    let clock = adjtimex().unwrap();
+    let command = [
+        setpriv.to_str().unwrap(),
+        "--bounding-set=-sys_time",
+        "--inh-caps=-sys_time",
+        "timeout",
+        "18",
+        ntpd.to_str().unwrap(),
+        "-n",
+        "-c",
+        settings.to_str().unwrap(),
+    ];
+    let said = lab.exec("client", &command);
+    let clock_after = adjtimex().unwrap();
+    assert_eq!(clock.frequency_scaled_ppm, clock_after.frequency_scaled_ppm, "{said:?}");
+    assert_eq!((clock.state, clock.status), (clock_after.state, clock_after.status), "{said:?}");
+    let counted = Tally::of_program(&server.status()) - before;
+    println!("{counted:?}");
+    assert!(counted.packets(Verdict::Answered) >= 10, "{counted:?} {said:#?}");
+    let others = Verdict::ALL.iter().filter(|verdict| **verdict != Verdict::Answered);
+    assert_eq!(others.map(|verdict| counted.packets(*verdict)).sum::<u64>(), 0, "{counted:?}");
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn the_budget_holds_and_a_client_beside_a_heavy_one_notices_nothing() {
+    const BUDGET: u64 = 500;
+    const SECONDS: u32 = 5;
+    let lab = Lab::up(&[]);
+    lab.ip("client", "address add 10.77.0.3/24 dev lan0");
+    let config = format!("{CONFIG}[limits]\nrate = 2000\nburst = 8000\nbudget_answers_per_s = {BUDGET}\n");
+    let server = lab.server(&config, &[]);
+    let before = Tally::of_program(&server.status());
+    let ((sent, heavy), (asked, light)) = std::thread::scope(|scope| {
+        let heavy = scope.spawn(|| flood(&lab, "10.77.0.1", 1500, SECONDS));
+        let light = scope.spawn(|| flood_from(&lab, "10.77.0.3".parse().unwrap(), "10.77.0.1", 10, SECONDS));
+        (heavy.join().unwrap(), light.join().unwrap())
+    });
+    let counted = Tally::of_program(&server.status()) - before;
+    println!("{heavy} of {sent} answered, and {light} of {asked} of the other: {counted:?}");
+    assert_eq!(light, asked, "{counted:?}");
+    let most = BUDGET * (u64::from(SECONDS) + 2) + BUDGET;
+    assert!((BUDGET * u64::from(SECONDS) / 3..=most).contains(&(heavy + light)), "{counted:?}");
+    assert!(counted.packets(Verdict::DropBudget) > 0);
+    assert_eq!(sent + asked, heavy + light + counted.packets(Verdict::DropBudget));
+    let status = server.command(&["status"]).expect_success();
+    assert!(status.contains("budget of the whole server: 500 answers/s"), "{status}");
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn top_shows_who_asks_most_and_how_many_there_are() {
+    let lab = Lab::up(&[]);
+    for number in 0..20 {
+        lab.ip("client", &format!("address add 10.77.0.{}/24 dev lan0", 100 + number));
+    }
+    let server = lab.server(CONFIG, &[]);
+    for number in 0..20 {
+        flood_from(&lab, [10, 77, 0, 100 + number].into(), "10.77.0.1", 10, 0);
+    }
+    flood(&lab, "fd77::1", 1000, 3);
+    let top = server.command(&["top", "--json"]).expect_success();
+    let top: Top = serde_json::from_str(&top).unwrap();
+    println!("{top:#?}");
+    let [most, dropped] = [&top.by_requests[0], &top.by_drops[0]];
+    assert_eq!((&*most.source, &*dropped.source), ("fd77::/64", "fd77::/64"));
+    assert!((100.0..1000.0).contains(&most.requests_per_s), "{most:?}");
+    assert!(most.dropped_per_s > most.requests_per_s * 0.5, "{most:?}");
+    assert!(top.by_requests.iter().any(|talker| talker.source.starts_with("10.77.0.1")));
+    let clients: Vec<_> = top.clients.iter().map(|clients| (&*clients.family, clients.last_hour)).collect();
+    assert_eq!(clients, [("ipv4", 20), ("ipv6", 1)]);
+    assert!(top.versions.iter().any(|mix| mix.version == 4 && mix.share > 0.99));
+    // Not a terminal: once, and without anything that only a terminal understands.
+    let text = server.command(&["top"]).expect_success();
+    assert!(
+        text.contains("fd77::/64") && text.contains("about 20 over ipv4") && !text.contains('\x1b'),
+        "{text}"
+    );
+    assert_eq!(server.status().limits.unwrap().clients, top.clients);
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn a_table_of_another_size_is_made_at_the_next_start() {
+    let lab = Lab::up(&[]);
+    let mut server = lab.server(CONFIG, &[]);
+    let bytes = |server: &lab::Server<'_>| server.status().maps.by_name["PT_BUCKETS"];
+    let before = bytes(&server);
+    lab.file("server.toml", &format!("{CONFIG}[limits]\ntable_entries = 131072\n"));
+    server.signal(Signal::SIGHUP);
+    wait_for("the warning", || server.log().contains("until the daemon is restarted").then_some(()));
+    assert_eq!(server.status().limits.unwrap().table_entries, 1 << 16);
+    assert!(server.stop().success());
+    server.restart();
+    assert_eq!(server.status().limits.unwrap().table_entries, 1 << 17);
+    assert!(bytes(&server) > before * 3 / 2);
+    // The program is on the new table.
+    let (sent, answered) = flood(&lab, "10.77.0.1", 500, 2);
+    assert!((256..=256 + 16 * 3 + sent / 10).contains(&answered), "{answered} of {sent}");
+    // One that memory cannot hold does not start, and says so by its key.
+    assert!(server.stop().success());
+    let refused = lab.file("absurd.toml", &format!("{CONFIG}[limits]\ntable_entries = 33554432\n"));
+    let said = server.command(&["run", "--config", refused.to_str().unwrap()]).expect_code(78);
+    assert!(said.contains("limits.table_entries"), "{said}");
+    server.restart();
 }

@@ -1,8 +1,9 @@
 //! Who is answered: what the access lists say of a source, and then the limiter.
 
-use crate::limiter::{self, Buckets, Class, Decision, Policy, Source};
+use crate::limiter::{self, BUDGET, Buckets, Class, Decision, KISS_DENIED, Policy, Ruling, Source};
 use crate::message::Request;
-use crate::verdict::Verdict;
+use crate::sample::{EVICTED, Sample};
+use crate::verdict::{Action, Family, Verdict};
 
 /// What the entry of the longest prefix that a source is in says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,6 +52,8 @@ pub struct Client {
     pub access: Access,
     /// Whose bucket it takes from.
     pub source: Source,
+    /// Over which protocol it asks.
+    pub family: Family,
 }
 
 impl Client {
@@ -61,7 +64,7 @@ impl Client {
     /// [`Verdict::DropDenied`].
     #[inline(always)]
     pub fn may_ask(self, policy: &Policy) -> Result<(), Verdict> {
-        if self.access == Access::Denied && policy.kiss_denied == 0 {
+        if self.access == Access::Denied && policy.options & KISS_DENIED == 0 {
             return Err(Verdict::DropDenied);
         }
         Ok(())
@@ -72,23 +75,58 @@ impl Client {
     #[must_use]
     #[inline(always)]
     pub fn admit<B: Buckets>(self, buckets: &B, policy: &Policy, request: Request, now_ns: u64) -> Verdict {
-        let class = match self.access {
-            Access::Ordinary => policy.ordinary,
-            Access::Strict => policy.strict,
-            Access::Unlimited => Class::UNLIMITED,
-            Access::Denied => {
-                return if limiter::may_kiss(buckets, policy, now_ns) {
-                    Verdict::KissDeny
-                } else {
-                    Verdict::DropDenied
-                };
+        let limited = |class| limiter::decide(buckets, policy, class, self.source, now_ns, request.noise());
+        let ruling = match self.access {
+            Access::Ordinary => limited(policy.ordinary),
+            Access::Strict => limited(policy.strict),
+            Access::Unlimited => limited(Class::UNLIMITED),
+            Access::Denied if limiter::may_kiss(buckets, policy, now_ns) => {
+                // It goes without before anybody else.
+                Ruling { owed: 1 << 28, ..Ruling::unknown(Decision::Kiss) }
             }
+            Access::Denied => return Verdict::DropDenied,
         };
-        match limiter::decide(buckets, policy, class, self.source, now_ns, request.noise()) {
+        let verdict = match ruling.decision {
             Decision::Answer => Verdict::Answered,
             Decision::Leak => Verdict::Leaked,
+            Decision::Kiss if self.access == Access::Denied => Verdict::KissDeny,
             Decision::Kiss => Verdict::KissRate,
             Decision::Drop => Verdict::DropLimited,
+        };
+        let verdict = self.within_budget(buckets, policy, verdict, &ruling, now_ns);
+        let kind = policy.chances.choose(ruling.hash, ruling.owed, now_ns, request.noise());
+        if kind != 0 {
+            buckets.report(Sample {
+                source: self.source.to_bits(),
+                hash: ruling.hash,
+                at_ns: now_ns,
+                verdict: verdict as u8,
+                family: self.family as u8,
+                version: request.version(),
+                kind: if ruling.evicted { kind | EVICTED } else { kind },
+                reserved: 0,
+            });
+        }
+        verdict
+    }
+
+    #[inline(always)]
+    fn within_budget<B: Buckets>(
+        self,
+        buckets: &B,
+        policy: &Policy,
+        verdict: Verdict,
+        ruling: &Ruling,
+        now_ns: u64,
+    ) -> Verdict {
+        if policy.options & BUDGET == 0 || verdict.action() != Action::Transmit {
+            return verdict;
+        }
+        match buckets.allowance(self.family) {
+            Some(allowance) if !allowance.admits(ruling, self.access == Access::Unlimited, now_ns) => {
+                Verdict::DropBudget
+            }
+            _ => verdict,
         }
     }
 }

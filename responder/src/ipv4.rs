@@ -81,7 +81,7 @@ pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, offset: usize, serve
     }
     let policy = published.policy();
     let access = if policy.lists & IPV4_LIST == 0 { Access::Ordinary } else { server.access_ipv4(source) };
-    let client = Client { access, source: Source::ipv4(source, policy) };
+    let client = Client { access, source: Source::ipv4(source, policy), family: Family::Ipv4 };
     let answer = match crate::answer(request, client, &published, server) {
         Ok(answer) => answer,
         Err(verdict) => return outcome(verdict),

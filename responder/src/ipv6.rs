@@ -57,7 +57,7 @@ pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, offset: usize, serve
     let outcome = |verdict| outcome(verdict).with_version(request.version());
     let policy = published.policy();
     let access = if policy.lists & IPV6_LIST == 0 { Access::Ordinary } else { server.access_ipv6(source) };
-    let client = Client { access, source: Source::ipv6(source, policy) };
+    let client = Client { access, source: Source::ipv6(source, policy), family: Family::Ipv6 };
     let answer = match crate::answer(request, client, &published, server) {
         Ok(answer) => answer,
         Err(verdict) => return outcome(verdict),

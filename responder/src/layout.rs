@@ -5,7 +5,9 @@
 //! | [`STATE`] | array | one [`State`]: clock, addresses and limits |
 //! | [`COUNTERS`] | per-CPU array | for each interface the [`Counters`] |
 //! | [`BUCKETS`] | array | the limiter's sets of [`crate::limiter::WAYS`] words; as many as the daemon says |
-//! | [`KISSES`] | per-CPU array | the bucket of the kisses of death that a CPU sends |
+//! | [`SPENT`] | per-CPU array | one [`Spent`]: what the CPU has taken of what there is for it |
+//! | [`GRANTS`] | per-CPU array | one [`Grant`]: what the daemon allows it |
+//! | [`SAMPLES`] | ring buffer | [`crate::sample::Sample`], from the program to the daemon |
 //! | [`LIST_IPV4`], [`LIST_IPV6`] | LPM trie | [`crate::Access`] by source prefix |
 //!
 //! Clock and addresses stand in two slots each. The daemon writes the slot that is not in force and then
@@ -25,7 +27,7 @@ use crate::limiter::Policy;
 use crate::{ServedTable, verdict};
 
 /// Goes up with every change to a map's layout or to the meaning of what is in it.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// The first word of [`State`]: "PTXD" and [`VERSION`].
 pub const MAGIC: u64 = 0x5054_5844_0000_0000 | VERSION as u64;
 
@@ -35,8 +37,14 @@ pub const STATE: &str = "PT_STATE";
 pub const COUNTERS: &str = "PT_COUNTERS";
 /// Name of the map of the limiter's buckets.
 pub const BUCKETS: &str = "PT_BUCKETS";
-/// Name of the map of the budget of kisses of death.
-pub const KISSES: &str = "PT_KISSES";
+/// Name of the map of what each CPU has spent.
+pub const SPENT: &str = "PT_SPENT";
+/// Name of the map of what each CPU may spend.
+pub const GRANTS: &str = "PT_GRANTS";
+/// Name of the ring buffer of samples.
+pub const SAMPLES: &str = "PT_SAMPLES";
+/// Bytes of the ring buffer: a power of two, and a multiple of the page size of any machine.
+pub const SAMPLES_BYTES: usize = 1 << 16;
 /// Name of the IPv4 access list.
 pub const LIST_IPV4: &str = "PT_LIST_IPV4";
 /// Name of the IPv6 access list.
@@ -101,3 +109,25 @@ pub struct Count {
 
 /// All counters of an interface, by [`crate::Outcome::counter`].
 pub type Counters = [Count; verdict::COUNTERS];
+
+/// What a CPU has spent; its program alone writes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Spent {
+    /// The bucket of the kisses of death, see [`crate::limiter`].
+    pub kisses: u64,
+    /// The bucket of answers, see [`crate::budget`].
+    pub answers: u64,
+    /// Samples reported since the map was made.
+    pub samples: u64,
+}
+
+/// What a CPU may spend; the daemon alone writes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Grant {
+    /// What an answer costs by family, see [`crate::budget::Allowance::cost`].
+    pub costs: [u64; 2],
+    /// The number that [`Spent::samples`] may reach.
+    pub samples: u64,
+}

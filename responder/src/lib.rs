@@ -16,7 +16,8 @@
 //!    on must not answer for others), and the source a plausible host that is not this one.
 //! 4. [`message`]: a client's request of 48 bytes is answered here; longer ones, IP options and
 //!    fragments go up to the socket; control messages (modes 6 and 7) are dropped.
-//! 5. [`access`] and [`limiter`]: sources that a list denies, and those that ask too often, are refused.
+//! 5. [`access`], [`limiter`] and [`budget`]: sources that a list denies, those that ask too often, and what is
+//!    beyond the server's budget are refused. A [`sample`] of what comes is reported to the daemon.
 //! 6. [`clock`]: the time is read off a line through `CLOCK_MONOTONIC` that the daemon publishes. Past the
 //!    line's horizon the answer says "unsynchronised".
 //! 7. The answer is written in place: addresses and ports swapped, whole checksums, fresh TTL.
@@ -26,6 +27,7 @@
 #![no_std]
 
 pub mod access;
+pub mod budget;
 pub mod checksum;
 pub mod clock;
 pub mod ethernet;
@@ -35,6 +37,7 @@ pub mod layout;
 pub mod limiter;
 pub mod message;
 pub mod packet;
+pub mod sample;
 pub mod served;
 pub mod udp;
 pub mod verdict;

@@ -46,6 +46,10 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use crate::budget::Allowance;
+use crate::sample::{Chances, Sample};
+use crate::verdict::Family;
+
 /// Buckets in a set: half a cache line.
 pub const WAYS: usize = 4;
 /// The fewest and the most buckets of a table.
@@ -153,16 +157,22 @@ pub struct Policy {
     pub leak: u8,
     /// The poll interval in a kiss of death is at least this, in log2 seconds.
     pub kiss_poll: i8,
-    /// What is sent to a source that the lists deny: 0 for nothing, 1 for a kiss within the budget.
-    pub kiss_denied: u8,
+    /// [`KISS_DENIED`] and [`BUDGET`].
+    pub options: u8,
     /// Bit 0: there is an IPv4 access list. Bit 1: there is an IPv6 one.
     pub lists: u8,
+    /// Which requests are reported to the daemon.
+    pub chances: Chances,
 }
 
 /// [`Policy::lists`]: there is an IPv4 access list.
 pub const IPV4_LIST: u8 = 1;
 /// [`Policy::lists`]: there is an IPv6 access list.
 pub const IPV6_LIST: u8 = 2;
+/// [`Policy::options`]: sources that the lists deny are sent a kiss of death, within its budget.
+pub const KISS_DENIED: u8 = 1;
+/// [`Policy::options`]: there is a cap on all answers, see [`crate::budget`].
+pub const BUDGET: u8 = 2;
 /// [`Policy::leak`]: nothing leaks.
 pub const NO_LEAK: u8 = 64;
 
@@ -178,8 +188,9 @@ impl Policy {
         set_mask: 0,
         leak: NO_LEAK,
         kiss_poll: 0,
-        kiss_denied: 0,
+        options: 0,
         lists: 0,
+        chances: Chances::NONE,
     };
 
     /// The mask for [`Policy::ipv4_mask`] of a prefix length; more than 32 bits are 32.
@@ -234,6 +245,14 @@ impl Source {
     pub fn ipv6(address: [u8; 16], policy: &Policy) -> Self {
         Self(u64::from_ne_bytes(crate::packet::load(&address, 0)) & policy.ipv6_mask)
     }
+
+    /// The address's bytes as the machine loads them: an IPv4 address in the lower half, or the upper half of an
+    /// IPv6 one.
+    #[must_use]
+    #[inline(always)]
+    pub const fn to_bits(self) -> u64 {
+        self.0
+    }
 }
 
 /// What becomes of a request.
@@ -247,6 +266,28 @@ pub enum Decision {
     Kiss,
     /// Over the rate, and dropped.
     Drop,
+}
+
+/// A decision, and what it was made by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ruling {
+    /// What becomes of the request.
+    pub decision: Decision,
+    /// How far from full the source's bucket was, in ticks of its clock.
+    pub owed: u64,
+    /// How long it had been full, likewise, if it was; as long as can be for a source that had none.
+    pub quiet: u64,
+    /// The source's hash, or `u64::MAX` where it was not looked for.
+    pub hash: u64,
+    /// Whether a source was forgotten for it whose bucket was not full.
+    pub evicted: bool,
+}
+
+impl Ruling {
+    /// Nothing is known of the source.
+    pub(crate) const fn unknown(decision: Decision) -> Self {
+        Self { decision, owed: 0, quiet: TIME, hash: u64::MAX, evicted: false }
+    }
 }
 
 /// A word that other CPUs read and write too, each time as a whole. In the eBPF program that is not an
@@ -287,6 +328,17 @@ pub trait Buckets {
     fn kisses(&self) -> Option<&Self::Bucket> {
         None
     }
+
+    /// This CPU's part of the budget for answers to a family, or `None` where there is no cap. Called only where
+    /// [`Policy::options`] says that there is one.
+    #[inline(always)]
+    fn allowance(&self, _family: Family) -> Option<Allowance<'_, Self::Bucket>> {
+        None
+    }
+
+    /// Takes a report to the daemon, which may be lost.
+    #[inline(always)]
+    fn report(&self, _sample: Sample) {}
 }
 
 /// Decides about a request that came at `now_ns` of `CLOCK_MONOTONIC`. `noise` is anything that differs from one
@@ -300,42 +352,44 @@ pub fn decide<B: Buckets>(
     source: Source,
     now_ns: u64,
     noise: u64,
-) -> Decision {
+) -> Ruling {
     if class == Class::UNLIMITED {
-        return Decision::Answer;
+        return Ruling::unknown(Decision::Answer);
     }
     let hash = policy.hash(source.0);
     #[expect(clippy::cast_possible_truncation, reason = "masked by 32 bits")]
     let number = (hash >> SET_SHIFT) as u32 & policy.set_mask;
     let Some(set) = buckets.set(number) else {
-        return Decision::Answer;
+        return Ruling::unknown(Decision::Answer);
     };
     let now = now_ns >> TICK_SHIFT & TIME;
     let tag = hash >> TAG_SHIFT;
     let Some(bucket) = find(set, tag) else {
-        take_place(set, tag, class, now);
-        return Decision::Answer;
+        let evicted = take_place(set, tag, class, now);
+        return Ruling { decision: Decision::Answer, owed: 0, quiet: TIME, hash, evicted };
     };
 
     let word = bucket.load();
     let debt = class.debt(now, word);
     let excess = word >> EXCESS_SHIFT & MOST_EXCESS;
+    let quiet = now.wrapping_sub(word) & TIME;
+    let ruling = |decision| Ruling { decision, owed: debt, quiet, hash, evicted: false };
     if let Some(full) = class.spend(now, debt) {
         // A source that let its bucket fill up has mended its ways.
         let excess = if debt == 0 { 0 } else { excess.saturating_sub(1) };
         bucket.store(tag << TAG_SHIFT | excess << EXCESS_SHIFT | full);
-        return Decision::Answer;
+        return ruling(Decision::Answer);
     }
     if excess < MOST_EXCESS {
         // At the most there is nothing to write: a flood does not pull the line from CPU to CPU.
         bucket.store(word.wrapping_add(1 << EXCESS_SHIFT));
     }
     if policy.leaks(now_ns, noise) {
-        Decision::Leak
+        ruling(Decision::Leak)
     } else if excess < FLOOD && may_kiss(buckets, policy, now_ns) {
-        Decision::Kiss
+        ruling(Decision::Kiss)
     } else {
-        Decision::Drop
+        ruling(Decision::Drop)
     }
 }
 
@@ -373,12 +427,13 @@ fn find<B: Bucket>(set: &[B; WAYS], tag: u64) -> Option<&B> {
     }
 }
 
-/// Gives a source that has no bucket that of the source which is nearest to full, with one token taken out.
+/// Gives a source that has no bucket that of the source which is nearest to full, with one token taken out. Whether
+/// that one was not full.
 ///
 /// Without branches: under a flood of new sources each of them would be mispredicted half of the time, and only
 /// after the set has come from memory. So the wait for it passes while the answer is being made.
 #[inline(always)]
-fn take_place<B: Bucket>(set: &[B; WAYS], tag: u64, class: Class, now: u64) {
+fn take_place<B: Bucket>(set: &[B; WAYS], tag: u64, class: Class, now: u64) -> bool {
     let [a, b, c, d] = set;
     let nearest = smaller(
         smaller(debt_and_way(a, now, 0), debt_and_way(b, now, 1)),
@@ -388,6 +443,7 @@ fn take_place<B: Bucket>(set: &[B; WAYS], tag: u64, class: Class, now: u64) {
     if let Some(place) = set.get((nearest & 3) as usize) {
         place.store(tag << TAG_SHIFT | full);
     }
+    nearest >> 2 != 0
 }
 
 /// How far a bucket is from full, and in the lowest two bits which of its set it is. Classes have windows of

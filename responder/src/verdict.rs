@@ -81,13 +81,23 @@ verdicts! {
     DropLimited = "drop_limited", Drop;
     /// An access list denies the source.
     DropDenied = "drop_denied", Drop;
+    /// The server's budget is spent, and the source owes more than others.
+    DropBudget = "drop_budget", Drop;
 }
 
 impl Verdict {
-    /// Whether it is the access lists' or the limiter's work.
+    /// Whether it is the access lists', the limiter's or the budget's work.
     #[must_use]
     pub const fn is_of_limits(self) -> bool {
-        matches!(self, Self::Leaked | Self::KissRate | Self::KissDeny | Self::DropLimited | Self::DropDenied)
+        matches!(
+            self,
+            Self::Leaked
+                | Self::KissRate
+                | Self::KissDeny
+                | Self::DropLimited
+                | Self::DropDenied
+                | Self::DropBudget
+        )
     }
 }
 

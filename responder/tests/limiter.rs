@@ -73,7 +73,7 @@ impl Limiter {
     fn ask(&mut self, address: u32, now_ns: u64) -> Decision {
         let source = Source::ipv4(address.to_be_bytes(), &self.policy);
         let noise = self.random();
-        decide(&self.table, &self.policy, self.policy.ordinary, source, now_ns, noise)
+        decide(&self.table, &self.policy, self.policy.ordinary, source, now_ns, noise).decision
     }
 
     fn random(&mut self) -> u64 {
@@ -117,8 +117,8 @@ fn without_a_class_or_a_table_nobody_is_limited() {
     let mut limiter = Limiter::new(4);
     let source = Source::ipv4([198, 51, 100, 7], &limiter.policy);
     for _ in 0..1000 {
-        let decision = decide(&limiter.table, &limiter.policy, Class::UNLIMITED, source, SECOND, 0);
-        assert_eq!(decision, Decision::Answer);
+        let ruling = decide(&limiter.table, &limiter.policy, Class::UNLIMITED, source, SECOND, 0);
+        assert_eq!(ruling.decision, Decision::Answer);
     }
     // A table that is smaller than the policy has it, as while a new one takes its place.
     limiter.table.sets.clear();

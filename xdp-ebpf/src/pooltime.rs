@@ -4,18 +4,21 @@
 
 mod frame;
 
+use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use core::cell::UnsafeCell;
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::btf_maps::{Array, LpmTrie, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, LpmTrie, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use frame::Frame;
-use responder::layout::{Counters, INTERFACES, LIST_ENTRIES, State};
+use responder::budget::Allowance;
+use responder::layout::{Counters, Grant, INTERFACES, LIST_ENTRIES, SAMPLES_BYTES, Spent, State};
 use responder::limiter::{Bucket, Buckets, TABLE_ENTRIES, WAYS};
-use responder::verdict::{Action, Outcome, Verdict};
+use responder::sample::Sample;
+use responder::verdict::{Action, Family, Outcome, Verdict};
 use responder::{Access, ClockState, Packet as _, Policy, Published, ServedTable, Server};
 
 #[btf_map]
@@ -29,7 +32,13 @@ static PT_COUNTERS: PerCpuArray<Counters, INTERFACES> = PerCpuArray::new();
 static PT_BUCKETS: Array<[u64; WAYS], { *TABLE_ENTRIES.start() as usize / WAYS }> = Array::new();
 
 #[btf_map]
-static PT_KISSES: PerCpuArray<u64, 1> = PerCpuArray::new();
+static PT_SPENT: PerCpuArray<Spent, 1> = PerCpuArray::new();
+
+#[btf_map]
+static PT_GRANTS: PerCpuArray<Grant, 1> = PerCpuArray::new();
+
+#[btf_map]
+static PT_SAMPLES: RingBuf<Sample, SAMPLES_BYTES> = RingBuf::new();
 
 #[btf_map]
 static PT_LIST_IPV4: LpmTrie<[u8; 4], u32, LIST_ENTRIES> = LpmTrie::new();
@@ -78,12 +87,26 @@ impl Server for Host {
 
     #[inline(always)]
     fn access_ipv4(&self, source: [u8; 4]) -> Access {
-        access(PT_LIST_IPV4.get(&Key::new(32, source)))
+        access(PT_LIST_IPV4.get(&AlignedKey::new(32, source).key))
     }
 
     #[inline(always)]
     fn access_ipv6(&self, source: [u8; 16]) -> Access {
-        access(PT_LIST_IPV6.get(&Key::new(128, source)))
+        access(PT_LIST_IPV6.get(&AlignedKey::new(128, source).key))
+    }
+}
+
+/// A key whose address is aligned: the stack, other than packets, is written to at natural alignment alone.
+#[repr(C, align(8))]
+struct AlignedKey<A> {
+    padding: u32,
+    key: Key<A>,
+}
+
+impl<A> AlignedKey<A> {
+    #[inline(always)]
+    const fn new(length: u32, address: A) -> Self {
+        Self { padding: 0, key: Key::new(length, address) }
     }
 }
 
@@ -123,8 +146,35 @@ impl Buckets for Host {
 
     #[inline(always)]
     fn kisses(&self) -> Option<&Word> {
-        // SAFETY: as above.
-        PT_KISSES.get_ptr_mut(0).map(|bucket| unsafe { &*bucket.cast::<Word>() })
+        // SAFETY: the first field of the map's value; otherwise as above.
+        PT_SPENT.get_ptr_mut(0).map(|spent| unsafe { &*(&raw mut (*spent).kisses).cast::<Word>() })
+    }
+
+    #[inline(always)]
+    fn allowance(&self, family: Family) -> Option<Allowance<'_, Word>> {
+        let (grant, spent) = (PT_GRANTS.get_ptr(0)?, PT_SPENT.get_ptr_mut(0)?);
+        // SAFETY: fields of map values of this CPU. Control writes costs at any time, each as a whole.
+        let (costs, bucket) =
+            unsafe { (&raw const (*grant).costs, &*(&raw mut (*spent).answers).cast::<Word>()) };
+        // SAFETY: as above; a family is 0 or 1.
+        let cost = unsafe { core::ptr::read_volatile(costs.cast::<u64>().add(family as usize & 1)) };
+        (cost != 0).then_some(Allowance { cost, bucket })
+    }
+
+    #[inline(always)]
+    fn report(&self, sample: Sample) {
+        let (Some(grant), Some(spent)) = (PT_GRANTS.get_ptr(0), PT_SPENT.get_ptr_mut(0)) else {
+            return;
+        };
+        // SAFETY: fields of map values of this CPU; control writes the grant at any time, as a whole.
+        let (granted, samples) =
+            unsafe { (core::ptr::read_volatile(&raw const (*grant).samples), &mut (*spent).samples) };
+        if *samples >= granted {
+            return;
+        }
+        *samples = samples.wrapping_add(1);
+        // The daemon looks by itself. What finds no room is lost.
+        let _lost = PT_SAMPLES.output(sample, BPF_RB_NO_WAKEUP.into());
     }
 }
 

@@ -22,6 +22,13 @@ pub(super) struct Limits {
     applied: BTreeMap<Prefix, Access>,
 }
 
+impl Limits {
+    /// The configuration's entries.
+    pub(super) fn configured(&self) -> &BTreeMap<Prefix, Access> {
+        self.lists.configured()
+    }
+}
+
 impl Daemon {
     /// At the start: what an earlier daemon left in the maps is the basis.
     pub(super) fn configure_limits(&mut self, config: &Config) -> Result<()> {
@@ -42,8 +49,11 @@ impl Daemon {
         }
         self.limits.lists.configure(entries);
         // The lists stay switched on as they are: `apply_lists` sees to them.
-        self.datapath.publish_policy(&Policy { lists: self.datapath.policy().lists, ..policy })?;
-        self.apply_lists()
+        let lists = self.datapath.policy().lists;
+        let chances = self.rounds.traffic.chances();
+        self.datapath.publish_policy(&Policy { lists, chances, ..policy })?;
+        self.apply_lists()?;
+        self.try_look_at_traffic()
     }
 
     /// Brings the program's lists to what they should be, entry by entry and only where they differ. A list is

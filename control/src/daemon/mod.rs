@@ -5,6 +5,8 @@ mod limits;
 mod listener;
 mod live;
 pub mod protocol;
+mod reload;
+mod traffic;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -104,6 +106,7 @@ struct Daemon {
     limits: limits::Limits,
     http: Listening,
     reports: Reports,
+    rounds: traffic::Rounds,
     started: Instant,
     starts: u64,
 }
@@ -177,6 +180,7 @@ impl Daemon {
             served: None,
             limits: limits::Limits::default(),
             http,
+            rounds: traffic::Rounds::new(),
             started: Instant::now(),
             starts: options.instance.count_start(lock)?,
         };
@@ -237,6 +241,7 @@ impl Daemon {
                     self.expire_access();
                     crate::log::tell_repeats();
                     self.reports.send_replace(Some(Arc::new(self.report())));
+                    self.look_at_traffic();
                 }
                 Some(()) = steps.recv() => self.publish_or_tell(),
                 () = self.netlink.changed() => self.follow_interfaces().await,
@@ -307,6 +312,7 @@ impl Daemon {
                 json(serde_json::to_value([self.set_access(prefix, access, seconds)?]))
             }
             Request::RemoveAccess { prefix } => json(serde_json::to_value([self.remove_access(prefix)?])),
+            Request::Top => json(serde_json::to_value(self.top())),
             Request::ListAccess => json(serde_json::to_value(self.list_access())),
         }
     }
@@ -365,29 +371,6 @@ impl Daemon {
     fn publish_or_tell(&mut self) {
         if let Err(error) = self.publish_clock() {
             error!("cannot publish the clock; answers will say so at the horizon: {error}");
-        }
-    }
-
-    /// All of the file or nothing.
-    async fn reload(&mut self) {
-        let before = self.config.clone();
-        let reloaded = Config::load(self.config_path.as_deref()).and_then(|config| {
-            // Looked at before anything is changed: a list's file may have vanished.
-            let entries = crate::limits::configured(&config.access)?;
-            self.config = config;
-            self.publish_served()?;
-            self.apply_limits(&self.config.clone(), entries)
-        });
-        match reloaded {
-            Ok(()) => {
-                self.publish_or_tell();
-                self.follow_interfaces().await;
-                info!("configuration reloaded");
-            }
-            Err(error) => {
-                self.config = before;
-                error!("configuration not reloaded, the old one stays in force: {error}");
-            }
         }
     }
 

@@ -55,6 +55,8 @@ pub enum Request {
     },
     /// Gives the entries, as [`crate::limits::Listed`].
     ListAccess,
+    /// Gives a [`crate::traffic::Top`].
+    Top,
 }
 
 /// [`Access`] on the socket.
@@ -134,4 +136,16 @@ pub fn ask<T: DeserializeOwned>(instance: &Instance, request: &Request) -> Resul
         Response::Ok(value) => serde_json::from_value(value).map(Some).map_err(garbled),
         Response::Error(error) => Err(error),
     }
+}
+
+/// Asks the daemon, which has to run.
+///
+/// # Errors
+///
+/// It does not, or as [`ask`].
+pub fn ask_running<T: DeserializeOwned>(instance: &Instance, request: &Request) -> Result<T> {
+    ask(instance, request)?.ok_or_else(|| {
+        Error::new(Code::Unavailable, "no daemon runs")
+            .remedy(format_args!("`sudo {} attach IFACE` starts it", instance.command()))
+    })
 }

@@ -15,6 +15,7 @@ use crate::peers::{Peers, System};
 use crate::process;
 use crate::socket::Shared;
 use crate::status::{self, Status};
+use crate::traffic::Clients;
 
 /// What only the loop knows. The rest of a [`Status`] is in the maps and in the kernel, where another thread can
 /// look for itself.
@@ -34,6 +35,8 @@ pub(crate) struct Report {
     userspace_path: Vec<status::UserspacePath>,
     limits: LimitsConfig,
     access_entries: usize,
+    evictions: u64,
+    clients: Vec<Clients>,
     http: Vec<status::HttpListener>,
 }
 
@@ -78,6 +81,8 @@ impl Daemon {
             userspace_path: listening.collect(),
             limits: self.config.limits.clone(),
             access_entries: self.access_entries(),
+            evictions: self.evictions(),
+            clients: self.clients(),
             http: self.http.all(),
         }
     }
@@ -151,9 +156,29 @@ impl Report {
         }
         status.userspace_path.clone_from(&self.userspace_path);
         status.userspace_counters = status::name_counters(&*sockets.counters());
-        status.limits = Some(limits(&self.limits, self.access_entries, datapath)?);
+        status.limits = Some(self.limits(datapath)?);
         status.http.clone_from(&self.http);
         Ok(status)
+    }
+
+    fn limits(&self, datapath: &Datapath) -> Result<status::Limits> {
+        let (config, occupancy) = (&self.limits, datapath.occupancy()?);
+        Ok(status::Limits {
+            enabled: config.enabled,
+            rate: config.rate,
+            burst: config.burst,
+            ipv4_prefix: config.ipv4_prefix,
+            ipv6_prefix: config.ipv6_prefix,
+            leak: config.leak,
+            kod: config.kod,
+            table_entries: occupancy.entries,
+            table_in_use: occupancy.in_use,
+            evictions: self.evictions,
+            clients: self.clients.clone(),
+            access_entries: self.access_entries,
+            budget_answers_per_s: config.budget_answers_per_s,
+            budget_bits_per_s: config.budget_bits_per_s,
+        })
     }
 }
 
@@ -185,22 +210,6 @@ fn interface(datapath: &Datapath, index: u32, link: Option<&Interface>) -> Resul
         driver: link.map(|link| link.driver).unwrap_or_default(),
         addresses: Vec::new(),
         counters: status::name_counters(&*datapath.counters(index)?),
-    })
-}
-
-fn limits(config: &LimitsConfig, access_entries: usize, datapath: &Datapath) -> Result<status::Limits> {
-    let occupancy = datapath.occupancy()?;
-    Ok(status::Limits {
-        enabled: config.enabled,
-        rate: config.rate,
-        burst: config.burst,
-        ipv4_prefix: config.ipv4_prefix,
-        ipv6_prefix: config.ipv6_prefix,
-        leak: config.leak,
-        kod: config.kod,
-        table_entries: occupancy.entries,
-        table_in_use: occupancy.in_use,
-        access_entries,
     })
 }
 

@@ -6,15 +6,16 @@
 
 mod attach;
 mod bpffs;
+mod grants;
 mod limits;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use aya::maps::{Array, LpmTrie, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfLoader};
-use responder::layout::{self, Count, Counters, INTERFACES, State};
+use responder::layout::{self, Count, Counters, Grant, INTERFACES, Spent, State};
 use responder::limiter::WAYS;
 use responder::{ClockState, ServedTable, verdict};
 
@@ -26,8 +27,16 @@ use crate::instance::Instance;
 use crate::sys::Plain;
 
 /// Names and sizes of the pinned maps, in the order they are pinned.
-const MAPS: [&str; 6] =
-    [layout::STATE, layout::COUNTERS, layout::BUCKETS, layout::KISSES, layout::LIST_IPV4, layout::LIST_IPV6];
+const MAPS: [&str; 8] = [
+    layout::STATE,
+    layout::COUNTERS,
+    layout::BUCKETS,
+    layout::SPENT,
+    layout::GRANTS,
+    layout::SAMPLES,
+    layout::LIST_IPV4,
+    layout::LIST_IPV6,
+];
 
 /// The maps of an instance, and what is attached.
 pub struct Datapath {
@@ -35,6 +44,9 @@ pub struct Datapath {
     state_map: Array<MapData, Plain<State>>,
     counters_map: PerCpuArray<MapData, Plain<Counters>>,
     buckets_map: Array<MapData, Plain<[u64; WAYS]>>,
+    spent_map: PerCpuArray<MapData, Plain<Spent>>,
+    grants_map: PerCpuArray<MapData, Plain<Grant>>,
+    samples_map: RingBuf<MapData>,
     list_ipv4: LpmTrie<MapData, [u8; 4], u32>,
     list_ipv6: LpmTrie<MapData, [u8; 16], u32>,
     state: Box<State>,
@@ -101,6 +113,9 @@ impl Datapath {
             counters_map: PerCpuArray::try_from(take(layout::COUNTERS)?)
                 .map_err(map_error(layout::COUNTERS))?,
             buckets_map: Array::try_from(take(layout::BUCKETS)?).map_err(map_error(layout::BUCKETS))?,
+            spent_map: PerCpuArray::try_from(take(layout::SPENT)?).map_err(map_error(layout::SPENT))?,
+            grants_map: PerCpuArray::try_from(take(layout::GRANTS)?).map_err(map_error(layout::GRANTS))?,
+            samples_map: RingBuf::try_from(take(layout::SAMPLES)?).map_err(map_error(layout::SAMPLES))?,
             list_ipv4: LpmTrie::try_from(take(layout::LIST_IPV4)?).map_err(map_error(layout::LIST_IPV4))?,
             list_ipv6: LpmTrie::try_from(take(layout::LIST_IPV6)?).map_err(map_error(layout::LIST_IPV6))?,
             state: Box::new(State::EMPTY),
@@ -286,7 +301,9 @@ fn check_layout(directory: &Path, instance: &Instance) -> Result<()> {
         (layout::STATE, size_of::<State>(), Some(1)),
         (layout::COUNTERS, size_of::<Counters>(), Some(INTERFACES)),
         (layout::BUCKETS, size_of::<[u64; WAYS]>(), None),
-        (layout::KISSES, size_of::<u64>(), Some(1)),
+        (layout::SPENT, size_of::<Spent>(), Some(1)),
+        (layout::GRANTS, size_of::<Grant>(), Some(1)),
+        (layout::SAMPLES, 0, Some(layout::SAMPLES_BYTES)),
         (layout::LIST_IPV4, size_of::<u32>(), Some(layout::LIST_ENTRIES)),
         (layout::LIST_IPV6, size_of::<u32>(), Some(layout::LIST_ENTRIES)),
     ];

@@ -65,6 +65,12 @@ impl Lists {
         self.configured = entries;
     }
 
+    /// The configuration's entries.
+    #[must_use]
+    pub fn configured(&self) -> &BTreeMap<Prefix, Access> {
+        &self.configured
+    }
+
     /// Makes an entry that goes before the configuration's.
     pub fn set(&mut self, prefix: Prefix, entry: Entry) {
         self.live.insert(prefix, entry);

@@ -1,12 +1,14 @@
 //! Who is limited, and how: from the configuration and the operator's commands to what both answering paths
 //! decide by.
 
+mod budget;
 mod lists;
 mod prefix;
 
-use responder::limiter::{Class, LONGEST_WINDOW_S, NO_LEAK, Policy, TABLE_ENTRIES};
+use responder::limiter::{BUDGET, Class, KISS_DENIED, LONGEST_WINDOW_S, NO_LEAK, Policy, TABLE_ENTRIES};
 use serde::Deserialize;
 
+pub use budget::{Budget, Shares};
 pub use lists::{Effective, Entry, Listed, Lists, configured};
 pub(crate) use lists::{duration, effective, flags};
 pub use prefix::Prefix;
@@ -37,6 +39,10 @@ pub struct LimitsConfig {
     pub kod: u32,
     /// Entries of the table: a power of two.
     pub table_entries: u32,
+    /// A cap on the answers of the whole server.
+    pub budget_answers_per_s: Option<u32>,
+    /// A cap on the bits of their Ethernet frames.
+    pub budget_bits_per_s: Option<u64>,
 }
 
 impl Default for LimitsConfig {
@@ -58,6 +64,8 @@ impl Default for LimitsConfig {
             // A bucket says something for as long as it is not full, after one request a sixteenth of a second:
             // at half a million new sources a second that is 31,250 of them. 512 KiB stay in a core's cache.
             table_entries: 1 << 16,
+            budget_answers_per_s: None,
+            budget_bits_per_s: None,
         }
     }
 }
@@ -92,6 +100,13 @@ pub enum Denied {
 }
 
 impl LimitsConfig {
+    /// The cap on all answers, if there is one.
+    #[must_use]
+    pub fn budget(&self) -> Option<Budget> {
+        let Self { budget_answers_per_s: answers_per_s, budget_bits_per_s: bits_per_s, .. } = *self;
+        (answers_per_s.is_some() || bits_per_s.is_some()).then_some(Budget { answers_per_s, bits_per_s })
+    }
+
     /// What the program is to go by, but for key and table size, which are the table's own. `cpus` share the
     /// budget of kisses.
     ///
@@ -129,6 +144,12 @@ impl LimitsConfig {
             let (least, most) = TABLE_ENTRIES.into_inner();
             return Err(wrong("table_entries", format!("must be a power of two from {least} to {most}")));
         }
+        if self.budget_answers_per_s.is_some_and(|answers| !(100..=100_000_000).contains(&answers)) {
+            return Err(wrong("budget_answers_per_s", "must be 100 to 100000000".into()));
+        }
+        if self.budget_bits_per_s.is_some_and(|bits| !(100_000..=100_000_000_000).contains(&bits)) {
+            return Err(wrong("budget_bits_per_s", "must be 100000 to 100000000000".into()));
+        }
         let kiss = match self.kod {
             0 => Class::UNLIMITED,
             kod => {
@@ -150,7 +171,8 @@ impl LimitsConfig {
             leak,
             // The interval is below a second; 64 s is the least that a public server should be asked at.
             kiss_poll: 6,
-            kiss_denied: u8::from(denied == Denied::Kod),
+            options: if denied == Denied::Kod { KISS_DENIED } else { 0 }
+                | if self.budget().is_some() { BUDGET } else { 0 },
             ..Policy::OFF
         })
     }
@@ -191,6 +213,13 @@ mod tests {
             (LimitsConfig { table_entries: 1000, ..default() }, "limits.table_entries"),
             (LimitsConfig { table_entries: (1 << 18) + 4, ..default() }, "limits.table_entries"),
             (LimitsConfig { table_entries: 1 << 25, ..default() }, "limits.table_entries"),
+            (LimitsConfig { budget_answers_per_s: Some(0), ..default() }, "limits.budget_answers_per_s"),
+            (
+                LimitsConfig { budget_answers_per_s: Some(u32::MAX), ..default() },
+                "limits.budget_answers_per_s",
+            ),
+            (LimitsConfig { budget_bits_per_s: Some(8), ..default() }, "limits.budget_bits_per_s"),
+            (LimitsConfig { budget_bits_per_s: Some(u64::MAX), ..default() }, "limits.budget_bits_per_s"),
         ] {
             let error = config.policy(Denied::Drop, 1).unwrap_err();
             assert!(error.what.starts_with(key), "{error}");

@@ -1,0 +1,117 @@
+//! The daemon's part in the budget and in what is known of the traffic: four times a second it takes what the CPUs
+//! report, and grants them what they may spend until the next time.
+
+use std::time::Instant;
+
+use responder::budget;
+use responder::layout::{Count, Grant};
+use responder::verdict::COUNTERS;
+use responder::{Policy, layout};
+use tracing::error;
+
+use super::Daemon;
+use crate::clock::kernel::monotonic_ns;
+use crate::error::Result;
+use crate::limits::Shares;
+use crate::traffic::{Clients, Top, Traffic};
+
+/// Samples of all CPUs from one round to the next; the ring buffer has room for that.
+const SAMPLES: u64 = 1024;
+const _: () = assert!(layout::SAMPLES_BYTES as u64 >= SAMPLES * 40);
+/// Talkers that are shown.
+const TALKERS: usize = 10;
+
+/// What is kept from round to round.
+pub(super) struct Rounds {
+    pub(super) traffic: Traffic,
+    /// Of the CPUs, and of the sockets behind them.
+    shares: Option<Shares>,
+    last: Instant,
+}
+
+impl Rounds {
+    pub(super) fn new() -> Self {
+        Self { traffic: Traffic::new(), shares: None, last: Instant::now() }
+    }
+}
+
+impl Daemon {
+    /// A round. What fails is told and tried again in the next.
+    pub(super) fn look_at_traffic(&mut self) {
+        if let Err(error) = self.try_look_at_traffic() {
+            error!("cannot look at the traffic: {error}");
+        }
+    }
+
+    pub(super) fn try_look_at_traffic(&mut self) -> Result<()> {
+        let now_ns = monotonic_ns()?;
+        let mut samples = self.datapath.take_samples();
+        samples.extend(self.sockets.shared.take_samples());
+        let counters = self.all_counters()?;
+        let passed = self.rounds.last.elapsed();
+        self.rounds.last = Instant::now();
+        self.rounds.traffic.take(&samples, &*counters, passed, now_ns);
+        self.grant(now_ns)?;
+        let (chances, policy) = (self.rounds.traffic.chances(), *self.datapath.policy());
+        if policy.chances != chances {
+            self.datapath.publish_policy(&Policy { chances, ..policy })?;
+            self.sockets.shared.publish_chances(chances);
+        }
+        Ok(())
+    }
+
+    /// Gives each CPU, and the sockets, its share of the budget and of the samples.
+    fn grant(&mut self, now_ns: u64) -> Result<()> {
+        let spent = self.datapath.spent()?;
+        let cpus = spent.len();
+        let costs: Vec<[u64; 2]> = match self.config.limits.budget() {
+            None => {
+                self.rounds.shares = None;
+                vec![[0; 2]; cpus + 1]
+            }
+            Some(budget) => {
+                let shares = self.rounds.shares.get_or_insert_with(|| Shares::equal(cpus + 1));
+                let of_cpus = spent.iter().map(|spent| budget::level(spent.answers, now_ns));
+                let of_sockets = self.sockets.shared.budget_level(now_ns);
+                shares.balance(&of_cpus.chain([of_sockets]).collect::<Vec<_>>());
+                shares.costs(budget).collect()
+            }
+        };
+        let more = (SAMPLES / cpus as u64).max(8);
+        let grants: Vec<_> = spent
+            .iter()
+            .zip(&costs)
+            .map(|(spent, costs)| Grant { costs: *costs, samples: spent.samples.wrapping_add(more) })
+            .collect();
+        self.datapath.grant(&grants)?;
+        self.sockets.shared.grant(costs[cpus]);
+        Ok(())
+    }
+
+    /// Of all interfaces and the sockets.
+    fn all_counters(&self) -> Result<Box<[Count; COUNTERS]>> {
+        let mut sum = self.sockets.shared.counters();
+        for index in self.attached.keys() {
+            for (total, count) in sum.iter_mut().zip(self.datapath.counters(*index)?.iter()) {
+                total.packets = total.packets.wrapping_add(count.packets);
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Sources that the limiter forgot early, about.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of sources")]
+    pub(super) fn evictions(&self) -> u64 {
+        self.rounds.traffic.evictions().round() as u64
+    }
+
+    /// The sources of the last hour; none where nobody is limited.
+    pub(super) fn clients(&self) -> Vec<Clients> {
+        if self.config.limits.enabled { self.rounds.traffic.clients_by_family() } else { Vec::new() }
+    }
+
+    pub(super) fn top(&self) -> Top {
+        let limits = &self.config.limits;
+        self.rounds.traffic.top(TALKERS, [limits.ipv4_prefix, limits.ipv6_prefix], limits.enabled)
+    }
+}

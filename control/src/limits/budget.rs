@@ -1,0 +1,140 @@
+//! The server's budget: what it costs an answer, and how it is shared out among all that answer.
+
+use responder::budget::UNITS_IN_A_NS;
+use responder::verdict::Family;
+
+/// A cap on all answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Answers a second.
+    pub answers_per_s: Option<u32>,
+    /// Bits of their Ethernet frames a second.
+    pub bits_per_s: Option<u64>,
+}
+
+impl Budget {
+    /// The time that the whole server takes to earn an answer, in the units of [`responder::budget`]: by whichever
+    /// cap is the tighter.
+    fn cost(self, family: Family) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "53 bits are enough")]
+        let units_in_a_s = (1_000_000_000 * UNITS_IN_A_NS) as f64;
+        let frame_bits = match family {
+            Family::Ipv4 => 720.0,
+            Family::Ipv6 => 880.0,
+        };
+        let by_answers = self.answers_per_s.map_or(0.0, |answers| units_in_a_s / f64::from(answers));
+        #[expect(clippy::cast_precision_loss, reason = "53 bits are enough")]
+        let by_bits = self.bits_per_s.map_or(0.0, |bits| units_in_a_s * frame_bits / bits as f64);
+        by_answers.max(by_bits)
+    }
+}
+
+/// How the budget is shared out. The shares are 1 in all, so that the cap holds whatever each of them is.
+///
+/// Nothing else is measured than how full each bucket is: more goes to those that are emptier than the others, until
+/// all are equally empty. Then a source owes too much on one CPU if it does on the other, wherever the NIC sends it.
+#[derive(Clone, Debug)]
+pub struct Shares {
+    shares: Vec<f64>,
+}
+
+/// No share is smaller than this part of an equal one: the first requests that come to an idle CPU are answered.
+const LEAST: f64 = 1.0 / 8.0;
+/// A share changes by no more than this factor in one go.
+const LARGEST_CHANGE: f64 = 2.0;
+/// Levels of difference that change a share by the factor e.
+const LEVELS: f64 = 8.0;
+
+impl Shares {
+    /// Equal ones, for so many that answer.
+    #[must_use]
+    pub fn equal(answering: usize) -> Self {
+        #[expect(clippy::cast_precision_loss, reason = "CPUs")]
+        let share = 1.0 / answering.max(1) as f64;
+        Self { shares: vec![share; answering.max(1)] }
+    }
+
+    /// Takes account of how full the buckets are, from 0 to 32.
+    pub fn balance(&mut self, levels: &[u64]) {
+        #[expect(clippy::cast_precision_loss, reason = "at most 32")]
+        let levels: Vec<f64> = levels.iter().map(|level| *level as f64).collect();
+        if levels.len() != self.shares.len() {
+            return;
+        }
+        // The level that the shares as they are would come to if they were one.
+        let mean: f64 = levels.iter().zip(&self.shares).map(|(level, share)| level * share).sum();
+        for (share, level) in self.shares.iter_mut().zip(&levels) {
+            *share *= ((mean - level) / LEVELS).exp().clamp(1.0 / LARGEST_CHANGE, LARGEST_CHANGE);
+        }
+        #[expect(clippy::cast_precision_loss, reason = "CPUs")]
+        let least = LEAST / self.shares.len() as f64;
+        let (sum, rest): (f64, f64) = (self.shares.iter().sum(), 1.0 - LEAST);
+        for share in &mut self.shares {
+            *share = least + rest * *share / sum;
+        }
+    }
+
+    /// What an answer costs each of them, by family.
+    pub fn costs(&self, budget: Budget) -> impl Iterator<Item = [u64; 2]> + '_ {
+        let [ipv4, ipv6] = [Family::Ipv4, Family::Ipv6].map(|family| budget.cost(family));
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "positive, and saturating"
+        )]
+        let units = |cost: f64| cost.ceil() as u64;
+        self.shares.iter().map(move |share| [units(ipv4 / share), units(ipv6 / share)])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BUDGET: Budget = Budget { answers_per_s: Some(10_000), bits_per_s: None };
+
+    fn sum_of_rates(shares: &Shares, budget: Budget) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "a test")]
+        shares.costs(budget).map(|[cost, _]| 1.6e10 / cost as f64).sum()
+    }
+
+    #[test]
+    fn the_shares_never_come_to_more_than_the_cap() {
+        let mut shares = Shares::equal(5);
+        for step in 0..200_u64 {
+            assert!(sum_of_rates(&shares, BUDGET) <= 10_000.0, "{shares:?}");
+            assert!(sum_of_rates(&shares, BUDGET) > 9_990.0, "{shares:?}");
+            shares.balance(&[step % 33, 32, 0, step * 7 % 33, 32]);
+        }
+    }
+
+    #[test]
+    fn the_cap_in_bits_is_that_of_frames_and_the_tighter_one_counts() {
+        let cost = |answers_per_s, bits_per_s| {
+            Shares::equal(1).costs(Budget { answers_per_s, bits_per_s }).next().unwrap()
+        };
+        assert_eq!(cost(None, Some(720_000)), [16_000_000, 19_555_556]);
+        assert_eq!(cost(Some(1000), Some(7_200_000)), [16_000_000, 16_000_000]);
+    }
+
+    /// Buckets under a constant demand, in steps of a quarter of a second: as much is answered as the share gives,
+    /// and the level goes to where just that much is admitted.
+    #[test]
+    fn a_share_goes_to_where_the_demand_is() {
+        for demands in [[9000.0, 1000.0, 0.0], [0.0, 0.0, 20_000.0], [40_000.0, 60_000.0, 0.0]] {
+            let mut shares = Shares::equal(3);
+            let mut levels = [32_u64; 3];
+            for _ in 0..80 {
+                let rates: Vec<_> = shares.shares.iter().map(|share| share * 10_000.0).collect();
+                for ((level, demand), rate) in levels.iter_mut().zip(demands).zip(&rates) {
+                    *level = if demand < *rate { (*level + 4).min(32) } else { level.saturating_sub(4) };
+                }
+                shares.balance(&levels);
+            }
+            let answered: f64 =
+                shares.shares.iter().zip(demands).map(|(share, demand)| demand.min(share * 10_000.0)).sum();
+            let wanted = demands.iter().sum::<f64>().min(10_000.0);
+            assert!(answered > wanted * 0.85, "{demands:?}: {answered} by {shares:?}");
+        }
+    }
+}

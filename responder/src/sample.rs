@@ -1,0 +1,87 @@
+//! What is reported to the daemon of a few requests, chosen in two ways.
+//!
+//! By request: each with the same chance. They tell who asks how much, and what becomes of it.
+//!
+//! By source: all requests of the sources whose keyed hash is below a limit. They tell how many sources there are, and
+//! how long they wait from one request to the next. A source that asks all the time is not reported all the time: only
+//! while it owes little.
+//!
+//! The daemon sets both chances so that reports are some hundreds a second at any load, and grants each CPU a number
+//! of them: between two grants a flood costs no more than that.
+
+use crate::packet::load;
+
+/// [`Sample::kind`]: chosen as a request.
+pub const OF_REQUESTS: u8 = 1;
+/// [`Sample::kind`]: chosen for its source.
+pub const OF_SOURCES: u8 = 2;
+/// [`Sample::kind`]: its source took the place of one that was not forgettable yet.
+pub const EVICTED: u8 = 4;
+
+/// Two seconds, in ticks of the limiter's clock, are little more than 2 to this.
+const LITTLE_BITS: u32 = 17;
+
+/// A request, as it is reported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Sample {
+    /// The part of the source's address that the limiter goes by: see [`crate::limiter::Source::to_bits`].
+    pub source: u64,
+    /// The source's hash.
+    pub hash: u64,
+    /// When it came, by `CLOCK_MONOTONIC`.
+    pub at_ns: u64,
+    /// The index of the verdict in [`crate::Verdict::ALL`].
+    pub verdict: u8,
+    /// The index of the family in [`crate::Family::ALL`].
+    pub family: u8,
+    /// NTP version.
+    pub version: u8,
+    /// [`OF_REQUESTS`], [`OF_SOURCES`], [`EVICTED`].
+    pub kind: u8,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// How requests are chosen: of numbers that are as good as random those that are below these.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Chances {
+    /// For each request its own number.
+    pub request: u64,
+    /// For each source its hash.
+    pub source: u64,
+}
+
+impl Chances {
+    /// Nothing is reported.
+    pub const NONE: Self = Self { request: 0, source: 0 };
+
+    /// The kinds as which a request is to be reported; 0 for none.
+    #[inline(always)]
+    pub(crate) const fn choose(self, hash: u64, owed: u64, now_ns: u64, noise: u64) -> u8 {
+        // The client knows the noise and not the moment, to the nanosecond.
+        let number = (now_ns ^ noise).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let of_requests = if number < self.request { OF_REQUESTS } else { 0 };
+        let of_sources = if hash < self.source && owed >> LITTLE_BITS == 0 { OF_SOURCES } else { 0 };
+        of_requests | of_sources
+    }
+}
+
+impl Sample {
+    /// Reads what the program wrote.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; size_of::<Self>()]) -> Self {
+        let [verdict, family, version, kind] = load(bytes, 24);
+        Self {
+            source: u64::from_ne_bytes(load(bytes, 0)),
+            hash: u64::from_ne_bytes(load(bytes, 8)),
+            at_ns: u64::from_ne_bytes(load(bytes, 16)),
+            verdict,
+            family,
+            version,
+            kind,
+            reserved: 0,
+        }
+    }
+}
