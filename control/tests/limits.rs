@@ -301,7 +301,7 @@ fn the_budget_holds_and_a_client_beside_a_heavy_one_notices_nothing() {
     let before = Tally::of_program(&server.status());
     let ((sent, heavy), (asked, light)) = std::thread::scope(|scope| {
         let heavy = scope.spawn(|| flood(&lab, "10.77.0.1", 1500, SECONDS));
-        let light = scope.spawn(|| flood_from(&lab, "10.77.0.3".parse().unwrap(), "10.77.0.1", 10, SECONDS));
+        let light = scope.spawn(|| flood_from(&lab, "10.77.0.3".parse().unwrap(), "10.77.0.1", 4, SECONDS));
         (heavy.join().unwrap(), light.join().unwrap())
     });
     let counted = Tally::of_program(&server.status()) - before;

@@ -33,6 +33,8 @@ const WINDOW: u64 = WINDOW_NS << UNIT_SHIFT;
 const LEVEL_SHIFT: u32 = 29;
 /// Of the limiter's ticks 2 to this are a minute and a bit.
 const QUIET_BITS: u64 = 22;
+/// No source that owes anything is answered below this level, which one that has been quiet for 4 ms is.
+const DEBT_LEVEL: u64 = 14;
 const _: () = assert!(WINDOW >> LEVEL_SHIFT == 32);
 
 /// A CPU's part in the budget.
@@ -61,7 +63,7 @@ impl<B: Bucket> Allowance<'_, B> {
             || if ruling.owed == 0 {
                 level >= QUIET_BITS || ruling.quiet >> (QUIET_BITS.wrapping_sub(level) & 63) != 0
             } else {
-                ruling.owed >> level == 0
+                level >= DEBT_LEVEL && ruling.owed >> level == 0
             };
         if admitted {
             self.bucket.store(now.wrapping_add(until_full).wrapping_add(self.cost));
