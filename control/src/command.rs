@@ -19,6 +19,7 @@ use crate::health::Health;
 use crate::instance::Instance;
 use crate::limits::{Listed, Prefix, duration};
 use crate::log::{self, LogFormat};
+use crate::peers::Peers;
 use crate::pool::{self, PoolCommand};
 use crate::query::{Failure, Reading, exchange};
 use crate::status::Status;
@@ -66,6 +67,12 @@ enum Command {
         /// Once
         #[arg(long)]
         once: bool,
+    },
+    /// Show the upstreams, in the columns of `ntpq -p`
+    Peers {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Do not answer sources with this prefix
     Deny(AccessArguments),
@@ -228,6 +235,7 @@ fn execute(arguments: Arguments) -> Result<()> {
         Command::Status { json } => status(&instance, json),
         Command::Health { json } => health(&instance, json),
         Command::Top { json, once } => crate::top::show(&instance, json, once),
+        Command::Peers { json } => peers(&instance, json),
         Command::Deny(entry) => set_access(&instance, &entry, AccessWord::Deny),
         Command::Allow { entry, unlimited } => {
             set_access(&instance, &entry, if unlimited { AccessWord::Unlimited } else { AccessWord::Allow })
@@ -243,6 +251,10 @@ fn execute(arguments: Arguments) -> Result<()> {
         Command::Config(ConfigCommand::Check { file }) => {
             let config = Config::load(Some(&file))?;
             crate::limits::configured(&config.access)?;
+            config.clock.discipline()?;
+            for warning in config.warnings() {
+                eprintln!("pooltime-xdp: {}: warning: {warning}", file.display());
+            }
             say(format_args!("{}: right", file.display()))
         }
     }
@@ -314,6 +326,21 @@ fn health(instance: &Instance, json: bool) -> Result<()> {
         write(&health.to_text())?;
     }
     if health.healthy { Ok(()) } else { Err(Error::new(Code::Unavailable, "not healthy")) }
+}
+
+fn peers(instance: &Instance, json: bool) -> Result<()> {
+    let peers: Peers = ask_running(instance, &Request::Peers)?;
+    if json {
+        let text = serde_json::to_string_pretty(&peers)
+            .map_err(Error::because(Code::Software, "cannot write JSON"))?;
+        return say(format_args!("{text}"));
+    }
+    if peers.peers.is_empty() {
+        return say(format_args!(
+            "no upstreams: the clock is the system's; `clock.source = \"upstream\"` has them asked"
+        ));
+    }
+    write(&peers.to_text())
 }
 
 fn set_access(instance: &Instance, entry: &AccessArguments, access: AccessWord) -> Result<()> {

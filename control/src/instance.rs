@@ -63,6 +63,12 @@ impl Instance {
         Path::new(BPFFS).join(&self.directory)
     }
 
+    /// The directory of what is kept from one start to the next.
+    #[must_use]
+    pub fn state_directory(&self) -> PathBuf {
+        Path::new("/var/lib").join(&self.directory)
+    }
+
     /// Takes the instance for this process, until the lock is dropped or the process ends, however it ends.
     ///
     /// # Errors

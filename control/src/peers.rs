@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
+use responder::ClockState;
 use serde::{Deserialize, Serialize};
 
 use crate::discipline::{Report, Standing};
+use crate::status::Clock;
 
 /// Everything: the clock that is served, and those it is taken from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -45,10 +48,14 @@ pub struct System {
     pub system_peer: Option<u16>,
     /// The interval at which that one is asked, log2 seconds.
     pub poll_log2: Option<u8>,
-    /// What is left to correct in the clock that is served. A private line is corrected at once; a kernel clock
-    /// that is steered is on its way.
+    /// [`Peer::offset_s`] of the system peer. What is served is corrected at once, so nothing else is left.
     pub offset_s: Option<f64>,
-    /// By how much the clock would run fast without correction, in parts in 10^6 (ntpd's sign: the correction).
+    /// What the line is ahead of `CLOCK_REALTIME`: what the kernel's clock still has to catch up with, if it is
+    /// steered.
+    pub kernel_offset_s: Option<f64>,
+    /// What is made of the kernel's clock, in words.
+    pub steering: Option<String>,
+    /// The correction of the bare oscillator, in parts in 10^6 (ntpd's sign: positive where it runs slow).
     pub frequency_ppm: Option<f64>,
     /// Uncertainty of it, one standard deviation.
     pub skew_ppm: Option<f64>,
@@ -56,8 +63,27 @@ pub struct System {
     pub wander_ppm: Option<f64>,
     /// Uncertainty of the offset, one standard deviation.
     pub jitter_s: Option<f64>,
-    /// TAI - UTC, where it is known.
-    pub tai_offset_s: Option<i32>,
+}
+
+impl System {
+    /// Of a published state, at a moment of `CLOCK_MONOTONIC`. What only the discipline knows is missing.
+    #[must_use]
+    pub fn of(state: &ClockState, now_ns: u64) -> Self {
+        let clock = Clock::of(state, now_ns);
+        Self {
+            synchronised: clock.synchronised,
+            leap: clock.leap,
+            stratum: clock.stratum,
+            precision: clock.precision,
+            root_delay_s: clock.root_delay_s,
+            root_dispersion_s: clock.root_dispersion_s,
+            reference_id: if clock.synchronised { state.reference_id } else { 0 },
+            reference: clock.reference,
+            reference_time: state.reference_time.0,
+            clock: state.time_at(now_ns).0,
+            ..Self::default()
+        }
+    }
 }
 
 /// One upstream.
@@ -225,7 +251,7 @@ impl Peers {
                 "{}{:<width$} {:<15} {:>2} u {:>4} {:>4} {:>5} {:>9} {:>9} {:>9}",
                 peer.tally.character(),
                 peer.name,
-                peer.reference,
+                reference(&peer.reference),
                 peer.stratum,
                 peer.when_s.map_or_else(|| "-".into(), interval),
                 interval(f64::from(1_u32 << peer.poll_log2.min(31))),
@@ -236,6 +262,15 @@ impl Peers {
             )?;
         }
         Ok(())
+    }
+}
+
+/// Letters stand between dots, so that nobody takes them for a host's name.
+fn reference(reference: &str) -> String {
+    if reference.is_empty() || reference.parse::<IpAddr>().is_ok() {
+        reference.into()
+    } else {
+        format!(".{reference}.")
     }
 }
 
@@ -277,7 +312,7 @@ mod tests {
         );
         assert_eq!(
             lines[2],
-            "*ntp1.example.net GPS              1 u    3   64   377    1.2345   -0.0123    0.0040"
+            "*ntp1.example.net .GPS.            1 u    3   64   377    1.2345   -0.0123    0.0040"
         );
         assert_eq!(
             lines[3],

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::datapath::Mode;
 use crate::interfaces::Driver;
+use crate::peers::{Peer, Peers, Tally};
 use crate::query::show_reference;
 use crate::traffic::Clients;
 
@@ -93,6 +94,25 @@ pub struct Clock {
     pub horizon_limit_s: Option<f64>,
     /// Steps of the clock that the daemon noticed.
     pub steps: u64,
+    /// What is known of it where the daemon disciplines it itself.
+    pub discipline: Option<Discipline>,
+}
+
+/// A clock of our own upstreams.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Discipline {
+    /// The upstream that the error is counted from, as it is configured.
+    pub system_peer: Option<String>,
+    /// Upstreams that are followed.
+    pub selected: usize,
+    /// Of all.
+    pub upstreams: usize,
+    /// Uncertainty of the frequency, in parts in 10^6, one standard deviation.
+    pub skew_ppm: Option<f64>,
+    /// What the line is ahead of the kernel's clock.
+    pub kernel_offset_s: Option<f64>,
+    /// What is made of the kernel's clock.
+    pub steering: String,
 }
 
 /// An interface.
@@ -225,7 +245,26 @@ impl Clock {
             horizon_s: signed_seconds(state.horizon_ns, now_ns),
             horizon_limit_s: None,
             steps: 0,
+            discipline: None,
         }
+    }
+}
+
+impl Discipline {
+    /// If there is one.
+    #[must_use]
+    pub fn of(peers: &Peers) -> Option<Self> {
+        let system = &peers.system;
+        let followed = |peer: &&Peer| matches!(peer.tally, Tally::SystemPeer | Tally::Candidate);
+        let reference = peers.peers.iter().find(|peer| Some(peer.association) == system.system_peer);
+        system.steering.as_ref().map(|steering| Self {
+            system_peer: reference.map(|peer| peer.name.clone()),
+            selected: peers.peers.iter().filter(followed).count(),
+            upstreams: peers.peers.len(),
+            skew_ppm: system.skew_ppm,
+            kernel_offset_s: system.kernel_offset_s,
+            steering: steering.clone(),
+        })
     }
 }
 
@@ -313,6 +352,9 @@ impl Status {
             clock.age_s,
             clock.steps
         )?;
+        if let Some(discipline) = &clock.discipline {
+            write_discipline(text, clock, discipline)?;
+        }
         for interface in &self.interfaces {
             let mode = interface.mode.map_or("NOT ATTACHED", Mode::label);
             writeln!(text, "interface   {} ({mode}) {}", interface.name, interface.addresses.join(" "))?;
@@ -348,6 +390,30 @@ impl Status {
             format!("synchronised, stratum {}, reference {}", clock.stratum, clock.reference)
         } else {
             "NOT SYNCHRONISED: answers say so (leap 3, stratum 0)".into()
+        }
+    }
+}
+
+fn write_discipline(text: &mut String, clock: &Clock, discipline: &Discipline) -> std::fmt::Result {
+    let Discipline { selected, upstreams, steering, .. } = discipline;
+    let reference = discipline.system_peer.as_deref().unwrap_or("none");
+    writeln!(text, "upstreams   {selected} of {upstreams} are followed, system peer {reference}")?;
+    let show = |value: Option<f64>, digits: usize| {
+        value.map_or_else(|| "unknown".into(), |value| format!("{value:+.digits$}"))
+    };
+    writeln!(
+        text,
+        "            offset {} s, frequency {} ppm, skew {} ppm, root distance {:.6} s",
+        show(clock.offset_s, 9),
+        show(clock.frequency_ppm, 3),
+        show(discipline.skew_ppm, 3),
+        clock.error_bound_s,
+    )?;
+    match discipline.kernel_offset_s {
+        None => writeln!(text, "            kernel's clock {steering}"),
+        Some(offset_s) => {
+            let side = if offset_s < 0.0 { "ahead" } else { "behind" };
+            writeln!(text, "            kernel's clock {steering}, {:.9} s {side}", offset_s.abs())
         }
     }
 }
@@ -439,6 +505,7 @@ pub(crate) fn sample() -> Status {
             horizon_s: 19.9,
             horizon_limit_s: Some(20.0),
             steps: 0,
+            discipline: None,
         },
         interfaces: vec![Interface {
             name: "eth0".into(),

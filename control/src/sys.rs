@@ -48,8 +48,25 @@ pub struct Adjtimex {
     pub estimated_error_us: i64,
     /// Frequency correction in parts in 10^6 with 16 bits of fraction.
     pub frequency_scaled_ppm: i64,
+    /// Microseconds that the clock advances in 1/`USER_HZ` s, without that correction.
+    pub tick_us: i64,
     /// TAI - UTC in seconds, 0 if the kernel was not told.
     pub tai_offset_s: i32,
+}
+
+/// A change of the kernel's clock. What is `None` stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClockChange {
+    /// Frequency correction in parts in 10^6 with 16 bits of fraction, and microseconds in 1/`USER_HZ` s.
+    pub rate: Option<(i64, i64)>,
+    /// To be added to `CLOCK_REALTIME`, in nanoseconds.
+    pub step_ns: Option<i64>,
+    /// The `STA_*` bits.
+    pub status: Option<i32>,
+    /// Maximum and estimated error in microseconds.
+    pub errors_us: Option<(i64, i64)>,
+    /// Take back what another program had the kernel slew.
+    pub end_slews: bool,
 }
 
 /// Reads the kernel's clock discipline; changes nothing.
@@ -58,19 +75,65 @@ pub struct Adjtimex {
 ///
 /// The kernel's, which has none for a reading call.
 pub fn adjtimex() -> std::io::Result<Adjtimex> {
-    // SAFETY: a structure of integers, for which zeros are values; no mode bits means "read".
-    let mut buffer: libc::timex = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer is to a live structure of the type that the call fills in.
-    let state = unsafe { libc::adjtimex(&raw mut buffer) };
-    if state < 0 {
-        return Err(std::io::Error::last_os_error());
-    }
+    let mut buffer = zeros();
+    let state = call(&mut buffer)?;
     Ok(Adjtimex {
         state,
         status: buffer.status,
         max_error_us: buffer.maxerror,
         estimated_error_us: buffer.esterror,
         frequency_scaled_ppm: buffer.freq,
+        tick_us: buffer.tick,
         tai_offset_s: buffer.tai,
     })
+}
+
+/// Changes the kernel's clock.
+///
+/// # Errors
+///
+/// The kernel's: `EPERM` without `CAP_SYS_TIME`, `EINVAL` for what it cannot do.
+pub fn change_clock(change: &ClockChange) -> std::io::Result<()> {
+    if change.end_slews {
+        // The offset that the kernel's own loop still corrects can only be set while the loop is on.
+        let mut buffer = zeros();
+        buffer.modes = libc::ADJ_STATUS | libc::ADJ_OFFSET;
+        buffer.status = libc::STA_PLL | libc::STA_UNSYNC;
+        call(&mut buffer)?;
+        let mut buffer = zeros();
+        buffer.modes = libc::ADJ_OFFSET_SINGLESHOT;
+        call(&mut buffer)?;
+    }
+    let mut buffer = zeros();
+    if let Some((frequency_scaled_ppm, tick_us)) = change.rate {
+        buffer.modes |= libc::ADJ_FREQUENCY | libc::ADJ_TICK;
+        buffer.freq = frequency_scaled_ppm;
+        buffer.tick = tick_us;
+    }
+    if let Some(step_ns) = change.step_ns {
+        buffer.modes |= libc::ADJ_SETOFFSET | libc::ADJ_NANO;
+        buffer.time.tv_sec = step_ns.div_euclid(1_000_000_000);
+        buffer.time.tv_usec = step_ns.rem_euclid(1_000_000_000);
+    }
+    if let Some(status) = change.status {
+        buffer.modes |= libc::ADJ_STATUS;
+        buffer.status = status;
+    }
+    if let Some((max_error_us, estimated_error_us)) = change.errors_us {
+        buffer.modes |= libc::ADJ_MAXERROR | libc::ADJ_ESTERROR;
+        buffer.maxerror = max_error_us;
+        buffer.esterror = estimated_error_us;
+    }
+    call(&mut buffer).map(|_state| ())
+}
+
+fn zeros() -> libc::timex {
+    // SAFETY: a structure of integers, for which zeros are values; no mode bits means "read".
+    unsafe { std::mem::zeroed() }
+}
+
+fn call(buffer: &mut libc::timex) -> std::io::Result<i32> {
+    // SAFETY: the pointer is to a live structure of the type that the call reads and fills in.
+    let state = unsafe { libc::adjtimex(&raw mut *buffer) };
+    if state < 0 { Err(std::io::Error::last_os_error()) } else { Ok(state) }
 }

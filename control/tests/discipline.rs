@@ -241,7 +241,7 @@ fn a_drift_from_an_earlier_run_is_used_and_tightens_the_bound() {
         live(&mut discipline, &[Some(0.0)], 5.0);
         discipline.line(at(5.0)).expect("three answers")
     };
-    let (fresh, known) = (line(None), line(Some(Drift { frequency: 0.0, skew: 1e-8 })));
+    let (fresh, known) = (line(None), line(Some(Drift { frequency: 0.0, skew: 1e-8, wander: None })));
     assert!(known.skew < fresh.skew / 10.0);
     assert!(known.dispersion_rate < fresh.dispersion_rate);
     assert!(known.bound_s(at(60.0)) < fresh.bound_s(at(60.0)));

@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use control::clock::kernel::{KernelClock, Machine, Sample, realtime_ns};
+use control::clock::kernel::{KernelClock, Machine, Rates, Sample, realtime_ns};
+use control::clock::mirror::Mirror;
 use control::clock::publisher::Publisher;
 use control::config::ClockConfig;
 use control::error::Result;
 use control::query::exchange;
 use control::socket::UserspacePath;
-use control::sys::Adjtimex;
+use control::sys::{Adjtimex, ClockChange};
 use nix::sched::{CloneFlags, unshare};
 use program::{Program, double, message_of, request};
 use responder::NtpTimestamp;
@@ -44,8 +45,17 @@ impl KernelClock for Stepped {
             max_error_us: 1000,
             estimated_error_us: 100,
             frequency_scaled_ppm: 0,
+            tick_us: 10_000,
             tai_offset_s: 37,
         })
+    }
+
+    fn rates(&self) -> Result<Rates> {
+        Machine.rates()
+    }
+
+    fn change(&self, change: &ClockChange) -> Result<()> {
+        panic!("a clock that is mirrored is not to be changed: {change:?}")
     }
 }
 
@@ -67,9 +77,10 @@ fn step_back_and_forth() {
     let sockets = UserspacePath::start().unwrap();
     assert!(sockets.listening.iter().any(|listening| listening.failure.is_none()), "{:?}", sockets.listening);
     let total_ns = Arc::new(AtomicI64::new(0));
-    let mut publisher = Publisher::new(Stepped(Arc::clone(&total_ns))).unwrap();
+    let mut mirror = Mirror::new(Stepped(Arc::clone(&total_ns))).unwrap();
+    let mut publisher = Publisher::default();
     let config = ClockConfig::default();
-    publisher.publish(&config, &mut datapath, &sockets.shared).unwrap();
+    publisher.publish(mirror.observe(&config).unwrap(), &mut datapath, &sockets.shared).unwrap();
 
     let (mut longest, mut steps) = (Duration::ZERO, 0);
     for round in 0..5 {
@@ -88,11 +99,11 @@ fn step_back_and_forth() {
             // wait for readers of the slot that it is about to write.
             thread::sleep(Duration::from_millis(7 * (4 - round)));
             if round == 4 {
-                publisher.publish(&config, &mut datapath, &sockets.shared).unwrap();
+                publisher.publish(mirror.observe(&config).unwrap(), &mut datapath, &sockets.shared).unwrap();
             }
             total_ns.fetch_add(step_ns, Ordering::SeqCst);
             let noticed = Instant::now();
-            publisher.publish(&config, &mut datapath, &sockets.shared).unwrap();
+            publisher.publish(mirror.observe(&config).unwrap(), &mut datapath, &sockets.shared).unwrap();
             let offset_ns = program_offset_ns(&program);
             let took = noticed.elapsed();
             assert_near(offset_ns, total_ns.load(Ordering::SeqCst), "the program, after the step");

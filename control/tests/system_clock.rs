@@ -32,6 +32,7 @@ const KEPT: Adjtimex = Adjtimex {
     max_error_us: 1000,
     estimated_error_us: 100,
     frequency_scaled_ppm: 0,
+    tick_us: 10_000,
     tai_offset_s: 37,
 };
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 
 use crate::error::{Code, Error, Result};
-use crate::sys::{Adjtimex, adjtimex};
+use crate::sys::{Adjtimex, ClockChange, adjtimex, change_clock};
 
 /// `CLOCK_REALTIME` read between two readings of `CLOCK_MONOTONIC`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +18,18 @@ pub struct Sample {
     pub monotonic_after_ns: u64,
 }
 
-/// What the daemon reads of the kernel.
+/// The clocks that tell what became of `CLOCK_MONOTONIC`'s rate, read at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rates {
+    /// The clock that is served by.
+    pub monotonic_ns: u64,
+    /// The same oscillator without any correction.
+    pub raw_ns: u64,
+    /// The same clock, but it also counts while the machine is suspended.
+    pub boottime_ns: u64,
+}
+
+/// What the daemon reads of the kernel, and how it steers its clock.
 pub trait KernelClock {
     /// Both clocks, as close together as can be had.
     ///
@@ -33,6 +44,20 @@ pub trait KernelClock {
     ///
     /// The kernel's.
     fn discipline(&self) -> Result<Adjtimex>;
+
+    /// `CLOCK_MONOTONIC` and its relatives, as close together as can be had.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    fn rates(&self) -> Result<Rates>;
+
+    /// Changes rate, time or state of the clock.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; without the privilege, how to do without.
+    fn change(&self, change: &ClockChange) -> Result<()>;
 }
 
 /// The machine's own clocks.
@@ -62,6 +87,35 @@ impl KernelClock for Machine {
     fn discipline(&self) -> Result<Adjtimex> {
         adjtimex().map_err(Error::because(Code::Os, "adjtimex"))
     }
+
+    fn rates(&self) -> Result<Rates> {
+        let mut best: Option<(u64, Rates)> = None;
+        for _ in 0..ATTEMPTS {
+            let before_ns = monotonic_ns()?;
+            let raw_ns = read_ns(ClockId::CLOCK_MONOTONIC_RAW, "CLOCK_MONOTONIC_RAW")?;
+            let after_ns = monotonic_ns()?;
+            let width_ns = after_ns.saturating_sub(before_ns);
+            if best.is_none_or(|(least_ns, _)| width_ns < least_ns) {
+                let boottime_ns = read_ns(ClockId::CLOCK_BOOTTIME, "CLOCK_BOOTTIME")?;
+                let monotonic_ns = u64::midpoint(before_ns, after_ns);
+                best = Some((width_ns, Rates { monotonic_ns, raw_ns, boottime_ns }));
+            }
+        }
+        best.map(|(_, rates)| rates).ok_or_else(|| Error::new(Code::Software, "no reading of the clock"))
+    }
+
+    fn change(&self, change: &ClockChange) -> Result<()> {
+        change_clock(change).map_err(|error| {
+            let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+            let failed = Error::because(Code::Os, "the kernel's clock cannot be steered")(error);
+            if denied {
+                Error { code: Code::NoPermission, ..failed }
+                    .remedy("it takes CAP_SYS_TIME; `clock.steer = false` serves the right time without it")
+            } else {
+                failed
+            }
+        })
+    }
 }
 
 impl Sample {
@@ -78,9 +132,12 @@ impl Sample {
 ///
 /// The kernel's.
 pub fn monotonic_ns() -> Result<u64> {
-    let time =
-        clock_gettime(ClockId::CLOCK_MONOTONIC).map_err(Error::because(Code::Os, "CLOCK_MONOTONIC"))?;
-    u64::try_from(Duration::from(time).as_nanos()).map_err(Error::because(Code::Os, "CLOCK_MONOTONIC"))
+    read_ns(ClockId::CLOCK_MONOTONIC, "CLOCK_MONOTONIC")
+}
+
+fn read_ns(clock: ClockId, name: &str) -> Result<u64> {
+    let time = clock_gettime(clock).map_err(Error::because(Code::Os, name))?;
+    u64::try_from(Duration::from(time).as_nanos()).map_err(Error::because(Code::Os, name))
 }
 
 /// `CLOCK_REALTIME`, in nanoseconds since the Unix epoch.
@@ -131,6 +188,8 @@ mod tests {
         assert!(sample.monotonic_before_ns <= sample.monotonic_after_ns);
         assert!(sample.realtime_ns > 1_700_000_000_000_000_000);
         Machine.discipline().unwrap();
+        let rates = Machine.rates().unwrap();
+        assert!(rates.boottime_ns >= rates.monotonic_ns && rates.raw_ns > 0);
         assert!((-30..=-10).contains(&precision().unwrap()));
     }
 }

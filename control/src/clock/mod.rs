@@ -1,7 +1,12 @@
 //! The clock that is served: what the kernel and the local time daemon say of it, made into a
 //! [`responder::ClockState`] and published.
 
+pub mod disciplined;
+pub mod drift;
 pub mod kernel;
+pub mod mirror;
 pub mod publisher;
+pub mod rate;
+pub mod steering;
 pub mod step;
 pub mod system;

@@ -38,6 +38,10 @@ pub enum Unsynchronised {
     Daemon,
     /// The error bound is above the configured limit.
     ErrorBound,
+    /// There are no upstreams that agree on the time.
+    NoAgreement,
+    /// The upstreams were not heard for too long, or are too far away.
+    UpstreamError,
 }
 
 impl Unsynchronised {
@@ -54,6 +58,13 @@ impl Unsynchronised {
             }
             Self::ErrorBound => {
                 "the clock's error bound is above `clock.max_error_ms`: see `chronyc tracking` or `ntpq -p`"
+            }
+            Self::NoAgreement => {
+                "no majority of the upstreams has told the time yet: see `pooltime-xdp peers`"
+            }
+            Self::UpstreamError => {
+                "the error bound is above `clock.max_error_ms`, for the upstreams were not heard for too long or \
+                 are too far away: see `pooltime-xdp peers`"
             }
         }
     }

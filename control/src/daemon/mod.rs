@@ -6,6 +6,7 @@ mod listener;
 mod live;
 pub mod protocol;
 mod reload;
+mod source;
 mod traffic;
 mod view;
 
@@ -24,7 +25,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
-use crate::clock::kernel::{Machine, monotonic_ns};
+use crate::clock::kernel::monotonic_ns;
 use crate::clock::publisher::Publisher;
 use crate::clock::step;
 use crate::clock::system::LocalDaemon;
@@ -36,7 +37,9 @@ use crate::interfaces::{Addresses, Interface, Netlink};
 use crate::observe::{self, Listeners, Listening, Reports};
 use crate::query::exchange;
 use crate::socket::UserspacePath;
+use crate::upstream::Event;
 use protocol::{Request, Response};
+use source::Source;
 pub(crate) use view::Report;
 pub use view::status_without_daemon;
 
@@ -96,7 +99,8 @@ struct Daemon {
     config_path: Option<PathBuf>,
     datapath: Datapath,
     netlink: Netlink,
-    publisher: Publisher<Machine>,
+    source: Source,
+    publisher: Publisher,
     sockets: UserspacePath,
     attached: BTreeMap<u32, Attached>,
     /// Interfaces that went away, and the program with them.
@@ -109,6 +113,7 @@ struct Daemon {
     rounds: traffic::Rounds,
     started: Instant,
     starts: u64,
+    told: Option<String>,
 }
 
 /// Runs a daemon until it is told to end.
@@ -119,10 +124,10 @@ struct Daemon {
 pub fn run(options: &Options) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(2)
+        .max_blocking_threads(4)
         .build()
         .map_err(Error::because(Code::Os, "cannot start the event loop"))?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let config = Config::load(options.config.as_deref())?;
         let names = if options.interfaces.is_empty() {
             config.interfaces.clone()
@@ -149,7 +154,10 @@ pub fn run(options: &Options) -> Result<()> {
         let ended = daemon.serve(options, signals).await;
         daemon.end(options, lock)?;
         ended
-    })
+    });
+    // A name that is being looked up is not waited for.
+    runtime.shutdown_background();
+    ended
 }
 
 impl Daemon {
@@ -162,6 +170,10 @@ impl Daemon {
         for name in names {
             wanted.push(netlink.interface(name).await?);
         }
+        for warning in config.warnings() {
+            warn!("{warning}");
+        }
+        let source = Source::begin(&config, &options.instance)?;
         let datapath = Datapath::open_or_create(&options.instance, config.limits.table_entries)?;
         let http = listeners.listening.clone();
         let sockets = UserspacePath::start()?;
@@ -171,7 +183,8 @@ impl Daemon {
             config_path: options.config.clone(),
             datapath,
             netlink,
-            publisher: Publisher::new(Machine)?,
+            source,
+            publisher: Publisher::default(),
             reports: observe::start(listeners, &options.instance, Arc::clone(&sockets.shared))?,
             sockets,
             attached: BTreeMap::new(),
@@ -183,6 +196,7 @@ impl Daemon {
             rounds: traffic::Rounds::new(),
             started: Instant::now(),
             starts: options.instance.count_start(lock)?,
+            told: None,
         };
         for listening in &daemon.sockets.listening {
             if let Some(failure) = &listening.failure {
@@ -217,7 +231,7 @@ impl Daemon {
         if !local_daemons.is_empty() {
             let reading =
                 tokio::task::spawn_blocking(move || ask_local_daemon(&local_daemons)).await.ok().flatten();
-            self.publisher.set_local_daemon(reading);
+            self.source.set_local_daemon(reading);
         }
         self.publish_clock()?;
         self.configure_limits(&self.config.clone())?;
@@ -244,9 +258,10 @@ impl Daemon {
                     self.look_at_traffic();
                 }
                 Some(()) = steps.recv() => self.publish_or_tell(),
+                event = self.source.event() => self.handle_event(event),
                 () = self.netlink.changed() => self.follow_interfaces().await,
                 _ = look.tick() => self.follow_interfaces().await,
-                Some(reading) = local_daemon.recv() => self.publisher.set_local_daemon(reading),
+                Some(reading) = local_daemon.recv() => self.source.set_local_daemon(reading),
                 Some((request, sender)) = calls.recv() => {
                     let response = match self.handle(request).await {
                         Ok(value) => Response::Ok(value),
@@ -276,6 +291,9 @@ impl Daemon {
     }
 
     fn end(mut self, options: &Options, lock: Lock) -> Result<()> {
+        if let Err(error) = self.source.end() {
+            error!("{error}");
+        }
         let nothing_left = self.attached.is_empty();
         if options.detach_at_end || nothing_left {
             let indices: Vec<_> = self.attached.keys().copied().collect();
@@ -300,6 +318,7 @@ impl Daemon {
         let json = |value: serde_json::Result<_>| value.map_err(Error::because(Code::Software, "answer"));
         match request {
             Request::Status => json(serde_json::to_value(self.status().await?)),
+            Request::Peers => json(serde_json::to_value(self.peers()?)),
             Request::Attach { interfaces, mode, replace } => {
                 let mut wanted = Vec::new();
                 for name in &interfaces {
@@ -362,15 +381,35 @@ impl Daemon {
     }
 
     fn publish_clock(&mut self) -> Result<()> {
-        self.publisher.publish(&self.config.clock, &mut self.datapath, &self.sockets.shared)?;
+        let observation = self.source.observe(&self.config.clock)?;
+        self.publisher.publish(observation, &mut self.datapath, &self.sockets.shared)?;
         self.sockets.shared.publish_peers(self.peers()?);
         Ok(())
     }
 
     /// A clock that cannot be published is not served on: the horizon sees to that.
     fn publish_or_tell(&mut self) {
-        if let Err(error) = self.publish_clock() {
-            error!("cannot publish the clock; answers will say so at the horizon: {error}");
+        let published = self.publish_clock();
+        self.tell("cannot publish the clock; answers will say so at the horizon", published);
+    }
+
+    /// What the upstreams said is served at the next publication, and at once what changes the answers' kind.
+    fn handle_event(&mut self, event: Event) {
+        let synchronised = self.publisher.unsynchronised().is_none();
+        let handled = self.source.handle(event);
+        if handled.is_ok() && !synchronised {
+            self.publish_or_tell();
+        }
+        self.tell("cannot follow the upstreams", handled);
+    }
+
+    /// Logs an error of what is done all the time, once until it is another one.
+    fn tell(&mut self, what: &'static str, result: Result<()>) {
+        let Err(error) = result else { return };
+        let told = format!("{what}: {error}");
+        if self.told.as_ref() != Some(&told) {
+            error!("{told}");
+            self.told = Some(told);
         }
     }
 

@@ -24,6 +24,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 pub enum Request {
     /// Gives a [`crate::status::Status`].
     Status,
+    /// Gives the [`crate::peers::Peers`].
+    Peers,
     /// Attach to more interfaces. Gives the messages to show.
     Attach {
         /// Their names.

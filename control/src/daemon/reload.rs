@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use responder::Access;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::Daemon;
 use crate::config::Config;
@@ -27,6 +27,7 @@ impl Daemon {
         let before = Configuration { config: self.config.clone(), entries: self.limits.configured().clone() };
         match read.and_then(|new| replace(&before, &new, |configuration| self.put_in_force(configuration))) {
             Ok(()) => {
+                self.config.warnings().iter().for_each(|warning| warn!("{warning}"));
                 self.publish_or_tell();
                 self.follow_interfaces().await;
                 info!("configuration reloaded");
@@ -36,7 +37,8 @@ impl Daemon {
     }
 
     fn put_in_force(&mut self, Configuration { config, entries }: &Configuration) -> Result<()> {
-        self.config = config.clone();
+        let before = std::mem::replace(&mut self.config, config.clone());
+        self.source.configure(&before, config, &self.instance)?;
         self.publish_served()?;
         self.apply_limits(config, entries.clone())
     }

@@ -11,7 +11,7 @@ use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
 use crate::interfaces::{Interface, Netlink};
 use crate::limits::LimitsConfig;
-use crate::peers::{Peers, System};
+use crate::peers::Peers;
 use crate::process;
 use crate::socket::Shared;
 use crate::status::{self, Status};
@@ -29,6 +29,7 @@ pub(crate) struct Report {
     steps: u64,
     offset_s: Option<f64>,
     frequency_ppm: Option<f64>,
+    discipline: Option<status::Discipline>,
     error_limit_s: f64,
     horizon_limit_s: f64,
     interfaces: Vec<Served>,
@@ -67,14 +68,16 @@ impl Daemon {
             family: listening.family.label().into(),
             failure: listening.failure.clone(),
         });
+        let peers = self.peers().unwrap_or_default();
         Report {
             started: self.started,
             starts: self.starts,
-            source: "system",
+            source: self.source.label(),
             reason: self.publisher.unsynchronised().map(Unsynchronised::explain),
             steps: self.publisher.steps(),
-            offset_s: self.publisher.offset_s(),
-            frequency_ppm: self.publisher.frequency_ppm(),
+            offset_s: self.source.offset_s().or(peers.system.offset_s),
+            frequency_ppm: self.source.frequency_ppm().or(peers.system.frequency_ppm),
+            discipline: status::Discipline::of(&peers),
             error_limit_s: seconds(self.config.clock.max_error_ms),
             horizon_limit_s: seconds(self.config.clock.horizon_ms),
             interfaces: attached.chain(lost).collect(),
@@ -92,28 +95,10 @@ impl Daemon {
         self.report().status(&self.datapath, &self.sockets.shared, &links)
     }
 
-    /// The clock that is served. It is somebody else's work, so nothing is known of where it comes from.
+    /// The upstreams, and the clock as it was last published.
     pub(super) fn peers(&self) -> Result<Peers> {
-        let Some(state) = self.publisher.state() else {
-            return Ok(Peers::default());
-        };
-        let now_ns = monotonic_ns()?;
-        let clock = status::Clock::of(&state, now_ns);
-        let system = System {
-            synchronised: clock.synchronised,
-            source: "system".into(),
-            leap: clock.leap,
-            stratum: clock.stratum,
-            precision: clock.precision,
-            root_delay_s: clock.root_delay_s,
-            root_dispersion_s: clock.root_dispersion_s,
-            reference_id: state.reference_id,
-            reference: clock.reference,
-            reference_time: state.reference_time.0,
-            clock: state.time_at(now_ns).0,
-            ..System::default()
-        };
-        Ok(Peers { system, peers: Vec::new() })
+        let state = self.publisher.state();
+        Ok(self.source.peers(state.as_ref(), monotonic_ns()?))
     }
 }
 
@@ -141,6 +126,7 @@ impl Report {
         clock.steps = self.steps;
         clock.offset_s = self.offset_s;
         clock.frequency_ppm = self.frequency_ppm;
+        clock.discipline.clone_from(&self.discipline);
         clock.error_limit_s = Some(self.error_limit_s);
         clock.horizon_limit_s = Some(self.horizon_limit_s);
         if let Some(reason) = self.reason {

@@ -46,6 +46,8 @@ pub struct Drift {
     pub frequency: f64,
     /// Its standard deviation.
     pub skew: f64,
+    /// How fast it wandered, in s/s per square root of a second, if that was learnt.
+    pub wander: Option<f64>,
 }
 
 /// What can be said of one source, for people.
@@ -81,6 +83,8 @@ pub struct Discipline {
     pub(super) origin_ns: i64,
     /// What is known of the frequency where there is no estimate.
     pub(super) frequency: Normal,
+    /// How fast the clock wandered in an earlier run.
+    pub(super) expected_wander: Option<f64>,
     pub(super) ensemble: Option<Ensemble>,
     /// How many estimates were begun.
     pub(super) estimates: u32,
@@ -101,6 +105,7 @@ impl Discipline {
             patience_ends: None,
             origin_ns: 0,
             frequency,
+            expected_wander: drift.and_then(|drift| drift.wander),
             ensemble: None,
             estimates: 0,
             leap: Leap::None,
@@ -255,8 +260,22 @@ impl Discipline {
     /// The frequency to keep for the next run, once it is better known than at the start of this one.
     #[must_use]
     pub fn drift(&self, now: LocalTime) -> Option<Drift> {
-        let frequency = self.ensemble.as_ref()?.frequency(now);
-        (frequency.sd() < 1e-6).then_some(Drift { frequency: frequency.mean, skew: frequency.sd() })
+        let ensemble = self.ensemble.as_ref()?;
+        let (frequency, wander) = (ensemble.frequency(now), Some(ensemble.wander()));
+        (frequency.sd() < 1e-6).then_some(Drift { frequency: frequency.mean, skew: frequency.sd(), wander })
+    }
+
+    /// Uncertainty of the offset at `now`, one standard deviation, in s, and how fast the clock wanders, in s/s
+    /// per square root of a second.
+    #[must_use]
+    pub fn uncertainty(&self, now: LocalTime) -> Option<(f64, f64)> {
+        let ensemble = self.ensemble.as_ref()?;
+        Some((ensemble.offset(now).sd(), ensemble.wander()))
+    }
+
+    /// Puts other settings in force, but for the seed.
+    pub fn configure(&mut self, config: Config) {
+        self.config = Config { seed: self.config.seed, ..config };
     }
 
     /// What can be said of a source at `now`.

@@ -93,6 +93,15 @@ impl Ensemble {
         Self { sources, at: first.at, models }
     }
 
+    /// Begins with a wander in mind that an earlier run has learnt: one that is e times as fast or slow is e times
+    /// less likely, until samples have said more.
+    pub fn expect_wander(&mut self, wander: f64) {
+        for model in &mut self.models {
+            model.log_weight -= (model.wander / wander).ln().abs();
+        }
+        self.settle_weights();
+    }
+
     /// Gives a source that joins a bias of this standard deviation, and forgets what was known of it.
     pub fn admit(&mut self, source: usize, bias_sd_s: f64) {
         for model in &mut self.models {
@@ -324,6 +333,24 @@ mod tests {
         };
         assert!(wander_after(4e-7) > 1e-8);
         assert!(wander_after(0.0) < 3e-9);
+    }
+
+    #[test]
+    fn a_wander_learnt_before_is_expected_and_can_be_unlearnt() {
+        let wander_after = |rounds: u32| {
+            let mut ensemble = Ensemble::new(1, &reading(0, 0, 0.0), 1e-5, UNKNOWN);
+            let naive = ensemble.wander();
+            ensemble.expect_wander(1e-9);
+            assert!(ensemble.wander() < naive / 2.0, "{}", ensemble.wander());
+            let (mut offset_s, mut frequency) = (0.0, 0.0);
+            for round in 1..rounds {
+                frequency += if (round / 7) % 2 == 0 { 4e-7 } else { -4e-7 };
+                offset_s += frequency * POLL_S;
+                ensemble.observe(&reading(0, round, offset_s), 1);
+            }
+            ensemble.wander()
+        };
+        assert!(wander_after(200) > 1e-8);
     }
 
     #[test]

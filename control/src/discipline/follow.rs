@@ -118,6 +118,9 @@ impl Discipline {
             return;
         };
         let mut ensemble = Ensemble::new(self.sources.len(), first, bias_sd_s(first.source), self.frequency);
+        if let Some(wander) = self.expected_wander {
+            ensemble.expect_wander(wander);
+        }
         for &index in selected.iter().filter(|&&index| index != first.source) {
             ensemble.admit(index, bias_sd_s(index));
         }

@@ -1,5 +1,8 @@
 //! The configuration file: TOML, unknown keys are errors.
 
+mod clock;
+mod upstream;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
@@ -7,6 +10,8 @@ use serde::{Deserialize, Deserializer};
 
 use crate::error::{Code, Error, Result};
 use crate::limits::{AccessConfig, LimitsConfig};
+pub use clock::{ClockConfig, ClockSource, MakeStep};
+pub use upstream::UpstreamConfig;
 
 /// Where the daemon looks without `--config`.
 pub const DEFAULT_PATH: &str = "/etc/pooltime-xdp.toml";
@@ -25,56 +30,14 @@ pub struct Config {
     pub serve: Vec<IpAddr>,
     /// The clock.
     pub clock: ClockConfig,
+    /// Whom to ask for the time.
+    pub upstream: Vec<UpstreamConfig>,
     /// How often clients are answered.
     pub limits: LimitsConfig,
     /// Which clients are answered.
     pub access: AccessConfig,
     /// Metrics, health and the status page.
     pub metrics: MetricsConfig,
-}
-
-/// `[clock]`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ClockConfig {
-    /// Where the time comes from.
-    pub source: ClockSource,
-    /// How long answers claim to be synchronised after the daemon last looked.
-    pub horizon_ms: u64,
-    /// Above this error bound answers do not claim to be synchronised.
-    pub max_error_ms: u64,
-    /// The stratum where no local daemon tells.
-    pub stratum: u8,
-    /// The reference where no local daemon tells: the IPv4 address of the upstream.
-    pub reference: Option<Ipv4Addr>,
-    /// Serve an unsynchronised clock under this stratum: for laboratories and isolated networks, never for
-    /// the pool.
-    pub local_stratum: Option<u8>,
-}
-
-/// `clock.source`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ClockSource {
-    /// The system clock, which another daemon disciplines.
-    #[default]
-    System,
-}
-
-impl Default for ClockConfig {
-    fn default() -> Self {
-        Self {
-            source: ClockSource::System,
-            // Long enough for a restart or an upgrade, short enough to be noticed by a client's next poll.
-            horizon_ms: 20_000,
-            // RFC 5905's MAXDIST, above which a client should not select a server, is 1 s.
-            max_error_ms: 1_000,
-            // A stratum that is too high does no harm; this is the highest that the pool takes.
-            stratum: 5,
-            reference: None,
-            local_stratum: None,
-        }
-    }
 }
 
 /// `[metrics]`.
@@ -108,14 +71,6 @@ fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<
         })
     };
     texts.iter().map(address).collect()
-}
-
-impl ClockConfig {
-    /// The reference id of an upstream that no local daemon names.
-    #[must_use]
-    pub fn reference_id(&self) -> u32 {
-        self.reference.map_or(0x7f7f_0101, u32::from)
-    }
 }
 
 impl Config {
@@ -163,20 +118,8 @@ impl Config {
     }
 
     fn check(&self) -> Result<()> {
-        let wrong = |key: &str, why: &str| Err(Error::new(Code::Config, format_args!("{key}: {why}")));
-        let clock = &self.clock;
-        if !(1_000..=3_600_000).contains(&clock.horizon_ms) {
-            return wrong("clock.horizon_ms", "must be 1000 to 3600000");
-        }
-        if !(1..=16_000).contains(&clock.max_error_ms) {
-            return wrong("clock.max_error_ms", "must be 1 to 16000");
-        }
-        if !(1..=15).contains(&clock.stratum) {
-            return wrong("clock.stratum", "must be 1 to 15");
-        }
-        if clock.local_stratum.is_some_and(|stratum| !(1..=15).contains(&stratum)) {
-            return wrong("clock.local_stratum", "must be 1 to 15");
-        }
+        self.clock.check()?;
+        upstream::check(&self.clock, &self.upstream)?;
         self.limits.policy(self.access.denied, 1)?;
         if let Some(address) =
             self.serve.iter().find(|address| address.is_unspecified() || address.is_multicast())
@@ -194,6 +137,16 @@ impl Config {
         }
         Ok(())
     }
+
+    /// What is not wrong, but not good either.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        upstream::warnings(&self.clock, &self.upstream)
+    }
+}
+
+fn wrong(key: &str, why: &str) -> Result<()> {
+    Err(Error::new(Code::Config, format_args!("{key}: {why}")))
 }
 
 fn explain(text: &str, error: &toml::de::Error) -> Error {

@@ -1,0 +1,282 @@
+//! `[[upstream]]`: whom to ask for the time, by the rules that the pool has for its servers.
+
+use std::collections::BTreeSet;
+
+use responder::udp::NTP_PORT;
+use serde::Deserialize;
+
+use super::clock::{ClockConfig, ClockSource};
+use super::wrong;
+use crate::discipline::SourceConfig;
+use crate::error::{Code, Error, Result};
+
+/// More are no use to anybody.
+const MOST: usize = 32;
+/// What is recommended: with four, one may be false and one be gone.
+const GOOD: std::ops::RangeInclusive<usize> = 4..=7;
+/// Of the pool, whose members are not to take their time from each other at random.
+const POOL: &str = "pool.ntp.org";
+/// Shortest and longest poll that can be configured, as powers of two in s.
+const POLLS: std::ops::RangeInclusive<u8> = 3..=17;
+/// Below this a public server's operator takes offence.
+const POLITE_POLL: u8 = 6;
+
+/// `[[upstream]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "keys of a file, each a question of its own")]
+pub struct UpstreamConfig {
+    /// Name or address.
+    pub address: String,
+    /// UDP port.
+    #[serde(default = "ntp_port")]
+    pub port: u16,
+    /// First contact may be eight requests, the first ones 2 s apart.
+    #[serde(default = "yes")]
+    pub iburst: bool,
+    /// Refused: bursts at every poll are a load on others.
+    #[serde(default)]
+    pub burst: bool,
+    /// Shortest interval between requests, as a power of two in s.
+    #[serde(default = "min_poll")]
+    pub minpoll: u8,
+    /// Longest interval, likewise.
+    #[serde(default = "max_poll")]
+    pub maxpoll: u8,
+    /// While it is selected, only preferred ones are followed.
+    #[serde(default)]
+    pub prefer: bool,
+    /// Only trusted ones vote on what is true; the others must agree with them.
+    #[serde(default)]
+    pub trust: bool,
+}
+
+impl UpstreamConfig {
+    /// For the discipline.
+    #[must_use]
+    pub const fn source(&self) -> SourceConfig {
+        SourceConfig {
+            min_poll: self.minpoll,
+            max_poll: self.maxpoll,
+            iburst: self.iburst,
+            prefer: self.prefer,
+            trust: self.trust,
+        }
+    }
+
+    fn check(&self, key: &str, allow_pool_names: bool) -> Result<()> {
+        let name = self.address.trim_end_matches('.').to_ascii_lowercase();
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:%".contains(&byte);
+        if name.is_empty() || name.len() > 253 || !name.bytes().all(fits) {
+            return wrong(&format!("{key}.address"), "is neither a name nor an address");
+        }
+        if !allow_pool_names && (name == POOL || name.ends_with(&format!(".{POOL}"))) {
+            return Err(Error::new(
+                Code::Config,
+                format_args!(
+                    "{key}.address: `{}` is the pool itself: a server of the pool takes its time from servers that \
+                     it has chosen",
+                    self.address
+                ),
+            )
+            .remedy(
+                "choose 4 to 7 servers near you; `clock.allow_pool_names = true` for a server that is not in the pool",
+            ));
+        }
+        if self.burst {
+            return Err(Error::new(
+                Code::Config,
+                format_args!(
+                    "{key}.burst: a burst at every poll is a load on other people's servers, for nothing"
+                ),
+            )
+            .remedy("`iburst = true`: a burst at first contact only, is what makes a start quick"));
+        }
+        if self.port == 0 {
+            return wrong(&format!("{key}.port"), "must be 1 to 65535");
+        }
+        for (name, poll) in [("minpoll", self.minpoll), ("maxpoll", self.maxpoll)] {
+            if !POLLS.contains(&poll) {
+                return wrong(
+                    &format!("{key}.{name}"),
+                    &format!("must be {} to {}, a power of two in seconds", POLLS.start(), POLLS.end()),
+                );
+            }
+        }
+        if self.minpoll > self.maxpoll {
+            return wrong(&format!("{key}.minpoll"), &format!("is above maxpoll, {}", self.maxpoll));
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn check(clock: &ClockConfig, upstreams: &[UpstreamConfig]) -> Result<()> {
+    let mut seen = BTreeSet::new();
+    for (index, upstream) in upstreams.iter().enumerate() {
+        let key = format!("upstream {} (`{}`)", index + 1, upstream.address);
+        upstream.check(&key, clock.allow_pool_names)?;
+        if !seen.insert((upstream.address.to_ascii_lowercase(), upstream.port)) {
+            return wrong(&key, "is there twice: one server has one vote");
+        }
+    }
+    if upstreams.len() > MOST {
+        return wrong("upstream", &format!("at most {MOST}"));
+    }
+    if clock.source == ClockSource::Upstream {
+        if upstreams.is_empty() {
+            return Err(Error::new(
+                Code::Config,
+                "clock.source: \"upstream\" needs upstreams, and there is none",
+            )
+            .remedy("add 4 to 7 of them: `[[upstream]]`, `address = \"ntp.example.net\"`"));
+        }
+        if clock.min_sources > upstreams.len() {
+            return wrong(
+                "clock.min_sources",
+                &format!("must be at most {}, the number of upstreams", upstreams.len()),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What is not wrong, but not good either.
+pub(super) fn warnings(clock: &ClockConfig, upstreams: &[UpstreamConfig]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let count = upstreams.len();
+    if clock.source == ClockSource::System {
+        if count > 0 {
+            warnings.push(format!(
+                "{count} upstreams are not asked, for `clock.source` is \"system\"; \"upstream\" is what asks them"
+            ));
+        }
+        return warnings;
+    }
+    if count < *GOOD.start() {
+        let why = match count {
+            1 => "nobody notices when it is wrong",
+            2 => "when they disagree, nobody knows which one is wrong",
+            _ => "without one of them, two that disagree are left",
+        };
+        warnings.push(format!("{count} upstreams are few: {why}; 4 to 7 are good"));
+    }
+    if count > *GOOD.end() {
+        warnings.push(format!("{count} upstreams are more than are of use; 4 to 7 are good"));
+    }
+    for upstream in upstreams.iter().filter(|upstream| upstream.minpoll < POLITE_POLL) {
+        warnings.push(format!(
+            "upstream `{}`: minpoll {} is every {} s: for servers of your own only",
+            upstream.address,
+            upstream.minpoll,
+            1 << upstream.minpoll
+        ));
+    }
+    warnings
+}
+
+const fn ntp_port() -> u16 {
+    NTP_PORT
+}
+
+const fn yes() -> bool {
+    true
+}
+
+const fn min_poll() -> u8 {
+    6
+}
+
+const fn max_poll() -> u8 {
+    10
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Config;
+
+    /// A configuration with so many upstreams.
+    fn with(count: usize) -> String {
+        let upstreams =
+            (0..count).map(|number| format!("[[upstream]]\naddress = \"ntp{number}.example.net\"\n"));
+        format!("[clock]\nsource = \"upstream\"\n{}", upstreams.collect::<String>())
+    }
+
+    #[test]
+    fn four_to_seven_are_good_fewer_and_more_are_warned_of_and_none_is_wrong() {
+        for (count, warnings) in [(1, 1), (2, 1), (3, 1), (4, 0), (7, 0), (8, 1)] {
+            let config = Config::parse(&with(count)).unwrap();
+            assert_eq!(config.warnings().len(), warnings, "{count}: {:?}", config.warnings());
+        }
+        assert!(Config::parse(&with(0)).unwrap_err().what.contains("there is none"));
+        assert!(Config::parse(&with(33)).unwrap_err().what.contains("at most 32"));
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_discipline() {
+        let config = Config::parse(&with(4)).unwrap();
+        assert_eq!(config.upstream[0].source(), crate::discipline::SourceConfig::default());
+        assert_eq!((config.upstream[0].port, config.clock.steer), (123, true));
+        assert_eq!(config.clock.discipline().unwrap(), crate::discipline::Config::default());
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_upstream_is_said_with_its_number_and_name() {
+        for (line, said) in [
+            ("burst = true", "burst"),
+            ("minpoll = 2", "minpoll"),
+            ("maxpoll = 18", "maxpoll"),
+            ("minpoll = 11", "above maxpoll"),
+            ("port = 0", "port"),
+        ] {
+            let error = Config::parse(&format!("{}{line}\n", with(4))).unwrap_err();
+            assert!(
+                error.what.contains("upstream 4 (`ntp3.example.net`)") && error.what.contains(said),
+                "{error}"
+            );
+        }
+        for name in ["", "a b", "ntp.example.net:123/udp"] {
+            let error = Config::parse(&with(4).replace("ntp2.example.net", name)).unwrap_err();
+            assert!(error.what.contains("neither a name nor an address"), "{name}: {error}");
+        }
+        let twice = Config::parse(&with(4).replace("ntp2", "NTP1")).unwrap_err();
+        assert!(twice.what.contains("twice"), "{twice}");
+        let error = Config::parse(&format!("{}key = 1\n", with(4))).unwrap_err();
+        assert!(error.what.contains("unknown field `key`"), "{error}");
+    }
+
+    #[test]
+    fn the_pool_is_no_upstream_of_a_pool_server() {
+        for name in ["pool.ntp.org", "0.debian.pool.ntp.org", "2.Pool.NTP.org."] {
+            let text = with(4).replace("ntp2.example.net", name);
+            let error = Config::parse(&text).unwrap_err();
+            assert!(error.what.contains(name) && error.remedy.is_some(), "{error}");
+            Config::parse(&text.replace("[clock]", "[clock]\nallow_pool_names = true")).unwrap();
+        }
+        Config::parse(&with(4).replace("ntp2.example.net", "notpool.ntp.org")).unwrap();
+    }
+
+    #[test]
+    fn keys_of_the_clock_are_checked() {
+        for (line, key) in [
+            ("min_sources = 0", "clock.min_sources"),
+            ("min_sources = 5", "clock.min_sources"),
+            ("max_slew_ppm = 501", "clock.max_slew_ppm"),
+            ("max_distance_ms = 0", "clock.max_distance_ms"),
+            ("panic_s = 0", "clock.panic_s"),
+            ("makestep = { threshold_ms = 0 }", "clock.makestep.threshold_ms"),
+            ("local_stratum = 10", "clock.local_stratum"),
+        ] {
+            let error = Config::parse(&with(4).replace("[clock]", &format!("[clock]\n{line}"))).unwrap_err();
+            assert!(error.what.starts_with(key), "{line}: {error}");
+        }
+        let missing = with(4).replace("[clock]", "[clock]\nleap_seconds_list = \"/nowhere/leap\"");
+        let error = Config::parse(&missing).unwrap().clock.discipline().unwrap_err();
+        assert!(error.what.contains("/nowhere/leap"), "{error}");
+    }
+
+    #[test]
+    fn upstreams_that_nobody_asks_are_warned_of() {
+        let config = Config::parse(&with(4).replace("\"upstream\"", "\"system\"")).unwrap();
+        assert!(config.warnings()[0].contains("not asked"));
+    }
+}
