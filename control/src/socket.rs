@@ -139,7 +139,9 @@ impl Shared {
         *self.peers.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(peers);
     }
 
-    fn peers(&self) -> Arc<Peers> {
+    /// What they tell of them.
+    #[must_use]
+    pub fn peers(&self) -> Arc<Peers> {
         Arc::clone(&self.peers.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -24,6 +24,8 @@ pub struct Status {
     pub daemon: Option<Daemon>,
     /// The clock as the program has it.
     pub clock: Clock,
+    /// Where the time is taken from, if that is not somebody else's work.
+    pub upstreams: Vec<Peer>,
     /// The interfaces it is attached to.
     pub interfaces: Vec<Interface>,
     /// The sockets that answer what the program passes up, if a daemon runs.
@@ -505,8 +507,27 @@ pub(crate) fn sample() -> Status {
             horizon_s: 19.9,
             horizon_limit_s: Some(20.0),
             steps: 0,
-            discipline: None,
+            discipline: Some(Discipline {
+                system_peer: Some("ntp1.example.net".into()),
+                selected: 1,
+                upstreams: 1,
+                skew_ppm: Some(0.02),
+                kernel_offset_s: None,
+                steering: "left alone".into(),
+            }),
         },
+        upstreams: vec![Peer {
+            name: "ntp1.example.net".into(),
+            address: Some("192.0.2.1".into()),
+            tally: crate::peers::Tally::SystemPeer,
+            stratum: 1,
+            reach: 0o377,
+            offset_s: Some(0.000_012),
+            delay_s: Some(0.002),
+            jitter_s: Some(0.000_01),
+            rejected: [("origin".to_owned(), 2)].into(),
+            ..Peer::default()
+        }],
         interfaces: vec![Interface {
             name: "eth0".into(),
             index: 2,
@@ -531,7 +552,7 @@ pub(crate) fn sample() -> Status {
             table_in_use: 3,
             access_entries: 1,
             evictions: 0,
-            clients: Vec::new(),
+            clients: vec![Clients { family: Family::Ipv4.label().into(), last_hour: 1000 }],
             budget_answers_per_s: None,
             budget_bits_per_s: None,
         }),

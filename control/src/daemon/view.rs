@@ -132,6 +132,7 @@ impl Report {
         if let Some(reason) = self.reason {
             clock.reason = Some(reason.into());
         }
+        status.upstreams.clone_from(&sockets.peers().peers);
         for served in &self.interfaces {
             let link = links.iter().find(|link| link.index == served.index);
             let mut interface = interface(datapath, served.index, link)?;
@@ -176,6 +177,7 @@ fn observe(datapath: &Datapath) -> Result<Status> {
         version: env!("CARGO_PKG_VERSION").into(),
         daemon: None,
         clock: status::Clock::of(&datapath.clock(), monotonic_ns()?),
+        upstreams: Vec::new(),
         interfaces: Vec::new(),
         userspace_path: Vec::new(),
         userspace_counters: Vec::new(),

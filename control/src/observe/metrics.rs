@@ -7,6 +7,7 @@ use responder::verdict::{Action, Family as Protocol, Verdict};
 use super::exposition::{Family, Kind, Metric};
 use crate::datapath::Mode;
 use crate::health::Health;
+use crate::peers::{Peer, Tally};
 use crate::status::{Counter, Status};
 
 /// Labels and value.
@@ -54,6 +55,14 @@ metrics! {
         |status| limits(status, |limits| f64::from(limits.table_entries));
     "pooltime_limiter_entries_in_use" Gauge [] "Sources in the table that are not fully refilled, by a sample." =
         |status| limits(status, |limits| f64::from(limits.table_in_use));
+    "pooltime_limiter_evictions_total" Counter []
+        "Sources that were forgotten before they were refilled, by a sample, since the daemon started." =
+        |status| limits(status, |limits| number(limits.evictions));
+    "pooltime_clients" Gauge ["family"] "Sources of the last hour, about; none where nobody is limited." =
+        |status| {
+            let clients = status.limits.iter().flat_map(|limits| &limits.clients);
+            clients.map(|clients| (vec![clients.family.clone()], number(clients.last_hour))).collect()
+        };
     "pooltime_access_list_entries" Gauge [] "Entries of the access lists." =
         |status| limits(status, |limits| number(limits.access_entries as u64));
 
@@ -67,6 +76,8 @@ metrics! {
         |status| some(status.clock.offset_s);
     "pooltime_clock_frequency_ppm" Gauge [] "How much faster the oscillator is made to run." =
         |status| some(status.clock.frequency_ppm);
+    "pooltime_clock_skew_ppm" Gauge [] "Uncertainty of it, one standard deviation." =
+        |status| some(status.clock.discipline.as_ref().and_then(|discipline| discipline.skew_ppm));
     "pooltime_clock_root_delay_seconds" Gauge [] "To the primary source and back." =
         |status| one(status.clock.root_delay_s);
     "pooltime_clock_root_dispersion_seconds" Gauge [] "Dispersion to the primary source, grown to this moment." =
@@ -84,6 +95,42 @@ metrics! {
         |status| one(status.clock.age_s);
     "pooltime_clock_steps_total" Counter [] "Steps of the system clock that the daemon noticed." =
         |status| one(number(status.clock.steps));
+
+    "pooltime_upstream_selected" Gauge ["upstream", "address"] "Whether the clock follows it." =
+        |status| each_upstream(status, |peer| {
+            Some(flag(matches!(peer.tally, Tally::Candidate | Tally::SystemPeer)))
+        });
+    "pooltime_upstream_falseticker" Gauge ["upstream", "address"] "Whether the majority says otherwise." =
+        |status| each_upstream(status, |peer| Some(flag(peer.tally == Tally::Falseticker)));
+    "pooltime_upstream_reach_ratio" Gauge ["upstream", "address"] "Answered of the last eight requests." =
+        |status| each_upstream(status, |peer| Some(f64::from(peer.reach.count_ones()) / 8.0));
+    "pooltime_upstream_stratum" Gauge ["upstream", "address"] "Of its latest answer; 16 before." =
+        |status| each_upstream(status, |peer| Some(f64::from(peer.stratum)));
+    "pooltime_upstream_poll_seconds" Gauge ["upstream", "address"] "The interval at which it is asked." =
+        |status| each_upstream(status, |peer| Some(f64::from(peer.poll_log2).exp2()));
+    "pooltime_upstream_offset_seconds" Gauge ["upstream", "address"] "What it would have the clock corrected by." =
+        |status| each_upstream(status, |peer| peer.offset_s);
+    "pooltime_upstream_delay_seconds" Gauge ["upstream", "address"] "The shortest round trip of late." =
+        |status| each_upstream(status, |peer| peer.delay_s);
+    "pooltime_upstream_jitter_seconds" Gauge ["upstream", "address"] "Mean queueing delay in one direction." =
+        |status| each_upstream(status, |peer| peer.jitter_s);
+    "pooltime_upstream_requests_total" Counter ["upstream", "address"] "Requests to it." =
+        |status| each_upstream(status, |peer| Some(number(peer.requests)));
+    "pooltime_upstream_answers_total" Counter ["upstream", "address"] "Valid answers." =
+        |status| each_upstream(status, |peer| Some(number(peer.answers)));
+    "pooltime_upstream_kisses_total" Counter ["upstream", "address"] "Kisses of death from it." =
+        |status| each_upstream(status, |peer| Some(number(peer.kisses.values().sum())));
+    "pooltime_upstream_rejections_total" Counter ["upstream", "address", "reason"] "Answers that were refused." =
+        |status| {
+            let of = |peer: &Peer| {
+                let labels = upstream(peer);
+                let with = move |(reason, count): (&String, &u64)| {
+                    ([&labels[..], std::slice::from_ref(reason)].concat(), number(*count))
+                };
+                peer.rejected.iter().map(with).collect::<Vec<_>>()
+            };
+            status.upstreams.iter().flat_map(of).collect()
+        };
 
     "pooltime_interface_info" Gauge ["interface", "mode"] "The attached interfaces: native, generic or none; always 1." =
         |status| {
@@ -155,6 +202,14 @@ fn limits(status: &Status, value: impl Fn(&crate::status::Limits) -> f64) -> Sam
 
 fn each_interface(status: &Status, value: impl Fn(&crate::status::Interface) -> f64) -> Samples {
     status.interfaces.iter().map(|interface| (vec![interface.name.clone()], value(interface))).collect()
+}
+
+fn upstream(peer: &Peer) -> Vec<String> {
+    vec![peer.name.clone(), peer.address.clone().unwrap_or_default()]
+}
+
+fn each_upstream(status: &Status, value: impl Fn(&Peer) -> Option<f64>) -> Samples {
+    status.upstreams.iter().filter_map(|peer| Some((upstream(peer), value(peer)?))).collect()
 }
 
 fn each_driver(

@@ -1,6 +1,7 @@
 //! What is served under which path.
 
 use std::convert::Infallible;
+use std::sync::LazyLock;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -17,10 +18,15 @@ use crate::status::Status;
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
-const PAGE: &str = include_str!("page.html");
-/// The page is whole in itself: it loads nothing and asks nobody but this server.
+/// Style and script go into it, so that it is whole in itself.
+static PAGE: LazyLock<String> = LazyLock::new(|| {
+    include_str!("page/index.html")
+        .replace("STYLE", include_str!("page/style.css"))
+        .replace("SCRIPT", include_str!("page/script.js"))
+});
+/// The page loads nothing and asks nobody but this server.
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
-                           connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+                           img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// What the page shows.
 #[derive(Serialize)]
@@ -43,7 +49,7 @@ pub(super) async fn answer(
     let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
     Ok(match request.uri().path() {
         "/" => {
-            let mut page = respond(StatusCode::OK, HTML, PAGE.into());
+            let mut page = respond(StatusCode::OK, HTML, PAGE.clone());
             let policy = HeaderValue::from_static(PAGE_POLICY);
             page.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
             page
@@ -102,4 +108,19 @@ fn respond(code: StatusCode, content_type: &'static str, body: String) -> Respon
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use responder::verdict::Verdict;
+
+    use super::*;
+
+    #[test]
+    fn the_page_has_words_for_every_verdict_and_loads_nothing() {
+        for verdict in Verdict::ALL.iter().filter(|verdict| **verdict != Verdict::NotNtp) {
+            assert!(PAGE.contains(&format!("  {}: \"", verdict.label())), "{}", verdict.label());
+        }
+        assert!(!PAGE.contains("src=") && !PAGE.contains("@import") && !PAGE.contains("https://"));
+    }
 }

@@ -1,11 +1,14 @@
 //! Whatever is wrong with the listener or its clients, NTP is served.
 
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 
-use crate::lab::{Lab, wait_for};
-use crate::web::get;
+use crate::lab::{Lab, Server, wait_for};
+use crate::web::{get, try_request};
 use crate::{CONFIG, LISTEN, LOCAL, ask};
 
 #[test]
@@ -52,4 +55,93 @@ fn an_empty_list_listens_nowhere_and_others_are_listened_on() {
     }
     server.signal(Signal::SIGHUP);
     ask(&lab, "10.77.0.1", 4, 1);
+}
+
+/// Far more than the listener takes at a time.
+const CLIENTS: u64 = 1000;
+const OUTSIDE: &str = "10.77.0.1:9200";
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn slow_half_open_and_oversized_clients_cost_little_and_hold_up_nothing() {
+    let (limit, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, limit.max(2 * CLIENTS).min(most), most).unwrap();
+    let lab = Lab::up(&[]);
+    let server = lab.server(&format!("{CONFIG}{LOCAL}[metrics]\nlisten = [{OUTSIDE:?}]\n"), &[]);
+    let before = server.status().daemon.unwrap();
+    let mut worst = Worst::default();
+
+    let mut slow = lab.inside("client", || {
+        let connect = |number: u64| {
+            let mut stream = TcpStream::connect(OUTSIDE).unwrap();
+            // Every third says nothing at all. Who is closed already is not to be helped.
+            if !number.is_multiple_of(3) {
+                let _closed = stream.write_all(b"GET /metrics HTTP/1.1\r\nX-Slow: ");
+            }
+            stream
+        };
+        (0..CLIENTS).map(connect).collect::<Vec<_>>()
+    });
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(7) {
+        for stream in &mut slow {
+            let _closed = stream.write(b"x");
+        }
+        worst.look(&server);
+        ask(&lab, "10.77.0.1", 4, 50);
+        assert_eq!(get(&lab, "client", OUTSIDE, "/healthz", "").code, 200);
+    }
+    let open = slow.iter().filter(|stream| is_open(stream)).count();
+    println!(
+        "after 7 s {open} of {CLIENTS} slow clients are still connected; at worst {worst:?}, before {before:?}"
+    );
+    assert_eq!(open, 0, "whoever takes longer than 5 s for a head is sent away");
+    assert!(worst.descriptors <= before.descriptors + 80, "{worst:?}");
+    assert!(worst.resident_bytes < before.resident_bytes + (16 << 20), "{worst:?}");
+    // It is published four times a second.
+    assert!(worst.age_s < 1.0, "{worst:?}");
+
+    let too_large = [
+        format!("X-Long: {}\r\n", "x".repeat(100_000)),
+        "X: y\r\n".repeat(1000),
+        "Content-Length: 9e99\r\n".into(),
+    ];
+    for fields in too_large {
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: x\r\n{fields}\r\n");
+        // What is not read to its end may be answered by a reset.
+        if let Ok(answer) = try_request(&lab, "client", OUTSIDE, &request) {
+            assert!([400, 431].contains(&answer.code), "{}", answer.head);
+        }
+    }
+    for (request, code) in [("POST /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 405), ("nonsense\r\n\r\n", 400)] {
+        assert_eq!(try_request(&lab, "client", OUTSIDE, request).unwrap().code, code);
+    }
+    assert_eq!(get(&lab, "client", OUTSIDE, "/healthz", "").code, 200);
+}
+
+/// The worst that was seen.
+#[derive(Debug, Default)]
+struct Worst {
+    descriptors: u64,
+    resident_bytes: u64,
+    age_s: f64,
+}
+
+impl Worst {
+    fn look(&mut self, server: &Server<'_>) {
+        let status = server.status();
+        let daemon = status.daemon.unwrap();
+        self.descriptors = self.descriptors.max(daemon.descriptors);
+        self.resident_bytes = self.resident_bytes.max(daemon.resident_bytes);
+        self.age_s = self.age_s.max(status.clock.age_s);
+    }
+}
+
+fn is_open(mut stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    // An answer to a request that came too slowly may be there before the end.
+    match stream.read_to_end(&mut Vec::new()) {
+        Ok(_) => false,
+        Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
+    }
 }

@@ -1,10 +1,12 @@
 //! What the server shows of itself is what it does: over HTTP, to Prometheus, to a browser and on the command line.
 
 mod agreement;
+mod browser;
 #[path = "../lab/mod.rs"]
 mod lab;
 mod listener;
 mod logs;
+mod page;
 mod prometheus;
 mod web;
 

@@ -110,6 +110,54 @@ fn prometheus_knows_exactly_what_was_sent_over_a_restart_of_the_daemon_too() {
     check_metrics(&lab, promtool, &classic.body);
 }
 
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn every_expression_of_the_dashboard_has_data() {
+    let Some(prometheus) = tool("prometheus") else {
+        return not_run("prometheus is not there");
+    };
+    let lab = Lab::up(&[]);
+    let _server = lab.server(&format!("{CONFIG}{LOCAL}"), &[]);
+    let prometheus = Prometheus::start(&lab, prometheus.to_str().unwrap());
+    prometheus.expect("up", 1);
+    ask(&lab, "10.77.0.1", 4, 100);
+    // A rate takes two scrapes.
+    prometheus.expect("sum(pooltime_packets_total)", 100);
+    let mut empty = expressions();
+    assert!(empty.len() > 20, "{empty:?}");
+    wait_for("all expressions to have data", || {
+        ask(&lab, "fd77::1", 3, 10);
+        empty.retain(|expression| prometheus.query(expression).is_empty());
+        empty.is_empty().then_some(())
+    });
+}
+
+/// Those of the dashboard, with its variables filled in.
+fn expressions() -> Vec<String> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/grafana-dashboard.json");
+    let dashboard: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let targets = panels.flat_map(|panel| panel["targets"].as_array().unwrap());
+    let filled = |target: &Value| {
+        let expression = target["expr"].as_str().unwrap();
+        expression.replace("$instance", ".*").replace("$__rate_interval", "10s")
+    };
+    let of_upstreams = |expression: &String| {
+        expression.contains("pooltime_upstream_") || expression.contains("pooltime_clock_offset_seconds")
+    };
+    targets.map(filled).filter(|expression| !of_upstreams(expression)).collect()
+}
+
+#[test]
+fn every_alert_fires_when_it_should_and_not_for_a_server_that_is_well() {
+    let Some(promtool) = tool("promtool") else {
+        return not_run("promtool is not there");
+    };
+    let test = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/prometheus-alerts.test.yml");
+    let tested = Output::of(Command::new(promtool).args(["test", "rules", test]));
+    assert!(tested.status.success() && tested.stdout.contains("SUCCESS"), "{tested:#?}");
+}
+
 /// `promtool check metrics` has nothing to say, not even of style.
 fn check_metrics(lab: &Lab, promtool: PathBuf, metrics: &str) {
     let file = std::fs::File::open(lab.file("metrics", metrics)).unwrap();

@@ -1,0 +1,275 @@
+"use strict";
+
+const POLL_MS = 1000;
+const HISTORY_MS = 10000;
+const HOUR_S = 3600;
+/// What a plot shows at the least.
+const SHORTEST_S = 300;
+
+const VERDICTS = {
+  answered: "answered",
+  answered_unsynchronised: "answered: not synchronised",
+  answered_leaked: "answered by chance, over its rate",
+  kiss_rate: "told to ask less often (RATE)",
+  kiss_deny: "told not to ask (DENY)",
+  pass_for_others: "passed: not our address",
+  pass_fragment: "passed to the socket: fragment",
+  pass_long: "passed to the socket: longer than 48 bytes",
+  pass_mode: "passed: not a client's request",
+  pass_version: "passed: unknown version",
+  pass_clock: "passed to the socket: clock not readable",
+  drop_source: "dropped: impossible source",
+  drop_control: "dropped: control message",
+  drop_length: "dropped: wrong length",
+  drop_checksum: "dropped: wrong checksum",
+  drop_limited: "dropped: over its rate",
+  drop_denied: "dropped: on the deny list",
+  drop_budget: "dropped: the server's budget is spent",
+};
+
+const at = (id) => document.getElementById(id);
+
+/// Only where it differs: a screen reader is told of changes, and a selection stays.
+function say(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function count(value) {
+  return Math.round(value).toLocaleString("en").replaceAll(",", "\u202f");
+}
+
+function rate(value) {
+  if (value === null) return "–";
+  return value > 0 && value < 10 ? value.toFixed(1) : count(value);
+}
+
+function seconds(value) {
+  if (value === null || value === undefined) return "–";
+  const size = Math.abs(value);
+  if (size === 0) return "0 s";
+  const [unit, factor] = size < 1e-6 ? ["ns", 1e9] : size < 1e-3 ? ["µs", 1e6] : size < 1 ? ["ms", 1e3] : ["s", 1];
+  return `${(value * factor).toPrecision(3).replace("-", "\u2212")} ${unit}`;
+}
+
+function span(value) {
+  if (value < 120) return `${Math.floor(value)} s`;
+  if (value < 7200) return `${Math.floor(value / 60)} min`;
+  return value < 172800 ? `${Math.floor(value / 3600)} h` : `${Math.floor(value / 86400)} d`;
+}
+
+/// Rows of cells; the first cell is the row's heading. A cell is a text or { text, className }.
+function fill(table, rows) {
+  const body = at(table).tBodies[0];
+  const text = JSON.stringify(rows);
+  if (body.dataset.rows === text) return;
+  body.dataset.rows = text;
+  body.replaceChildren(...rows.map((cells) => {
+    const row = document.createElement("tr");
+    cells.forEach((cell, column) => {
+      const element = document.createElement(column === 0 ? "th" : "td");
+      if (column === 0) element.scope = "row";
+      element.textContent = cell.text ?? cell;
+      element.className = cell.className ?? "";
+      row.append(element);
+    });
+    return row;
+  }));
+}
+
+function facts(list, pairs) {
+  const elements = pairs.flatMap(([name, value]) => {
+    const [term, definition] = [document.createElement("dt"), document.createElement("dd")];
+    [term.textContent, definition.textContent] = [name, value];
+    return [term, definition];
+  });
+  at(list).replaceChildren(...elements);
+}
+
+/// Packets of all interfaces that fit.
+function packets(status, fits) {
+  return status.interfaces.flatMap((one) => one.counters).filter(fits).reduce((sum, one) => sum + one.packets, 0);
+}
+
+const isAnswer = (counter) => counter.verdict.startsWith("answered");
+const isRefusal = (counter) => counter.verdict.startsWith("drop_") || counter.verdict.startsWith("kiss_");
+const isRequest = (counter) => isAnswer(counter) || isRefusal(counter) || /^pass_(long|fragment|clock)$/.test(counter.verdict);
+
+let before = null;
+
+/// A second, between the last two looks; null where that cannot be said.
+function perSecond(status, fits) {
+  const elapsed = before && status.daemon && before.daemon ? status.daemon.uptime_s - before.daemon.uptime_s : 0;
+  return elapsed > 0 ? Math.max(0, packets(status, fits) - packets(before, fits)) / elapsed : null;
+}
+
+function showVerdict(status, health) {
+  const state = health.healthy ? "good" : "bad";
+  const headline = health.healthy ? "Serving good time" : "NOT serving good time";
+  at("verdict").className = state;
+  say(at("headline"), headline);
+  document.title = `${headline} · pooltime-xdp`;
+  const reasons = [...health.reasons, ...health.warnings];
+  if (at("reasons").dataset.text !== reasons.join("\n")) {
+    at("reasons").dataset.text = reasons.join("\n");
+    at("reasons").replaceChildren(...reasons.map((reason) => {
+      const item = document.createElement("li");
+      item.textContent = reason;
+      return item;
+    }));
+  }
+  const clock = status.clock;
+  const frequency = clock.frequency_ppm === null ? "" : `, frequency ${clock.frequency_ppm.toFixed(3)} ppm`;
+  say(at("clock"), clock.synchronised
+    ? `Stratum ${clock.stratum}, reference ${clock.reference}, source ${clock.source}${frequency}, steps ${clock.steps}`
+    : "Answers say that the clock is not synchronised (leap 3, stratum 0).");
+}
+
+function showFigures(status) {
+  say(at("rate-answered"), rate(perSecond(status, isAnswer)));
+  say(at("rate-refused"), rate(perSecond(status, isRefusal)));
+  say(at("total-answered"), count(packets(status, isAnswer)));
+  say(at("error-bound"), seconds(status.clock.error_bound_s));
+  const daemon = status.daemon;
+  say(at("daemon"), `${status.version}, up ${span(daemon.uptime_s)}, ${(daemon.resident_bytes / 2 ** 20).toFixed(1)} MiB`);
+}
+
+function showTraffic(status) {
+  const seen = Object.keys(VERDICTS).filter((verdict) => packets(status, (one) => one.verdict === verdict) > 0);
+  const of = (verdict, family) => packets(status, (one) => one.verdict === verdict && one.family === family);
+  fill("verdicts", (seen.length ? seen : ["answered"]).map((verdict) => [
+    VERDICTS[verdict], count(of(verdict, "ipv4")), count(of(verdict, "ipv6")),
+    rate(perSecond(status, (one) => one.verdict === verdict)),
+  ]));
+  const all = packets(status, isRequest);
+  const ask = (version, family) =>
+    packets(status, (one) => isRequest(one) && one.version === version && (!family || one.family === family));
+  fill("versions", [4, 3, 2, 1, 0].filter((version) => version > 2 || ask(version) > 0).map((version) => [
+    version ? `NTP ${version}` : "not read", count(ask(version, "ipv4")), count(ask(version, "ipv6")),
+    all ? `${(100 * ask(version) / all).toFixed(1)} %` : "–",
+  ]));
+  const limits = status.limits;
+  const pairs = [];
+  for (const { family, last_hour } of limits?.clients ?? []) {
+    pairs.push([`Clients over ${family === "ipv4" ? "IPv4" : "IPv6"}, last hour`, `about ${count(last_hour)}`]);
+  }
+  if (limits) {
+    pairs.push(["Limit of a source", limits.enabled ? `${limits.rate} a second, ${limits.burst} at once` : "off"]);
+    pairs.push(["Table of sources", `${count(limits.table_in_use)} of ${count(limits.table_entries)} in use`]);
+    if (limits.evictions !== undefined) pairs.push(["Forgotten early", `about ${count(limits.evictions)}`]);
+    pairs.push(["Entries of the access lists", count(limits.access_entries)]);
+  }
+  facts("limits", pairs);
+}
+
+function showUpstreams(upstreams) {
+  at("upstreams-section").hidden = !upstreams?.length;
+  fill("upstreams", (upstreams ?? []).map((one) => [
+    one.address && one.address !== one.name ? `${one.name} (${one.address})` : one.name,
+    one.tally === "falseticker" || one.trouble
+      ? { text: one.trouble ?? one.standing, className: "alarm" } : one.standing,
+    String(one.stratum), `${one.reach.toString(2).replaceAll("0", "").length} of 8`, span(2 ** one.poll_log2),
+    seconds(one.offset_s), seconds(one.delay_s), seconds(one.jitter_s),
+  ]));
+}
+
+function showSources(top) {
+  at("sources-section").hidden = !top;
+  fill("sources", (top?.by_drops ?? []).map((one) => [one.source, rate(one.requests_per_s), rate(one.dropped_per_s)]));
+}
+
+function showInterfaces(status) {
+  fill("interfaces", status.interfaces.map((one) => {
+    const driver = one.driver;
+    const lost = driver.receive_dropped + driver.receive_missed + driver.transmit_dropped;
+    const mode = one.mode ? (one.up ? one.mode : `${one.mode}, down`) : "not attached";
+    return [
+      one.name, one.mode && one.up ? mode : { text: mode, className: "alarm" }, one.addresses.join(", ") || "none",
+      `${driver.receive_queues} in, ${driver.transmit_queues} out`, count(lost),
+    ];
+  }));
+}
+
+/// Lines through [x, y] points of the last hour, or of what there is of it; gaps where y is null or no step was kept.
+function plot(figure, lines, floor, peakText, description) {
+  const [width, height, now] = [600, 180, Date.now() / 1000];
+  const values = lines.flatMap((points) => points.map(([, y]) => y)).filter((y) => y !== null);
+  const [low, high] = [Math.min(floor, ...values), Math.max(floor, ...values)];
+  const top = high > low ? high + (high - low) * 0.08 : low + 1;
+  const shown = Math.min(HOUR_S, Math.max(SHORTEST_S, now - (lines[0][0]?.[0] ?? now)));
+  const x = (time) => width * (1 - (now - time) / shown);
+  const y = (value) => height * (1 - (value - low) / (top - low));
+  const path = (points, close) => {
+    let [text, last, first] = ["", null, null];
+    const end = () => { if (close && first !== null) text += `L${x(last).toFixed(1)} ${y(low)}L${x(first).toFixed(1)} ${y(low)}Z`; };
+    for (const [time, value] of points) {
+      if (value === null || now - time > HOUR_S) continue;
+      const joined = last !== null && time - last < 25;
+      if (!joined) { end(); first = time; }
+      text += `${joined ? "L" : "M"}${x(time).toFixed(1)} ${y(value).toFixed(1)}`;
+      last = time;
+    }
+    end();
+    return text;
+  };
+  const make = (name, attributes) => {
+    const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    return element;
+  };
+  const grid = [0.25, 0.5, 0.75].map((part) => make("line", { x1: 0, x2: width, y1: height * part, y2: height * part }));
+  const zero = low < 0 ? [make("line", { x1: 0, x2: width, y1: y(0), y2: y(0) })] : [];
+  const svg = at(figure).querySelector("svg");
+  svg.replaceChildren(...grid, ...zero, make("path", { class: "fill", d: path(lines[0], true) }),
+    ...lines.map((points, number) => make("path", { class: number ? "two" : "one", d: path(points) })));
+  svg.setAttribute("aria-label", description(high));
+  say(at(figure).querySelector(".peak"), values.length ? `highest ${peakText(high)}` : "the first point is yet to come");
+  at(figure).querySelector(".two").hidden = lines[1].every(([, value]) => value === null);
+  say(at(figure).querySelector(".since"), `${span(shown)} ago`);
+}
+
+async function get(path) {
+  const response = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(5000) });
+  if (!response.ok) throw new Error(await response.text());
+  return response.json();
+}
+
+async function showHistory() {
+  const { steps } = await get("/history.json");
+  const line = (pick) => steps.map((step) => [step.unix_s, pick(step)]);
+  plot("plot-requests", [line((step) => step.answered), line((step) => step.refused)], 0, rate, (high) =>
+    `Packets a second over the last hour: ${steps.length ? rate(steps.at(-1).answered) : "none"} answered at last, ${rate(high)} at the most`);
+  plot("plot-clock", [line((step) => step.error_bound_s), line((step) => step.offset_s)], 0, seconds, (high) =>
+    `Error bound over the last hour: ${steps.length ? seconds(steps.at(-1).error_bound_s) : "unknown"} at last, ${seconds(high)} at the most`);
+}
+
+async function showAll() {
+  const { status, health, top } = await get("/status.json");
+  showVerdict(status, health);
+  showFigures(status);
+  showTraffic(status);
+  showUpstreams(status.upstreams);
+  showSources(top);
+  showInterfaces(status);
+  before = status;
+}
+
+/// The next look comes after this one has ended, whatever became of it.
+async function repeat(show, interval, failed) {
+  try {
+    await show();
+  } catch (error) {
+    failed?.(error);
+  }
+  setTimeout(() => repeat(show, interval, failed), interval);
+}
+
+repeat(showAll, POLL_MS, (error) => {
+  before = null;
+  at("verdict").className = "bad";
+  say(at("headline"), "No word from the server");
+  document.title = "No word from the server · pooltime-xdp";
+  say(at("clock"), `What is below is from the last time that it answered. ${error.message}`);
+  at("reasons").replaceChildren();
+  at("reasons").dataset.text = "";
+});
+repeat(showHistory, HISTORY_MS);
