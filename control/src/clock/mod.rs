@@ -3,6 +3,8 @@
 
 pub mod disciplined;
 pub mod drift;
+#[cfg(test)]
+mod fake;
 pub mod kernel;
 pub mod mirror;
 pub mod publisher;

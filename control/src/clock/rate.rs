@@ -11,6 +11,10 @@ use crate::sys::Adjtimex;
 
 /// The readings of both clocks are this far apart at most, with a good margin.
 const NOISE_NS: i64 = 3_000;
+/// How far back is looked for a slow slew, in s: one of less than a part in a million is left for wander.
+const EARLY_S: f64 = 4.0;
+/// The same for a quick one, at least.
+const LATE_S: f64 = 0.1;
 /// The kernel's clock ticks that `tick_us` counts, a second.
 const USER_HZ: f64 = 100.0;
 /// Of `frequency_scaled_ppm`.
@@ -28,10 +32,13 @@ pub struct Retuned {
 /// Watches the rate.
 #[derive(Clone, Copy, Debug)]
 pub struct RateWatch {
-    base: Rates,
-    /// What adjtimex said then.
+    /// Some time ago: a slow slew shows since then.
+    early: Rates,
+    /// A moment ago: a quick one shows since then, and is not taken for an old one.
+    late: Rates,
+    /// What adjtimex said at the last look.
     told: f64,
-    /// What the clock is taken to be corrected by since then.
+    /// What the clock is taken to be corrected by.
     correction: f64,
 }
 
@@ -40,7 +47,7 @@ impl RateWatch {
     #[must_use]
     pub fn new(rates: Rates, kernel: &Adjtimex) -> Self {
         let correction = correction(kernel);
-        Self { base: rates, told: correction, correction }
+        Self { early: rates, late: rates, told: correction, correction }
     }
 
     /// What the oscillator's rate is multiplied by, less one.
@@ -51,22 +58,26 @@ impl RateWatch {
 
     /// Looks at the clocks anew: what has changed since, in order.
     pub fn observe(&mut self, rates: Rates, kernel: &Adjtimex) -> Vec<Retuned> {
-        let correction = correction(kernel);
-        let raw_s = seconds(rates.raw_ns, self.base.raw_ns);
-        let excess_ns = distance_ns(rates) - distance_ns(self.base);
-        let unexplained_s = ns_to_s(excess_ns) - raw_s * self.correction;
-        let slewed = unexplained_s.abs() > ns_to_s(NOISE_NS);
-        let changed = correction.to_bits() != self.told.to_bits();
+        let told = correction(kernel);
         let mut retuned = Vec::new();
-        if slewed && raw_s > 0.0 {
-            retuned.push(self.believe(self.base, ns_to_s(excess_ns) / raw_s));
+        for since in [self.late, self.early] {
+            let raw_s = seconds(rates.raw_ns, since.raw_ns);
+            let excess_ns = distance_ns(rates) - distance_ns(since);
+            let unexplained_s = ns_to_s(excess_ns) - raw_s * self.correction;
+            if unexplained_s.abs() > ns_to_s(NOISE_NS) && raw_s > 0.0 {
+                retuned.push(self.believe(since, ns_to_s(excess_ns) / raw_s));
+                break;
+            }
         }
-        if changed {
-            retuned.push(self.believe(rates, correction));
+        if told.to_bits() != self.told.to_bits() {
+            self.told = told;
+            retuned.push(self.believe(rates, told));
         }
-        if slewed || changed {
-            self.base = rates;
-            self.told = correction;
+        if !retuned.is_empty() || seconds(rates.raw_ns, self.early.raw_ns) >= EARLY_S {
+            self.early = rates;
+            self.late = rates;
+        } else if seconds(rates.raw_ns, self.late.raw_ns) >= LATE_S {
+            self.late = rates;
         }
         retuned
     }
@@ -80,7 +91,7 @@ impl RateWatch {
 
 /// The correction that adjtimex tells of, in s/s.
 #[expect(clippy::cast_precision_loss, reason = "a few hundred parts in a million")]
-fn correction(kernel: &Adjtimex) -> f64 {
+pub(super) fn correction(kernel: &Adjtimex) -> f64 {
     (kernel.tick_us as f64 * USER_HZ - 1e6) / 1e6 + kernel.frequency_scaled_ppm as f64 / SCALED_PPM / 1e6
 }
 

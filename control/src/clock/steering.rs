@@ -1,5 +1,5 @@
-//! The daemon's hand on the kernel's clock: what [`mod@crate::discipline::steer`] decides is done here, and the kernel is told
-//! how good its clock is, so that other programs know.
+//! The daemon's hand on the kernel's clock: what [`crate::discipline::steer()`] decides is done here, and the
+//! kernel is told how good its clock is, so that other programs know.
 //!
 //! An offset is slewed by a rate that stays until the next correction, a second later. It is never above what the
 //! kernel's own error bound grows by, so that this bound stays true if the daemon dies in the middle.
