@@ -128,6 +128,8 @@ fn upstreams_make_a_clock_and_a_reload_keeps_what_is_known_of_them() {
         assert!(line[1..].starts_with(address.as_str()) && line.contains("127.127.1.1"), "{said}");
     }
 
+    assert_ntpq_shows_the_same(&lab, &server);
+
     // One goes, another one comes, three stay as they were.
     let mut others = addresses.clone();
     others[1] = address(UPSTREAMS);
@@ -256,6 +258,29 @@ fn assert_served_within_its_own_bound(lab: &Lab) {
     let bound_s = value("delay_s") / 2.0 + value("root_delay_s") / 2.0 + value("root_dispersion_s");
     let error_s = value("offset_s").abs();
     assert!(error_s <= bound_s && error_s < LARGEST_ERROR_S, "{error_s} s off, bound {bound_s} s: {said}");
+}
+
+/// The real `ntpq -p`, over loopback.
+fn assert_ntpq_shows_the_same(lab: &Lab, server: &Server) {
+    let Some(ntpq) = tool("ntpq") else {
+        return not_run("ntpq is not there");
+    };
+    let ntpq = ntpq.to_str().unwrap();
+    // A column may change between the two.
+    wait_for("ntpq to show what peers shows", || {
+        let theirs = lab.exec("server", &[ntpq, "-pn", "127.0.0.1"]).expect_success();
+        let ours = server.command(&["peers"]).expect_success();
+        // Tally and address, reference, stratum, type; poll, reach.
+        let columns = |said: &str| {
+            let words = |line: &str| {
+                let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
+                [&words[..4], &words[5..7]].concat()
+            };
+            said.lines().skip(2).filter(|line| !line.is_empty()).map(words).collect::<Vec<_>>()
+        };
+        println!("{theirs}\n{ours}");
+        (columns(&theirs) == columns(&ours)).then_some(())
+    });
 }
 
 fn names(peers: &Peers) -> Vec<String> {

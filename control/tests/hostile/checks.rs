@@ -1,6 +1,7 @@
 //! What holds for every input, for fuzz targets and for tests over random inputs.
 #![allow(dead_code, reason = "a fuzz target makes one of the checks")]
 
+use control::clock::drift;
 use control::config::Config;
 use control::discipline::LocalTime;
 use control::mode6;
@@ -53,6 +54,17 @@ pub(crate) fn upstreams() -> Peers {
     let silent = Peer { association: 2, name: "192.0.2.1".into(), ..Peer::default() };
     let system = System { synchronised: true, system_peer: Some(1), ..System::default() };
     Peers { system, peers: vec![good, silent, bad] }
+}
+
+/// Reads a drift file: what is believed is what an oscillator can be.
+pub(crate) fn drift(text: &str) {
+    match drift::parse(text) {
+        Ok(drift) => {
+            assert!(drift.frequency.abs() <= 0.01 && (5e-7..=0.01).contains(&drift.skew), "{drift:?}");
+            assert!(drift.wander.is_none_or(|wander| wander > 0.0 && wander < 1e-4), "{drift:?}");
+        }
+        Err(error) => assert!(!error.what.is_empty()),
+    }
 }
 
 /// Reads a configuration: an error is one that a person can do something with.

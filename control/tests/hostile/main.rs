@@ -77,6 +77,21 @@ fn any_control_message_is_answered_in_order_or_not_at_all() {
 }
 
 #[test]
+fn any_drift_file_is_read_or_refused() {
+    let seeds: [&[u8]; 3] = [
+        b"# a comment\nfrequency_ppm = -12.5\nskew_ppm = 0.1\nwander_ppm = 0.003\n",
+        b"frequency_ppm = nan\nskew_ppm = inf\n",
+        b"frequency_ppm = 1e-300\nskew_ppm = 1e300\nwander_ppm = -0.0\n",
+    ];
+    let mut inputs = Mutations::of(&seeds);
+    for _ in 0..20_000 {
+        if let Ok(text) = String::from_utf8(inputs.next()) {
+            checks::drift(&text);
+        }
+    }
+}
+
+#[test]
 fn any_configuration_is_read_or_refused_with_a_reason() {
     let mut inputs = Mutations::of(&[
         b"interfaces = [\"eth0\"]\nserve = [\"192.0.2.53\", \"2001:db8::1\"]\n",

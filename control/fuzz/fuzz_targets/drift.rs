@@ -1,0 +1,11 @@
+//! Any drift file: see `checks::drift`.
+#![no_main]
+
+#[path = "../../tests/hostile/checks.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    if let Ok(text) = std::str::from_utf8(input) {
+        checks::drift(text);
+    }
+});
