@@ -3,7 +3,7 @@
 
 mod lab;
 
-use std::net::UdpSocket;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use control::peers::{Peers, Tally};
 use control::status::Status;
+use control::upstream::reference::reference_id;
 use lab::{Lab, Server, not_run, tool, wait_for};
 use nix::sys::signal::Signal;
 
@@ -63,8 +64,17 @@ impl Drop for Upstreams<'_> {
     }
 }
 
+/// The fourth one is asked over IPv6.
 fn address(number: u8) -> String {
-    format!("{NETWORK}.{}", 11 + number)
+    if number == 3 { "fd77::14".into() } else { format!("{NETWORK}.{}", 11 + number) }
+}
+
+fn give_addresses(lab: &Lab, count: u8) {
+    for number in 0..count {
+        let address = address(number);
+        let length = if address.contains(':') { "64 nodad" } else { "24" };
+        lab.ip("client", &format!("address add {address}/{length} dev lan0"));
+    }
 }
 
 /// A configuration with these addresses as upstreams.
@@ -89,9 +99,7 @@ fn upstreams_make_a_clock_and_a_reload_keeps_what_is_known_of_them() {
     };
     let lab = Lab::up(&[]);
     let addresses: Vec<String> = (0..UPSTREAMS).map(address).collect();
-    for address in &addresses {
-        lab.ip("client", &format!("address add {address}/24 dev lan0"));
-    }
+    give_addresses(&lab, UPSTREAMS);
     let server = lab.server(&config("", &addresses), &[]);
     wait_for("closed ports to be told of", || {
         peers(&server).peers.iter().all(|peer| peer.trouble.is_some()).then_some(())
@@ -115,7 +123,8 @@ fn upstreams_make_a_clock_and_a_reload_keeps_what_is_known_of_them() {
     assert_eq!((discipline.upstreams, discipline.steering.as_str()), (4, "left alone"));
     wait_for("a reference that is the system peer", || {
         let clock = server.status().clock;
-        (clock.discipline?.system_peer? == clock.reference).then_some(())
+        let peer: IpAddr = clock.discipline?.system_peer?.parse().unwrap();
+        (Ipv4Addr::from(reference_id(peer)).to_string() == clock.reference).then_some(())
     });
     assert!(clock.error_bound_s < LARGEST_ERROR_S && clock.horizon_s > 19.0, "{}", clock.error_bound_s);
     assert!(discipline.kernel_offset_s.unwrap().abs() < LARGEST_ERROR_S, "{discipline:#?}");
@@ -169,9 +178,7 @@ fn without_word_from_upstreams_the_gate_closes_at_the_error_limit() {
     };
     let lab = Lab::up(&[]);
     let addresses: Vec<String> = (0..UPSTREAMS).map(address).collect();
-    for address in &addresses {
-        lab.ip("client", &format!("address add {address}/24 dev lan0"));
-    }
+    give_addresses(&lab, UPSTREAMS);
     let mut upstreams = Upstreams::start(&lab, &chronyd);
     thread::sleep(Duration::from_secs(1));
     // A single answer tells the time and nothing of the frequency: the bound grows by most of a millisecond a
@@ -199,9 +206,7 @@ fn refusals_forgeries_and_dead_addresses_do_no_harm_and_are_told() {
         return not_run("chronyd is not there");
     };
     let lab = Lab::up(&[]);
-    for number in 0..UPSTREAMS + 3 {
-        lab.ip("client", &format!("address add {}/24 dev lan0", address(number)));
-    }
+    give_addresses(&lab, UPSTREAMS + 3);
     let _upstreams = Upstreams::start(&lab, &chronyd);
     let fakes: Vec<Fake> = (UPSTREAMS..UPSTREAMS + 3)
         .zip([kiss(*b"DENY"), kiss(*b"RATE"), forgery])

@@ -426,6 +426,19 @@ mod tests {
     }
 
     #[test]
+    fn a_slew_ends_when_the_time_is_not_known_any_more() {
+        let machine = Machine::new(0.5, FAST);
+        let mut daemon = Daemon::start(&machine, ClockConfig { max_error_ms: 1, ..steered() });
+        daemon.run(10.0);
+        assert!((correction_of(&machine) + FAST).abs() > 100e-6, "it slews");
+        daemon.upstreams = None;
+        machine.suspend(60.0);
+        assert_eq!(daemon.run(5.0).unsynchronised, Some(Unsynchronised::NoAgreement));
+        assert!((correction_of(&machine) + FAST).abs() < 1e-6, "{}", correction_of(&machine));
+        assert_eq!(machine.kernel().status, libc::STA_UNSYNC);
+    }
+
+    #[test]
     fn a_large_offset_is_stepped_at_the_start_and_never_again() {
         let machine = Machine::new(-86_400.0, 0.0);
         let mut daemon = Daemon::start(&machine, steered());

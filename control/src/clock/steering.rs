@@ -91,7 +91,6 @@ impl Steering {
         line: Option<&Line>,
         correction: f64,
     ) -> std::result::Result<(), String> {
-        let unsynchronised = ClockChange { status: Some(STA_UNSYNC), ..ClockChange::default() };
         let text = |error: Error| error.to_string();
         let state = kernel.discipline().map_err(text)?;
         if self.left.is_some_and(|left| left != (state.frequency_scaled_ppm, state.tick_us)) {
@@ -101,7 +100,7 @@ impl Steering {
             );
         }
         let Some(line) = line else {
-            return kernel.change(&unsynchronised).map_err(text);
+            return self.let_go(kernel).map_err(text);
         };
         let sample = kernel.sample().map_err(text)?;
         let at_ns = u64::midpoint(sample.monotonic_before_ns, sample.monotonic_after_ns);
@@ -111,7 +110,7 @@ impl Steering {
         let action = match steer(&self.config, self.updates, offset_s, line.frequency) {
             Ok(action) => action,
             Err(panic) => {
-                kernel.change(&unsynchronised).map_err(text)?;
+                self.let_go(kernel).map_err(text)?;
                 return Err(panic.to_string());
             }
         };
@@ -136,7 +135,19 @@ impl Steering {
                 end_slews: false,
             })
             .map_err(text)?;
-        let state = kernel.discipline().map_err(text)?;
+        self.note(kernel).map_err(text)
+    }
+
+    /// The time is not known any more: what was slewed goes on no further, and the kernel is told.
+    fn let_go<K: KernelClock>(&mut self, kernel: &K) -> Result<()> {
+        let rate = self.left.map(|_| for_adjtimex(self.settled));
+        kernel.change(&ClockChange { rate, status: Some(STA_UNSYNC), ..ClockChange::default() })?;
+        if self.left.is_some() { self.note(kernel) } else { Ok(()) }
+    }
+
+    /// What the kernel made of a change: it rounds.
+    fn note<K: KernelClock>(&mut self, kernel: &K) -> Result<()> {
+        let state = kernel.discipline()?;
         self.left = Some((state.frequency_scaled_ppm, state.tick_us));
         Ok(())
     }

@@ -96,6 +96,8 @@ fn any_configuration_is_read_or_refused_with_a_reason() {
     let mut inputs = Mutations::of(&[
         b"interfaces = [\"eth0\"]\nserve = [\"192.0.2.53\", \"2001:db8::1\"]\n",
         b"[clock]\nsource = \"system\"\nhorizon_ms = 20000\nmax_error_ms = 1000\nstratum = 5\n",
+        b"[clock]\nsource = \"upstream\"\nsteer = false\n[[upstream]]\naddress = \"ntp1.example.net\"\nminpoll = 6\n",
+        b"[clock]\nmakestep = { threshold_ms = 1, updates = 3 }\n[[upstream]]\naddress = \"::1\"\nburst = true\n",
         b"[limits]\nrate = 16\nburst = 256\ntable_entries = 65536\nleak = 4\nkod = 64\n",
         b"[access]\ndeny = [\"192.0.2.0/24\"]\nlimit = [\"2001:db8::/32\"]\ndenied = \"kod\"\n",
     ]);

@@ -288,6 +288,7 @@ impl Drop for Server<'_> {
             let _ended = process.wait();
         }
         let _nothing_left = self.command(&["detach"]);
+        let _never_made = fs::remove_dir_all(self.paths().state_directory());
         if std::thread::panicking() {
             eprintln!("the server's log:\n{}", self.log());
         }
