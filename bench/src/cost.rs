@@ -8,12 +8,14 @@ mod verify;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Barrier;
+use std::thread;
 
 use core_affinity::CoreId;
 
 use crate::failure::Failure;
 use crate::machine::Machine;
-use crate::programs::{Gauge, Server, Yardstick, require_privileges};
+use crate::programs::{Gauge, Run, Server, Yardstick, require_privileges};
 use pairing::Times;
 use report::{Report, ServerSize};
 use responder::Policy;
@@ -39,7 +41,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let earlier = options.against.as_deref().map(read_report).transpose()?;
     require_privileges()?;
     let cpu = pin(options.cpu)?;
-    let mut bench = Bench::load(options.candidate.as_deref())?;
+    let mut bench = Bench::load(options.candidate.as_deref(), cpu)?;
     let subjects = subjects::all(options.candidate.is_some());
 
     for subject in &subjects {
@@ -95,13 +97,16 @@ fn pin(wanted: Option<usize>) -> Result<usize, Failure> {
 
 /// The loaded programs.
 struct Bench {
-    yardstick: Yardstick,
+    /// One for each CPU; a row on one CPU alone takes the first.
+    yardsticks: Vec<Yardstick>,
+    /// Those CPUs.
+    cpus: Vec<usize>,
     /// The built-in server without limits and with, and the candidate if there is one.
     servers: Vec<Server>,
 }
 
 impl Bench {
-    fn load(candidate: Option<&Path>) -> Result<Self, Failure> {
+    fn load(candidate: Option<&Path>, cpu: usize) -> Result<Self, Failure> {
         let mut objects = vec![("the built-in server object".to_owned(), xdp_ebpf::POOLTIME.to_vec())];
         if let Some(path) = candidate {
             let object = fs::read(path).map_err(|reason| Failure::File { path: path.to_owned(), reason })?;
@@ -123,7 +128,16 @@ impl Bench {
                 }
             }
         }
-        Ok(Self { yardstick: Yardstick::load()?, servers })
+        let mut cpus: Vec<_> =
+            core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
+        // The one that this thread keeps to comes first.
+        cpus.sort_by_key(|other| *other != cpu);
+        let yardsticks = cpus.iter().map(|_| Yardstick::load()).collect::<Result<_, _>>()?;
+        Ok(Self { yardsticks, cpus, servers })
+    }
+
+    fn rearmed(&self) -> Result<u64, Failure> {
+        self.yardsticks.iter().map(Yardstick::rearmed).sum()
     }
 
     fn server_sizes(&self) -> Vec<ServerSize> {
@@ -139,33 +153,82 @@ impl Bench {
     fn measure(&mut self, subject: &Subject, repeat: u32) -> Result<f64, Failure> {
         let counts = |servers: &[Server]| servers.iter().map(Server::counts).collect::<Result<Vec<_>, _>>();
         let counted_before = counts(&self.servers)?;
-        let rearmed_before = self.yardstick.rearmed()?;
+        let runs = if subject.crowded { self.yardsticks.len() } else { 1 };
+        let rearmed_before = self.rearmed()?;
         let run = match (subject.method, subject.program) {
-            (Method::Direct, Program::Gauge(gauge)) => self.yardstick.run(gauge, &subject.frame, repeat),
+            (Method::Direct, Program::Gauge(gauge)) => self.yardsticks[0].run(gauge, &subject.frame, repeat),
             (Method::Direct, Program::Server(index)) => self.servers[index].run(&subject.frame, repeat),
-            (Method::Rearmed | Method::Scattered, program) => {
-                let handle = match program {
-                    Program::Gauge(gauge) => self.yardstick.handle(gauge)?,
-                    Program::Server(index) => self.servers[index].handle()?,
+            (method, program) => {
+                let rearm = match method {
+                    Method::Scattered => Gauge::RearmScattered,
+                    Method::ScatteredIpv4 => Gauge::RearmScatteredIpv4,
+                    Method::Direct | Method::Rearmed => Gauge::Rearm,
                 };
-                let rearm =
-                    if subject.method == Method::Rearmed { Gauge::Rearm } else { Gauge::RearmScattered };
-                self.yardstick.run_rearmed(rearm, &handle, &subject.frame, repeat)
+                for yardstick in self.yardsticks.iter_mut().take(runs) {
+                    let handle = match program {
+                        Program::Gauge(gauge) => yardstick.handle(gauge)?,
+                        Program::Server(index) => self.servers[index].handle()?,
+                    };
+                    yardstick.put_behind(&handle, &subject.frame)?;
+                }
+                run_on_all(&self.yardsticks[..runs], &self.cpus, rearm, &subject.frame, repeat)
             }
         }?;
         verify::verify(
             subject,
             &verify::Evidence {
-                repeat: u64::from(repeat),
+                repeat: u64::from(repeat) * runs as u64,
                 action: run.action,
                 frame: &run.frame,
                 counted_before: &counted_before,
                 counted_after: &counts(&self.servers)?,
-                rearmed: self.yardstick.rearmed()? - rearmed_before,
+                rearmed: self.rearmed()? - rearmed_before,
             },
         )?;
         Ok(run.ns)
     }
+}
+
+/// Runs what was put behind the gauge with each of the yardsticks at once, the first on this thread and the others on
+/// their CPUs. The frame is the first one's, the time the mean of all.
+fn run_on_all(
+    yardsticks: &[Yardstick],
+    cpus: &[usize],
+    rearm: Gauge,
+    frame: &[u8],
+    repeat: u32,
+) -> Result<Run, Failure> {
+    let Some((first, others)) = yardsticks.split_first() else {
+        return Err(Failure::Cpu { cpu: 0, allowed: String::new() });
+    };
+    let start = Barrier::new(yardsticks.len());
+    thread::scope(|scope| {
+        let others: Vec<_> = others
+            .iter()
+            .zip(cpus.iter().skip(1))
+            .map(|(yardstick, cpu)| {
+                let start = &start;
+                scope.spawn(move || {
+                    let _pinned = core_affinity::set_for_current(CoreId { id: *cpu });
+                    start.wait();
+                    yardstick.run(rearm, frame, repeat)
+                })
+            })
+            .collect();
+        start.wait();
+        let mut run = first.run(rearm, frame, repeat)?;
+        for other in others {
+            let other = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            run.ns += other.ns;
+            if other.action != run.action {
+                run.action = other.action;
+            }
+        }
+        #[expect(clippy::cast_precision_loss, reason = "CPUs")]
+        let runs = yardsticks.len() as f64;
+        run.ns /= runs;
+        Ok(run)
+    })
 }
 
 #[cfg(test)]
@@ -176,7 +239,7 @@ mod tests {
     #[test]
     #[ignore = "needs root: scripts/test runs it"]
     fn a_server_that_does_what_each_row_says_is_measured() {
-        let mut bench = Bench::load(None).unwrap();
+        let mut bench = Bench::load(None, pin(None).unwrap()).unwrap();
         for subject in subjects::all(false) {
             let ns = bench.measure(&subject, 1000).unwrap();
             assert!(ns > 1.0, "{}: {ns} ns", subject.name);
@@ -186,7 +249,7 @@ mod tests {
     #[test]
     #[ignore = "needs root: scripts/test runs it"]
     fn a_server_that_does_not_serve_the_address_gets_no_figure_for_an_answer() {
-        let mut bench = Bench::load(None).unwrap();
+        let mut bench = Bench::load(None, pin(None).unwrap()).unwrap();
         bench.servers[0] = Server::load(
             xdp_ebpf::POOLTIME,
             "the server",
@@ -196,7 +259,7 @@ mod tests {
         )
         .unwrap();
         for subject in subjects::all(false) {
-            let answer = subject.name.starts_with("answer");
+            let answer = subject.name.contains("answer");
             let result = bench.measure(&subject, 1000);
             match result {
                 Ok(_) => assert!(!answer, "{} was measured", subject.name),
@@ -213,12 +276,12 @@ mod tests {
     #[test]
     #[ignore = "needs root: scripts/test runs it"]
     fn a_server_past_its_horizon_gets_no_figure_for_an_answer() {
-        let mut bench = Bench::load(None).unwrap();
+        let mut bench = Bench::load(None, pin(None).unwrap()).unwrap();
         let clock = responder::ClockState { horizon_ns: 0, ..subjects::clock() };
         bench.servers[0] =
             Server::load(xdp_ebpf::POOLTIME, "the server", &subjects::served(), &clock, &Policy::OFF)
                 .unwrap();
-        let answers = subjects::all(false).into_iter().filter(|subject| subject.name.starts_with("answer"));
+        let answers = subjects::all(false).into_iter().filter(|subject| subject.name.contains("answer"));
         for subject in answers {
             let failure = bench.measure(&subject, 1000).unwrap_err().to_string();
             assert!(failure.contains("answered_unsynchronised"), "{failure}");

@@ -10,6 +10,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use caps::{CapSet, Capability};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::time::{ClockId, clock_gettime};
+use responder::access::{BLOCK_WORDS, Block};
 use responder::layout::{self, State};
 use responder::verdict::COUNTERS;
 use responder::{Access, ClockState, Policy, ServedTable};
@@ -80,10 +81,24 @@ pub(crate) enum Gauge {
     Rearm,
     /// The same with a new IPv6 source each time.
     RearmScattered,
+    /// The same with a new IPv4 source each time.
+    RearmScatteredIpv4,
+    /// A limiter alone that keeps its sources in the kernel's LRU hash; leaves the frame and returns `XDP_TX`.
+    Lru,
+    /// The server's limiter alone, likewise.
+    Table,
 }
 
 impl Gauge {
-    const ALL: [Self; 4] = [Self::Pass, Self::Reflect, Self::Rearm, Self::RearmScattered];
+    const ALL: [Self; 7] = [
+        Self::Pass,
+        Self::Reflect,
+        Self::Rearm,
+        Self::RearmScattered,
+        Self::RearmScatteredIpv4,
+        Self::Lru,
+        Self::Table,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
@@ -91,6 +106,9 @@ impl Gauge {
             Self::Reflect => "reflect",
             Self::Rearm => "rearm",
             Self::RearmScattered => "rearm_scattered",
+            Self::RearmScatteredIpv4 => "rearm_scattered_ipv4",
+            Self::Lru => "lru",
+            Self::Table => "table",
         }
     }
 }
@@ -116,7 +134,7 @@ impl Server {
         Ok(Self { ebpf })
     }
 
-    /// Denies these prefixes.
+    /// Denies these prefixes; no IPv4 one is wider than a /24.
     pub(crate) fn deny(&mut self, ipv4: &[([u8; 4], u32)], ipv6: &[([u8; 16], u32)]) -> Result<(), Failure> {
         fn insert<K: aya::Pod>(
             ebpf: &mut Ebpf,
@@ -130,6 +148,18 @@ impl Server {
                 list.insert(&Key::new(*length, *prefix), Access::Denied as u32, 0).map_err(access)?;
             }
             Ok(())
+        }
+        let mut blocks = std::collections::BTreeMap::<u32, [u64; BLOCK_WORDS]>::new();
+        for (address, _) in ipv4 {
+            // A /24 or a part of one.
+            let Block { entry, word, mask } = Block::of(*address);
+            blocks.entry(entry).or_default()[word] |= mask;
+        }
+        let access = |reason| Failure::MapAccess { map: layout::BLOCKS_IPV4, reason };
+        let map = self.ebpf.map_mut(layout::BLOCKS_IPV4).ok_or(access(MapError::KeyNotFound))?;
+        let mut map: Array<_, [u64; BLOCK_WORDS]> = map.try_into().map_err(access)?;
+        for (entry, words) in blocks {
+            map.set(entry, words, 0).map_err(access)?;
         }
         insert(&mut self.ebpf, layout::LIST_IPV4, ipv4)?;
         insert(&mut self.ebpf, layout::LIST_IPV6, ipv6)
@@ -189,14 +219,12 @@ impl Yardstick {
         run(&self.ebpf, gauge.name(), frame, repeat)
     }
 
-    /// Runs `measured` on `frame`, written anew each time by the gauge.
-    pub(crate) fn run_rearmed(
+    /// Puts `measured` behind the gauges that write `frame` anew each time; [`Self::run`] then runs both.
+    pub(crate) fn put_behind(
         &mut self,
-        gauge: Gauge,
         measured: &ProgramFd,
         frame: &[u8; REARMED_FRAME],
-        repeat: u32,
-    ) -> Result<Run, Failure> {
+    ) -> Result<(), Failure> {
         let (words, _) = frame.as_chunks::<8>();
         let mut value = [0_u64; REARMED_FRAME / 8];
         for (value, bytes) in value.iter_mut().zip(words) {
@@ -205,8 +233,7 @@ impl Yardstick {
         set_first(&mut self.ebpf, Self::FRAME, value)?;
         let access = |reason| Failure::MapAccess { map: Self::MEASURED, reason };
         let map = self.ebpf.map_mut(Self::MEASURED).ok_or(access(MapError::KeyNotFound))?;
-        ProgramArray::try_from(map).and_then(|mut map| map.set(0, measured, 0)).map_err(access)?;
-        self.run(gauge, frame, repeat)
+        ProgramArray::try_from(map).and_then(|mut map| map.set(0, measured, 0)).map_err(access)
     }
 
     /// How often `rearm` has run since it was loaded.

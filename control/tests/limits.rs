@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use control::limits::{Denied, LimitsConfig};
+use control::limits::{Denied, LimitsConfig, Prefix};
 use control::sys::adjtimex;
 use control::traffic::Top;
 use lab::wire::PORT;
@@ -75,41 +75,45 @@ fn the_longest_prefix_of_the_access_lists_decides_in_the_program() {
     datapath.publish_clock(&clock()).unwrap();
     let limits =
         LimitsConfig { rate: 1, burst: 10, strict_burst: 3, leak: 16, kod: 0, ..LimitsConfig::default() };
-    let mut publish = |lists, denied| {
-        let config = LimitsConfig { kod: if denied == Denied::Kod { 10 } else { 0 }, ..limits.clone() };
-        let policy = Policy { lists, ..config.policy(denied, 1).unwrap() };
-        datapath.publish_policy(&policy).unwrap();
-        for (prefix, access) in [
-            ("0.0.0.0/0", Access::Denied),
-            ("198.51.0.0/16", Access::Strict),
-            ("198.51.100.7/32", Access::Unlimited),
-        ] {
-            datapath.set_access(prefix.parse().unwrap(), access).unwrap();
-        }
+    let list = |entries: &[(&str, Access)]| -> BTreeMap<Prefix, Access> {
+        entries.iter().map(|(prefix, access)| (prefix.parse().unwrap(), *access)).collect()
+    };
+    let policy = |lists, denied, kod| {
+        let config = LimitsConfig { kod, ..limits.clone() };
+        Policy { lists, ..config.policy(denied, 1).unwrap() }
     };
     let answered = |met: &BTreeMap<String, (u64, Vec<u8>)>| met.get("answer").map_or(0, |(count, _)| *count);
-    // Entries of a list that is switched off mean nothing.
-    publish(0, Denied::Drop);
+    let mut applied = BTreeMap::new();
+    let three = list(&[
+        ("0.0.0.0/0", Access::Denied),
+        ("198.51.0.0/16", Access::Strict),
+        ("198.51.100.7/32", Access::Unlimited),
+    ]);
+    // Of a list that says nothing of the client's /24 it is not asked.
+    let elsewhere = list(&[("198.51.99.0/24", Access::Denied), ("198.51.101.0/24", Access::Denied)]);
+    datapath.publish_access(&mut applied, &elsewhere).unwrap();
+    datapath.publish_policy(&policy(1, Denied::Drop, 0)).unwrap();
     assert!((10..13).contains(&answered(&ask_often(&program, 500))));
-    publish(1, Denied::Drop);
+    // Entries of a list that is switched off mean nothing.
+    datapath.publish_policy(&policy(0, Denied::Drop, 0)).unwrap();
+    datapath.publish_access(&mut applied, &three).unwrap();
+    assert_eq!(applied, three);
+    assert!(answered(&ask_often(&program, 500)) < 13);
+    datapath.publish_policy(&policy(1, Denied::Drop, 0)).unwrap();
     assert_eq!(answered(&ask_often(&program, 500)), 500);
     drop(program);
 
     let (program, mut datapath) = Program::load("access-2");
     datapath.publish_clock(&clock()).unwrap();
-    let mut entry = |prefix: &str, access| datapath.set_access(prefix.parse().unwrap(), access).unwrap();
-    entry("0.0.0.0/0", Access::Denied);
-    entry("198.51.0.0/16", Access::Strict);
-    let policy = |denied, kod| {
-        let config = LimitsConfig { kod, ..limits.clone() };
-        Policy { lists: 1, ..config.policy(denied, 1).unwrap() }
-    };
-    datapath.publish_policy(&policy(Denied::Drop, 0)).unwrap();
+    let mut applied = BTreeMap::new();
+    let two = list(&[("0.0.0.0/0", Access::Denied), ("198.51.0.0/16", Access::Strict)]);
+    datapath.publish_access(&mut applied, &two).unwrap();
+    datapath.publish_policy(&policy(1, Denied::Drop, 0)).unwrap();
     assert!((3..6).contains(&answered(&ask_often(&program, 500))), "strict");
-    datapath.remove_access("198.51.0.0/16".parse().unwrap()).unwrap();
+    datapath.publish_access(&mut applied, &list(&[("0.0.0.0/0", Access::Denied)])).unwrap();
     let denied = ask_often(&program, 500);
     assert_eq!(denied["Drop"].0, 500);
-    datapath.publish_policy(&policy(Denied::Kod, 10)).unwrap();
+    datapath.publish_policy(&policy(1, Denied::Kod, 10)).unwrap();
     let denied = ask_often(&program, 500);
     assert!((10..13).contains(&denied["DENY"].0), "{} kisses", denied["DENY"].0);
     assert_eq!(datapath.access().unwrap().len(), 1);

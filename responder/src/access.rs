@@ -45,6 +45,32 @@ impl Access {
     }
 }
 
+/// Entries of the map that says of each IPv4 /24 whether the access list has to be asked about it.
+pub const BLOCK_ENTRIES: usize = 1 << 15;
+/// Words of such an entry, a bit for each /24: a cache line.
+pub const BLOCK_WORDS: usize = 8;
+
+/// Where the bit of a source's /24 stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// The entry, below [`BLOCK_ENTRIES`].
+    pub entry: u32,
+    /// The word in it, below [`BLOCK_WORDS`].
+    pub word: usize,
+    /// The bit in that.
+    pub mask: u64,
+}
+
+impl Block {
+    /// Of an address.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of(address: [u8; 4]) -> Self {
+        let block = u32::from_be_bytes(address) >> 8;
+        Self { entry: block >> 9, word: (block >> 6 & 7) as usize, mask: 1 << (block & 63) }
+    }
+}
+
 /// A client, as far as it matters for whether it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Client {

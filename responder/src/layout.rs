@@ -8,6 +8,7 @@
 //! | [`SPENT`] | per-CPU array | one [`Spent`]: what the CPU has taken of what there is for it |
 //! | [`GRANTS`] | per-CPU array | one [`Grant`]: what the daemon allows it |
 //! | [`SAMPLES`] | ring buffer | [`crate::sample::Sample`], from the program to the daemon |
+//! | [`BLOCKS_IPV4`] | array | a bit for each IPv4 /24 that [`LIST_IPV4`] says anything about |
 //! | [`LIST_IPV4`], [`LIST_IPV6`] | LPM trie | [`crate::Access`] by source prefix |
 //!
 //! Clock and addresses stand in two slots each. The daemon writes the slot that is not in force and then
@@ -27,7 +28,7 @@ use crate::limiter::Policy;
 use crate::{ServedTable, verdict};
 
 /// Goes up with every change to a map's layout or to the meaning of what is in it.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// The first word of [`State`]: "PTXD" and [`VERSION`].
 pub const MAGIC: u64 = 0x5054_5844_0000_0000 | VERSION as u64;
 
@@ -49,6 +50,8 @@ pub const SAMPLES_BYTES: usize = 1 << 16;
 pub const LIST_IPV4: &str = "PT_LIST_IPV4";
 /// Name of the IPv6 access list.
 pub const LIST_IPV6: &str = "PT_LIST_IPV6";
+/// Name of the map of the /24s that the IPv4 access list is asked about.
+pub const BLOCKS_IPV4: &str = "PT_BLOCKS_IPV4";
 /// The most entries of an access list.
 pub const LIST_ENTRIES: usize = 1 << 20;
 /// Name of the program.

@@ -3,23 +3,24 @@
 #![no_main]
 
 mod frame;
+mod word;
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
-use core::cell::UnsafeCell;
-
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, LpmTrie, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use frame::Frame;
+use responder::access::{BLOCK_ENTRIES, BLOCK_WORDS, Block};
 use responder::budget::Allowance;
 use responder::layout::{Counters, Grant, INTERFACES, LIST_ENTRIES, SAMPLES_BYTES, Spent, State};
-use responder::limiter::{Bucket, Buckets, TABLE_ENTRIES, WAYS};
+use responder::limiter::{Buckets, TABLE_ENTRIES, WAYS};
 use responder::sample::Sample;
 use responder::verdict::{Action, Family, Outcome, Verdict};
 use responder::{Access, ClockState, Packet as _, Policy, Published, ServedTable, Server};
+use word::Word;
 
 #[btf_map]
 static PT_STATE: Array<State, 1> = Array::new();
@@ -39,6 +40,9 @@ static PT_GRANTS: PerCpuArray<Grant, 1> = PerCpuArray::new();
 
 #[btf_map]
 static PT_SAMPLES: RingBuf<Sample, SAMPLES_BYTES> = RingBuf::new();
+
+#[btf_map]
+static PT_BLOCKS_IPV4: Array<[u64; BLOCK_WORDS], BLOCK_ENTRIES> = Array::new();
 
 #[btf_map]
 static PT_LIST_IPV4: LpmTrie<[u8; 4], u32, LIST_ENTRIES> = LpmTrie::new();
@@ -87,6 +91,15 @@ impl Server for Host {
 
     #[inline(always)]
     fn access_ipv4(&self, source: [u8; 4]) -> Access {
+        let Block { entry, word, mask } = Block::of(source);
+        let Some(words) = PT_BLOCKS_IPV4.get_ptr(entry) else {
+            return Access::Ordinary;
+        };
+        // SAFETY: the index is below the number of words. Volatile, because control writes them at any time.
+        let bits = unsafe { core::ptr::read_volatile(words.cast::<u64>().add(word & (BLOCK_WORDS - 1))) };
+        if bits & mask == 0 {
+            return Access::Ordinary;
+        }
         access(PT_LIST_IPV4.get(&AlignedKey::new(32, source).key))
     }
 
@@ -113,25 +126,6 @@ impl<A> AlignedKey<A> {
 #[inline(always)]
 fn access(entry: Option<&u32>) -> Access {
     entry.map_or(Access::Ordinary, |value| Access::from_u32(*value))
-}
-
-/// A word of a map.
-#[repr(transparent)]
-struct Word(UnsafeCell<u64>);
-
-impl Bucket for Word {
-    #[inline(always)]
-    fn load(&self) -> u64 {
-        // SAFETY: an aligned word in a map. Volatile, because other CPUs write it at any time: one load
-        // instruction, whose value nothing is assumed about.
-        unsafe { core::ptr::read_volatile(self.0.get()) }
-    }
-
-    #[inline(always)]
-    fn store(&self, word: u64) {
-        // SAFETY: as above.
-        unsafe { core::ptr::write_volatile(self.0.get(), word) }
-    }
 }
 
 impl Buckets for Host {

@@ -6,18 +6,21 @@
 #![allow(internal_features, reason = "the target has atomic instructions, but no fetch_add in core")]
 
 mod frame;
+mod word;
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX};
-use aya_ebpf::btf_maps::{Array, ProgramArray};
+use aya_ebpf::btf_maps::{Array, LruHashMap, ProgramArray};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use frame::Frame;
 use responder::checksum::Sum;
+use responder::limiter::{Buckets, Class, Decision, Policy, Source, WAYS, decide};
 use responder::{Packet as _, ethernet};
+use word::Word;
 
 /// Words that `rearm` writes, and a frame has to have: an IPv6 request is 110 bytes long.
 const WORDS: usize = 14;
@@ -35,6 +38,17 @@ static YS_RUNS: Array<u64, 1> = Array::new();
 /// The program under measurement, as entry 0.
 #[btf_map]
 static YS_MEASURED: ProgramArray<1> = ProgramArray::new();
+
+/// Sources that a limiter alone has room for, as many as the server's by default.
+const SOURCES: usize = 1 << 16;
+
+/// The kernel's own table of sources.
+#[btf_map]
+static YS_LRU: LruHashMap<u64, u64, SOURCES> = LruHashMap::new();
+
+/// The server's.
+#[btf_map]
+static YS_TABLE: Array<[u64; WAYS], { SOURCES / WAYS }> = Array::new();
 
 /// What `flood` sends: interface, 2^-16 ns from one frame to the next, the moments of `CLOCK_MONOTONIC` from which on
 /// and until which, and 1 for another source each time.
@@ -66,23 +80,110 @@ fn reflect(context: XdpContext) -> u32 {
     XDP_TX
 }
 
+/// The policy of the limiters alone: a limit that is never reached.
+const POLICY: Policy = Policy {
+    key: [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0],
+    set_mask: (SOURCES / WAYS - 1) as u32,
+    ..Policy::OFF
+};
+const RATE: u32 = 10_000;
+const BURST: u32 = 36_000_000;
+
+/// A limiter alone as it is made of the kernel's LRU hash: a token bucket by IPv6 source.
+#[xdp]
+fn lru(context: XdpContext) -> u32 {
+    const INTERVAL_NS: u64 = 1_000_000_000 / RATE as u64;
+    const WINDOW_NS: u64 = INTERVAL_NS * BURST as u64;
+    let Some(source) = source(&context) else {
+        return XDP_ABORTED;
+    };
+    // SAFETY: the helper takes nothing.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let source = u64::from_ne_bytes(source);
+    let Some(bucket) = YS_LRU.get_ptr_mut(source) else {
+        return if YS_LRU.insert(source, now_ns + INTERVAL_NS, 0).is_ok() { XDP_TX } else { XDP_ABORTED };
+    };
+    // SAFETY: a map value, aligned to eight bytes; other CPUs may write it, each time as a whole.
+    let full_ns = unsafe { core::ptr::read_volatile(bucket) };
+    let full_ns = if full_ns > now_ns { full_ns } else { now_ns } + INTERVAL_NS;
+    if full_ns > now_ns + WINDOW_NS {
+        return XDP_DROP;
+    }
+    // SAFETY: as above.
+    unsafe { core::ptr::write_volatile(bucket, full_ns) };
+    XDP_TX
+}
+
+/// The server's limiter alone, by IPv6 source.
+#[xdp]
+fn table(context: XdpContext) -> u32 {
+    let Some(class) = Class::new(RATE, BURST) else {
+        return XDP_ABORTED;
+    };
+    let Some(source) = source(&context) else {
+        return XDP_ABORTED;
+    };
+    let mut address = [0; 16];
+    address[..8].copy_from_slice(&source);
+    // SAFETY: the helper takes nothing.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    match decide(&Table, &POLICY, class, Source::ipv6(address, &POLICY), now_ns, 0).decision {
+        Decision::Answer => XDP_TX,
+        _ => XDP_DROP,
+    }
+}
+
+/// The upper half of the IPv6 source.
+#[inline(always)]
+fn source(context: &XdpContext) -> Option<[u8; 8]> {
+    Frame::new(context).bytes::<8>(22).copied()
+}
+
+/// The server's table of sources, for `table`.
+struct Table;
+
+impl Buckets for Table {
+    type Bucket = Word;
+
+    #[inline(always)]
+    fn set(&self, number: u32) -> Option<&[Word; WAYS]> {
+        // SAFETY: a map value, aligned to eight bytes, that is never freed while the program is loaded; a
+        // `Word` has the layout of a `u64`.
+        YS_TABLE.get_ptr_mut(number).map(|set| unsafe { &*set.cast::<[Word; WAYS]>() })
+    }
+}
+
 /// Writes the frame anew and goes on to the program under measurement. `BPF_PROG_TEST_RUN` with a repeat
 /// count feeds a program its own output: an answered request would be measured once and its answer, which
 /// is no request, ever after.
 #[xdp]
 fn rearm(context: XdpContext) -> u32 {
-    write_anew(&context, false)
+    write_anew(&context, Scatter::None)
 }
 
 /// The same with another IPv6 source each time: six bytes behind the first two of the address. IPv6 headers
 /// have no checksum, and of UDP's nobody asks.
 #[xdp]
 fn rearm_scattered(context: XdpContext) -> u32 {
-    write_anew(&context, true)
+    write_anew(&context, Scatter::Ipv6)
+}
+
+/// The same with another IPv4 source each time, all of its bytes but the first, and the header's checksum kept right.
+#[xdp]
+fn rearm_scattered_ipv4(context: XdpContext) -> u32 {
+    write_anew(&context, Scatter::Ipv4)
+}
+
+/// Which source is another one each time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scatter {
+    None,
+    Ipv4,
+    Ipv6,
 }
 
 #[inline(always)]
-fn write_anew(context: &XdpContext, scattered: bool) -> u32 {
+fn write_anew(context: &XdpContext, scatter: Scatter) -> u32 {
     let mut frame = Frame::new(context);
     let (Some(original), Some(runs), Some(bytes)) =
         (YS_FRAME.get_ptr(0), YS_RUNS.get_ptr_mut(0), frame.bytes_mut::<FRAME>(0))
@@ -94,12 +195,20 @@ fn write_anew(context: &XdpContext, scattered: bool) -> u32 {
         // would make a call of memcpy out of the loop, which copies byte by byte.
         *bytes = unsafe { core::ptr::read_volatile(original.cast::<u64>().add(index)) }.to_ne_bytes();
     }
-    if scattered {
+    if scatter != Scatter::None {
         // SAFETY: an aligned map value, read as a whole.
         let run = unsafe { core::ptr::read_volatile(runs) };
         let random = run.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32).to_ne_bytes();
-        if let (Some(source), Some(random)) = (bytes[24..].first_chunk_mut::<6>(), random.first_chunk()) {
-            *source = *random;
+        if scatter == Scatter::Ipv6 {
+            bytes[24..30].copy_from_slice(&random[..6]);
+        } else {
+            // The checksum's change: the old three bytes taken out, the new ones put in (RFC 1624).
+            let old = Sum::ZERO.word([0, !bytes[27], !bytes[28], !bytes[29]]);
+            let checksum =
+                old.word([0, random[0], random[1], random[2]]).word([!bytes[24], !bytes[25], 0, 0]);
+            let checksum = checksum.number(0xff00).checksum();
+            bytes[24..26].copy_from_slice(&checksum);
+            bytes[27..30].copy_from_slice(&random[..3]);
         }
     }
     // SAFETY: an aligned map value, only ever changed by this instruction. It is atomic for what an atomic

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde::{Deserialize, Serialize};
 
 use super::pairing::Times;
-use super::subjects::{Method, PASS, Program, REARMED_PASS, SERVER, Subject};
+use super::subjects::{self, Method, PASS, Program, REARMED_PASS, SERVER, Subject};
 use crate::machine::Machine;
 use crate::statistics::Summary;
 
@@ -42,14 +42,19 @@ struct Row {
     ratio: Summary,
     aim: Option<Aim>,
     rounds_ns: Vec<f64>,
-    /// Of a candidate's row: what it costs more than the same row of the built-in server, in ns.
+    /// Of a variant's or a candidate's row: what it costs more than the same row of the plain built-in server, in ns.
     more_ns: Option<Summary>,
+    /// And how many times as much.
+    times_plain: Option<Summary>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
 struct Aim {
-    /// At most this many times `XDP_PASS`, by the median.
-    ratio: f64,
+    /// The figure that is limited, by the median.
+    is: f64,
+    most: f64,
+    /// Of what: nothing for times `XDP_PASS`.
+    unit: String,
     met: bool,
 }
 
@@ -66,18 +71,36 @@ impl Report {
         let row = |(index, subject): (usize, &Subject)| {
             let costs = times.costs(subjects, index);
             let ratio = Summary::of(&times.ratios(subjects, index))?;
+            let plain = counterpart(subjects, subject).map(|other| times.costs(subjects, other));
+            let more_ns = plain.as_ref().and_then(|plain| Summary::of(&differences(&costs, plain)));
+            let times_plain = plain.as_ref().and_then(|plain| {
+                Summary::of(&costs.iter().zip(plain).map(|(cost, plain)| cost / plain).collect::<Vec<_>>())
+            });
+            let pass = ratio.median / Summary::of(&costs)?.median;
+            let aim = subject.aim.map(|aim| {
+                let (is, most, unit) = match aim {
+                    subjects::Aim::Ratio(most) => (ratio.median, most, ""),
+                    subjects::Aim::More(most) => {
+                        (more_ns.map_or(f64::NAN, |more| more.median * pass), most, " x PASS more")
+                    }
+                    subjects::Aim::Times(most) => {
+                        (times_plain.map_or(f64::NAN, |times| times.median), most, " x plain")
+                    }
+                };
+                Aim { is, most, unit: unit.into(), met: is <= most }
+            });
             Some(Row {
                 name: subject.name.clone(),
                 method: match subject.method {
                     Method::Direct => "direct".into(),
                     Method::Rearmed => "rearmed".into(),
-                    Method::Scattered => "scattered".into(),
+                    Method::Scattered | Method::ScatteredIpv4 => "scattered".into(),
                 },
                 ns: Summary::of(&costs)?,
                 ratio,
-                aim: subject.aim.map(|aim| Aim { ratio: aim, met: ratio.median <= aim }),
-                more_ns: counterpart(subjects, subject)
-                    .and_then(|other| Summary::of(&differences(&costs, &times.costs(subjects, other)))),
+                aim,
+                more_ns,
+                times_plain,
                 rounds_ns: costs,
             })
         };
@@ -123,11 +146,19 @@ impl Report {
                 "{name:names$}  {:>7.1}  {:>7.1}  {:>7.1}  {:>9.2}  {:>7.2}",
                 ns.min, ns.median, ns.spread, ratio.median, ratio.spread
             )?;
-            if let Some(Aim { ratio, met }) = row.aim {
-                write!(output, "  at most {ratio}: {}", if met { "met" } else { "not met" })?;
+            if let Some(Aim { is, most, unit, met }) = &row.aim {
+                write!(output, "  at most {most}{unit}: ")?;
+                if !unit.is_empty() {
+                    write!(output, "{is:.2}, ")?;
+                }
+                write!(output, "{}", if *met { "met" } else { "not met" })?;
             }
-            if let Some(more) = row.more_ns {
-                write!(output, "  {:+.1} ns (spread {:.1})", more.median, more.spread)?;
+            if let (Some(more), Some(times)) = (row.more_ns, row.times_plain) {
+                write!(
+                    output,
+                    "  {:+.1} ns (spread {:.1}), {:.2} x",
+                    more.median, more.spread, times.median
+                )?;
             }
             if let Some(before) = earlier.and_then(|earlier| earlier.row(name)) {
                 let change = 100.0 * (ratio.median / before.ratio.median - 1.0);
@@ -166,7 +197,10 @@ fn counterpart(subjects: &[Subject], subject: &Subject) -> Option<usize> {
         return None;
     }
     subjects.iter().position(|other| {
-        other.program == plain && other.method == subject.method && other.frame == subject.frame
+        other.program == plain
+            && other.method == subject.method
+            && other.frame == subject.frame
+            && other.crowded == subject.crowded
     })
 }
 

@@ -18,8 +18,20 @@ pub(super) struct Subject {
     /// Padded to one length, so that rows differ in nothing but what they are.
     pub(super) frame: [u8; REARMED_FRAME],
     pub(super) expected: Expected,
-    /// Times the cost of `XDP_PASS` that this should stay within.
-    pub(super) aim: Option<f64>,
+    pub(super) aim: Option<Aim>,
+    /// On all CPUs at once, on the same maps.
+    pub(super) crowded: bool,
+}
+
+/// How far the cost of a row may go.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Aim {
+    /// To so many times that of `XDP_PASS`.
+    Ratio(f64),
+    /// To so many times that of `XDP_PASS` more than the same row of the plain server.
+    More(f64),
+    /// To so many times that of the same row of the plain server.
+    Times(f64),
 }
 
 /// The program under measurement.
@@ -37,8 +49,10 @@ pub(super) enum Method {
     Direct,
     /// On the frame written anew each time; what that takes is subtracted.
     Rearmed,
-    /// On the frame with another source each time.
+    /// On the frame with another IPv6 source each time.
     Scattered,
+    /// On the frame with another IPv4 source each time.
+    ScatteredIpv4,
 }
 
 /// What a program must do with each frame.
@@ -88,8 +102,13 @@ const HTTPS: u16 = 443;
 const TRANSMIT: u64 = 0x0123_4567_89ab_cdef;
 const VERSION: u8 = 4;
 
-const ANSWER_AIM: f64 = 3.5;
-const PASS_AIM: f64 = 1.25;
+const ANSWER_AIM: Aim = Aim::Ratio(3.5);
+const PASS_AIM: Aim = Aim::Ratio(1.25);
+/// Of the limiter where it knows the source.
+const HIT_AIM: Aim = Aim::More(0.15);
+/// Of the limiter where all sources are new.
+const FLOOD_AIM: Aim = Aim::Times(1.25);
+const LIST_AIM: Aim = Aim::Times(1.6);
 
 /// The addresses of the server under measurement: those of a host with one interface.
 pub(super) fn served() -> ServedTable {
@@ -132,6 +151,7 @@ pub(super) fn all(candidate: bool) -> Vec<Subject> {
         frame: padded(&request4),
         expected,
         aim: None,
+        crowded: false,
     };
     let mut subjects = vec![
         gauge(PASS, Gauge::Pass, Method::Direct, pass),
@@ -146,6 +166,10 @@ pub(super) fn all(candidate: bool) -> Vec<Subject> {
     ];
     subjects.extend(of_server(SERVER, ""));
     subjects.extend(of_limits());
+    subjects.extend(of_limiters_alone());
+    let is_worth_it = |row: &Subject| row.method == Method::Scattered || row.name.contains("alone");
+    let of_all = of_limits().into_iter().chain(of_limiters_alone()).filter(is_worth_it);
+    subjects.extend(crowded(of_all.collect()));
     if candidate {
         subjects.extend(of_server(CANDIDATE, " (candidate)"));
     }
@@ -161,6 +185,7 @@ fn of_server(index: usize, suffix: &str) -> Vec<Subject> {
         frame: padded(frame),
         expected,
         aim: Some(aim),
+        crowded: false,
     };
     // What is not for port 123 is never counted.
     let pass = Expected { action: XdpAction::Pass, counted: None, output: Output::Unchanged };
@@ -215,7 +240,7 @@ pub(super) fn prefixes(number: u32) -> (Prefixes<4>, Prefixes<16>) {
 /// What limits cost an answer.
 fn of_limits() -> Vec<Subject> {
     let message = frames::request(VERSION, TRANSMIT);
-    let row = |name: String, server, method, family| {
+    let row = |name: String, server, method, family, aim| {
         let path = if family == Family::Ipv4 { path4(NTP_PORT) } else { path6(NTP_PORT) };
         let outcome = Outcome { verdict: Verdict::Answered, family, version: VERSION };
         Subject {
@@ -224,25 +249,46 @@ fn of_limits() -> Vec<Subject> {
             method,
             frame: padded(&frames::udp(&path, &message)),
             expected: Expected { action: XdpAction::Tx, counted: Some(outcome), output: Output::Answer },
-            aim: None,
+            aim,
+            crowded: false,
         }
     };
-    let mut rows = vec![
-        row("limiter, one source, IPv4".into(), LIMITED, Method::Rearmed, Family::Ipv4),
-        row("limiter, one source, IPv6".into(), LIMITED, Method::Rearmed, Family::Ipv6),
-        row("answer, random sources, IPv6".into(), SERVER, Method::Scattered, Family::Ipv6),
-        row("limiter, random sources, IPv6".into(), LIMITED, Method::Scattered, Family::Ipv6),
-    ];
-    for (index, prefixes) in LISTS.iter().enumerate() {
-        for family in [Family::Ipv4, Family::Ipv6] {
-            let name = format!(
-                "lists of {prefixes} prefixes, {}",
-                if family == Family::Ipv4 { "IPv4" } else { "IPv6" }
-            );
-            rows.push(row(name, LISTED + index, Method::Rearmed, family));
+    let mut rows = Vec::new();
+    for (family, name, scattered) in
+        [(Family::Ipv4, "IPv4", Method::ScatteredIpv4), (Family::Ipv6, "IPv6", Method::Scattered)]
+    {
+        let mut add = |what: String, server, method, aim| {
+            rows.push(row(format!("{what}, {name}"), server, method, family, aim))
+        };
+        add("limiter, one source".into(), LIMITED, Method::Rearmed, Some(HIT_AIM));
+        add("answer, random sources".into(), SERVER, scattered, None);
+        add("limiter, random sources".into(), LIMITED, scattered, Some(FLOOD_AIM));
+        for (index, prefixes) in LISTS.iter().enumerate() {
+            add(format!("lists of {prefixes} prefixes"), LISTED + index, Method::Rearmed, Some(LIST_AIM));
         }
     }
     rows
+}
+
+/// The limiter without the server, beside what the kernel has for it.
+fn of_limiters_alone() -> Vec<Subject> {
+    let frame = padded(&frames::udp(&path6(NTP_PORT), &frames::request(VERSION, TRANSMIT)));
+    let expected = Expected { action: XdpAction::Tx, counted: None, output: Output::Unchanged };
+    let mut rows = Vec::new();
+    for (sources, method) in [("one source", Method::Rearmed), ("random sources", Method::Scattered)] {
+        for (name, gauge) in [("limiter alone", Gauge::Table), ("kernel's LRU hash alone", Gauge::Lru)] {
+            let (name, program) = (format!("{name}, {sources}"), Program::Gauge(gauge));
+            rows.push(Subject { name, program, method, frame, expected, aim: None, crowded: false });
+        }
+    }
+    rows
+}
+
+/// The same rows on all CPUs at once.
+fn crowded(rows: Vec<Subject>) -> Vec<Subject> {
+    let crowd =
+        |row: Subject| Subject { name: format!("all CPUs: {}", row.name), aim: None, crowded: true, ..row };
+    rows.into_iter().map(crowd).collect()
 }
 
 fn path4(destination_port: u16) -> Path {

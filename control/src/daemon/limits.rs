@@ -62,18 +62,7 @@ impl Daemon {
         let wanted = self.limits.lists.entries();
         let lists = flags(wanted.keys());
         self.switch_lists(lists | self.datapath.policy().lists)?;
-        for (prefix, access) in &wanted {
-            if self.limits.applied.get(prefix) != Some(access) {
-                self.datapath.set_access(*prefix, *access)?;
-                self.limits.applied.insert(*prefix, *access);
-            }
-        }
-        let gone: Vec<_> =
-            self.limits.applied.keys().filter(|prefix| !wanted.contains_key(prefix)).copied().collect();
-        for prefix in gone {
-            self.datapath.remove_access(prefix)?;
-            self.limits.applied.remove(&prefix);
-        }
+        self.datapath.publish_access(&mut self.limits.applied, &wanted)?;
         self.switch_lists(lists)?;
         self.sockets.shared.publish_limits(self.datapath.policy(), effective(&wanted));
         Ok(())

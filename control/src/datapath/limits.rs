@@ -1,5 +1,6 @@
 //! The limiter's and the access lists' maps.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
@@ -12,7 +13,7 @@ use responder::{Access, layout};
 use super::{Datapath, map_error};
 use crate::clock::kernel::monotonic_ns;
 use crate::error::{Code, Error, Result};
-use crate::limits::Prefix;
+use crate::limits::{Blocks, Prefix};
 use crate::sys::Plain;
 
 /// Sets that are looked at to say how full the table is: a call of the kernel for each.
@@ -49,12 +50,43 @@ impl Datapath {
         self.write_state()
     }
 
-    /// Adds an entry to an access list, or changes it. [`Policy::lists`] has to say that the list is not empty.
+    /// Brings the access lists from the entries that were applied to those that are wanted, one by one and only where
+    /// they differ. [`Policy::lists`] has to say that a list is not empty.
     ///
     /// # Errors
     ///
-    /// The list is full, or the kernel's.
-    pub fn set_access(&mut self, prefix: Prefix, access: Access) -> Result<()> {
+    /// A list is full, or the kernel's; `applied` says then how far it came.
+    pub fn publish_access(
+        &mut self,
+        applied: &mut BTreeMap<Prefix, Access>,
+        wanted: &BTreeMap<Prefix, Access>,
+    ) -> Result<()> {
+        for (prefix, access) in wanted {
+            if applied.get(prefix) != Some(access) {
+                self.set_access(*prefix, *access)?;
+                applied.insert(*prefix, *access);
+            }
+        }
+        let gone: Vec<_> = applied.keys().filter(|prefix| !wanted.contains_key(prefix)).copied().collect();
+        for prefix in gone {
+            self.remove_access(prefix)?;
+            applied.remove(&prefix);
+        }
+        self.publish_blocks(&Blocks::of(wanted.keys()))
+    }
+
+    /// Says which /24s the IPv4 list is asked about. Writes what differs: the map is its own record.
+    fn publish_blocks(&mut self, blocks: &Blocks) -> Result<()> {
+        for (entry, words) in blocks.entries() {
+            let before = self.blocks_ipv4.get(&entry, 0).map_err(map_error(layout::BLOCKS_IPV4))?;
+            if before != *words {
+                self.blocks_ipv4.set(entry, words, 0).map_err(map_error(layout::BLOCKS_IPV4))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn set_access(&mut self, prefix: Prefix, access: Access) -> Result<()> {
         let (length, value) = (u32::from(prefix.length()), access as u32);
         let set = match prefix.address() {
             IpAddr::V4(address) => self.list_ipv4.insert(&Key::new(length, address.octets()), value, 0),
@@ -63,12 +95,8 @@ impl Datapath {
         set.map_err(Error::because(Code::Os, format_args!("cannot put {prefix} into the access list")))
     }
 
-    /// Removes an entry from an access list, if it is there.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's.
-    pub fn remove_access(&mut self, prefix: Prefix) -> Result<()> {
+    /// If it is there.
+    fn remove_access(&mut self, prefix: Prefix) -> Result<()> {
         let length = u32::from(prefix.length());
         let removed = match prefix.address() {
             IpAddr::V4(address) => self.list_ipv4.remove(&Key::new(length, address.octets())),

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use aya::maps::{Array, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfLoader};
+use responder::access::{BLOCK_ENTRIES, BLOCK_WORDS};
 use responder::layout::{self, Count, Counters, Grant, INTERFACES, Spent, State};
 use responder::limiter::WAYS;
 use responder::{ClockState, ServedTable, verdict};
@@ -27,13 +28,14 @@ use crate::instance::Instance;
 use crate::sys::Plain;
 
 /// Names and sizes of the pinned maps, in the order they are pinned.
-const MAPS: [&str; 8] = [
+const MAPS: [&str; 9] = [
     layout::STATE,
     layout::COUNTERS,
     layout::BUCKETS,
     layout::SPENT,
     layout::GRANTS,
     layout::SAMPLES,
+    layout::BLOCKS_IPV4,
     layout::LIST_IPV4,
     layout::LIST_IPV6,
 ];
@@ -47,6 +49,7 @@ pub struct Datapath {
     spent_map: PerCpuArray<MapData, Plain<Spent>>,
     grants_map: PerCpuArray<MapData, Plain<Grant>>,
     samples_map: RingBuf<MapData>,
+    blocks_ipv4: Array<MapData, [u64; BLOCK_WORDS]>,
     list_ipv4: LpmTrie<MapData, [u8; 4], u32>,
     list_ipv6: LpmTrie<MapData, [u8; 16], u32>,
     state: Box<State>,
@@ -116,6 +119,8 @@ impl Datapath {
             spent_map: PerCpuArray::try_from(take(layout::SPENT)?).map_err(map_error(layout::SPENT))?,
             grants_map: PerCpuArray::try_from(take(layout::GRANTS)?).map_err(map_error(layout::GRANTS))?,
             samples_map: RingBuf::try_from(take(layout::SAMPLES)?).map_err(map_error(layout::SAMPLES))?,
+            blocks_ipv4: Array::try_from(take(layout::BLOCKS_IPV4)?)
+                .map_err(map_error(layout::BLOCKS_IPV4))?,
             list_ipv4: LpmTrie::try_from(take(layout::LIST_IPV4)?).map_err(map_error(layout::LIST_IPV4))?,
             list_ipv6: LpmTrie::try_from(take(layout::LIST_IPV6)?).map_err(map_error(layout::LIST_IPV6))?,
             state: Box::new(State::EMPTY),
@@ -304,6 +309,7 @@ fn check_layout(directory: &Path, instance: &Instance) -> Result<()> {
         (layout::SPENT, size_of::<Spent>(), Some(1)),
         (layout::GRANTS, size_of::<Grant>(), Some(1)),
         (layout::SAMPLES, 0, Some(layout::SAMPLES_BYTES)),
+        (layout::BLOCKS_IPV4, size_of::<[u64; BLOCK_WORDS]>(), Some(BLOCK_ENTRIES)),
         (layout::LIST_IPV4, size_of::<u32>(), Some(layout::LIST_ENTRIES)),
         (layout::LIST_IPV6, size_of::<u32>(), Some(layout::LIST_ENTRIES)),
     ];

@@ -1,6 +1,7 @@
 //! Who is limited, and how: from the configuration and the operator's commands to what both answering paths
 //! decide by.
 
+mod blocks;
 mod budget;
 mod lists;
 mod prefix;
@@ -8,6 +9,7 @@ mod prefix;
 use responder::limiter::{BUDGET, Class, KISS_DENIED, LONGEST_WINDOW_S, NO_LEAK, Policy, TABLE_ENTRIES};
 use serde::Deserialize;
 
+pub(crate) use blocks::Blocks;
 pub use budget::{Budget, Shares};
 pub use lists::{Effective, Entry, Listed, Lists, configured};
 pub(crate) use lists::{duration, effective, flags};
