@@ -417,6 +417,21 @@ fn another_key_puts_sources_elsewhere() {
     assert!(places.iter().enumerate().all(|(index, place)| !places[..index].contains(place)), "{places:?}");
 }
 
+/// Places that were never taken are taken first at any time that a machine may be up.
+#[test]
+fn an_abuser_is_known_while_there_is_room_however_long_the_machine_is_up() {
+    for days in [0, 1, 103, 105, 150, 207, 209, 1000] {
+        let mut limiter = Limiter::new(1);
+        let now_ns = SECOND + days * 86_400 * SECOND;
+        let spent = (0..1000).filter(|_| limiter.ask(7, now_ns) == Decision::Answer).count();
+        assert_eq!(spent, 256, "{days} days");
+        for other in 0..1000 {
+            assert_eq!(limiter.ask(100 + other, now_ns + u64::from(other)), Decision::Answer);
+        }
+        assert_ne!(limiter.ask(7, now_ns + 2000), Decision::Answer, "{days} days");
+    }
+}
+
 #[test]
 fn a_bucket_is_as_good_as_new_after_any_time() {
     for days in [1, 104, 150, 208, 209, 4000] {

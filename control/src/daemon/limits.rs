@@ -85,6 +85,19 @@ impl Daemon {
         }
     }
 
+    /// Puts other lists in force, or if that fails halfway, those that were.
+    fn change_lists(&mut self, lists: Lists) -> Result<()> {
+        let before = std::mem::replace(&mut self.limits.lists, lists);
+        let changed = self.apply_lists();
+        if changed.is_err() {
+            self.limits.lists = before;
+            if let Err(error) = self.apply_lists() {
+                error!("the access lists could not be put back: {error}");
+            }
+        }
+        changed
+    }
+
     pub(super) fn set_access(
         &mut self,
         prefix: Prefix,
@@ -93,8 +106,9 @@ impl Daemon {
     ) -> Result<String> {
         let access = Access::from(access);
         let until = seconds.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
-        self.limits.lists.set(prefix, Entry { access, until });
-        self.apply_lists()?;
+        let mut lists = self.limits.lists.clone();
+        lists.set(prefix, Entry { access, until });
+        self.change_lists(lists)?;
         let end = match seconds {
             Some(seconds) => format!("for {seconds} s"),
             None => "until it is removed or the daemon ends".into(),
@@ -105,8 +119,9 @@ impl Daemon {
     }
 
     pub(super) fn remove_access(&mut self, prefix: Prefix) -> Result<String> {
-        self.limits.lists.remove(prefix)?;
-        self.apply_lists()?;
+        let mut lists = self.limits.lists.clone();
+        lists.remove(prefix)?;
+        self.change_lists(lists)?;
         let message = format!("{prefix}: removed");
         info!("{message}");
         Ok(message)

@@ -204,10 +204,20 @@ pub(super) fn make_room(directory: &Path, table_entries: u32) -> Result<()> {
             return Ok(());
         }
     }
+    if let Some(available) = available_memory() {
+        check_room(table_entries, available)?;
+    }
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::because(Code::Io, format_args!("cannot remove {}", path.display()))(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_room(table_entries: u32, available: u64) -> Result<()> {
     let wanted = u64::from(table_entries) * 8;
-    if let Some(available) = available_memory()
-        && wanted > available / 2
-    {
+    if wanted > available / 2 {
         return Err(Error::new(
             Code::Unavailable,
             format_args!(
@@ -218,16 +228,26 @@ pub(super) fn make_room(directory: &Path, table_entries: u32) -> Result<()> {
         )
         .remedy("make it smaller: 65536 entries are enough for half a million new sources a second"));
     }
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::because(Code::Io, format_args!("cannot remove {}", path.display()))(error))
-        }
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 fn available_memory() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_memory_cannot_hold_is_refused_by_its_key() {
+        const MIB: u64 = 1 << 20;
+        assert!(check_room(1 << 24, 256 * MIB).is_ok());
+        let error = check_room(1 << 24, 255 * MIB).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("limits.table_entries = 16777216 takes 128 MiB, and 255 MiB"), "{text}");
+        assert!(text.contains("make it smaller"), "{text}");
+    }
 }
