@@ -258,7 +258,7 @@ fn of_limits() -> Vec<Subject> {
         [(Family::Ipv4, "IPv4", Method::ScatteredIpv4), (Family::Ipv6, "IPv6", Method::Scattered)]
     {
         let mut add = |what: String, server, method, aim| {
-            rows.push(row(format!("{what}, {name}"), server, method, family, aim))
+            rows.push(row(format!("{what}, {name}"), server, method, family, aim));
         };
         add("limiter, one source".into(), LIMITED, Method::Rearmed, Some(HIT_AIM));
         add("answer, random sources".into(), SERVER, scattered, None);
