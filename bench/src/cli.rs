@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, value_parser};
 
+use crate::compare::{self, Named};
 use crate::cost;
 use crate::failure::{self, Failure};
-use crate::load::{self, Format, Kind, Load, Mix, Rates, Spacing};
+use crate::load::{self, Format, Kind, Load, Mix, Rates, SourceNet, Sources, Spacing};
 
 /// Measures NTP servers, pooltime-xdp above all.
 #[derive(Parser)]
@@ -33,6 +34,53 @@ enum Command {
     Load(LoadArguments),
     /// The highest rate that an NTP server takes
     FindMax(FindMax),
+    /// This server beside every other NTP server that is found, on the same cores and under the same load
+    ///
+    /// Makes a lab of network namespaces, and in it, one after the other and in several rounds, lets the server
+    /// (in the driver, behind it, from its sockets), a bare reflector and the other servers answer; none of them
+    /// can set the clock. For each: the highest rate, answers per second of the server's core, round trips at
+    /// half of its own highest rate, and what a rate costs that all can serve. Needs root and two CPUs.
+    Compare(Compare),
+}
+
+#[derive(clap::Args)]
+struct Compare {
+    /// Rounds; each has every server once, each begins with another one
+    #[arg(long, default_value_t = 3, value_parser = value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Time of each load
+    #[arg(long, default_value = "2s", value_parser = load::time)]
+    duration: Duration,
+    /// The rate at which all are measured
+    #[arg(long, default_value = "20k", value_parser = load::rate)]
+    rate: f64,
+    /// Acceptable loss at the highest rate, wrong answers included
+    #[arg(long, default_value = "0.1%", value_parser = load::fraction)]
+    loss: f64,
+    /// Addresses that requests come from, rounded up to a power of two
+    #[arg(long, default_value_t = 131_072, value_parser = value_parser!(u32).range(1..=8_388_608))]
+    clients: u32,
+    /// Do not look for higher rates than this
+    #[arg(long, default_value = "4M", value_parser = load::rate, value_name = "RATE")]
+    at_most: f64,
+    /// CPU of the servers
+    #[arg(long)]
+    server_cpu: Option<usize>,
+    /// CPU of the generator
+    #[arg(long)]
+    generator_cpu: Option<usize>,
+    /// Where a server's program is, if it is not found
+    #[arg(long = "server", value_name = "NAME=PATH")]
+    servers: Vec<Named>,
+    /// Compare these only: native, generic, userspace, reflector, chronyd, ntpsec, openntpd, ntpd-rs, rsntp
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    only: Vec<String>,
+    /// Directory to write the table and the raw runs to
+    #[arg(long, value_name = "DIRECTORY")]
+    results: Option<PathBuf>,
+    /// The script that makes labs
+    #[arg(long, value_name = "SCRIPT", env = "POOLTIME_LAB", default_value = compare::LAB)]
+    lab: PathBuf,
 }
 
 #[derive(clap::Args)]
@@ -110,6 +158,18 @@ struct Common {
     /// How requests are spaced
     #[arg(long, value_enum, default_value_t = Spacing::Even)]
     spacing: Spacing,
+    /// Send from this many addresses, rounded up to a power of two
+    #[arg(long, requires = "source_net", default_value_t = 1, value_name = "N")]
+    clients: u32,
+    /// Network that these are in; over IPv6 each has a /64 of its own, if there are as many
+    #[arg(long, value_name = "PREFIX")]
+    source_net: Option<SourceNet>,
+    /// The target sends requests back as they are: measure the way alone
+    #[arg(long)]
+    echo: bool,
+    /// Take answers of a server that says it is not synchronised for right
+    #[arg(long)]
+    accept_unsynchronised: bool,
     /// The server reads this machine's clock: check its timestamps against it. Always so on loopback
     #[arg(long)]
     shared_clock: bool,
@@ -137,7 +197,7 @@ struct Common {
 }
 
 impl Common {
-    fn into_parts(self) -> (Load, load::Output) {
+    fn into_parts(self) -> Result<(Load, load::Output), Failure> {
         let format = if self.json {
             Format::Json
         } else if self.csv {
@@ -157,10 +217,17 @@ impl Common {
             sockets: self.sockets,
             mix: self.versions.unwrap_or_default(),
             spacing: self.spacing,
+            sources: self
+                .source_net
+                .map(|net| Sources::new(net, self.clients))
+                .transpose()
+                .map_err(Failure::Usage)?,
+            echo: self.echo,
+            lenient: self.accept_unsynchronised,
             shared_clock: self.shared_clock,
             tolerance: self.tolerance,
         };
-        (load, load::Output { format, html: self.html })
+        Ok((load, load::Output { format, html: self.html }))
     }
 }
 
@@ -194,11 +261,25 @@ fn dispatch(command: Command) -> Result<(), Failure> {
             cost::run(&cost::Options { rounds, repeat, cpu, candidate, against, json })
         }
         Command::Load(LoadArguments { common, rate, step }) => {
-            let (load, output) = common.into_parts();
+            let (load, output) = common.into_parts()?;
             load::run(load, rate, step, &output)
         }
+        Command::Compare(it) => compare::run(&compare::Options {
+            rounds: it.rounds,
+            duration: it.duration,
+            common_rate: it.rate,
+            loss: it.loss,
+            clients: it.clients,
+            at_most: it.at_most,
+            server_core: it.server_cpu,
+            generator_core: it.generator_cpu,
+            servers: it.servers,
+            only: it.only,
+            results: it.results,
+            lab: it.lab,
+        }),
         Command::FindMax(FindMax { common, loss, rate }) => {
-            let (load, output) = common.into_parts();
+            let (load, output) = common.into_parts()?;
             load::find_max(load, rate, loss, &output)
         }
     }

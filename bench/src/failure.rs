@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use aya::maps::MapError;
 use aya::programs::ProgramError;
 
+use crate::compare::CompareError;
 use crate::cost::Refusal;
 use crate::load::{LoadError, TargetError};
 
@@ -21,9 +22,16 @@ const IO: u8 = 74;
 /// `EX_NOPERM`: a privilege is missing.
 const NO_PERMISSION: u8 = 77;
 
+/// What shells report of a command that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
 /// Why a command did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
+    /// Options that contradict each other.
+    #[error("{0}")]
+    Usage(String),
+
     /// Capabilities that loading and running XDP programs needs.
     #[error("missing {}: loading and running XDP programs needs it; run as root, with `sudo`", .0.join(", "))]
     Privilege(Vec<String>),
@@ -65,6 +73,10 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Load(#[from] LoadError),
 
+    /// A comparison that did not come about.
+    #[error(transparent)]
+    Compare(#[from] CompareError),
+
     /// A core that is not there or not allowed.
     #[error("cannot run on CPU {cpu}: this process may use {allowed}; name one of them with --cpu")]
     Cpu { cpu: usize, allowed: String },
@@ -86,20 +98,28 @@ impl Failure {
     /// The exit code.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
+            Self::Compare(CompareError::Interrupted) => INTERRUPTED,
             Self::Privilege(_) => NO_PERMISSION,
-            Self::Verifier { .. }
+            Self::Compare(CompareError::Unknown(_))
+            | Self::Cpu { .. }
+            | Self::Usage(_)
+            | Self::Load(
+                LoadError::Target(TargetError::Public(_) | TargetError::PublicSources) | LoadError::Cap(_),
+            ) => USAGE,
+            Self::Compare(_)
+            | Self::Verifier { .. }
             | Self::Map { .. }
             | Self::Object { .. }
             | Self::Run { .. }
             | Self::MapAccess { .. }
-            | Self::Load(LoadError::Unreachable { .. } | LoadError::Refused(_) | LoadError::Live(_)) => {
-                UNAVAILABLE
-            }
+            | Self::Load(
+                LoadError::Unreachable { .. }
+                | LoadError::Refused(_)
+                | LoadError::Sources
+                | LoadError::Live(_),
+            ) => UNAVAILABLE,
             Self::Refused(_) => SOFTWARE,
             Self::Load(LoadError::Target(TargetError::Unknown { .. })) => NO_HOST,
-            Self::Load(LoadError::Target(TargetError::Public(_)) | LoadError::Cap(_)) | Self::Cpu { .. } => {
-                USAGE
-            }
             Self::File { .. } | Self::Results { .. } | Self::Output(_) => IO,
         }
     }

@@ -7,10 +7,14 @@
 //! - `load` sends requests to any NTP server on a schedule that the server's slowness does not slow down, and
 //!   checks every answer; `find-max` looks for the highest rate that a server takes.
 //!
-//! Modules, top-down: `cli` is the one definition of the command line; `cost` and `load` are the
+//! - `compare` puts this server and every other one that is found on the same link, cores and load, one after
+//!   the other.
+//!
+//! Modules, top-down: `cli` is the one definition of the command line; `cost`, `load` and `compare` are the
 //! commands; `programs` has the loaded eBPF programs; `frames` the packets; `statistics` the arithmetic.
 
 mod cli;
+mod compare;
 mod cost;
 mod failure;
 mod frames;

@@ -10,6 +10,7 @@ mod schedule;
 mod socket;
 mod tally;
 mod target;
+mod template;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,16 +18,20 @@ use std::time::Duration;
 
 use crate::failure::Failure;
 pub(crate) use generator::{Generator, Kind};
-pub(crate) use plan::{Mix, Rates, Spacing, fraction, time};
+pub(crate) use plan::{Mix, Rates, Spacing, fraction, rate, time};
 pub(crate) use report::Format;
-use report::{Report, Step};
+use report::Report;
+pub(crate) use report::Step;
+use serde::Deserialize;
 pub(crate) use target::TargetError;
+pub(crate) use template::{SourceNet, Sources};
 
 /// Requests further behind the schedule than this are counted as sent late.
 pub(crate) const LATE_NS: u64 = 1_000_000;
 
 /// What both commands are told of a load.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own on the command line")]
 pub(crate) struct Load {
     pub(crate) target: String,
     pub(crate) owned: bool,
@@ -41,6 +46,12 @@ pub(crate) struct Load {
     pub(crate) sockets: u32,
     pub(crate) mix: Mix,
     pub(crate) spacing: Spacing,
+    /// Addresses that requests come from, if not from this host's own.
+    pub(crate) sources: Option<Sources>,
+    /// The target sends requests back as they are.
+    pub(crate) echo: bool,
+    /// The server may say that it is not synchronised.
+    pub(crate) lenient: bool,
     /// The server reads the clock that this process reads, so that its timestamps can be checked against it.
     pub(crate) shared_clock: bool,
     /// How far its timestamps may lie outside of the time between sending and receiving nevertheless.
@@ -54,6 +65,14 @@ pub(crate) struct Output {
     pub(crate) html: Option<PathBuf>,
 }
 
+/// What is read of the results that `--json` prints.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Results {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) highest_rate: Option<f64>,
+    pub(crate) limit: Option<String>,
+}
+
 /// Why a load was not put on, or came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoadError {
@@ -65,6 +84,12 @@ pub(crate) enum LoadError {
 
     #[error("cannot send to {target}: {reason}. {advice}")]
     Unreachable { target: SocketAddr, reason: std::io::Error, advice: &'static str },
+
+    #[error(
+        "sockets send from this host's own addresses only: other generators take --clients and --source-net, and \
+         need root"
+    )]
+    Sources,
 
     #[error("cannot send by the kernel's live frames: {0}")]
     Live(String),
@@ -98,18 +123,24 @@ pub(crate) fn run(mut load: Load, rates: Rates, factor: f64, output: &Output) ->
 /// Looks for the highest rate at which no more than `loss` of the requests are lost.
 pub(crate) fn find_max(mut load: Load, rates: Rates, loss: f64, output: &Output) -> Result<(), Failure> {
     let target = admit(&mut load)?;
-    let steps = find_max::MOST_STEPS;
+    let steps = find_max::MOST_STEPS * find_max::TRIES;
     limit(&load, rates.last(), (load.duration + load.timeout).saturating_mul(steps) + load.warm_up)?;
     let mut generator = generator::open(target, &load)?;
     let mut report = Report::new("find-max", generator.as_ref(), &load);
     report.begin(output)?;
     let mut search = find_max::Search::new(rates, loss);
     while let Some(rate) = search.next_rate() {
-        let step = measure(generator.as_mut(), rate, &load)?;
+        let mut step = measure(generator.as_mut(), rate, &load)?;
+        for _ in 1..find_max::TRIES {
+            if search.is_doubtful(rate, &step) {
+                report.add(step, output)?;
+                step = measure(generator.as_mut(), rate, &load)?;
+            }
+        }
         search.learn(rate, &step);
         report.add(step, output)?;
     }
-    report.conclude(search.conclusion());
+    report.conclude(&search);
     report.end(output)
 }
 
@@ -125,6 +156,9 @@ fn measure(generator: &mut dyn Generator, rate: f64, load: &Load) -> Result<Step
 fn admit(load: &mut Load) -> Result<SocketAddr, LoadError> {
     let target = target::resolve(&load.target)?;
     target::permit(target, load.owned)?;
+    if load.sources.is_some_and(|sources| !sources.is_private()) && !load.owned {
+        return Err(TargetError::PublicSources.into());
+    }
     load.shared_clock |= target::shares_clock(target);
     Ok(target)
 }

@@ -4,9 +4,14 @@
 #[path = "../src/map_values.rs"]
 mod map_values;
 
-use std::fs::File;
-use std::process::{Command, Output};
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use aya::maps::Array;
 use aya::programs::Xdp;
@@ -14,7 +19,12 @@ use aya::programs::xdp::XdpMode;
 use aya::{Ebpf, EbpfLoader};
 use map_values::Value;
 use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, socket,
+};
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::Pid;
 use responder::clock::{DispersionRate, Rate};
 use responder::layout::{self, State};
 use responder::{ClockState, NtpShort, NtpTimestamp, ServedTable};
@@ -26,11 +36,19 @@ const BENCH: &str = env!("CARGO_BIN_EXE_pooltime-bench");
 struct Lab {
     server: String,
     client: String,
-    _ebpf: Ebpf,
+    /// Attached as long as it lives.
+    ebpf: Option<Ebpf>,
 }
 
 impl Lab {
+    /// With the server's program at the server's end.
     fn new(name: &str, ahead_s: i64) -> Self {
+        let mut lab = Self::bare(name);
+        lab.ebpf = Some(lab.inside(&lab.server, move || serve("link0", ahead_s)));
+        lab
+    }
+
+    fn bare(name: &str) -> Self {
         let [server, client] = ["s", "c"].map(|end| format!("bench{}-{name}-{end}", std::process::id()));
         for namespace in [&server, &client] {
             ip(&["netns", "add", namespace]);
@@ -43,13 +61,17 @@ impl Lab {
             ip(&["-n", namespace, "address", "add", &format!("fd99::{end}/64"), "dev", "link0", "nodad"]);
             ip(&["-n", namespace, "link", "set", "link0", "up"]);
         }
-        let namespace = File::open(format!("/run/netns/{server}")).unwrap();
-        // On a thread that ends: the namespace is the thread's.
-        let ebpf = thread::spawn(move || {
+        Self { server, client, ebpf: None }
+    }
+
+    /// Calls a function on a thread that ends: the namespace is the thread's.
+    fn inside<T: Send + 'static>(&self, namespace: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let namespace = File::open(format!("/run/netns/{namespace}")).unwrap();
+        let inside = || {
             setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
-            serve("link0", ahead_s)
-        });
-        Self { server, client, _ebpf: ebpf.join().unwrap() }
+            work()
+        };
+        thread::spawn(inside).join().unwrap()
     }
 
     fn bench(&self, arguments: &[&str]) -> Output {
@@ -163,14 +185,165 @@ fn the_fastest_rate_has_every_answer_checked() {
 #[ignore = "needs root: scripts/test runs it"]
 fn an_interface_that_is_taken_is_named() {
     let lab = Lab::new("taken", 0);
-    let namespace = File::open(format!("/run/netns/{}", lab.client)).unwrap();
-    let other = thread::spawn(move || {
-        setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
-        serve("link0", 0)
-    });
-    let _other = other.join().unwrap();
+    let _other = lab.inside(&lab.client, || serve("link0", 0));
     let output = lab.bench(&["load", "10.99.0.1", "--generator", "live", "--rate", "1000"]);
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(69), "{error}");
     assert!(error.contains("link0 has an XDP program already"), "{error}");
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn requests_come_from_as_many_clients_as_asked_for_over_both_families() {
+    let lab = Lab::new("clients", 0);
+    for (target, net) in [("10.99.0.1", "10.64.0.0/16"), ("fd99::1", "fd64::/32"), ("fd99::1", "fd64::/64")] {
+        let arguments = ["load", target, "--rate", "20k", "--duration", "300ms", "--spacing", "poisson"];
+        let clients = ["--clients", "1000", "--source-net", net];
+        let step = lab.step(&[&arguments[..], &clients, &LIVE].concat());
+        let sent = number(&step, "sent");
+        assert!(sent > 1000, "{step}");
+        // The server's checksums are right only if the requests' addresses were what they were summed as.
+        assert_eq!((number(&step, "answered"), number(&step, "invalid")), (sent, 0), "{net}: {step}");
+    }
+    let output = lab.bench(&["load", "10.99.0.1", "--source-net", "8.8.0.0/16", "--clients", "9"]);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(64), "{error}");
+    assert!(error.contains("public Internet"), "{error}");
+}
+
+/// A server whose UDP checksums are all wrong, by a raw socket: the kernel's own would be right.
+fn serve_wrong_checksums() {
+    let bound = UdpSocket::bind("10.99.0.1:123").unwrap();
+    let raw = socket(AddressFamily::Inet, SockType::Raw, SockFlag::empty(), SockProtocol::Udp).unwrap();
+    thread::spawn(move || {
+        let mut request = [0; 48];
+        while let Ok((_, client)) = bound.recv_from(&mut request) {
+            let SocketAddr::V4(client) = client else { continue };
+            let mut answer = vec![0, 123];
+            answer.extend(client.port().to_be_bytes());
+            answer.extend([0, 56, 0xba, 0xad, request[0] & 0x38 | 4, 2, 0, 0]);
+            answer.extend([0; 20]);
+            answer.extend(&request[40..48]);
+            answer.extend([0xee; 16]);
+            let _client_may_be_gone =
+                sendto(raw.as_raw_fd(), &answer, &SockaddrIn::from(client), MsgFlags::empty());
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn a_wrong_checksum_is_named_whatever_takes_the_answers() {
+    let lab = Lab::bare("checksum");
+    // So that its end takes frames without an XDP program.
+    let namespace = format!("--net=/run/netns/{}", lab.server);
+    let on = Command::new("nsenter").args([&namespace, "ethtool", "-K", "link0", "gro", "on"]).status();
+    assert!(on.unwrap().success());
+    lab.inside(&lab.server, serve_wrong_checksums);
+    for generator in ["live", "socket"] {
+        let arguments = ["load", "10.99.0.1", "--rate", "500", "--duration", "400ms", "--json"];
+        let output = lab.bench(&[&arguments[..], &["--generator", generator, "--timeout", "200ms"]].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let report: Json = serde_json::from_slice(&output.stdout).unwrap();
+        let step = &report["steps"][0];
+        assert_eq!(number(step, "answered"), 0, "{generator}: {step}");
+        // One in 65536 is right by chance.
+        assert!(number(&step["faults"], "checksum") + 2 >= number(step, "sent"), "{generator}: {step}");
+    }
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn ctrl_c_leaves_no_program_on_the_interface() {
+    let lab = Lab::new("ctrlc", 0);
+    let namespace = format!("--net=/run/netns/{}", lab.client);
+    let programs = || {
+        let output = Command::new("ip").args(["-n", &lab.client, "link", "show", "link0"]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).contains("xdp")
+    };
+    let mut load = Command::new("nsenter")
+        .args([&namespace, BENCH, "load", "10.99.0.1", "--generator", "live", "--duration", "60s"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for("the load to begin", programs);
+    thread::sleep(Duration::from_millis(500));
+    kill(Pid::from_raw(load.id().cast_signed()), Signal::SIGINT).unwrap();
+    load.wait().unwrap();
+    wait_for("the program to go", || !programs());
+}
+
+/// What `compare` needs besides this package, if it is there.
+fn compare(arguments: &[&str]) -> Option<Command> {
+    let ours = Path::new(BENCH).with_file_name("pooltime-xdp");
+    let tools = std::env::var_os("POOLTIME_TOOLS").map(PathBuf::from).unwrap_or_default();
+    let missing = [ours, tools.join("chronyd")].into_iter().find(|path| !path.exists());
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let reason = match missing {
+        Some(path) => format!("there is no {}", path.display()),
+        None if cores < 2 => "a comparison needs two CPUs".into(),
+        None => {
+            let mut command = Command::new(BENCH);
+            command.args(["compare", "--rounds", "1", "--only", "native,chronyd"]).args(arguments);
+            return Some(command);
+        }
+    };
+    println!("not run: {reason}");
+    if let Some(path) = std::env::var_os("POOLTIME_NOT_RUN") {
+        let mut list = OpenOptions::new().append(true).create(true).open(path).unwrap();
+        writeln!(list, "{}: {reason}", thread::current().name().unwrap_or("a test")).unwrap();
+    }
+    None
+}
+
+fn labs_of(process: u32) -> bool {
+    Path::new(&format!("/run/netns/compare{process}-server")).exists()
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn a_comparison_has_figures_for_ours_and_for_chronyd_and_leaves_nothing() {
+    let directory = std::env::temp_dir().join(format!("pooltime-compare-{}", std::process::id()));
+    // A machine that is busy with other things loses some: it is not the speed that is tested here.
+    let quick = ["--duration", "300ms", "--rate", "10k", "--at-most", "10k", "--loss", "90%"];
+    let results = ["--results", directory.to_str().unwrap()];
+    let Some(mut command) = compare(&[&quick[..], &results].concat()) else { return };
+    let process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let id = process.id();
+    let output = process.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.contains("| native (pooltime-xdp") && table.contains("| chronyd (chronyd"), "{table}");
+    let json: Json = serde_json::from_slice(&std::fs::read(directory.join("compare.json")).unwrap()).unwrap();
+    for name in ["native", "chronyd"] {
+        let run = &json["contestants"][name]["runs"][0];
+        assert!(number(&run["common"]["step"], "answered") > 0, "{run}");
+        assert_eq!(number(&run["common"]["step"], "invalid"), 0, "{run}");
+        assert!(run["near"]["core_s"].as_f64().unwrap() > 0.0, "{run}");
+    }
+    assert!(directory.join("compare.md").exists() && !labs_of(id), "{said}");
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn ctrl_c_takes_a_comparison_down() {
+    let Some(mut command) = compare(&[]) else { return };
+    let mut process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_for("the lab", || labs_of(process.id()));
+    thread::sleep(Duration::from_secs(2));
+    kill(Pid::from_raw(process.id().cast_signed()), Signal::SIGINT).unwrap();
+    assert_eq!(process.wait().unwrap().code(), Some(130));
+    assert!(!labs_of(process.id()));
+}
+
+fn wait_for(what: &str, mut happened: impl FnMut() -> bool) {
+    for _ in 0..400 {
+        if happened() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    panic!("waited in vain for {what}");
 }

@@ -19,7 +19,8 @@ use frame::Frame;
 use responder::Packet as _;
 use responder::checksum::Sum;
 use xdp_ebpf::probe::{
-    self, BUCKETS, FIRST_PORT, Fault, Judgement, Key, MAX_REQUESTS, MIX, PORTS, Plan, Token, count,
+    self, BUCKETS, CLIENT_IPV6_NETWORK, FIRST_PORT, Fault, INTERVALS, Judgement, Key, MAX_REQUESTS, MIX,
+    PORTS, Plan, Token, count,
 };
 
 #[btf_map]
@@ -29,9 +30,14 @@ static GN_PLAN: Array<Plan, 1> = Array::new();
 #[btf_map]
 static GN_MIX: Array<u8, MIX> = Array::new();
 
-/// Of the generator on each CPU: how many requests it has made, and which of the generators it is.
+/// Intervals of independent requests, as parts of their mean.
 #[btf_map]
-static GN_WORKER: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
+static GN_INTERVALS: Array<u32, INTERVALS> = Array::new();
+
+/// Of the generator on each CPU: how many requests it has been due, which of the generators it is, and when its
+/// next request is due if they are not evenly spaced.
+#[btf_map]
+static GN_WORKER: PerCpuArray<[u64; 3], 1> = PerCpuArray::new();
 
 #[btf_map]
 static GN_COUNTS: PerCpuArray<[u64; count::COUNTS], 1> = PerCpuArray::new();
@@ -94,12 +100,24 @@ fn generate(context: XdpContext) -> u32 {
     };
     // SAFETY: values of this CPU, on which one generator runs.
     let (worker, counts) = unsafe { (&mut *worker, &mut *counts) };
-    let [made, index] = *worker;
+    let [mut made, index, next] = *worker;
     let now_ns = monotonic_ns().wrapping_sub(plan.start_ns);
-    let due_ns = made.wrapping_mul(plan.interval) >> 16;
-    let sequence = made.wrapping_mul(plan.generators).wrapping_add(index);
+    let even = plan.poisson == 0;
+    let mut due_ns = if even { made.wrapping_mul(plan.interval) >> 16 } else { next >> 16 };
     // Before the start the difference is a huge number.
-    if now_ns < due_ns || now_ns >= plan.duration_ns || sequence >= MAX_REQUESTS {
+    if now_ns < due_ns || now_ns >= plan.duration_ns {
+        return XDP_DROP;
+    }
+    // After a while without the CPU: all that is overdue would go out in one burst that no client sends, and what
+    // is lost of it would be put down to the server.
+    if now_ns - due_ns > plan.late_ns {
+        let skipped = ((now_ns - due_ns) << 16) / (plan.interval | u64::from(plan.interval == 0));
+        counts[count::SKIPPED] += skipped;
+        made = made.wrapping_add(skipped);
+        due_ns = now_ns;
+    }
+    let sequence = made.wrapping_mul(plan.generators).wrapping_add(index);
+    if sequence >= MAX_REQUESTS {
         return XDP_DROP;
     }
     let Some(version) = GN_MIX.get(probe::mix_index(sequence) as u32) else {
@@ -109,6 +127,7 @@ fn generate(context: XdpContext) -> u32 {
         transmit: Key(plan.key).seal(Token { sequence, sent_ns: now_ns }).to_be_bytes(),
         first: (*version & 7) << 3 | 3,
         port: FIRST_PORT + (sequence as u16 & (PORTS - 1)),
+        client: ((plan.first_client + probe::client(sequence, plan.clients)) as u32).to_be_bytes(),
     };
     let mut frame = Frame::new(&context);
     let ethertype = plan.frame[1].to_ne_bytes();
@@ -125,12 +144,19 @@ fn generate(context: XdpContext) -> u32 {
         return XDP_ABORTED;
     }
     worker[0] = made.wrapping_add(1);
-    counts[count::SENT] += 1;
-    if now_ns.wrapping_sub(due_ns) > plan.late_ns {
-        counts[count::SENT_LATE] += 1;
+    if !even {
+        let part = GN_INTERVALS.get(interval_index(plan.key, made)).copied().unwrap_or(1 << 16);
+        worker[2] = (due_ns << 16).wrapping_add(plan.interval.wrapping_mul(u64::from(part)) >> 16);
     }
+    counts[count::SENT] += 1;
     // SAFETY: the helper takes plain numbers.
     unsafe { bpf_redirect(plan.interface as u32, 0).cast_unsigned() as u32 }
+}
+
+/// Any entry of the table of intervals, another one each time.
+#[inline(always)]
+fn interval_index(key: u64, made: u64) -> u32 {
+    (Key(key).seal(Token { sequence: made, sent_ns: 0 }) >> 52) as u32
 }
 
 /// What differs from one request to the next.
@@ -138,6 +164,7 @@ struct Request {
     transmit: [u8; 8],
     first: u8,
     port: u16,
+    client: [u8; 4],
 }
 
 impl Request {
@@ -155,10 +182,20 @@ impl Request {
         bytes[START] = self.first;
         bytes[START - 8..START - 6].copy_from_slice(&self.port.to_be_bytes());
         bytes[START + 40..START + 48].copy_from_slice(&self.transmit);
+        if START == IPV4_MESSAGE {
+            bytes[26..30].copy_from_slice(&self.client);
+            let header = Sum::ZERO.number(plan.header_sum as u16).word(self.client);
+            bytes[24..26].copy_from_slice(&header.checksum());
+        } else if plan.client_at == CLIENT_IPV6_NETWORK {
+            bytes[26..30].copy_from_slice(&self.client);
+        } else {
+            bytes[34..38].copy_from_slice(&self.client);
+        }
         let sum = Sum::ZERO
             .number(plan.sum as u16)
             .number(self.port)
             .number(u16::from(self.first) << 8)
+            .word(self.client)
             .double(self.transmit);
         bytes[START - 2..START].copy_from_slice(&sum.udp_checksum());
     }
@@ -245,11 +282,15 @@ fn take<const START: usize>(frame: &Frame, plan: &Plan, udp: [u8; 8], addresses:
 #[inline(always)]
 fn inspect(plan: &Plan, counts: &mut [u64; count::COUNTS], words: [u64; 6]) {
     let now_ns = monotonic_ns().wrapping_sub(plan.start_ns);
-    let token = Key(plan.key).open(u64::from_be(words[3]));
+    let echo = plan.echo != 0;
+    let token = Key(plan.key).open(u64::from_be(if echo { words[5] } else { words[3] }));
     // Never sent before it was due, nor after now.
-    let due_ns = (token.sequence / (plan.generators | u64::from(plan.generators == 0)))
-        .wrapping_mul(plan.interval)
-        >> 16;
+    let due_ns = if plan.poisson == 0 {
+        (token.sequence / (plan.generators | u64::from(plan.generators == 0))).wrapping_mul(plan.interval)
+            >> 16
+    } else {
+        0
+    };
     let bit = GN_SEEN.get_ptr_mut((token.sequence >> 6) as u32);
     // The token's time is rounded down by up to 15 ns.
     let (true, Some(word)) = (token.sent_ns + 15 >= due_ns && token.sent_ns <= now_ns, bit) else {
@@ -272,12 +313,17 @@ fn inspect(plan: &Plan, counts: &mut [u64; count::COUNTS], words: [u64; 6]) {
     // SAFETY: as above.
     unsafe { atomic_or::<u64, u64, { AtomicOrdering::Relaxed }>(word, mask) };
     counts[count::MATCHED] += 1;
+    if echo {
+        counts[count::ANSWERED] += 1;
+        record(0, round_trip_ns);
+        return;
+    }
 
     let version = GN_MIX.get(probe::mix_index(token.sequence) as u32).copied().unwrap_or(0);
     let sent = plan.ntp_start.wrapping_add(probe::ntp_units(token.sent_ns));
     let received = plan.ntp_start.wrapping_add(probe::ntp_units(now_ns));
     let window = (sent.wrapping_sub(plan.tolerance), received.wrapping_add(plan.tolerance));
-    match probe::judge(words, version, (plan.ntp_start != 0).then_some(window)) {
+    match probe::judge(words, version, (plan.ntp_start != 0).then_some(window), plan.lenient != 0) {
         Judgement::Kiss => counts[count::KISSES] += 1,
         Judgement::Wrong(fault) => counts[(count::FAULTS + fault as usize) & (count::COUNTS - 1)] += 1,
         Judgement::Time { receive, transmit } => {

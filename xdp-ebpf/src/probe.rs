@@ -144,10 +144,11 @@ pub enum Judgement {
 
 /// Judges a message of 48 bytes, as six words in network order, whose origin is that of a request of
 /// `version`. `window` is when, by the server's clock, the request can have arrived: from its sending to the
-/// arrival of the answer; `None` where the server's clock is not known.
+/// arrival of the answer; `None` where the server's clock is not known. `lenient` takes the time of a server that
+/// says itself that it is not synchronised.
 #[must_use]
 #[inline(always)]
-pub fn judge(words: [u64; 6], version: u8, window: Option<(u64, u64)>) -> Judgement {
+pub fn judge(words: [u64; 6], version: u8, window: Option<(u64, u64)>, lenient: bool) -> Judgement {
     let [first, stratum, ..] = words[0].to_ne_bytes();
     let (receive, transmit) = (u64::from_be(words[4]), u64::from_be(words[5]));
     if first & 7 != 4 {
@@ -164,7 +165,7 @@ pub fn judge(words: [u64; 6], version: u8, window: Option<(u64, u64)>) -> Judgem
     if transmit == 0 {
         return Judgement::Wrong(Fault::ZeroTransmit);
     }
-    if first >> 6 == 3 || stratum == 0 || stratum > 15 {
+    if !lenient && (first >> 6 == 3 || stratum == 0 || stratum > 15) {
         return Judgement::Wrong(Fault::Unsynchronised);
     }
     if transmit.wrapping_sub(receive).cast_signed() < 0 {
@@ -195,7 +196,7 @@ pub struct Plan {
     pub generators: u64,
     /// Answers that take longer are late.
     pub timeout_ns: u64,
-    /// Requests further behind their time are sent late.
+    /// Requests further behind their time are not sent.
     pub late_ns: u64,
     /// What the server's clock should have shown at the start, as an NTP timestamp; 0 if it is not known.
     pub ntp_start: u64,
@@ -209,6 +210,59 @@ pub struct Plan {
     pub sum: u64,
     /// The server's port.
     pub port: u64,
+    /// Where in the frame the word of the source address stands that tells the clients apart ...
+    pub client_at: u64,
+    /// ... what it is for the first of them, in host order; there it is zero in `frame` and missing in `sum` ...
+    pub first_client: u64,
+    /// ... and how many there are: a power of two, up to [`MAX_CLIENTS`].
+    pub clients: u64,
+    /// The one's complement sum that an IPv4 header's checksum is the complement of, without that word.
+    pub header_sum: u64,
+    /// Not 0: requests come as from independent clients, by [`exponential`] intervals.
+    pub poisson: u64,
+    /// Not 0: the target sends requests back as they are, and nothing is judged but that they come.
+    pub echo: u64,
+    /// Not 0: answers that claim no synchronised clock are as good as others.
+    pub lenient: u64,
+}
+
+/// The most sources that requests can come from.
+pub const MAX_CLIENTS: u64 = 1 << 24;
+/// [`Plan::client_at`] in IPv4 frames: the whole source address.
+pub const CLIENT_IPV4: u64 = 26;
+/// In IPv6 frames: the second half of the source's first 64 bits, for clients with networks of their own ...
+pub const CLIENT_IPV6_NETWORK: u64 = 26;
+/// ... or the end of the address, for clients in one network.
+pub const CLIENT_IPV6_HOST: u64 = 34;
+
+/// Which of a number of clients, a power of two, a request comes from.
+#[must_use]
+#[inline(always)]
+pub const fn client(sequence: u64, clients: u64) -> u64 {
+    (sequence.wrapping_mul(0xd605_1c09_5f8f_b4a1) >> 24) & (clients.wrapping_sub(1)) & (MAX_CLIENTS - 1)
+}
+
+/// Entries of the table of [`exponential`] intervals.
+pub const INTERVALS: usize = 4096;
+
+/// Intervals between independent requests as a table to draw from: parts of their mean, with 16 bits of fraction.
+#[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "up to nine times 2^16"
+)]
+#[cfg(not(target_arch = "bpf"))]
+pub fn exponential() -> Vec<u32> {
+    // The mean of the distribution over each of as many equal parts of its probability: all together have the
+    // mean 1, which the values in the middle would not have.
+    let integral = |left: f64| if left > 0.0 { left * (1.0 - left.ln()) } else { 0.0 };
+    let part = |index: usize| {
+        let left = |index: usize| 1.0 - index as f64 / INTERVALS as f64;
+        (integral(left(index)) - integral(left(index + 1))) * INTERVALS as f64
+    };
+    (0..INTERVALS).map(|index| (part(index) * 65_536.0).round() as u32).collect()
 }
 
 /// Words of a frame in [`Plan`]: an IPv6 request has 110 bytes.
@@ -222,8 +276,8 @@ pub const PORTS: u16 = 4096;
 pub mod count {
     /// Requests sent.
     pub const SENT: usize = 0;
-    /// Those behind their time.
-    pub const SENT_LATE: usize = 1;
+    /// Requests that were too late to be sent.
+    pub const SKIPPED: usize = 1;
     /// Requests that something came back to.
     pub const MATCHED: usize = 2;
     /// Right answers.
@@ -326,6 +380,25 @@ mod tests {
             assert!(nanoseconds(ntp_units(ns)).abs_diff(ns) <= 1, "{ns}");
         }
         assert_eq!(ntp_units(60_000_000_000) >> 32, 60);
+    }
+
+    #[test]
+    fn exponential_intervals_have_their_mean_and_their_median() {
+        let table = exponential();
+        let mean = table.iter().map(|part| f64::from(*part)).sum::<f64>() / table.len() as f64 / 65_536.0;
+        assert!((mean - 1.0).abs() < 1e-4, "{mean}");
+        let median = f64::from(table[INTERVALS / 2]) / 65_536.0;
+        assert!((median - 2_f64.ln()).abs() < 1e-3, "{median}");
+    }
+
+    #[test]
+    fn requests_come_from_all_clients_about_as_often() {
+        let mut requests = [0_u32; 256];
+        for sequence in 0..25_600 {
+            requests[usize::try_from(client(sequence, 256)).unwrap()] += 1;
+        }
+        let (least, most) = (requests.iter().min(), requests.iter().max());
+        assert!(least >= Some(&50) && most <= Some(&200), "{least:?} {most:?}");
     }
 
     #[test]

@@ -5,8 +5,12 @@ use super::report::Step;
 
 /// More steps are not taken: by then the rate is known to 2 %.
 pub(super) const MOST_STEPS: u32 = 24;
+/// And each is taken at most this often.
+pub(super) const TRIES: u32 = 2;
 /// The search ends when what is too much is this close to what is not.
 const CLOSE: f64 = 1.02;
+/// A generator that sends less than this part of what is due has reached its limit.
+const SENT: f64 = 0.9;
 
 /// Doubles the rate until it is too much, then halves what is between.
 pub(super) struct Search {
@@ -19,13 +23,24 @@ pub(super) struct Search {
     bad: Option<f64>,
     /// The lowest rate that the generator could not send.
     unsendable: Option<f64>,
+    /// The highest rate that was really sent and served: a generator may fall a little behind what is due.
+    served: Option<f64>,
 }
 
 impl Search {
     /// Begins at the lower rate and never goes above the upper one.
     pub(super) fn new(rates: Rates, loss: f64) -> Self {
         let next = rates.steps(f64::INFINITY).first().copied().unwrap_or(1.0);
-        Self { limit: rates.last(), loss, next, steps: 0, good: None, bad: None, unsendable: None }
+        Self {
+            limit: rates.last(),
+            loss,
+            next,
+            steps: 0,
+            good: None,
+            bad: None,
+            unsendable: None,
+            served: None,
+        }
     }
 
     /// The rate to try next, or `None` where nothing more is to be learnt.
@@ -52,24 +67,46 @@ impl Search {
     /// Takes in how it went.
     pub(super) fn learn(&mut self, rate: f64, step: &Step) {
         let lower = |known: Option<f64>| Some(known.map_or(rate, |known| known.min(rate)));
-        if step.loss_fraction() > self.loss {
+        if step.failure_fraction() > self.loss {
             self.bad = lower(self.bad);
-        } else if !step.kept_rate() {
+        } else if step.sent_rate < rate * SENT {
             // Nothing is known of the server at this rate.
             self.unsendable = lower(self.unsendable);
         } else {
-            self.good = Some(self.good.map_or(rate, |known| known.max(rate)));
+            let higher = |known: Option<f64>, rate: f64| Some(known.map_or(rate, |known| known.max(rate)));
+            self.good = higher(self.good, rate);
+            self.served = higher(self.served, step.sent_rate.min(rate));
         }
+    }
+
+    /// Whether a step was no good: once may be the machine's doing, twice is not.
+    pub(super) fn is_doubtful(&self, rate: f64, step: &Step) -> bool {
+        step.failure_fraction() > self.loss || step.sent_rate < rate * SENT
+    }
+
+    /// The highest rate that was served.
+    pub(super) fn highest(&self) -> Option<f64> {
+        self.served
+    }
+
+    /// What kept it from being higher: the server, the generator, or the range that was to be tried.
+    pub(super) fn limit(&self) -> Option<&'static str> {
+        self.good?;
+        Some(match (self.bad, self.unsendable) {
+            (bad, Some(unsendable)) if bad.is_none_or(|bad| unsendable <= bad) => "generator",
+            (Some(_), _) => "server",
+            _ => "range",
+        })
     }
 
     /// The result in words.
     pub(super) fn conclusion(&self) -> String {
         let percent = self.loss * 100.0;
-        let Some(good) = self.good else {
-            return format!("At no rate that was tried were as few as {percent} % lost.");
+        let Some(good) = self.served else {
+            return format!("At no rate that was tried were as few as {percent} % lost or answered wrongly.");
         };
         let reason = match (self.bad, self.unsendable) {
-            (_, Some(unsendable)) if self.bad.is_none_or(|bad| unsendable <= bad) => format!(
+            (bad, Some(unsendable)) if bad.is_none_or(|bad| unsendable <= bad) => format!(
                 "the generator could not send {unsendable:.0}/s: the server may take more than was found out"
             ),
             (Some(bad), _) => format!("at {bad:.0}/s more were lost"),
@@ -85,18 +122,22 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn step(sent: u64, lost: u64, unsent: u64) -> Step {
+    /// A second in which a part of what was due is sent, and of that a part is lost.
+    fn step(rate: f64, sent: f64, lost: f64) -> Step {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive and small")]
+        let [due, sent, lost] = [rate, rate * sent, rate * sent * lost].map(|count| count.ceil() as u64);
         let mut tally = Tally::new();
-        (tally.sent, tally.matched, tally.answered, tally.unsent) = (sent, sent - lost, sent - lost, unsent);
-        Step::new(1000.0, Duration::from_secs(1), &tally)
+        (tally.sent, tally.matched, tally.answered, tally.unsent) =
+            (sent, sent - lost, sent - lost, due - sent);
+        Step::new(rate, Duration::from_secs(1), &tally)
     }
 
     fn search(serves: f64, sends: f64) -> Search {
         let mut search = Search::new("1000..2M".parse().unwrap(), 0.001);
         while let Some(rate) = search.next_rate() {
-            let unsent = if rate > sends { 1000 } else { 0 };
-            let lost = if rate > serves { 50 } else { 0 };
-            search.learn(rate, &step(1000, lost, unsent));
+            let sent = if rate > sends { sends / rate } else { 1.0 };
+            let lost = if rate > serves { 0.05 } else { 0.0 };
+            search.learn(rate, &step(rate, sent, lost));
         }
         search
     }
@@ -120,6 +161,21 @@ mod tests {
         let search = search(f64::INFINITY, 50_000.0);
         assert!(search.conclusion().contains("the generator could not send"), "{}", search.conclusion());
         assert_eq!(search.bad, None);
+        assert_eq!(search.limit(), Some("generator"));
+        // What it did send was served.
+        assert!((48_000.0..=50_001.0).contains(&search.highest().unwrap()), "{:?}", search.highest());
+    }
+
+    #[test]
+    fn wrong_answers_are_no_better_than_lost_ones() {
+        let mut search = Search::new("1000..4000".parse().unwrap(), 0.001);
+        while let Some(rate) = search.next_rate() {
+            let mut tally = Tally::new();
+            let wrong = if rate > 2000.0 { 2 } else { 0 };
+            (tally.sent, tally.matched, tally.answered) = (1000, 1000, 1000 - wrong);
+            search.learn(rate, &Step::new(rate, Duration::from_secs(1), &tally));
+        }
+        assert!(search.good.unwrap() <= 2000.0, "{:?}", search.good);
     }
 
     #[test]

@@ -25,6 +25,10 @@ pub(super) struct Inspector {
     pub(super) timeout: Duration,
     /// How far receive timestamps may lie outside; `None` where the clocks are not the same.
     pub(super) tolerance: Option<Duration>,
+    /// The server may say that it is not synchronised.
+    pub(super) lenient: bool,
+    /// Answers are the requests as they were sent.
+    pub(super) echo: bool,
     pub(super) seen: Seen,
 }
 
@@ -38,7 +42,7 @@ impl Inspector {
         for (word, bytes) in words.iter_mut().zip(message.as_chunks::<8>().0) {
             *word = u64::from_ne_bytes(*bytes);
         }
-        let token = self.key.open(u64::from_be(words[3]));
+        let token = self.key.open(u64::from_be(words[if self.echo { 5 } else { 3 }]));
         if token.sequence >= issued || token.sent_ns > now_ns {
             return tally.fault(Fault::Origin);
         }
@@ -52,6 +56,11 @@ impl Inspector {
             return;
         }
         tally.matched += 1;
+        if self.echo {
+            tally.answered += 1;
+            tally.round_trip.saturating_record(round_trip_ns.max(1));
+            return;
+        }
 
         let version = self.versions[probe::mix_index(token.sequence)];
         let (sent, received) = (self.ntp_at(token.sent_ns), self.ntp_at(now_ns));
@@ -59,7 +68,7 @@ impl Inspector {
             let tolerance = units(tolerance);
             (sent.wrapping_sub(tolerance), received.wrapping_add(tolerance))
         });
-        match probe::judge(words, version, window) {
+        match probe::judge(words, version, window, self.lenient) {
             Judgement::Kiss => tally.kisses += 1,
             Judgement::Wrong(fault) => tally.fault(fault),
             Judgement::Time { receive, transmit } => {

@@ -4,27 +4,34 @@
 //! The frames circulate as fast as they can and a program makes a request of one only when one is due, so that
 //! the schedule is kept to the microsecond without a timer.
 
+mod circulation;
+mod counts;
+
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
-use aya::maps::{Array, MapData, MapError, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, MapError, PerCpuArray, PerCpuValues};
 use aya::programs::xdp::XdpMode;
-use aya::programs::{ProgramError, TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
+use aya::programs::{ProgramError, Xdp};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, Pod};
 use core_affinity::CoreId;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
-use xdp_ebpf::probe::{self, BUCKETS, FIRST_PORT, FRAME_WORDS, Fault, MAX_REQUESTS, PORTS, Plan, count};
+use xdp_ebpf::probe::{self, FIRST_PORT, FRAME_WORDS, MAX_REQUESTS, PORTS, Plan, count, exponential};
+
+use circulation::circulate;
+use counts::{counts, tally};
 
 use super::generator::Generator;
 use super::plan::Spacing;
 use super::socket::{connected, monotonic_ns, nanos, ntp_after};
-use super::tally::{Moments, Tally};
+use super::tally::Tally;
+use super::template::{Sources, Template};
 use super::{LATE_NS, Load, LoadError};
 use crate::failure::Failure;
-use crate::frames::{self, MESSAGE, Path};
+use crate::frames::{self, Path};
 use crate::map_values::Value;
 use crate::programs::{load_program, not_loaded, program, require_privileges, set_first};
 
@@ -34,16 +41,11 @@ const GENERATE: &str = "generate";
 const COLLECT: &str = "collect";
 const PLAN: &str = "GN_PLAN";
 const MIX: &str = "GN_MIX";
+const INTERVALS: &str = "GN_INTERVALS";
 const WORKER: &str = "GN_WORKER";
-const COUNTS: &str = "GN_COUNTS";
-const TIMES: &str = "GN_TIMES";
 const SEEN: &str = "GN_SEEN";
 const LEARNT: &str = "GN_LEARNT";
 
-/// Frames that circulate; what one round has made is sent together.
-const BATCH: u32 = 64;
-/// Rounds of a frame before the thread looks at the clock: some 20 ms.
-const REPEAT: u32 = 1 << 18;
 /// Programs are in place and threads have started by then.
 const LEAD: Duration = Duration::from_millis(20);
 /// Requests by a socket, to see whom answers come from.
@@ -55,15 +57,17 @@ pub(super) struct LiveGenerator {
     target: SocketAddr,
     load: Load,
     interface: String,
-    path: Path,
+    template: Template,
     cores: Vec<CoreId>,
 }
 
 impl LiveGenerator {
     pub(super) fn open(target: SocketAddr, load: Load) -> Result<Self, Failure> {
         require_privileges()?;
-        if load.spacing != Spacing::Even {
-            return Err(live("it spaces requests evenly only: --generator socket has other spacings").into());
+        if load.sources.is_some_and(|sources| sources.is_ipv4() != target.is_ipv4()) {
+            return Err(
+                live("the clients' network and the server's address are of different families").into()
+            );
         }
         let socket = connected(target)?;
         let source = socket.local_addr().map_err(|error| live(&error.to_string()))?.ip();
@@ -85,21 +89,13 @@ impl LiveGenerator {
             source_port: 0,
             destination_port: target.port(),
         };
-        Ok(Self { target, load, interface, path, cores })
+        let template = Template::new(&path, load.sources);
+        Ok(Self { target, load, interface, template, cores })
     }
 
     /// The plan of a step that starts when everything is in place.
     fn plan(&self, rate: f64, duration: Duration) -> Result<Plan, Failure> {
-        // Without what differs from request to request, so that the checksum can be completed.
-        let frame = frames::udp(&self.path, &[0; MESSAGE]);
-        let checksum_at = frame.len() - MESSAGE - 2;
-        let checksum = u16::from_be_bytes([frame[checksum_at], frame[checksum_at + 1]]);
-        let mut words = [0; FRAME_WORDS];
-        for (word, bytes) in words.iter_mut().zip(frame.chunks(8)) {
-            let mut whole = [0; 8];
-            whole[..bytes.len()].copy_from_slice(bytes);
-            *word = u64::from_ne_bytes(whole);
-        }
+        let template = self.template;
         let interface = if_nametoindex(self.interface.as_str()).map_err(|error| live(&error.to_string()))?;
         let generators = self.cores.len() as u64;
         #[expect(
@@ -120,16 +116,28 @@ impl LiveGenerator {
             ntp_start: if self.load.shared_clock { ntp_after(LEAD).0 } else { 0 },
             tolerance: probe::ntp_units(nanos(self.load.tolerance)),
             interface: u64::from(interface),
-            frame: words,
-            sum: u64::from(!checksum),
+            frame: template.frame,
+            sum: u64::from(template.sum),
             port: u64::from(self.target.port()),
+            client_at: template.client_at,
+            first_client: u64::from(template.first_client),
+            clients: u64::from(template.clients),
+            header_sum: u64::from(template.header_sum),
+            poisson: u64::from(self.load.spacing == Spacing::Poisson),
+            echo: u64::from(self.load.echo),
+            lenient: u64::from(self.load.lenient),
         })
     }
 }
 
 impl Generator for LiveGenerator {
     fn name(&self) -> String {
-        format!("live frames on {}, {} in the kernel, {PORTS} ports", self.interface, self.cores.len())
+        let addresses = self.load.sources.map_or(1, Sources::clients);
+        format!(
+            "live frames on {}, {} in the kernel, {PORTS} ports of {addresses} addresses",
+            self.interface,
+            self.cores.len()
+        )
     }
 
     fn target(&self) -> SocketAddr {
@@ -137,18 +145,21 @@ impl Generator for LiveGenerator {
     }
 
     fn clients(&self) -> u32 {
-        u32::from(PORTS)
+        self.load.sources.map_or(u32::from(PORTS), Sources::clients)
     }
 
     fn step(&mut self, rate: f64, duration: Duration) -> Result<Tally, Failure> {
+        // Independent requests may be more than their mean: ten standard deviations.
+        let due = rate * duration.as_secs_f64();
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "capped")]
-        let requests = ((rate * duration.as_secs_f64()).ceil() as u64).saturating_add(64).min(MAX_REQUESTS);
+        let requests = ((due + 10.0 * due.sqrt()).ceil() as u64).saturating_add(64).min(MAX_REQUESTS);
         let mut ebpf = load_object(requests)?;
         for name in [GENERATE, COLLECT] {
             load_program(&mut ebpf, OBJECT, name)?;
         }
         set_all(&mut ebpf, MIX, self.load.mix.table().as_slice())?;
-        let mut workers = vec![[0, 0]; nr_cpus().map_err(|(_, error)| live(&error.to_string()))?];
+        set_all(&mut ebpf, INTERVALS, &exponential())?;
+        let mut workers = vec![[0, 0, 0]; nr_cpus().map_err(|(_, error)| live(&error.to_string()))?];
         for (index, core) in self.cores.iter().enumerate() {
             if let Some(worker) = workers.get_mut(core.id) {
                 worker[1] = index as u64;
@@ -162,7 +173,10 @@ impl Generator for LiveGenerator {
         let plan = self.plan(rate, duration)?;
         set_first(&mut ebpf, PLAN, Value(plan))?;
 
-        self.send(&ebpf, &plan)?;
+        let failure = |reason| Failure::Run { what: GENERATE.into(), reason };
+        let generate = program(&ebpf, GENERATE).map_err(failure)?;
+        let end_ns = plan.start_ns + plan.duration_ns;
+        circulate(generate, &self.cores, self.template.length, end_ns).map_err(failure)?;
         let give_up_ns = monotonic_ns() + plan.timeout_ns;
         while monotonic_ns() < give_up_ns {
             let counts = counts(&ebpf)?;
@@ -171,43 +185,7 @@ impl Generator for LiveGenerator {
             }
             thread::sleep(Duration::from_millis(5));
         }
-        tally(&ebpf, rate, duration)
-    }
-}
-
-impl LiveGenerator {
-    /// Lets frames circulate on each worker's CPU until the step is over.
-    fn send(&self, ebpf: &Ebpf, plan: &Plan) -> Result<(), Failure> {
-        let failure = |reason| Failure::Run { what: GENERATE.into(), reason };
-        let generate = program(ebpf, GENERATE).map_err(failure)?;
-        let end_ns = plan.start_ns + plan.duration_ns;
-        let length = if self.path.source.is_ipv4() { 90 } else { 110 };
-        let circulate = |core: CoreId| -> Result<(), ProgramError> {
-            // The counters of requests made are those of the CPU.
-            if !core_affinity::set_for_current(core) {
-                return Err(std::io::Error::last_os_error().into());
-            }
-            while monotonic_ns() < end_ns {
-                generate.test_run(TestRunOptions {
-                    data_in: Some(&vec![0; length]),
-                    repeat: REPEAT,
-                    attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
-                    ..TestRunOptions::default()
-                })?;
-            }
-            Ok(())
-        };
-        let (results, finished) = crossbeam_channel::unbounded();
-        thread::scope(|scope| {
-            for core in &self.cores {
-                let results = results.clone();
-                scope.spawn(move || {
-                    let _receiver_waits = results.send(circulate(*core));
-                });
-            }
-        });
-        drop(results);
-        finished.into_iter().collect::<Result<(), _>>().map_err(failure)
+        tally(&ebpf, rate, duration, &self.load)
     }
 }
 
@@ -230,6 +208,13 @@ fn learn(socket: &UdpSocket, target: SocketAddr, interface: &str) -> Result<([u8
         frame: [0; FRAME_WORDS],
         sum: 0,
         port: u64::from(target.port()),
+        client_at: 0,
+        first_client: 0,
+        clients: 1,
+        header_sum: 0,
+        poisson: 0,
+        echo: 0,
+        lenient: 0,
     };
     set_first(&mut ebpf, PLAN, Value(nothing))?;
     attach(&mut ebpf, LEARN, interface)?;
@@ -305,49 +290,6 @@ fn set_all<V: Pod>(ebpf: &mut Ebpf, name: &'static str, values: &[V]) -> Result<
         array.set(index, *value, 0).map_err(access)?;
     }
     Ok(())
-}
-
-/// A per-CPU array's entry, summed over the CPUs.
-fn sums<const N: usize>(ebpf: &Ebpf, name: &'static str, entry: u32) -> Result<Vec<u64>, Failure> {
-    let access = |reason| Failure::MapAccess { map: name, reason };
-    let map = ebpf.map(name).ok_or(access(MapError::KeyNotFound))?;
-    let array: PerCpuArray<&MapData, [u64; N]> = map.try_into().map_err(access)?;
-    let of_cpus = array.get(&entry, 0).map_err(access)?;
-    Ok((0..N).map(|index| of_cpus.iter().fold(0_u64, |sum, cpu| sum.wrapping_add(cpu[index]))).collect())
-}
-
-fn counts(ebpf: &Ebpf) -> Result<Vec<u64>, Failure> {
-    sums::<{ count::COUNTS }>(ebpf, COUNTS, 0)
-}
-
-fn tally(ebpf: &Ebpf, rate: f64, duration: Duration) -> Result<Tally, Failure> {
-    let counts = counts(ebpf)?;
-    let mut tally = Tally::new();
-    tally.sent = counts[count::SENT];
-    tally.sent_late = counts[count::SENT_LATE];
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "capped")]
-    let due = (rate * duration.as_secs_f64()) as u64;
-    tally.unsent = due.saturating_sub(tally.sent);
-    tally.matched = counts[count::MATCHED];
-    tally.answered = counts[count::ANSWERED];
-    tally.late = counts[count::LATE];
-    tally.kisses = counts[count::KISSES];
-    tally.duplicates = counts[count::DUPLICATES];
-    for fault in Fault::ALL {
-        tally.faults[fault as usize] = counts[count::FAULTS + fault as usize];
-    }
-    for (entry, histogram) in [(0, &mut tally.round_trip), (1, &mut tally.residence)] {
-        for (bucket, times) in sums::<BUCKETS>(ebpf, TIMES, entry)?.into_iter().enumerate() {
-            if times > 0 {
-                histogram.saturating_record_n(probe::bucket_value(bucket).max(1), times);
-            }
-        }
-    }
-    // In halves of 2^-32 s.
-    #[expect(clippy::cast_precision_loss, reason = "53 bits are enough for a mean")]
-    let offsets_ns = counts[count::OFFSETS].cast_signed() as f64 * 1e9 / 8_589_934_592.0;
-    tally.offset = Moments::of_sum(tally.answered, offsets_ns);
-    Ok(tally)
 }
 
 const _: () = assert!(FIRST_PORT.checked_add(PORTS).is_some());

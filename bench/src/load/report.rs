@@ -8,9 +8,10 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use xdp_ebpf::probe::Fault;
 
+use super::find_max::Search;
 use super::generator::Generator;
 use super::tally::Tally;
 use super::{Load, Output};
@@ -34,64 +35,64 @@ pub(crate) enum Format {
 const KEPT: f64 = 0.995;
 
 /// What became of one step's requests.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Step {
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Step {
     /// Requests a second that were due.
-    rate: f64,
+    pub(crate) rate: f64,
     /// Requests a second that were sent.
-    sent_rate: f64,
-    sent: u64,
+    pub(crate) sent_rate: f64,
+    pub(crate) sent: u64,
     /// Sent more than 1 ms behind the schedule.
-    sent_late: u64,
+    pub(crate) sent_late: u64,
     /// Due and not sent.
-    unsent: u64,
-    answered: u64,
-    lost: u64,
+    pub(crate) unsent: u64,
+    pub(crate) answered: u64,
+    pub(crate) lost: u64,
     /// Came after the time-out; lost, too.
-    late: u64,
-    invalid: u64,
-    kisses: u64,
-    duplicates: u64,
+    pub(crate) late: u64,
+    pub(crate) invalid: u64,
+    pub(crate) kisses: u64,
+    pub(crate) duplicates: u64,
     /// Answers that this host dropped for want of room; lost, too, but not by the server.
-    dropped_here: u64,
-    faults: BTreeMap<&'static str, u64>,
-    round_trip_ns: Percentiles,
+    pub(crate) dropped_here: u64,
+    pub(crate) faults: BTreeMap<String, u64>,
+    pub(crate) round_trip_ns: Percentiles,
     /// From the server's receive to its transmit timestamp.
-    residence_ns: Percentiles,
+    pub(crate) residence_ns: Percentiles,
     /// How far the server's clock is ahead, where it should be the same.
-    offset_ns: Option<Offset>,
+    pub(crate) offset_ns: Option<Offset>,
     /// Counts of round trips by powers of two: below 2^n ns.
-    histogram: Vec<Bucket>,
+    pub(crate) histogram: Vec<Bucket>,
 }
 
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-struct Percentiles {
-    min: u64,
-    p50: u64,
-    p90: u64,
-    p99: u64,
-    p99_9: u64,
-    max: u64,
-    mean: f64,
-    deviation: f64,
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Percentiles {
+    pub(crate) min: u64,
+    pub(crate) p50: u64,
+    pub(crate) p90: u64,
+    pub(crate) p99: u64,
+    pub(crate) p99_9: u64,
+    pub(crate) max: u64,
+    pub(crate) mean: f64,
+    pub(crate) deviation: f64,
 }
 
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Offset {
-    min: f64,
-    mean: f64,
-    max: f64,
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub(crate) struct Offset {
+    pub(crate) min: f64,
+    pub(crate) mean: f64,
+    pub(crate) max: f64,
 }
 
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Bucket {
-    below_ns: u64,
-    count: u64,
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub(crate) struct Bucket {
+    pub(crate) below_ns: u64,
+    pub(crate) count: u64,
 }
 
 impl Step {
     pub(super) fn new(rate: f64, duration: Duration, tally: &Tally) -> Self {
-        let named = |fault: &Fault| (fault.label(), tally.faults[*fault as usize]);
+        let named = |fault: &Fault| (fault.label().to_owned(), tally.faults[*fault as usize]);
         #[expect(clippy::cast_precision_loss, reason = "counts below 2^52")]
         let sent_rate = tally.sent as f64 / duration.as_secs_f64();
         Self {
@@ -116,8 +117,13 @@ impl Step {
     }
 
     /// Lost requests as a part of those sent.
-    pub(super) fn loss_fraction(&self) -> f64 {
+    pub(crate) fn loss_fraction(&self) -> f64 {
         fraction(self.lost, self.sent)
+    }
+
+    /// Requests without a right answer as a part of those sent: lost, answered wrongly, or refused.
+    pub(super) fn failure_fraction(&self) -> f64 {
+        fraction(self.sent.saturating_sub(self.answered), self.sent)
     }
 
     /// Whether the generator sent what was due.
@@ -172,6 +178,9 @@ pub(super) struct Report {
     clients: u32,
     steps: Vec<Step>,
     conclusion: Option<String>,
+    /// Of a search: the highest rate that was served, and what kept it from being higher.
+    highest_rate: Option<f64>,
+    limit: Option<&'static str>,
 }
 
 impl Report {
@@ -186,6 +195,8 @@ impl Report {
             clients: generator.clients(),
             steps: Vec::new(),
             conclusion: None,
+            highest_rate: None,
+            limit: None,
         }
     }
 
@@ -243,8 +254,10 @@ impl Report {
         written.and_then(|()| to.flush()).map_err(Failure::Output)
     }
 
-    pub(super) fn conclude(&mut self, conclusion: String) {
-        self.conclusion = Some(conclusion);
+    pub(super) fn conclude(&mut self, search: &Search) {
+        self.conclusion = Some(search.conclusion());
+        self.highest_rate = search.highest();
+        self.limit = search.limit();
     }
 
     /// What comes after the last step.
@@ -332,18 +345,25 @@ fn write_csv(to: &mut impl Write, step: &Step) -> io::Result<()> {
     )
 }
 
+/// Columns as that program prints them. There every request is lost or has one answer: a wrong one, too.
 fn write_ntpperf(to: &mut impl Write, step: &Step, clients: u32) -> io::Result<()> {
     let percent = |count| 100.0 * fraction(count, step.sent);
     let Percentiles { min, max, mean, deviation, .. } = step.round_trip_ns;
-    writeln!(
+    let invalid = (step.invalid + step.kisses).min(step.sent - step.answered.min(step.sent));
+    let lost = step.sent.saturating_sub(invalid + step.answered);
+    write!(
         to,
-        "{:<9.0} {clients:>5} {:>6.2}% {:>6.2}% {:>6.2}% {:>6.2}% {min:>+8} {mean:>+7.0} {max:>+7} {deviation:>6.0}",
+        "{:<8.0} {clients:>5} {:>6.2}% {:>6.2}% {:>6.2}% {:>6.2}%",
         step.rate,
-        percent(step.lost),
-        percent(step.invalid + step.kisses),
+        percent(lost),
+        percent(invalid),
         percent(step.answered),
         0.0
-    )
+    )?;
+    if step.answered > 1 {
+        write!(to, "  {min:>+7} {mean:>+7.0} {max:>+7} {deviation:>6.0}")?;
+    }
+    writeln!(to)
 }
 
 /// Three digits and a unit.
@@ -355,5 +375,27 @@ fn short_time(ns: u64) -> String {
         100_000..1_000_000 => format!("{:.0}us", ns as f64 / 1e3),
         1_000_000..1_000_000_000 => format!("{:.1}ms", ns as f64 / 1e6),
         _ => format!("{:.1}s", ns as f64 / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_of_ntpperf_has_its_columns() {
+        let mut tally = Tally::new();
+        (tally.sent, tally.matched, tally.answered) = (1000, 990, 980);
+        tally.fault(Fault::Mode);
+        tally.round_trip.record_n(5343, 980).unwrap();
+        let mut row = Vec::new();
+        write_ntpperf(&mut row, &Step::new(1500.0, Duration::from_secs(1), &tally), 150).unwrap();
+        let row = String::from_utf8(row).unwrap();
+        assert!(row.starts_with("1500       150   1.90%   0.10%  98.00%   0.00%    +53"), "{row}");
+        let (header, columns) = (
+            "rate   clients |  lost invalid   basic  xleave |    min    mean     max stddev",
+            row.trim_end().len(),
+        );
+        assert_eq!(columns, header.len(), "{row}");
     }
 }

@@ -14,7 +14,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime};
 use responder::NtpTimestamp;
-use xdp_ebpf::probe::{Key, MAX_REQUESTS, Token, mix_index};
+use xdp_ebpf::probe::{Fault, Key, MAX_REQUESTS, Token, mix_index};
 
 use super::generator::Generator;
 use super::inspect::{Inspector, Start};
@@ -44,6 +44,9 @@ pub(super) struct SocketGenerator {
 
 impl SocketGenerator {
     pub(super) fn open(target: SocketAddr, load: Load, why: String) -> Result<Self, Failure> {
+        if load.sources.is_some() {
+            return Err(LoadError::Sources.into());
+        }
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         // What is wrong with the target shows before the first step.
         drop(connected(target)?);
@@ -72,6 +75,7 @@ impl Generator for SocketGenerator {
 
     fn step(&mut self, rate: f64, duration: Duration) -> Result<Tally, Failure> {
         let workers = self.workers();
+        let spoiled = wrong_checksums();
         let begin = Start { monotonic_ns: monotonic_ns() + nanos(LEAD), ntp: ntp_after(LEAD) };
         let mut jobs = Vec::new();
         for worker in 0..workers {
@@ -87,6 +91,8 @@ impl Generator for SocketGenerator {
                     start: begin,
                     timeout: self.load.timeout,
                     tolerance: self.load.shared_clock.then_some(self.load.tolerance),
+                    lenient: self.load.lenient,
+                    echo: self.load.echo,
                     seen: Seen::default(),
                 },
                 duration,
@@ -111,6 +117,8 @@ impl Generator for SocketGenerator {
         for tally in finished {
             total.add(&tally);
         }
+        // The kernel keeps these to itself; what is not lost is not ours.
+        total.faults[Fault::Checksum as usize] += (wrong_checksums() - spoiled).min(total.lost());
         Ok(total)
     }
 }
@@ -228,6 +236,27 @@ impl Worker {
     }
 }
 
+/// Datagrams with a wrong checksum that came to this host so far, by the kernel's own tables.
+fn wrong_checksums() -> u64 {
+    let [four, six] = ["/proc/self/net/snmp", "/proc/self/net/snmp6"]
+        .map(|path| fs::read_to_string(path).unwrap_or_default());
+    checksum_errors_in(&four) + checksum_errors_in_6(&six)
+}
+
+/// By a table of the shape of `/proc/net/snmp`: a line of names, and a line of values below it.
+fn checksum_errors_in(table: &str) -> u64 {
+    let mut lines = table.lines().filter(|line| line.starts_with("Udp:"));
+    let (Some(names), Some(values)) = (lines.next(), lines.next()) else { return 0 };
+    let mut columns = names.split_whitespace().zip(values.split_whitespace());
+    columns.find(|(name, _)| *name == "InCsumErrors").and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
+}
+
+/// By a table of the shape of `/proc/net/snmp6`: a name and a value a line.
+fn checksum_errors_in_6(table: &str) -> u64 {
+    let value = table.lines().find_map(|line| line.strip_prefix("Udp6InCsumErrors"));
+    value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+}
+
 /// What the kernel dropped because these sockets' buffers were full, by its own tables. Not a loss of the
 /// server's.
 fn dropped_at(sockets: &[UdpSocket]) -> u64 {
@@ -295,6 +324,13 @@ pub(super) fn nanos(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn wrong_checksums_are_found_in_both_tables() {
+        let four = "Ip: Forwarding\nIp: 2\nUdp: InDatagrams NoPorts InErrors InCsumErrors IgnoredMulti\nUdp: 9 8 7 6 5\n";
+        assert_eq!((checksum_errors_in(four), checksum_errors_in("")), (6, 0));
+        assert_eq!(checksum_errors_in_6("Udp6InErrors \t3\nUdp6InCsumErrors                \t4\n"), 4);
+    }
 
     #[test]
     fn drops_are_those_of_our_ports() {

@@ -17,6 +17,13 @@ pub(crate) enum TargetError {
          --i-own-this-server"
     )]
     Public(SocketAddr),
+
+    /// Answers would go to whoever has these addresses.
+    #[error(
+        "the clients' network is on the public Internet: answers to forged requests would go to those who are \
+         there. Take a private network; if all of it is yours: --i-own-this-server"
+    )]
+    PublicSources,
 }
 
 /// Resolves an address or name, with or without a port.
@@ -45,7 +52,8 @@ pub(crate) fn shares_clock(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }
 
-fn is_private(address: IpAddr) -> bool {
+/// Whether an address is on no other network than our own.
+pub(super) fn is_private(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => address.is_loopback() || address.is_private() || address.is_link_local(),
         IpAddr::V6(address) => {

@@ -1,0 +1,202 @@
+//! `pooltime-bench compare`: the server beside every other NTP server that is found, one after the other on the
+//! same link, the same cores and under the same load.
+//!
+//! Two hosts of `scripts/lab` share a link. All that the server side does runs on one core, all that the load
+//! takes on the other. The rounds go through all contestants, each round in another order, so that whatever
+//! disturbs the machine for a while disturbs none of them alone.
+
+mod contestant;
+mod lab;
+mod results;
+mod soaker;
+mod trial;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::failure::Failure;
+use crate::programs::require_privileges;
+use contestant::{Contestant, Found};
+use lab::{Cores, Lab};
+use results::Results;
+use trial::Terms;
+
+/// The script of the tree that this was built from.
+pub(crate) const LAB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/lab");
+
+/// Where a server's program is, if not where it is looked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Named {
+    name: String,
+    path: PathBuf,
+}
+
+impl std::str::FromStr for Named {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = contestant::programs().join(", ");
+        let (name, path) = text.split_once('=').ok_or_else(|| format!("{text} is not NAME=PATH"))?;
+        if !contestant::programs().contains(&name) {
+            return Err(format!("{name} is none of the servers that can be started: {known}"));
+        }
+        Ok(Self { name: name.into(), path: path.into() })
+    }
+}
+
+/// What the command line says.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) rounds: u32,
+    pub(crate) duration: Duration,
+    /// Rate at which all are put under the same load.
+    pub(crate) common_rate: f64,
+    pub(crate) loss: f64,
+    pub(crate) clients: u32,
+    /// No higher rate is tried.
+    pub(crate) at_most: f64,
+    pub(crate) server_core: Option<usize>,
+    pub(crate) generator_core: Option<usize>,
+    pub(crate) servers: Vec<Named>,
+    pub(crate) only: Vec<String>,
+    /// Directory of the results.
+    pub(crate) results: Option<PathBuf>,
+    pub(crate) lab: PathBuf,
+}
+
+/// What stands in the way of a comparison.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CompareError {
+    #[error(
+        "a comparison needs two CPUs, one for the servers and one for the load, and this process may use {0}"
+    )]
+    Cores(String),
+
+    #[error("the lab: {what}: {reason}")]
+    Lab { what: String, reason: String },
+
+    #[error("none of the contestants could be started:\n{0}")]
+    Nobody(String),
+
+    #[error("{0} is no contestant: --only takes {known}", known = contestant::names().join(", "))]
+    Unknown(String),
+
+    #[error("{name} {what}:\n{log}")]
+    Contestant { name: &'static str, what: String, log: String },
+
+    #[error("interrupted; the lab is taken down and nothing is written")]
+    Interrupted,
+}
+
+/// Set by Ctrl-C and by the service manager's wish to end.
+#[derive(Clone, Debug)]
+struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    fn listen() -> Result<Self, Failure> {
+        let flag = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register(signal, Arc::clone(&flag)).map_err(Failure::Output)?;
+        }
+        Ok(Self(flag))
+    }
+
+    fn check(&self) -> Result<(), CompareError> {
+        if self.0.load(Ordering::Relaxed) { Err(CompareError::Interrupted) } else { Ok(()) }
+    }
+}
+
+/// Compares, prints a table and writes the results.
+pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    require_privileges()?;
+    if let Some(unknown) = options.only.iter().find(|name| !contestant::names().contains(&name.as_str())) {
+        return Err(CompareError::Unknown(unknown.clone()).into());
+    }
+    let interrupt = Interrupt::listen()?;
+    let cores = Cores::choose(options.server_core, options.generator_core)?;
+    let found: Vec<Found> = contestant::find(&options.servers)
+        .into_iter()
+        .filter(|found| options.only.is_empty() || options.only.iter().any(|name| name == found.name()))
+        .collect();
+    let mut results = Results::new(options, cores);
+    let mut contestants = Vec::new();
+    for found in found {
+        match found {
+            Found::Here(contestant) => contestants.push(contestant),
+            Found::Missing { name, reason } => results.skip(name, reason),
+        }
+    }
+    announce(options, &contestants);
+    let lab = Lab::up(&options.lab, cores)?;
+    let terms = Terms::of(options);
+    let mut known = vec![None; contestants.len()];
+    for round in 0..options.rounds {
+        for index in order(contestants.len(), round) {
+            let Some(contestant) = contestants.get(index).filter(|it| !results.is_skipped(it.name())) else {
+                continue;
+            };
+            interrupt.check()?;
+            let trial = trial::run(&lab, contestant, &terms, known[index], &interrupt);
+            // A process that Ctrl-C ended is no failure of the server.
+            interrupt.check()?;
+            match trial {
+                Ok(trial) => {
+                    known[index] = Some(trial.highest.rate);
+                    eprintln!("round {}: {}", round + 1, trial.line(contestant.name()));
+                    results.add(contestant, trial);
+                }
+                Err(Failure::Compare(CompareError::Contestant { name, what, log })) => {
+                    eprintln!("round {}: {name} {what}", round + 1);
+                    results.skip(name, format!("{what}: {}", log.lines().last().unwrap_or_default()));
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+    drop(lab);
+    results.conclude()?;
+    results.publish(options)
+}
+
+/// Each round begins with another contestant.
+fn order(contestants: usize, round: u32) -> impl Iterator<Item = usize> {
+    let first = usize::try_from(round).unwrap_or(0);
+    (0..contestants).map(move |index| (index + first) % contestants)
+}
+
+fn announce(options: &Options, contestants: &[Contestant]) {
+    let names: Vec<&str> = contestants.iter().map(Contestant::name).collect();
+    let trials = options.rounds * u32::try_from(contestants.len()).unwrap_or(u32::MAX);
+    let estimate = Terms::of(options).estimate().saturating_mul(trials);
+    eprintln!(
+        "comparing {} in {} rounds: about {} min {} s",
+        names.join(", "),
+        options.rounds,
+        estimate.as_secs() / 60,
+        estimate.as_secs() % 60
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_contestant_has_its_turn_in_every_round_and_another_one_begins() {
+        assert_eq!(order(3, 0).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(order(3, 1).collect::<Vec<_>>(), [1, 2, 0]);
+        assert_eq!(order(3, 5).collect::<Vec<_>>(), [2, 0, 1]);
+        assert_eq!(order(0, 5).count(), 0);
+    }
+
+    #[test]
+    fn a_server_is_named_with_its_path() {
+        assert!("rsntp=/usr/bin/rsntp".parse::<Named>().is_ok());
+        assert!("rsntp".parse::<Named>().is_err());
+        assert!("w32time=/bin/true".parse::<Named>().unwrap_err().contains("chronyd"));
+    }
+}

@@ -1,0 +1,99 @@
+//! Frames that the kernel lets circulate through a program on some CPUs until a moment comes.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::Duration;
+
+use aya::programs::{ProgramError, TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
+use core_affinity::CoreId;
+use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
+use nix::sys::signal::Signal;
+
+use super::super::socket::monotonic_ns;
+
+/// Frames that circulate; what one round has made is sent together.
+const BATCH: u32 = 64;
+/// A frame's round without a request takes no less.
+const LEAST_NS: u64 = 40;
+/// Ends a circulation, and how long to wait before it is sent again.
+const END: Signal = Signal::SIGUSR1;
+const SIGNALS: Duration = Duration::from_millis(5);
+
+/// Lets frames of a length circulate on each of the cores until then.
+///
+/// In a single call of the kernel if possible, ended by a signal: between two calls the kernel waits for
+/// milliseconds until nobody uses the program any more.
+pub(super) fn circulate(
+    program: &Xdp,
+    cores: &[CoreId],
+    length: usize,
+    end_ns: u64,
+) -> Result<(), ProgramError> {
+    let on = |core: CoreId| -> Result<(), ProgramError> {
+        // The counters of requests made are those of the CPU.
+        if !core_affinity::set_for_current(core) {
+            return Err(std::io::Error::last_os_error().into());
+        }
+        let frame = vec![0; length];
+        loop {
+            let left_ns = end_ns.saturating_sub(monotonic_ns());
+            if left_ns == 0 {
+                return Ok(());
+            }
+            let result = program.test_run(TestRunOptions {
+                data_in: Some(&frame),
+                // Even if no signal gets through, it comes to an end.
+                repeat: u32::try_from(left_ns / LEAST_NS).unwrap_or(u32::MAX).max(1),
+                attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
+                ..TestRunOptions::default()
+            });
+            match result {
+                Err(ProgramError::SyscallError(error)) if error.io_error.kind() == ErrorKind::Interrupted => {
+                }
+                result => {
+                    result?;
+                }
+            }
+        }
+    };
+    // Without somebody who listens to it, the signal would end the process.
+    let heard = Arc::new(AtomicBool::new(false));
+    let listener = signal_hook::flag::register(END as i32, heard)?;
+    let (identities, started) = crossbeam_channel::unbounded();
+    let (results, finished) = crossbeam_channel::unbounded();
+    // Closed when all is over: until then there is a thread for the signal to go to.
+    let (open, closed) = crossbeam_channel::bounded::<()>(0);
+    let outcome = thread::scope(|scope| {
+        for core in cores {
+            let (identities, results, closed) = (identities.clone(), results.clone(), closed.clone());
+            scope.spawn(move || {
+                let _receiver_waits = identities.send(pthread_self());
+                let _receiver_waits = results.send(on(*core));
+                let _closed = closed.recv();
+            });
+        }
+        drop((identities, results, closed));
+        let threads: Vec<Pthread> = started.iter().take(cores.len()).collect();
+        let mut outcome = Ok(());
+        let mut running = threads.len();
+        while running > 0 {
+            let left = Duration::from_nanos(end_ns.saturating_sub(monotonic_ns())).max(SIGNALS);
+            match finished.recv_timeout(left) {
+                Ok(result) => {
+                    running -= 1;
+                    outcome = outcome.and(result);
+                }
+                // Again and again: one that comes just before the call ends nothing.
+                Err(_) => threads.iter().for_each(|thread| {
+                    let _heard = pthread_kill(*thread, END);
+                }),
+            }
+        }
+        drop(open);
+        outcome
+    });
+    signal_hook::low_level::unregister(listener);
+    outcome
+}

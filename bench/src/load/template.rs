@@ -1,0 +1,199 @@
+//! The frame of a request: what all requests have in common, and where their clients' addresses go.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use xdp_ebpf::probe::{CLIENT_IPV4, CLIENT_IPV6_HOST, CLIENT_IPV6_NETWORK, FRAME_WORDS, MAX_CLIENTS};
+
+use super::target::is_private;
+use crate::frames::{self, MESSAGE, Path};
+
+/// Where the source address stands in a frame.
+const IPV4_SOURCE: usize = 26;
+const IPV6_SOURCE: usize = 22;
+
+/// A network that requests are to come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SourceNet {
+    address: IpAddr,
+    length: u32,
+}
+
+impl FromStr for SourceNet {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text} is no network: 10.64.0.0/10 and fd64::/32 are");
+        let (address, length) = text.split_once('/').ok_or_else(wrong)?;
+        let (address, length): (IpAddr, u32) =
+            address.parse().ok().zip(length.parse().ok()).ok_or_else(wrong)?;
+        let (bits, whole) = match address {
+            IpAddr::V4(address) => (u128::from(u32::from(address)) << 96, 32),
+            IpAddr::V6(address) => (u128::from(address), 128),
+        };
+        if length > whole {
+            return Err(wrong());
+        }
+        if bits.checked_shl(length).unwrap_or(0) != 0 {
+            return Err(format!(
+                "{text} has bits set behind the first {length}: write the network's address"
+            ));
+        }
+        Ok(Self { address, length })
+    }
+}
+
+/// Where requests come from, if not from this host's own address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sources {
+    net: SourceNet,
+    clients: u32,
+}
+
+impl Sources {
+    /// As many clients in a network, rounded up to a power of two.
+    pub(crate) fn new(net: SourceNet, clients: u32) -> Result<Self, String> {
+        let clients = clients.max(1).checked_next_power_of_two().unwrap_or(u32::MAX);
+        let room = match net.address {
+            IpAddr::V4(_) => 32 - net.length,
+            // Each client gets a /64 where the network has as many.
+            IpAddr::V6(_) if net.length + clients.ilog2() <= 64 => 64 - net.length,
+            IpAddr::V6(_) => 128 - net.length,
+        };
+        if u64::from(clients) > MAX_CLIENTS || clients.ilog2() > room {
+            return Err(format!(
+                "{}/{} has no room for {clients} clients: take a larger network, or fewer (at most {MAX_CLIENTS})",
+                net.address, net.length
+            ));
+        }
+        Ok(Self { net, clients })
+    }
+
+    pub(super) fn clients(self) -> u32 {
+        self.clients
+    }
+
+    /// Whether answers to these addresses stay within private networks.
+    pub(super) fn is_private(self) -> bool {
+        is_private(self.net.address)
+    }
+
+    pub(super) fn is_ipv4(self) -> bool {
+        self.net.address.is_ipv4()
+    }
+}
+
+/// A request's frame without source port, version, transmit timestamp and the part of the source address that
+/// tells clients apart.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Template {
+    pub(super) frame: [u64; FRAME_WORDS],
+    /// Bytes of the frame.
+    pub(super) length: usize,
+    /// One's complement sums that the checksums are the complements of, without what is left out.
+    pub(super) sum: u16,
+    pub(super) header_sum: u16,
+    /// Where a 32-bit word of the source address is left out, and that of the first client.
+    pub(super) client_at: u64,
+    pub(super) first_client: u32,
+    /// A power of two.
+    pub(super) clients: u32,
+}
+
+impl Template {
+    pub(super) fn new(path: &Path, sources: Option<Sources>) -> Self {
+        let mut path = *path;
+        let mut clients = 1;
+        if let Some(sources) = sources {
+            path.source = sources.net.address;
+            clients = sources.clients;
+        }
+        let (source_at, client_at) = match (path.source, sources) {
+            (IpAddr::V4(_), _) => (IPV4_SOURCE, CLIENT_IPV4),
+            (IpAddr::V6(_), Some(sources)) if sources.net.length + clients.ilog2() <= 64 => {
+                (IPV6_SOURCE, CLIENT_IPV6_NETWORK)
+            }
+            (IpAddr::V6(_), _) => (IPV6_SOURCE, CLIENT_IPV6_HOST),
+        };
+        let word_at = usize::try_from(client_at).unwrap_or_default() - source_at;
+        let mut first = [0; 4];
+        match &mut path.source {
+            IpAddr::V4(address) => {
+                first = address.octets();
+                *address = 0.into();
+            }
+            IpAddr::V6(address) => {
+                let mut octets = address.octets();
+                first.copy_from_slice(&octets[word_at..word_at + 4]);
+                octets[word_at..word_at + 4].fill(0);
+                // A network alone is no address of a host in it.
+                octets[15] |= u8::from(sources.is_some() && client_at == CLIENT_IPV6_NETWORK);
+                *address = octets.into();
+            }
+        }
+        let bytes = frames::udp(&path, &[0; MESSAGE]);
+        let number = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+        let mut frame = [0; FRAME_WORDS];
+        for (word, bytes) in frame.iter_mut().zip(bytes.chunks(8)) {
+            let mut whole = [0; 8];
+            whole[..bytes.len()].copy_from_slice(bytes);
+            *word = u64::from_ne_bytes(whole);
+        }
+        Self {
+            frame,
+            length: bytes.len(),
+            sum: !number(bytes.len() - MESSAGE - 2),
+            header_sum: !number(24),
+            client_at,
+            first_client: u32::from_be_bytes(first),
+            clients,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sources(net: &str, clients: u32) -> Result<Sources, String> {
+        Sources::new(net.parse()?, clients)
+    }
+
+    #[test]
+    fn a_network_is_written_as_one() {
+        assert!("10.64.0.0/10".parse::<SourceNet>().is_ok() && "fd64::/32".parse::<SourceNet>().is_ok());
+        for wrong in ["10.64.0.1/10", "10.0.0.0", "10.0.0.0/33", "fd64::1/64", "fd64::/129", "net/8", ""] {
+            assert!(wrong.parse::<SourceNet>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn clients_have_to_fit_into_their_network() {
+        assert_eq!(sources("10.0.0.0/24", 200).unwrap().clients(), 256);
+        assert!(sources("10.0.0.0/24", 257).is_err());
+        assert!(sources("fd64::/120", 257).is_err());
+        assert!(sources("10.0.0.0/8", 1 << 24).is_ok() && sources("fd64::/16", (1 << 24) + 1).is_err());
+    }
+
+    #[test]
+    fn the_word_of_the_clients_is_left_out_of_the_frame() {
+        let path = |source: &str, destination: &str| Path {
+            source_mac: [2; 6],
+            destination_mac: [4; 6],
+            source: source.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            source_port: 0,
+            destination_port: 123,
+        };
+        let own = Template::new(&path("10.1.2.3", "10.1.2.4"), None);
+        assert_eq!((own.first_client, own.clients, own.length), (0x0a01_0203, 1, 90));
+        let many = Template::new(&path("10.1.2.3", "10.1.2.4"), sources("10.64.0.0/10", 1024).ok());
+        assert_eq!((many.first_client, many.clients, many.sum), (0x0a40_0000, 1024, own.sum));
+        let subnets = Template::new(&path("fd00::1", "fd00::2"), sources("fd64::/32", 1024).ok());
+        assert_eq!((subnets.client_at, subnets.first_client), (CLIENT_IPV6_NETWORK, 0));
+        let hosts = Template::new(&path("fd00::1", "fd00::2"), sources("fd64::/64", 1024).ok());
+        assert_eq!((hosts.client_at, hosts.first_client), (CLIENT_IPV6_HOST, 0));
+        let own = Template::new(&path("fd00::1:2", "fd00::2"), None);
+        assert_eq!((own.client_at, own.first_client, own.length), (CLIENT_IPV6_HOST, 0x0001_0002, 110));
+    }
+}
