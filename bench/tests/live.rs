@@ -44,7 +44,7 @@ impl Lab {
     /// With the server's program at the server's end.
     fn new(name: &str, ahead_s: i64) -> Self {
         let mut lab = Self::bare(name);
-        lab.ebpf = Some(lab.inside(&lab.server, move || serve("link0", ahead_s)));
+        lab.ebpf = Some(Lab::inside(&lab.server, move || serve("link0", ahead_s)));
         lab
     }
 
@@ -65,7 +65,7 @@ impl Lab {
     }
 
     /// Calls a function on a thread that ends: the namespace is the thread's.
-    fn inside<T: Send + 'static>(&self, namespace: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+    fn inside<T: Send + 'static>(namespace: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
         let namespace = File::open(format!("/run/netns/{namespace}")).unwrap();
         let inside = || {
             setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
@@ -185,7 +185,7 @@ fn the_fastest_rate_has_every_answer_checked() {
 #[ignore = "needs root: scripts/test runs it"]
 fn an_interface_that_is_taken_is_named() {
     let lab = Lab::new("taken", 0);
-    let _other = lab.inside(&lab.client, || serve("link0", 0));
+    let _other = Lab::inside(&lab.client, || serve("link0", 0));
     let output = lab.bench(&["load", "10.99.0.1", "--generator", "live", "--rate", "1000"]);
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(69), "{error}");
@@ -239,7 +239,7 @@ fn a_wrong_checksum_is_named_whatever_takes_the_answers() {
     let namespace = format!("--net=/run/netns/{}", lab.server);
     let on = Command::new("nsenter").args([&namespace, "ethtool", "-K", "link0", "gro", "on"]).status();
     assert!(on.unwrap().success());
-    lab.inside(&lab.server, serve_wrong_checksums);
+    Lab::inside(&lab.server, serve_wrong_checksums);
     for generator in ["live", "socket"] {
         let arguments = ["load", "10.99.0.1", "--rate", "500", "--duration", "400ms", "--json"];
         let output = lab.bench(&[&arguments[..], &["--generator", generator, "--timeout", "200ms"]].concat());
