@@ -5,8 +5,7 @@ mod lab;
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -15,67 +14,13 @@ use std::time::{Duration, Instant};
 use control::peers::{Peers, Tally};
 use control::status::Status;
 use control::upstream::reference::reference_id;
+use lab::upstreams::{NETWORK, UPSTREAMS, Upstreams, address, give_addresses};
 use lab::{Lab, Server, not_run, tool, wait_for};
 use nix::sys::signal::Signal;
 
 /// Without knowing more than the answers, nobody can say better than half a round trip, which on a busy machine is
 /// this at most.
 const LARGEST_ERROR_S: f64 = 0.005;
-const UPSTREAMS: u8 = 4;
-/// Where the upstreams are, beside the client's own address.
-const NETWORK: &str = "10.77.0";
-
-/// `chronyd`s on the host `client` that serve the kernel's clock as primary servers, and leave it alone.
-struct Upstreams<'lab> {
-    lab: &'lab Lab,
-    chronyd: PathBuf,
-    running: Vec<Child>,
-}
-
-impl<'lab> Upstreams<'lab> {
-    fn start(lab: &'lab Lab, chronyd: &Path) -> Self {
-        let mut upstreams = Self { lab, chronyd: chronyd.into(), running: Vec::new() };
-        for number in 0..UPSTREAMS {
-            upstreams.add(number);
-        }
-        upstreams
-    }
-
-    fn add(&mut self, number: u8) {
-        let pid_file = format!("pidfile {}", self.lab.file(&format!("chronyd{number}.pid"), "").display());
-        let bind = format!("bindaddress {}", address(number));
-        let mut command = self.lab.command("client", self.chronyd.to_str().unwrap());
-        command.args(["-x", "-d", "-u", "root", "cmdport 0", "bindcmdaddress /", "allow", "local stratum 1"]);
-        command.args([&bind, &pid_file]).stdout(Stdio::null()).stderr(Stdio::null());
-        self.running.push(command.spawn().unwrap());
-    }
-
-    fn end(&mut self) {
-        for mut upstream in self.running.drain(..) {
-            let _ended_already = upstream.kill();
-            let _ended = upstream.wait();
-        }
-    }
-}
-
-impl Drop for Upstreams<'_> {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-/// The fourth one is asked over IPv6.
-fn address(number: u8) -> String {
-    if number == 3 { "fd77::14".into() } else { format!("{NETWORK}.{}", 11 + number) }
-}
-
-fn give_addresses(lab: &Lab, count: u8) {
-    for number in 0..count {
-        let address = address(number);
-        let length = if address.contains(':') { "64 nodad" } else { "24" };
-        lab.ip("client", &format!("address add {address}/{length} dev lan0"));
-    }
-}
 
 /// A configuration with these addresses as upstreams.
 fn config(clock: &str, addresses: &[String]) -> String {

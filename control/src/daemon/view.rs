@@ -15,7 +15,7 @@ use crate::peers::Peers;
 use crate::process;
 use crate::socket::Shared;
 use crate::status::{self, Status};
-use crate::traffic::Clients;
+use crate::traffic::{Clients, Talker};
 
 /// What only the loop knows. The rest of a [`Status`] is in the maps and in the kernel, where another thread can
 /// look for itself.
@@ -39,6 +39,8 @@ pub(crate) struct Report {
     evictions: u64,
     clients: Vec<Clients>,
     http: Vec<status::HttpListener>,
+    /// The sources of which most is dropped, if the configuration says that they may be shown.
+    pub(crate) sources: Option<Vec<Talker>>,
 }
 
 /// An interface that is answered on, or should be.
@@ -87,6 +89,7 @@ impl Daemon {
             evictions: self.evictions(),
             clients: self.clients(),
             http: self.http.all(),
+            sources: self.config.metrics.show_sources.then(|| self.top().by_drops),
         }
     }
 

@@ -28,6 +28,7 @@ use crate::instance::Instance;
 use crate::interfaces::Netlink;
 use crate::socket::Shared;
 use crate::status::Status;
+use crate::traffic::Talker;
 use history::History;
 
 /// What was read is good for this long, however many ask.
@@ -103,6 +104,11 @@ struct Observer {
 }
 
 impl Observer {
+    /// The sources that are limited most, if they may be shown.
+    fn sources(&self) -> Option<Vec<Talker>> {
+        self.reports.borrow().as_ref().and_then(|report| report.sources.clone())
+    }
+
     /// The server's state, not older than [`FRESH`].
     async fn status(&self) -> Result<Rc<Status>> {
         if let Some((read, status)) = self.last.take().filter(|(read, _)| read.elapsed() < FRESH) {

@@ -14,6 +14,7 @@ use super::{Observer, metrics};
 use crate::error::Error;
 use crate::health::Health;
 use crate::status::Status;
+use crate::traffic::Talker;
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -34,6 +35,8 @@ struct Page<'a> {
     /// The same as `status --json`.
     status: &'a Status,
     health: Health,
+    /// Only if the configuration says so: addresses are personal data.
+    sources: Option<Vec<Talker>>,
 }
 
 /// Answers a request.
@@ -61,7 +64,10 @@ pub(super) async fn answer(
             })
             .await
         }
-        "/status.json" => show(observer, |status| json(&Page { status, health: Health::of(status) })).await,
+        "/status.json" => {
+            let sources = observer.sources();
+            show(observer, |status| json(&Page { status, health: Health::of(status), sources })).await
+        }
         "/history.json" => json(&*observer.history.borrow()),
         "/healthz" => {
             show(observer, |status| {

@@ -4,6 +4,7 @@
 //! Whatever happens to a test, its [`Server`] ends and detaches, and its [`Lab`] is taken down.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub(crate) mod upstreams;
 pub(crate) mod wire;
 
 use std::collections::BTreeMap;

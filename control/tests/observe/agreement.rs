@@ -1,5 +1,8 @@
 //! Each number is the same wherever it is shown, and is what was sent.
 
+use std::time::{Duration, Instant};
+
+use control::datapath::Datapath;
 use control::health::Health;
 use control::status::Status;
 use nix::sys::signal::Signal;
@@ -9,6 +12,9 @@ use serde_json::Value;
 use crate::lab::{Lab, Tally, wait_for};
 use crate::web::get;
 use crate::{CONFIG, LISTEN, LOCAL, ask};
+
+/// After this nothing is shown again that was read before.
+const NOT_FRESH: Duration = Duration::from_millis(150);
 
 /// Requests by address, family and version.
 const LOAD: [(&str, Family, u8, u64); 5] = [
@@ -28,7 +34,7 @@ fn page_status_metrics_and_sender_agree_in_every_number() {
         ask(&lab, address, version, often);
     }
     // What was read for somebody else a moment ago is shown again.
-    std::thread::sleep(std::time::Duration::from_millis(150));
+    std::thread::sleep(NOT_FRESH);
     let sent = Tally::of(LOAD.map(|(_, family, version, often)| (Verdict::Answered, family, version, often)));
     let status = server.status();
     assert_eq!(Tally::of_program(&status), sent);
@@ -76,6 +82,41 @@ fn page_status_metrics_and_sender_agree_in_every_number() {
     ] {
         assert_has(&metrics, &format!("{name} {value}"));
     }
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn what_a_scrape_costs_with_64_cpus_is_told() {
+    const CPUS: u32 = 64;
+    let lab = Lab::up(&[]);
+    let server = lab.server(&format!("{CONFIG}{LOCAL}"), &[]);
+    ask(&lab, "10.77.0.1", 4, 10);
+    let datapath = Datapath::open(&server.paths()).unwrap().unwrap();
+    let interface = server.status().interfaces[0].index;
+    let here = u32::try_from(aya::util::nr_cpus().unwrap()).unwrap();
+    // As many bytes out of the kernel and as many sums as one interface has with so many CPUs.
+    let counters = median(|| {
+        let start = Instant::now();
+        for _ in 0..CPUS / here {
+            datapath.counters(interface).unwrap();
+        }
+        start.elapsed()
+    });
+    let scrape = median(|| {
+        std::thread::sleep(NOT_FRESH);
+        let start = Instant::now();
+        assert_eq!(get(&lab, "server", LISTEN, "/metrics", "").code, 200);
+        start.elapsed()
+    });
+    println!(
+        "the counters of an interface on {CPUS} CPUs are read in {counters:?}; a scrape on {here} takes {scrape:?}"
+    );
+}
+
+fn median(measure: impl Fn() -> Duration) -> Duration {
+    let mut times: Vec<_> = (0..21).map(|_| measure()).collect();
+    times.sort();
+    times[times.len() / 2]
 }
 
 /// Parts of a status.

@@ -8,6 +8,7 @@ mod listener;
 mod logs;
 mod page;
 mod prometheus;
+mod upstreams;
 mod web;
 
 use std::net::{IpAddr, UdpSocket};

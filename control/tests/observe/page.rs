@@ -1,7 +1,6 @@
 //! The status page in a browser: it says what is so, at once, to everybody.
 //!
-//! Its pictures are left in `target/tmp`; those in `docs` were made by this test, with `POOLTIME_PICTURE_MINUTES` of
-//! load before, for the plots to have something to show.
+//! Its pictures are left in `target/tmp`.
 
 use std::fs;
 use std::net::UdpSocket;
@@ -45,22 +44,26 @@ fn the_page_shows_what_the_server_does_and_what_becomes_of_it_within_two_seconds
     shows_a_clock_gone_bad(&lab, &server, &mut browser);
     is_for_everybody(&mut browser);
     browser.evaluate("document.activeElement.blur()");
-    make_load(&lab);
-    for (name, width, height, scheme) in SCREENS {
-        browser.show_on(width, height, scheme);
-        browser.wait_until("document.documentElement.scrollWidth <= window.innerWidth");
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("page-{name}.png"));
-        fs::write(&path, browser.picture()).unwrap();
-        println!("picture: {}", path.display());
-    }
+    take_pictures(&mut browser, "page");
     assert!(browser.complaints.is_empty(), "{:#?}", browser.complaints);
 
     drop(server);
     browser.wait_until("document.getElementById('headline').textContent === 'No word from the server'");
 }
 
+/// On all screens.
+pub(crate) fn take_pictures(browser: &mut Browser, name: &str) {
+    for (screen, width, height, scheme) in SCREENS {
+        browser.show_on(width, height, scheme);
+        browser.wait_until("document.documentElement.scrollWidth <= window.innerWidth");
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{screen}.png"));
+        fs::write(&path, browser.picture()).unwrap();
+        println!("picture: {}", path.display());
+    }
+}
+
 /// Makes a change until the page shows it soon enough; `undo` brings the page back for another attempt.
-fn is_shown_soon(
+pub(crate) fn is_shown_soon(
     browser: &mut Browser,
     what: &str,
     change: impl Fn(),
@@ -139,7 +142,7 @@ fn is_for_everybody(browser: &mut Browser) {
 }
 
 /// Sends without waiting for answers.
-fn flood(lab: &Lab, server: &str, often: u64) {
+pub(crate) fn flood(lab: &Lab, server: &str, often: u64) {
     lab.inside("client", || {
         let any = if server.contains(':') { "[::]:0" } else { "0.0.0.0:0" };
         let socket = UdpSocket::bind(any).unwrap();
@@ -149,22 +152,4 @@ fn flood(lab: &Lab, server: &str, often: u64) {
             let _lost = socket.send(&request(4, cookie));
         }
     });
-}
-
-/// For the plots.
-fn make_load(lab: &Lab) {
-    let minutes = std::env::var("POOLTIME_PICTURE_MINUTES").ok().and_then(|minutes| minutes.parse().ok());
-    let end = Instant::now() + Duration::from_mins(minutes.unwrap_or(0));
-    let mut round = 0_u64;
-    while Instant::now() < end {
-        round += 1;
-        // Ups and downs, and an abuser every now and then.
-        let wave = 30 + round % 100 + if round % 300 < 40 { 60 } else { 0 };
-        ask(lab, "fd77::1", if round.is_multiple_of(4) { 3 } else { 4 }, wave);
-        ask(lab, "10.77.0.1", 4, 1);
-        if round % 240 < 30 {
-            flood(lab, "10.77.0.1", 25);
-        }
-        std::thread::sleep(Duration::from_millis(250));
-    }
 }

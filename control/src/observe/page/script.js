@@ -172,9 +172,9 @@ function showUpstreams(upstreams) {
   ]));
 }
 
-function showSources(top) {
-  at("sources-section").hidden = !top;
-  fill("sources", (top?.by_drops ?? []).map((one) => [one.source, rate(one.requests_per_s), rate(one.dropped_per_s)]));
+function showSources(sources) {
+  at("sources-section").hidden = !sources;
+  fill("sources", (sources ?? []).map((one) => [one.source, rate(one.requests_per_s), rate(one.dropped_per_s)]));
 }
 
 function showInterfaces(status) {
@@ -243,12 +243,12 @@ async function showHistory() {
 }
 
 async function showAll() {
-  const { status, health, top } = await get("/status.json");
+  const { status, health, sources } = await get("/status.json");
   showVerdict(status, health);
   showFigures(status);
   showTraffic(status);
   showUpstreams(status.upstreams);
-  showSources(top);
+  showSources(sources);
   showInterfaces(status);
   before = status;
 }
