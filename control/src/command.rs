@@ -1,5 +1,7 @@
 //! The command line.
 
+mod probe;
+
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
@@ -94,6 +96,9 @@ enum Command {
     /// The NTP Pool: check a server as its monitor does, see its score, prove that it is yours
     #[command(subcommand)]
     Pool(PoolCommand),
+    /// Find upstreams for the configuration
+    #[command(subcommand)]
+    Upstream(UpstreamCommand),
     /// Look at configuration files
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -187,6 +192,12 @@ enum AccessCommand {
 }
 
 #[derive(Subcommand, Debug)]
+enum UpstreamCommand {
+    /// Measure candidates, all at the same time, and print the configuration's lines for the best; sets nothing
+    Probe(probe::ProbeArguments),
+}
+
+#[derive(Subcommand, Debug)]
 enum ConfigCommand {
     /// Say whether a file is right, and where not
     Check {
@@ -248,6 +259,7 @@ fn execute(arguments: Arguments) -> Result<()> {
         }
         Command::Query(arguments) => query(&arguments),
         Command::Pool(command) => pool::run(&command),
+        Command::Upstream(UpstreamCommand::Probe(arguments)) => probe::probe(&arguments),
         Command::Config(ConfigCommand::Check { file }) => {
             let config = Config::load(Some(&file))?;
             crate::limits::configured(&config.access)?;

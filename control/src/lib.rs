@@ -22,6 +22,7 @@ pub mod mode6;
 pub mod observe;
 pub mod peers;
 pub mod pool;
+pub mod probe;
 mod process;
 pub mod query;
 pub mod socket;

@@ -33,6 +33,9 @@ fn help_and_version_are_no_errors_and_wrong_arguments_are() {
         &["status", "--yaml"],
         &["attach", "lo", "--mode", "fast"],
         &["query", "--timeout", "0", "127.0.0.1"],
+        &["upstream", "probe"],
+        &["upstream", "probe", "--count", "9", "127.0.0.1"],
+        &["upstream", "probe", "a name"],
     ] {
         assert!(!pooltime(arguments).expect_code(EX_USAGE).is_empty());
     }
@@ -126,6 +129,20 @@ fn query_tells_a_dead_server_from_a_silent_one_and_needs_no_rights() {
     }
     let said = pooltime(&["query", "-6", "127.0.0.1"]).expect_code(EX_NOINPUT);
     assert!(said.contains("`127.0.0.1` has no address of that family"), "{said}");
+}
+
+#[test]
+fn upstream_probe_says_why_no_candidate_is_taken() {
+    let pool = "0.debian.pool.ntp.org";
+    let refused = pooltime(&["upstream", "probe", pool, "--json"]);
+    let ranking: serde_json::Value = serde_json::from_str(&refused.stdout).unwrap();
+    let candidate = &ranking["candidates"][0];
+    assert_eq!((&candidate["name"], &candidate["verdict"]), (&pool.into(), &"unfit".into()), "{ranking}");
+    assert!(candidate["reason"].as_str().unwrap().contains("names of the pool"), "{ranking}");
+    assert!(refused.expect_code(EX_UNAVAILABLE).contains("no candidate is fit"));
+
+    let missing = pooltime(&["upstream", "probe", "--file", "/nowhere/names"]).expect_code(EX_NOINPUT);
+    assert!(missing.contains("/nowhere/names"), "{missing}");
 }
 
 #[test]

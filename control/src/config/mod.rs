@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 use crate::error::{Code, Error, Result};
 use crate::limits::{AccessConfig, LimitsConfig};
 pub use clock::{ClockConfig, ClockSource, MakeStep};
-pub use upstream::UpstreamConfig;
+pub use upstream::{UpstreamConfig, is_pool_name};
 
 /// Where the daemon looks without `--config`.
 pub const DEFAULT_PATH: &str = "/etc/pooltime-xdp.toml";

@@ -65,12 +65,12 @@ impl UpstreamConfig {
     }
 
     fn check(&self, key: &str, allow_pool_names: bool) -> Result<()> {
-        let name = self.address.trim_end_matches('.').to_ascii_lowercase();
+        let name = self.address.trim_end_matches('.');
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:%".contains(&byte);
         if name.is_empty() || name.len() > 253 || !name.bytes().all(fits) {
             return wrong(&format!("{key}.address"), "is neither a name nor an address");
         }
-        if !allow_pool_names && (name == POOL || name.ends_with(&format!(".{POOL}"))) {
+        if !allow_pool_names && is_pool_name(name) {
             return Err(Error::new(
                 Code::Config,
                 format_args!(
@@ -108,6 +108,13 @@ impl UpstreamConfig {
         }
         Ok(())
     }
+}
+
+/// Whether it is a name of the NTP Pool, behind which there are other servers every time.
+#[must_use]
+pub fn is_pool_name(name: &str) -> bool {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    name.strip_suffix(POOL).is_some_and(|zone| zone.is_empty() || zone.ends_with('.'))
 }
 
 pub(super) fn check(clock: &ClockConfig, upstreams: &[UpstreamConfig]) -> Result<()> {

@@ -1,0 +1,72 @@
+//! A ranking for people: a table and reasons as comments, and the configuration's lines.
+
+use std::fmt::Write as _;
+
+use super::{Fit, Ranked, Ranking};
+
+impl Ranking {
+    /// All of it is TOML: it can be put into a configuration as it is.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        let _infallible = self.write_text(&mut text);
+        text
+    }
+
+    fn write_text(&self, text: &mut String) -> std::fmt::Result {
+        let names = self.candidates.iter().map(|candidate| candidate.name.chars().count());
+        let width = names.max().unwrap_or(0).max("candidate".len());
+        writeln!(
+            text,
+            "# {:<width$} {:>2} {:<15} {:>6} {:>9} {:>9} {:>9} {:>9}",
+            "candidate", "st", "refid", "loss", "delay", "jitter", "median", "distance"
+        )?;
+        for candidate in &self.candidates {
+            candidate.write_row(text, width)?;
+        }
+        writeln!(text, "# (delay, jitter, offset from the median and root distance in ms)")?;
+        for candidate in &self.candidates {
+            match &candidate.fit {
+                Fit::Taken => {}
+                Fit::Spare => writeln!(text, "# {}: fit, but the others are better", candidate.name)?,
+                Fit::Unfit(reason) => writeln!(text, "# {}: left out: {reason}", candidate.name)?,
+            }
+        }
+        if self.is_short() {
+            writeln!(
+                text,
+                "# Fewer than four are fit: a falseticker could not be outvoted. Try more candidates."
+            )?;
+        }
+        for candidate in self.taken() {
+            // A name came from the command line; what TOML would not take as it is, is escaped.
+            writeln!(
+                text,
+                "\n[[upstream]]\naddress = {}\niburst = true",
+                toml::Value::from(&*candidate.name)
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Ranked {
+    fn write_row(&self, text: &mut String, width: usize) -> std::fmt::Result {
+        let Some(figures) = &self.figures else {
+            return writeln!(text, "# {:<width$}  -", self.name);
+        };
+        let ms = |seconds: f64| seconds * 1e3;
+        writeln!(
+            text,
+            "# {:<width$} {:>2} {:<15} {:>4.0} % {:>9.3} {:>9.3} {:>+9.3} {:>9.3}",
+            self.name,
+            figures.stratum,
+            figures.reference,
+            self.loss * 100.0,
+            ms(figures.delay_s),
+            ms(figures.jitter_s),
+            ms(figures.off_median_s),
+            ms(figures.root_distance_s),
+        )
+    }
+}
