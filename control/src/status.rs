@@ -115,6 +115,8 @@ pub struct Discipline {
     pub kernel_offset_s: Option<f64>,
     /// What is made of the kernel's clock.
     pub steering: String,
+    /// Upstreams that cannot be asked, and why.
+    pub trouble: Vec<String>,
 }
 
 /// An interface.
@@ -266,6 +268,11 @@ impl Discipline {
             skew_ppm: system.skew_ppm,
             kernel_offset_s: system.kernel_offset_s,
             steering: steering.clone(),
+            trouble: peers
+                .peers
+                .iter()
+                .filter_map(|peer| Some(format!("{}: {}", peer.name, peer.trouble.as_ref()?)))
+                .collect(),
         })
     }
 }
@@ -412,12 +419,13 @@ fn write_discipline(text: &mut String, clock: &Clock, discipline: &Discipline) -
         clock.error_bound_s,
     )?;
     match discipline.kernel_offset_s {
-        None => writeln!(text, "            kernel's clock {steering}"),
+        None => writeln!(text, "            kernel's clock {steering}")?,
         Some(offset_s) => {
             let side = if offset_s < 0.0 { "ahead" } else { "behind" };
-            writeln!(text, "            kernel's clock {steering}, {:.9} s {side}", offset_s.abs())
+            writeln!(text, "            kernel's clock {steering}, {:.9} s {side}", offset_s.abs())?;
         }
     }
+    discipline.trouble.iter().try_for_each(|trouble| writeln!(text, "            {trouble}"))
 }
 
 fn write_limits(text: &mut String, limits: &Limits) -> std::fmt::Result {
@@ -514,6 +522,7 @@ pub(crate) fn sample() -> Status {
                 skew_ppm: Some(0.02),
                 kernel_offset_s: None,
                 steering: "left alone".into(),
+                trouble: vec!["192.0.2.7: no route".into()],
             }),
         },
         upstreams: vec![Peer {

@@ -6,6 +6,7 @@ mod lab;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -21,6 +22,9 @@ use nix::sys::signal::Signal;
 /// Without knowing more than the answers, nobody can say better than half a round trip, which on a busy machine is
 /// this at most.
 const LARGEST_ERROR_S: f64 = 0.005;
+// Of sysexits.h.
+const EX_UNAVAILABLE: i32 = 69;
+const EX_NOPERM: i32 = 77;
 
 /// A configuration with these addresses as upstreams.
 fn config(clock: &str, addresses: &[String]) -> String {
@@ -183,7 +187,10 @@ fn refusals_forgeries_and_dead_addresses_do_no_harm_and_are_told() {
     assert_eq!((rate.requests, rate.kisses.get("RATE"), rate.poll_log2), (1, Some(&1), 7));
     assert_eq!((forged.answers, forged.reach, forged.tally), (0, 0, Tally::Reject));
     assert!(forged.rejected["origin"] > 0, "{forged:#?}");
-    assert!(server.status().clock.synchronised);
+    let status = server.status();
+    assert!(status.clock.synchronised);
+    let trouble = status.clock.discipline.unwrap().trouble;
+    assert!(trouble.iter().any(|line| line.starts_with(&deny.name) && line.contains("DENY")), "{trouble:?}");
     assert_served_within_its_own_bound(&lab);
     let log = server.log();
     assert!(log.contains("forbids requests (DENY)") && log.contains("wants fewer requests (RATE)"), "{log}");
@@ -191,6 +198,39 @@ fn refusals_forgeries_and_dead_addresses_do_no_harm_and_are_told() {
     let ports = fakes[2].source_ports.lock().unwrap();
     let different: std::collections::BTreeSet<_> = ports.iter().collect();
     assert!(ports.len() > 3 && different.len() == ports.len(), "a port for each request: {ports:?}");
+}
+
+/// The machine's clock is never steered by a test: the daemon is not allowed to here.
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn steering_is_refused_beside_another_daemon_and_without_the_privilege() {
+    let lab = Lab::up(&[]);
+    let config = config("", &[address(0)]).replace("steer = false", "steer = true");
+    let config = lab.file("server.toml", &config);
+    let start = || {
+        let bounded = ["setpriv", "--bounding-set", "-sys_time", lab::POOLTIME, "--instance", lab.name()];
+        lab.exec("server", &[&bounded[..], &["run", "--config", config.to_str().unwrap()]].concat())
+    };
+    let rival = lab.file("ntpd", "");
+    std::fs::copy(tool("sleep").expect("sleep is everywhere"), &rival).unwrap();
+    let mut running = Command::new(&rival).arg("60").spawn().unwrap();
+    let beside = start();
+    running.kill().unwrap();
+    running.wait().unwrap();
+    let said = beside.expect_code(EX_UNAVAILABLE);
+    assert!(
+        said.contains("steers the kernel's clock already") && said.contains("clock.steer = false"),
+        "{said}"
+    );
+
+    let alone = start();
+    if alone.code() == Some(EX_UNAVAILABLE) && alone.stderr.contains("already") {
+        return not_run("a time daemon steers this machine's clock");
+    }
+    let said = alone.expect_code(EX_NOPERM);
+    assert!(said.contains("CAP_SYS_TIME") && said.contains("clock.steer = false"), "{said}");
+    let left = lab.pooltime("server", &["status"]).expect_code(EX_UNAVAILABLE);
+    assert!(left.contains("nothing is attached"), "{left}");
 }
 
 /// Waits for the daemon to say that it is synchronised.
