@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, LpmTrie, MapError, PerCpuArray, ProgramArray};
+use aya::maps::{Array, LpmTrie, MapError, PerCpuArray, PerCpuValues, ProgramArray};
 use aya::programs::{ProgramError, ProgramFd, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use caps::{CapSet, Capability};
@@ -131,6 +131,7 @@ impl Server {
         let policy = Policy { set_mask: SETS - 1, ..*policy };
         let state = State { clocks: [clock.to_words(); 2], tables: [*served; 2], policy, ..State::EMPTY };
         set_first(&mut ebpf, layout::STATE, Value(state))?;
+        allow_samples(&mut ebpf)?;
         Ok(Self { ebpf })
     }
 
@@ -242,6 +243,18 @@ impl Yardstick {
         let map = self.ebpf.map(Self::RUNS).ok_or(access(MapError::KeyNotFound))?;
         Array::<_, u64>::try_from(map).and_then(|runs| runs.get(&0, 0)).map_err(access)
     }
+}
+
+/// Grants all CPUs as many samples as they like, which nobody takes: a full ring buffer is the worst case.
+fn allow_samples(ebpf: &mut Ebpf) -> Result<(), Failure> {
+    let access = |reason| Failure::MapAccess { map: layout::GRANTS, reason };
+    let map = ebpf.map_mut(layout::GRANTS).ok_or(access(MapError::KeyNotFound))?;
+    let mut grants: PerCpuArray<_, [u64; 3]> = map.try_into().map_err(access)?;
+    // As `layout::Grant` has them: costs by family, and samples.
+    let grant = [0, 0, u64::MAX];
+    let cpus = grants.get(&0, 0).map_err(access)?.len();
+    let all = PerCpuValues::try_from(vec![grant; cpus]).map_err(|error| access(error.into()))?;
+    grants.set(0, all, 0).map_err(access)
 }
 
 /// Checks that this process may load and run XDP programs, and lifts the limit on locked memory that kernels

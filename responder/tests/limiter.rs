@@ -398,6 +398,26 @@ fn neighbours_are_spread_over_the_table_as_by_chance() {
     }
 }
 
+/// So nobody learns anything of the key from them, beside what chance lets through.
+#[test]
+fn what_is_answered_does_not_depend_on_the_key() {
+    let decisions = |key| {
+        let mut limiter = Limiter::new(1 << 14);
+        limiter.policy.key = key;
+        let asked = (0..50_000_u64).map(|number| {
+            let (address, now_ns) = ((number * number % 61) as u32, SECOND + number * SECOND / 2000);
+            limiter.ask(address, now_ns)
+        });
+        asked.collect::<Vec<_>>()
+    };
+    let first = decisions([0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0]);
+    assert!(first.contains(&Decision::Drop) && first.contains(&Decision::Kiss));
+    for word in 1..20_u64 {
+        let random = |salt: u64| (word + salt).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29) | 1 << 60;
+        assert_eq!(decisions([random(0), random(100), random(200)]), first, "{word}");
+    }
+}
+
 #[test]
 fn another_key_puts_sources_elsewhere() {
     let place = |key| {

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use responder::clock::{DispersionRate, Rate};
 use responder::limiter::{Class, IPV4_LIST, IPV6_LIST};
+use responder::sample::Chances;
 use responder::{ClockState, Family, NtpShort, NtpTimestamp, Outcome, Policy, ServedTable, Verdict};
 
 use crate::frames::{self, NTP_PORT, Path};
@@ -205,11 +206,13 @@ fn of_server(index: usize, suffix: &str) -> Vec<Subject> {
     ]
 }
 
-/// A limit that is never reached: the cost of looking, and not that of refusing.
+/// A limit that is never reached: the cost of looking, and not that of refusing. Some requests are reported to the
+/// daemon, as on a server that is asked a million times a second.
 pub(super) fn limited() -> Policy {
     Policy {
         key: [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0],
         ordinary: Class::new(10_000, 36_000_000).unwrap_or_default(),
+        chances: Chances { request: u64::MAX >> 11, source: u64::MAX >> 11 },
         ..Policy::OFF
     }
 }
