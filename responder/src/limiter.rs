@@ -18,8 +18,8 @@
 //! tells only about one's own bucket. Two sources in one set with the same tag share a bucket, four times in
 //! a million.
 //!
-//! A source that has no bucket takes the place of the one that has been full for longest or is nearest to it, and is
-//! answered: so eviction cannot mute anybody, it can only forget. What it forgets costs nothing: a bucket that is full or
+//! A source that has no bucket takes the place of the one that is nearest to full, and is answered: so
+//! eviction cannot mute anybody, it can only forget. What it forgets costs nothing: a bucket that is full or
 //! nearly so says nothing about its source. A flood from random sources asks once for each, which leaves a
 //! bucket one interval from full, while an abuser's is a whole burst away: the flood's buckets push out each
 //! other, and all other places of a set have to be taken by sources that each spent more than the abuser did
@@ -427,8 +427,7 @@ fn find<B: Bucket>(set: &[B; WAYS], tag: u64) -> Option<&B> {
     }
 }
 
-/// Gives a source that has no bucket that of the source which has been full for longest or is nearest to it, with one
-/// token taken out. Whether
+/// Gives a source that has no bucket that of the source which is nearest to full, with one token taken out. Whether
 /// that one was not full.
 ///
 /// Without branches: under a flood of new sources each of them would be mispredicted half of the time, and only
@@ -436,28 +435,24 @@ fn find<B: Bucket>(set: &[B; WAYS], tag: u64) -> Option<&B> {
 #[inline(always)]
 fn take_place<B: Bucket>(set: &[B; WAYS], tag: u64, class: Class, now: u64) -> bool {
     let [a, b, c, d] = set;
-    let end = now.wrapping_add(1 << LONGEST_WINDOW_BITS);
     let nearest = smaller(
-        smaller(debt_and_way(a, end, 0), debt_and_way(b, end, 1)),
-        smaller(debt_and_way(c, end, 2), debt_and_way(d, end, 3)),
+        smaller(debt_and_way(a, now, 0), debt_and_way(b, now, 1)),
+        smaller(debt_and_way(c, now, 2), debt_and_way(d, now, 3)),
     );
     let full = now.wrapping_add(class.interval()) & TIME;
     if let Some(place) = set.get((nearest & 3) as usize) {
         place.store(tag << TAG_SHIFT | full);
     }
-    nearest >> DEBT_SHIFT > TIME >> LONGEST_WINDOW_BITS << LONGEST_WINDOW_BITS
+    nearest >> 2 != 0
 }
 
-/// Where a debt stands above the way.
-const DEBT_SHIFT: u32 = 22;
-
-/// When a bucket is full, before the `end` of the longest window from now, modulo the time that can be told: so that
-/// what seems further off than any window is of the past, and less than all others. In the lowest two bits which of
-/// its set it is.
+/// How far a bucket is from full, and in the lowest two bits which of its set it is. Classes have windows of
+/// their own, so what is further off than the longest is of the past.
 #[inline(always)]
-fn debt_and_way<B: Bucket>(bucket: &B, end: u64, way: u64) -> u64 {
-    // Tag and excess are shifted out at the top.
-    bucket.load().wrapping_sub(end) << (64 - EXCESS_SHIFT) >> 2 | way
+fn debt_and_way<B: Bucket>(bucket: &B, now: u64, way: u64) -> u64 {
+    let debt = bucket.load().wrapping_sub(now) & TIME;
+    let is_real = (debt >> LONGEST_WINDOW_BITS).wrapping_sub(1).cast_signed() >> 63;
+    (debt & is_real.cast_unsigned()) << 2 | way
 }
 
 /// Of two numbers below 2^63.
