@@ -151,7 +151,10 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
                 }
                 Err(Failure::Compare(CompareError::Contestant { name, what, log })) => {
                     eprintln!("round {}: {name} {what}", round + 1);
-                    results.skip(name, format!("{what}: {}", log.lines().last().unwrap_or_default()));
+                    results.skip(
+                        name,
+                        format!("{what}: {}", log.lines().last().unwrap_or_default().trim_end_matches('.')),
+                    );
                 }
                 Err(failure) => return Err(failure),
             }

@@ -159,12 +159,13 @@ impl Contestant {
     pub(super) fn version(&self) -> String {
         let flag = match self.kind {
             Kind::Reflector => return String::new(),
-            Kind::Rsntp | Kind::Openntpd => return self.program.display().to_string(),
+            // They have no such option: it would start them.
+            Kind::Rsntp | Kind::Openntpd => return "of unknown version".into(),
             _ => "--version",
         };
         let output = Command::new(&self.program).arg(flag).stdin(Stdio::null()).output();
-        let text =
-            output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+        let text = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
         let words = text.lines().next().unwrap_or_default().split(" (+").next().unwrap_or_default();
         words.trim().to_owned()
     }

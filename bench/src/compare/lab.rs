@@ -1,7 +1,7 @@
 //! The link that the contestants are put on: two hosts of `scripts/lab`, and which core does what.
 //!
 //! Left to itself, all that a veth link does runs on the core that sends: the server's share and the load's could
-//! not be told apart. So each end is polled on a core of its own, every 20 us as by a NIC that coalesces its
+//! not be told apart. So each end is polled on a core of its own, every 50 us as by a NIC that coalesces its
 //! interrupts (`gro_flush_timeout`, and `napi_defer_hard_irqs` as large as it can be, so that the timer is never
 //! given up). A NAPI instance stays on the core on which it was woken up, which is the core of whoever sends the
 //! first packet after that is set.
@@ -35,12 +35,12 @@ const POLL_PRIORITY: u32 = 3;
 pub(super) const SERVER_PRIORITY: u32 = 2;
 pub(super) const SOAKER_PRIORITY: u32 = 1;
 
-const POLL_NS: u32 = 20_000;
+const POLL_NS: u32 = 50_000;
 /// `S32_MAX`: the most that the kernel takes.
 const POLL_FOR_EVER: u32 = 0x7fff_ffff;
 /// To see where an end is polled, and how often that is at least if it is polled at all.
 const LOOK: Duration = Duration::from_millis(100);
-const LEAST_POLLS: u64 = 1000;
+const LEAST_POLLS: u64 = 500;
 const ATTEMPTS: u32 = 20;
 /// What wakes an end up: nobody listens, and nobody complains about a broadcast.
 const WAKER: (&str, u16) = ("10.77.0.255", 9);
@@ -106,6 +106,15 @@ impl Lab {
             give_priority(thread, POLL_PRIORITY)?;
         }
         Ok(lab)
+    }
+
+    /// Has neither end polled without need.
+    pub(super) fn rest(&self) -> Result<(), Failure> {
+        for host in ["client", "server"] {
+            self.set(host, "napi_defer_hard_irqs", "0")?;
+            self.set(host, "gro_flush_timeout", "0")?;
+        }
+        Ok(())
     }
 
     /// Sees to it that each end is polled on its core.

@@ -9,7 +9,7 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
 use nix::unistd::{Pid, gettid};
@@ -28,20 +28,23 @@ pub(super) struct Soaker {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     id: Pid,
-    /// Counts in a second of its own CPU time while the server had nothing to do.
+    /// Counts in a second of its own CPU time while nothing was polled.
     alone_per_s: f64,
+    /// What a second takes in which nothing comes: the polling.
+    idle: f64,
 }
 
 /// A moment of it, in counts and in seconds of CPU time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mark {
+    at: Instant,
     count: u64,
     soaker_s: f64,
     server_s: f64,
 }
 
 impl Soaker {
-    /// Starts it, and learns how fast it is while the server has nothing to do.
+    /// Starts it, learns how fast it is alone, and has the link polled from then on.
     pub(super) fn start(lab: &Lab) -> Result<Self, Failure> {
         let (count, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let (counted, stopped) = (Arc::clone(&count), Arc::clone(&stop));
@@ -59,12 +62,19 @@ impl Soaker {
         });
         // The thread sends it first of all.
         let id = started.recv().unwrap_or_else(|_| gettid());
-        let mut soaker = Self { count, stop, thread: Some(thread), id, alone_per_s: f64::INFINITY };
-        lab::give_least_priority(id)?;
+        let mut soaker =
+            Self { count, stop, thread: Some(thread), id, alone_per_s: f64::INFINITY, idle: 0.0 };
+        soaker.keep_others_off(true)?;
+        lab.rest()?;
         let before = soaker.mark(lab);
         thread::sleep(ALONE);
         let after = soaker.mark(lab);
         soaker.alone_per_s = after.counts_since(before) / (after.soaker_s - before.soaker_s).max(1e-3);
+        lab.settle()?;
+        let before = soaker.mark(lab);
+        thread::sleep(ALONE);
+        soaker.idle = soaker.taken_since(lab, before, Duration::ZERO) / before.at.elapsed().as_secs_f64();
+        soaker.keep_others_off(false)?;
         Ok(soaker)
     }
 
@@ -81,17 +91,20 @@ impl Soaker {
 
     pub(super) fn mark(&self, lab: &Lab) -> Mark {
         Mark {
+            at: Instant::now(),
             count: self.count.load(Ordering::Relaxed),
             soaker_s: cpu_s(&format!("/proc/self/task/{}/schedstat", self.id)),
             server_s: lab.server_threads().iter().map(|thread| cpu_s(thread)).sum(),
         }
     }
 
-    /// Seconds of the core that the server side had since then.
-    pub(super) fn taken_since(&self, lab: &Lab, before: Mark) -> f64 {
+    /// Seconds of the core that the server side had since then for a load that lasted this long; what polling took
+    /// before it began and after it had ended does not count.
+    pub(super) fn taken_since(&self, lab: &Lab, before: Mark, load: Duration) -> f64 {
         let now = self.mark(lab);
         let interrupts_s = (now.soaker_s - before.soaker_s) - now.counts_since(before) / self.alone_per_s;
-        (now.server_s - before.server_s) + interrupts_s.max(0.0)
+        let around_s = (now.at - before.at).saturating_sub(load).as_secs_f64();
+        ((now.server_s - before.server_s) + interrupts_s.max(0.0) - self.idle * around_s).max(0.0)
     }
 }
 

@@ -122,7 +122,6 @@ pub(super) fn run(
     if !bench.answers_within(START)? {
         return Err(running.failed("does not answer"));
     }
-    bench.lab.settle()?;
     let soaker = Soaker::start(bench.lab)?;
     let first = known.map_or(SEARCH_FROM, |known| (known / 2.0).max(SEARCH_FROM));
     let found = bench.find_max(first)?;
@@ -180,7 +179,7 @@ impl Bench<'_> {
     fn load(&self, soaker: &Soaker, rate: f64) -> Result<Loaded, Failure> {
         let mark = soaker.mark(self.lab);
         let results = self.call(&["load"], &format!("{rate:.0}"), self.terms.duration)?;
-        let core_s = soaker.taken_since(self.lab, mark);
+        let core_s = soaker.taken_since(self.lab, mark, self.terms.duration);
         let Some(step) = results.steps.into_iter().next() else {
             return Err(unreadable("there is no step in them"));
         };
@@ -194,7 +193,7 @@ impl Bench<'_> {
         let mut call = self.lab.on("client", "taskset");
         // Round-robin, not FIFO: the generator never sleeps, and its own process has to end it.
         call.args(["-c", &self.lab.cores.generator.to_string(), "chrt", "--rr", "1"]).arg(own).args(command);
-        call.args([SERVER, "--generator", "live", "--json", "--shared-clock", "--warm-up", "200ms"]);
+        call.args([SERVER, "--generator", "live", "--json", "--shared-clock", "--warm-up", "0s"]);
         call.args([
             "--timeout",
             "200ms",
