@@ -38,6 +38,9 @@ impl Daemon {
 
     fn put_in_force(&mut self, Configuration { config, entries }: &Configuration) -> Result<()> {
         let before = std::mem::replace(&mut self.config, config.clone());
+        if before.metrics.listen != config.metrics.listen {
+            warn!("metrics.listen: the addresses stay what they are until the daemon is restarted");
+        }
         self.source.configure(&before, config, &self.instance)?;
         self.publish_served()?;
         self.apply_limits(config, entries.clone())

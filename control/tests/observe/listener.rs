@@ -53,7 +53,10 @@ fn an_empty_list_listens_nowhere_and_others_are_listened_on() {
         assert_eq!(get(&lab, "client", address, "/healthz", "").code, 200);
         assert_eq!(get(&lab, "client", address, "/nothing", "").code, 404);
     }
+    lab.file("server.toml", &format!("{CONFIG}{LOCAL}"));
     server.signal(Signal::SIGHUP);
+    wait_for("the reload", || server.log().contains("metrics.listen: the addresses stay").then_some(()));
+    assert_eq!(get(&lab, "client", "10.77.0.1:80", "/healthz", "").code, 200);
     ask(&lab, "10.77.0.1", 4, 1);
 }
 

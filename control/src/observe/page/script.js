@@ -200,7 +200,7 @@ function plot(figure, lines, floor, peakText, description) {
   const y = (value) => height * (1 - (value - low) / (top - low));
   const path = (points, close) => {
     let [text, last, first] = ["", null, null];
-    const end = () => { if (close && first !== null) text += `L${x(last).toFixed(1)} ${y(low)}L${x(first).toFixed(1)} ${y(low)}Z`; };
+    const end = () => { if (close && first !== null) text += `L${x(last).toFixed(1)} ${y(floor)}L${x(first).toFixed(1)} ${y(floor)}Z`; };
     for (const [time, value] of points) {
       if (value === null || now - time > HOUR_S) continue;
       const joined = last !== null && time - last < 25;
