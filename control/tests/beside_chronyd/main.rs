@@ -62,7 +62,10 @@ fn the_served_time_is_as_true_as_chronyd_s_and_no_falseticker_moves_it() {
     let all = ours.figures(|_| true);
     assert!(all.max_s < MISLED_S, "{all:?}\n{}", outcome.log);
     assert_eq!(all.outside, 0, "outside of the bound that the answers claim\n{}", outcome.log);
-    assert_marks_agree(&outcome.ntpq, &outcome.peers);
+    match &outcome.ntpq {
+        Some(ntpq) => assert_marks_agree(ntpq, &outcome.peers),
+        None => not_run("ntpq is not there"),
+    }
 }
 
 /// Whatever is in front of the upstreams, ntpq and our own table have the same there.
@@ -71,9 +74,6 @@ fn assert_marks_agree(ntpq: &str, peers: &str) {
         let lines = table.lines().skip_while(|line| !line.starts_with("==")).skip(1);
         lines.map(|line| line.split_whitespace().next().unwrap().to_owned()).collect()
     };
-    if ntpq.is_empty() {
-        return not_run("ntpq is not there");
-    }
     assert_eq!(marks(ntpq), marks(peers), "{ntpq}{peers}");
     assert_eq!(marks(ntpq).len(), 4, "{ntpq}");
 }

@@ -127,7 +127,8 @@ fn write_table(text: &mut String, plan: &Plan, outcome: &Outcome) -> std::fmt::R
         }),
     )?;
     row("requests to the upstreams", each(&|subject| subject.requests.to_string()))?;
-    for (command, said) in [("ntpq -np", &outcome.ntpq), ("pooltime-xdp peers", &outcome.peers)] {
+    let ntpq = outcome.ntpq.as_ref().map(|said| ("ntpq -np", said));
+    for (command, said) in ntpq.into_iter().chain([("pooltime-xdp peers", &outcome.peers)]) {
         writeln!(text, "\nAt the end `{command}` said:\n\n```\n{said}```")?;
     }
     Ok(())

@@ -45,8 +45,8 @@ pub(crate) struct Outcome {
     pub(crate) log: String,
     /// `pooltime-xdp peers`, at the end.
     pub(crate) peers: String,
-    /// `ntpq -np`, at the end.
-    pub(crate) ntpq: String,
+    /// `ntpq -np`, at the end, if it is there.
+    pub(crate) ntpq: Option<String>,
     pub(crate) chronyd_version: String,
 }
 
@@ -159,7 +159,7 @@ pub(crate) fn run(lab: &Lab, chronyd: &Path, plan: &Plan) -> Outcome {
         subjects,
         log: server.log(),
         peers: said(server.command(&["peers"])),
-        ntpq: ntpq.map(said).unwrap_or_default(),
+        ntpq: ntpq.map(said),
         chronyd_version: Output::of(std::process::Command::new(chronyd).arg("--version")).stdout,
     }
 }
