@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use responder::udp::NTP_PORT;
 use serde_json::json;
 
@@ -18,6 +18,7 @@ use crate::daemon::{self, Options};
 use crate::datapath::{self, ModeRequest};
 use crate::error::{Code, Error, Result};
 use crate::health::Health;
+use crate::import;
 use crate::instance::Instance;
 use crate::limits::{Listed, Prefix, duration};
 use crate::log::{self, LogFormat};
@@ -99,6 +100,8 @@ enum Command {
     /// Find upstreams for the configuration
     #[command(subcommand)]
     Upstream(UpstreamCommand),
+    /// Make a configuration of an ntpd's or a chronyd's; what has no counterpart is named with its reason
+    Import(import::Arguments),
     /// Look at configuration files
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -207,6 +210,12 @@ enum ConfigCommand {
     },
 }
 
+/// The whole definition: man pages and completions are made from it.
+#[must_use]
+pub fn definition() -> clap::Command {
+    Arguments::command()
+}
+
 /// Reads the command line and does what it says.
 #[must_use]
 pub fn run() -> ExitCode {
@@ -258,6 +267,7 @@ fn execute(arguments: Arguments) -> Result<()> {
             messages.iter().try_for_each(|message| say(format_args!("{message}")))
         }
         Command::Query(arguments) => query(&arguments),
+        Command::Import(arguments) => import::run(&arguments),
         Command::Pool(command) => pool::run(&command),
         Command::Upstream(UpstreamCommand::Probe(arguments)) => probe::probe(&arguments),
         Command::Config(ConfigCommand::Check { file }) => {
@@ -474,7 +484,7 @@ pub(crate) fn say(line: std::fmt::Arguments<'_>) -> Result<()> {
 }
 
 /// To standard output. A reader that has gone away (`| head`) is no error.
-fn write(text: &str) -> Result<()> {
+pub(crate) fn write(text: &str) -> Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(Error::because(Code::Io, "standard output")(error))

@@ -14,6 +14,7 @@ pub mod discipline;
 pub mod error;
 pub mod health;
 mod holder;
+pub mod import;
 pub mod instance;
 pub mod interfaces;
 pub mod limits;

@@ -81,27 +81,10 @@ impl Config {
     /// Unreadable, too large, not text, or as [`Config::parse`].
     pub fn load(path: Option<&Path>) -> Result<Self> {
         let (path, required) = path.map_or((Path::new(DEFAULT_PATH), false), |path| (path, true));
-        let metadata = match path.metadata() {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => {
-                return Ok(Self::default());
-            }
-            metadata => {
-                metadata.map_err(Error::because(Code::NoInput, format_args!("{}", path.display())))?
-            }
+        let text = match read_text(path) {
+            Err(_) if !required && !path.exists() => return Ok(Self::default()),
+            text => text?,
         };
-        if !metadata.is_file() || metadata.len() > MAX_BYTES {
-            return Err(Error::new(
-                Code::Config,
-                format_args!(
-                    "{} is no configuration: not a file, or above {MAX_BYTES} bytes",
-                    path.display()
-                ),
-            ));
-        }
-        let bytes =
-            std::fs::read(path).map_err(Error::because(Code::NoInput, format_args!("{}", path.display())))?;
-        let text = String::from_utf8(bytes)
-            .map_err(|_| Error::new(Code::Config, format_args!("{} is not text (UTF-8)", path.display())))?;
         Self::parse(&text)
             .map_err(|error| Error { what: format!("{}: {}", path.display(), error.what), ..error })
     }
@@ -147,6 +130,21 @@ impl Config {
 
 fn wrong(key: &str, why: &str) -> Result<()> {
     Err(Error::new(Code::Config, format_args!("{key}: {why}")))
+}
+
+/// Reads a file that should be a configuration, of whatever program.
+pub(crate) fn read_text(path: &Path) -> Result<String> {
+    let unreadable = |error| Error::because(Code::NoInput, format_args!("{}", path.display()))(error);
+    let metadata = path.metadata().map_err(unreadable)?;
+    if !metadata.is_file() || metadata.len() > MAX_BYTES {
+        return Err(Error::new(
+            Code::Config,
+            format_args!("{} is no configuration: not a file, or above {MAX_BYTES} bytes", path.display()),
+        ));
+    }
+    let bytes = std::fs::read(path).map_err(unreadable)?;
+    String::from_utf8(bytes)
+        .map_err(|_| Error::new(Code::Config, format_args!("{} is not text (UTF-8)", path.display())))
 }
 
 fn explain(text: &str, error: &toml::de::Error) -> Error {

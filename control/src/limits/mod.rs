@@ -14,6 +14,7 @@ pub use budget::{Budget, Shares};
 pub use lists::{Effective, Entry, Listed, Lists, configured};
 pub(crate) use lists::{duration, effective, flags};
 pub use prefix::Prefix;
+pub(crate) use prefix::truncated;
 
 use crate::error::{Code, Error, Result};
 

@@ -51,7 +51,7 @@ impl Prefix {
 }
 
 /// The address with all bits beyond `length` cleared.
-pub(super) fn truncated(address: IpAddr, length: u8) -> IpAddr {
+pub(crate) fn truncated(address: IpAddr, length: u8) -> IpAddr {
     let length = u32::from(length);
     match address {
         IpAddr::V4(address) => {

@@ -1,6 +1,7 @@
 //! What an operator does before and beside serving: as the command line does it.
 
 mod double;
+mod import;
 #[path = "../lab/mod.rs"]
 mod lab;
 mod pool;
@@ -13,6 +14,7 @@ use lab::{Output, POOLTIME};
 const EX_USAGE: i32 = 64;
 const EX_NOINPUT: i32 = 66;
 const EX_UNAVAILABLE: i32 = 69;
+const EX_CONFIG: i32 = 78;
 
 fn pooltime(arguments: &[&str]) -> Output {
     Output::of(Command::new(POOLTIME).args(arguments))
