@@ -10,13 +10,14 @@ use responder::served::CAPACITY;
 use rtnetlink::packet_core::NetlinkMessage;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached};
 use rtnetlink::sys::SocketAddr;
 use rtnetlink::{Handle, LinkUnspec, MulticastGroup, new_multicast_connection};
 use serde::{Deserialize, Serialize};
 
 use crate::datapath::Mode;
 use crate::error::{Code, Error, Result, chain};
+use crate::stack::{self, Place};
 
 /// An XDP program that is on an interface, whoever put it there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,10 @@ pub struct Interface {
     pub name: String,
     /// Whether it is administratively up.
     pub up: bool,
+    /// The longest packet it takes, in bytes.
+    pub mtu: u32,
+    /// Whether it is a bond or a team of others.
+    pub is_bond: bool,
     /// Its XDP program.
     pub xdp: Option<AttachedXdp>,
     /// What the driver has and lost.
@@ -57,19 +62,19 @@ pub struct Driver {
     pub transmit_dropped: u64,
 }
 
-/// The addresses of some interfaces.
+/// The addresses of some interfaces and of those that stand on them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Addresses {
-    /// With the index of their interface.
+    /// With the index of the interface that they are served on.
     pub ipv4: Vec<(u32, Ipv4Addr)>,
     /// IPv4 broadcast addresses: never a client's.
     pub broadcast: Vec<Ipv4Addr>,
-    /// With the index of their interface.
+    /// With the index of the interface that they are served on.
     pub ipv6: Vec<(u32, Ipv6Addr)>,
 }
 
 impl Addresses {
-    /// The addresses of an interface, IPv4 first.
+    /// The addresses served on an interface, IPv4 first.
     pub fn of(&self, interface: u32) -> impl Iterator<Item = IpAddr> + '_ {
         let ipv4 = self.ipv4.iter().map(|(index, address)| (*index, IpAddr::V4(*address)));
         let ipv6 = self.ipv6.iter().map(|(index, address)| (*index, IpAddr::V6(*address)));
@@ -150,9 +155,11 @@ impl Netlink {
     ///
     /// The kernel's.
     pub async fn interfaces(&self) -> Result<Vec<Interface>> {
-        let links: Vec<LinkMessage> =
-            self.handle.link().get().execute().try_collect().await.map_err(failed("list the interfaces"))?;
-        Ok(links.iter().map(interface).collect())
+        Ok(self.links().await?.iter().map(interface).collect())
+    }
+
+    async fn links(&self) -> Result<Vec<LinkMessage>> {
+        self.handle.link().get().execute().try_collect().await.map_err(failed("list the interfaces"))
     }
 
     /// The interface of this name.
@@ -169,7 +176,8 @@ impl Netlink {
         })
     }
 
-    /// The usable addresses of these interfaces: not those still being checked for duplicates.
+    /// The usable addresses of these interfaces and of all that stand on them: not those still being checked
+    /// for duplicates.
     ///
     /// # Errors
     ///
@@ -183,9 +191,13 @@ impl Netlink {
             .try_collect()
             .await
             .map_err(failed("list the addresses"))?;
+        let places: Vec<_> = self.links().await?.iter().map(Place::of).collect();
         let mut addresses = Addresses::default();
-        for message in messages.iter().filter(|message| interfaces.contains(&message.header.index)) {
-            add(&mut addresses, message);
+        for interface in interfaces {
+            let stack = stack::from(*interface, &places);
+            for message in messages.iter().filter(|message| stack.contains(&message.header.index)) {
+                add(&mut addresses, *interface, message);
+            }
         }
         Ok(addresses)
     }
@@ -249,11 +261,11 @@ fn failed(what: &str) -> impl FnOnce(rtnetlink::Error) -> Error {
 
 fn interface(message: &LinkMessage) -> Interface {
     let mut name = String::new();
-    let mut xdp = None;
-    let mut driver = Driver::default();
+    let (mut mtu, mut xdp, mut driver) = (0, None, Driver::default());
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(found) => name.clone_from(found),
+            LinkAttribute::Mtu(found) => mtu = *found,
             LinkAttribute::Xdp(found) => xdp = attached(found),
             LinkAttribute::NumRxQueues(number) => driver.receive_queues = *number,
             LinkAttribute::NumTxQueues(number) => driver.transmit_queues = *number,
@@ -265,8 +277,15 @@ fn interface(message: &LinkMessage) -> Interface {
             _ => {}
         }
     }
-    let up = message.header.flags.contains(LinkFlags::Up);
-    Interface { index: message.header.index, name, up, xdp, driver }
+    Interface {
+        index: message.header.index,
+        name,
+        up: message.header.flags.contains(LinkFlags::Up),
+        mtu,
+        is_bond: matches!(stack::kind(message), Some(InfoKind::Bond | InfoKind::Team)),
+        xdp,
+        driver,
+    }
 }
 
 fn attached(attributes: &[LinkXdp]) -> Option<AttachedXdp> {
@@ -283,13 +302,12 @@ fn attached(attributes: &[LinkXdp]) -> Option<AttachedXdp> {
     Some(AttachedXdp { mode, program_id })
 }
 
-fn add(addresses: &mut Addresses, message: &AddressMessage) {
+fn add(addresses: &mut Addresses, index: u32, message: &AddressMessage) {
     if message.header.flags.intersects(AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed)
         && !message.header.flags.contains(AddressHeaderFlags::Optimistic)
     {
         return;
     }
-    let index = message.header.index;
     // On a point-to-point link IFA_ADDRESS is the peer's and IFA_LOCAL ours; elsewhere IPv6 has only the
     // first and IPv4 the same in both.
     let (mut local, mut network) = (None, None);

@@ -130,6 +130,8 @@ pub struct Interface {
     pub mode: Option<Mode>,
     /// Why not in the driver, where that was tried.
     pub fallback: Option<String>,
+    /// What else there is to know of how it runs.
+    pub remark: Option<String>,
     /// Whether it is administratively up.
     pub up: bool,
     /// Its driver.
@@ -370,6 +372,9 @@ impl Status {
             if let Some(fallback) = &interface.fallback {
                 writeln!(text, "            not native: {fallback}")?;
             }
+            if let Some(remark) = &interface.remark {
+                writeln!(text, "            {remark}")?;
+            }
             write_counters(text, &interface.counters)?;
         }
         if let Some(limits) = &self.limits {
@@ -542,6 +547,7 @@ pub(crate) fn sample() -> Status {
             index: 2,
             mode: Some(Mode::Native),
             fallback: None,
+            remark: None,
             up: true,
             driver: Driver { receive_queues: 4, transmit_queues: 4, ..Driver::default() },
             addresses: vec!["192.0.2.53".into()],

@@ -1,6 +1,10 @@
-//! All of control's unsafe code: kernel structures for maps, and adjtimex.
+//! All of control's unsafe code: kernel structures for maps, adjtimex and ethtool's ioctl.
 #![expect(unsafe_code, reason = "the one module that may")]
 
+use std::io;
+use std::os::fd::AsRawFd as _;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use responder::Policy;
 use responder::ServedTable;
 use responder::clock::WORDS;
@@ -74,7 +78,7 @@ pub struct ClockChange {
 /// # Errors
 ///
 /// The kernel's, which has none for a reading call.
-pub fn adjtimex() -> std::io::Result<Adjtimex> {
+pub fn adjtimex() -> io::Result<Adjtimex> {
     let mut buffer = zeros();
     let state = call(&mut buffer)?;
     Ok(Adjtimex {
@@ -93,7 +97,7 @@ pub fn adjtimex() -> std::io::Result<Adjtimex> {
 /// # Errors
 ///
 /// The kernel's: `EPERM` without `CAP_SYS_TIME`, `EINVAL` for what it cannot do.
-pub fn change_clock(change: &ClockChange) -> std::io::Result<()> {
+pub fn change_clock(change: &ClockChange) -> io::Result<()> {
     if change.end_slews {
         // The offset that the kernel's own loop still corrects can only be set while the loop is on.
         let mut buffer = zeros();
@@ -132,8 +136,64 @@ fn zeros() -> libc::timex {
     unsafe { std::mem::zeroed() }
 }
 
-fn call(buffer: &mut libc::timex) -> std::io::Result<i32> {
+fn call(buffer: &mut libc::timex) -> io::Result<i32> {
     // SAFETY: the pointer is to a live structure of the type that the call reads and fills in.
     let state = unsafe { libc::adjtimex(&raw mut *buffer) };
-    if state < 0 { Err(std::io::Error::last_os_error()) } else { Ok(state) }
+    if state < 0 { Err(io::Error::last_os_error()) } else { Ok(state) }
+}
+
+/// The commands of ethtool's ioctl that are used here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum EthtoolCommand {
+    /// `struct ethtool_drvinfo`: the driver's name and more.
+    DriverInfo = 0x3,
+    /// `struct ethtool_gstrings`: the names in a set.
+    Strings = 0x1b,
+    /// `struct ethtool_gfeatures`: which features can be had, are wanted, are on.
+    Features = 0x3a,
+    /// `struct ethtool_sfeatures`: turns some on or off.
+    SetFeatures = 0x3b,
+    /// `struct ethtool_channels`: numbers of queues.
+    Channels = 0x3c,
+}
+
+/// Words that an answer of ethtool's ioctl has room in.
+const ETHTOOL_WORDS: usize = 8192;
+
+/// Asks or tells an interface of this network namespace, by ethtool's ioctl. The structure is given and
+/// answered as its 32-bit words without the command, with which it begins.
+///
+/// # Errors
+///
+/// The kernel's or the driver's; among them that the driver does not know the command.
+///
+/// # Panics
+///
+/// More arguments than any of the commands has.
+pub(crate) fn ethtool(interface: &str, command: EthtoolCommand, arguments: &[u32]) -> io::Result<Vec<u32>> {
+    let mut words = vec![0_u32; ETHTOOL_WORDS];
+    words[0] = command as u32;
+    words[1..=arguments.len()].copy_from_slice(arguments);
+    // SAFETY: a structure of integers and a pointer, for which zeros are values.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last byte stays the zero that ends the name.
+    let (_, room) = request.ifr_name.split_last_mut().expect("it has 16 bytes");
+    if interface.len() > room.len() {
+        return Err(io::Error::from_raw_os_error(libc::ENODEV));
+    }
+    for (to, from) in room.iter_mut().zip(interface.bytes()) {
+        *to = libc::c_char::from_ne_bytes([from]);
+    }
+    request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    // SAFETY: both structures outlive the call. What the kernel writes is at most 196 bytes of driver
+    // information, 36 of channels, as many blocks of features as `arguments` says, or 32 bytes for each of its
+    // features, of which it has less than a hundred: the buffer takes a thousand.
+    let status = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    if status < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    words.remove(0);
+    Ok(words)
 }

@@ -88,6 +88,37 @@ fn link_local_addresses_are_answered_for() {
 
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
+fn addresses_of_what_stands_on_the_interface_are_answered_for_as_long_as_it_does() {
+    let lab = Lab::up(&[]);
+    let server = lab.server(CONFIG, &[]);
+    lab.ip("server", "link add br0 type bridge");
+    for address in ["10.77.0.9/24", "fd77::9/64"] {
+        lab.ip("server", &format!("address add {address} dev br0 nodad"));
+    }
+    lab.ip("server", "link set br0 up");
+    let families = [("10.77.0.9", Family::Ipv4), ("fd77::9", Family::Ipv6)];
+    let all_are = |verdict, version| {
+        for (address, family) in families {
+            // The socket answers for every address of the host, so that the client sees no difference.
+            let (counted, _answer) = asked(&lab, &server, address);
+            assert_eq!(counted, Tally::of([(verdict, family, version, 1)]), "{address}");
+        }
+    };
+    sleep(SECOND);
+    all_are(Verdict::PassForOthers, 0);
+    lab.ip("server", "link set lan0 master br0");
+    wait_for("the addresses to be listed", || {
+        let listed = &server.status().interfaces[0].addresses;
+        families.iter().all(|(address, _)| listed.iter().any(|found| found == address)).then_some(())
+    });
+    all_are(Verdict::Answered, 4);
+    lab.ip("server", "link set lan0 nomaster");
+    sleep(SECOND);
+    all_are(Verdict::PassForOthers, 0);
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
 fn configured_addresses_are_answered_for_and_a_reload_changes_them() {
     let lab = Lab::up(&[]);
     for address in ["10.99.0.1/32", "10.99.0.2/32", "fd99::1/128"] {
@@ -174,19 +205,23 @@ fn more_addresses_than_fit_are_refused_and_those_before_stay_in_force() {
     assert_eq!(counted, Tally::of([(Verdict::Answered, Family::Ipv4, 4, 1)]));
 }
 
-/// What the program counts for a request to this address.
+/// What the program counts for a request to this address, which nobody else answers.
 fn in_the_nic_path(lab: &Lab, server: &Server<'_>, address: &str) -> Tally {
-    let before = Tally::of_program(&server.status());
-    let destination: IpAddr = address.parse().unwrap();
-    let source = if destination.is_ipv4() { "10.77.0.2" } else { "fd77::2" };
-    let request = Datagram::request(source.parse().unwrap(), destination, &request(4, 77));
-    let answer = Wire::tap(lab, "client", "lan0").ask(&request, SILENCE);
-    let counted = Tally::of_program(&server.status()) - before;
+    let (counted, answer) = asked(lab, server, address);
     assert_eq!(
         answer.is_some_and(|answer| is_answer(&answer.payload, 4, 77)),
         counted.packets(Verdict::Answered) > 0
     );
     counted
+}
+
+fn asked(lab: &Lab, server: &Server<'_>, address: &str) -> (Tally, Option<Datagram>) {
+    let before = Tally::of_program(&server.status());
+    let destination: IpAddr = address.parse().unwrap();
+    let source = if destination.is_ipv4() { "10.77.0.2" } else { "fd77::2" };
+    let request = Datagram::request(source.parse().unwrap(), destination, &request(4, 77));
+    let answer = Wire::tap(lab, "client", "lan0").ask(&request, SILENCE);
+    (Tally::of_program(&server.status()) - before, answer)
 }
 
 fn serving(addresses: &str) -> String {

@@ -246,13 +246,58 @@ fn native_mode_where_the_driver_has_none_is_refused_and_auto_falls_back_and_says
     let status = server.status();
     assert_eq!(status.interfaces[0].mode, Some(Mode::Generic));
     let fallback = status.interfaces[0].fallback.clone().unwrap();
-    assert!(fallback.contains("no native XDP"), "{fallback}");
+    // The kernel's words, not its number alone.
+    assert!(fallback.contains("\"Underlying driver does not support XDP in native mode\""), "{fallback}");
     assert!(
         server.log().contains("lo: attached in generic mode; native mode was refused"),
         "{}",
         server.log()
     );
     assert!(server.command(&["status"]).expect_success().contains(&fallback));
+
+    // Still known to the next daemon, and while there is none.
+    let mut server = server;
+    server.kill_9();
+    assert!(server.command(&["status"]).expect_success().contains(&fallback));
+    server.restart();
+    assert_eq!(server.status().interfaces[0].fallback.as_ref(), Some(&fallback));
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn what_keeps_vlan_tags_from_the_program_is_off_while_it_is_attached_and_given_back_however_it_ends() {
+    let lab = Lab::up(&[]);
+    let nic = |settings: &str| {
+        let command = format!("ethtool -K lan0 {settings}");
+        lab.exec("server", &command.split(' ').collect::<Vec<_>>()).expect_success();
+    };
+    let on = || {
+        let features = lab.exec("server", &["ethtool", "-k", "lan0"]).expect_success();
+        ["rx-vlan-offload", "rx-vlan-stag-hw-parse"].map(|name| features.contains(&format!("{name}: on")))
+    };
+    assert_eq!(on(), [true, true]);
+    let mut server = lab.server(CONFIG, &[]);
+    assert_eq!(on(), [false, false]);
+    server.kill_9();
+    server.restart();
+    assert_eq!(on(), [false, false]);
+    nic("rxvlan on");
+    lab::wait_for("tags to be kept in the frames again", || (!on()[0]).then_some(()));
+    assert!(server.stop().success(), "{}", server.log());
+    assert_eq!(on(), [false, false], "the program is still there");
+    server.command(&["detach"]).expect_success();
+    assert_eq!((on(), left_behind(lab.name())), ([true, true], Vec::new()));
+
+    // What was off before stays off, and generic mode needs nothing.
+    nic("rxvlan off");
+    server.restart();
+    assert_eq!(on(), [false, false]);
+    server.command(&["detach", "lan0"]).expect_success();
+    assert!(server.wait().success(), "{}", server.log());
+    assert_eq!(on(), [false, true]);
+    let generic = lab.server(CONFIG, &["--mode", "generic"]);
+    assert_eq!(generic.status().interfaces[0].mode, Some(Mode::Generic));
+    assert_eq!(on(), [false, true]);
 }
 
 #[test]
@@ -308,8 +353,11 @@ fn assert_nothing_left(lab: &Lab, server: &Server<'_>) {
 /// Pins are files, and can be renamed: each map gets the name of the next.
 fn give_maps_each_other_s_names(instance: &Instance) {
     let directory = instance.pin_directory();
-    let names =
-        fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let files = fs::read_dir(&directory).unwrap().map(Result::unwrap);
+    // Not the notes, which are links.
+    let names = files
+        .filter(|file| file.file_type().unwrap().is_file())
+        .map(|file| file.file_name().into_string().unwrap());
     let mut maps: Vec<_> = names.filter(|name| !name.starts_with("link-")).collect();
     maps.sort();
     let aside = directory.join("aside");

@@ -56,6 +56,8 @@ pub const BLOCKS_IPV4: &str = "PT_BLOCKS_IPV4";
 pub const LIST_ENTRIES: usize = 1 << 20;
 /// Name of the program.
 pub const PROGRAM: &str = "pooltime_xdp";
+/// Name of the same program for frames in several buffers.
+pub const PROGRAM_FRAGS: &str = "pooltime_frags";
 /// Name of the program's constant that says under which interface it counts.
 pub const INTERFACE_SLOT: &str = "INTERFACE_SLOT";
 

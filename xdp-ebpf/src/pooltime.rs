@@ -57,7 +57,18 @@ static INTERFACE_SLOT: u32 = 0;
 /// The entry point: see [`responder::respond`].
 #[xdp]
 fn pooltime_xdp(context: XdpContext) -> u32 {
-    let mut frame = Frame::new(&context);
+    respond(&context)
+}
+
+/// The same for drivers that spread a large frame over several buffers. All that is looked at is in the first.
+#[xdp(frags)]
+fn pooltime_frags(context: XdpContext) -> u32 {
+    respond(&context)
+}
+
+#[inline(always)]
+fn respond(context: &XdpContext) -> u32 {
+    let mut frame = Frame::new(context);
     let outcome = responder::respond(&mut frame, &Host);
     if outcome.verdict != Verdict::NotNtp {
         count(outcome, frame.length());

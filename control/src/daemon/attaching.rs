@@ -37,9 +37,8 @@ impl Daemon {
             match self.attach_one(&interface, mode, &mut displaced).await {
                 Ok(attachment) => {
                     messages.push(describe(&interface, &attachment));
-                    let fallback = attachment.fallback;
                     self.lost.remove(&interface.name);
-                    self.attached.insert(interface.index, Attached { name: interface.name, fallback });
+                    self.attached.insert(interface.index, Attached { name: interface.name });
                 }
                 Err(error) => {
                     let new: Vec<_> =
@@ -148,11 +147,15 @@ impl Daemon {
 fn describe(interface: &Interface, attachment: &Attachment) -> String {
     let Interface { name, .. } = interface;
     let mode = attachment.mode.label();
-    match (&attachment.fallback, attachment.took_over) {
+    let mut text = match (&attachment.fallback, attachment.took_over) {
         (_, true) => format!("{name}: took over the attached program ({mode} mode)"),
         (Some(reason), false) => {
             format!("{name}: attached in {mode} mode; native mode was refused: {reason}")
         }
         (None, false) => format!("{name}: attached in {mode} mode"),
+    };
+    if let Some(remark) = attachment.remark.as_ref().filter(|_| !attachment.took_over) {
+        text = format!("{text}; {remark}");
     }
+    text
 }

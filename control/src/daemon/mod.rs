@@ -72,7 +72,6 @@ pub struct Options {
 /// What is attached, beside what the kernel knows of it.
 struct Attached {
     name: String,
-    fallback: Option<String>,
 }
 
 /// Caught from before there is anything to leave behind. One that comes during the start waits for its end.
@@ -215,8 +214,7 @@ impl Daemon {
         for interface in self.netlink.interfaces().await? {
             let known = self.datapath.interfaces().any(|index| index == interface.index);
             if known && self.datapath.own_mode(&interface).is_some() {
-                let name = interface.name.clone();
-                self.attached.insert(interface.index, Attached { name, fallback: None });
+                self.attached.insert(interface.index, Attached { name: interface.name.clone() });
                 if !wanted.iter().any(|wanted| wanted.index == interface.index) {
                     wanted.push(interface);
                 }
@@ -359,9 +357,14 @@ impl Daemon {
             self.datapath.detach(index)?;
         }
         for interface in present {
-            if let Some(attached) = self.attached.get_mut(&interface.index)
-                && attached.name != interface.name
-            {
+            let Some(attached) = self.attached.get_mut(&interface.index) else {
+                continue;
+            };
+            let mode = self.datapath.own_mode(&interface);
+            if let Some(Err(error)) = mode.map(|mode| self.datapath.keep_tags(&interface, mode)) {
+                error!("{}: {error}", interface.name);
+            }
+            if attached.name != interface.name {
                 info!("{} is called {} now", attached.name, interface.name);
                 attached.name = interface.name;
             }

@@ -48,7 +48,6 @@ pub(crate) struct Report {
 struct Served {
     index: u32,
     name: String,
-    fallback: Option<String>,
     addresses: Vec<String>,
 }
 
@@ -57,15 +56,10 @@ impl Daemon {
         let attached = self.attached.iter().map(|(index, attached)| Served {
             index: *index,
             name: attached.name.clone(),
-            fallback: attached.fallback.clone(),
             addresses: self.addresses.of(*index).map(|address| address.to_string()).collect(),
         });
-        let lost = self.lost.iter().map(|name| Served {
-            index: 0,
-            name: name.clone(),
-            fallback: None,
-            addresses: Vec::new(),
-        });
+        let lost =
+            self.lost.iter().map(|name| Served { index: 0, name: name.clone(), addresses: Vec::new() });
         let listening = self.sockets.listening.iter().map(|listening| status::UserspacePath {
             family: listening.family.label().into(),
             failure: listening.failure.clone(),
@@ -140,7 +134,6 @@ impl Report {
             let link = links.iter().find(|link| link.index == served.index);
             let mut interface = interface(datapath, served.index, link)?;
             interface.name.clone_from(&served.name);
-            interface.fallback.clone_from(&served.fallback);
             interface.addresses.clone_from(&served.addresses);
             status.interfaces.push(interface);
         }
@@ -192,11 +185,13 @@ fn observe(datapath: &Datapath) -> Result<Status> {
 
 /// An interface, if it is there: what the kernel says of it now, not what was asked for.
 fn interface(datapath: &Datapath, index: u32, link: Option<&Interface>) -> Result<status::Interface> {
+    let (fallback, remark) = datapath.notes(index);
     Ok(status::Interface {
         name: link.map_or_else(|| format!("index {index}"), |link| link.name.clone()),
         index,
         mode: link.and_then(|link| datapath.own_mode(link)),
-        fallback: None,
+        fallback,
+        remark,
         up: link.is_some_and(|link| link.up),
         driver: link.map(|link| link.driver).unwrap_or_default(),
         addresses: Vec::new(),

@@ -1,22 +1,21 @@
 //! Putting the program on interfaces, and off them again.
 
 use std::fs;
-use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use aya::Ebpf;
 use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::xdp::{XdpLink, XdpMode};
-use aya::programs::{ProgramError, Xdp, loaded_programs};
-use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use responder::layout::{self, Count, INTERFACES};
 use responder::verdict;
 use serde::{Deserialize, Serialize};
-use tracing::debug;
+use tracing::{info, warn};
 
-use super::{Datapath, load_object, map_error};
-use crate::error::{Code, Error, Result, chain};
-use crate::instance::Instance;
+use super::notes::{self, Note};
+use super::refusal::{self, Refusal};
+use super::{Datapath, link, load_object, map_error, tags};
+use crate::error::{Code, Error, Result};
 use crate::interfaces::{AttachedXdp, Interface};
+use crate::nic::{Nic, Queues};
 use crate::sys::Plain;
 
 const LINK_PREFIX: &str = "link-";
@@ -62,6 +61,8 @@ pub struct Attachment {
     pub mode: Mode,
     /// Why it does not run natively, where that was tried.
     pub fallback: Option<String>,
+    /// What the operator should know of it besides.
+    pub remark: Option<String>,
     /// Whether it took over from an earlier daemon's program.
     pub took_over: bool,
 }
@@ -85,32 +86,139 @@ impl Datapath {
 
     fn attach_counting(&self, interface: &Interface, request: ModeRequest, slot: u32) -> Result<Attachment> {
         let mut object = load_object(&self.directory, slot, self.table_entries())?;
-        let program: &mut Xdp = object
-            .program_mut(layout::PROGRAM)
-            .ok_or_else(|| Error::new(Code::Software, "the object has no program"))?
-            .try_into()
-            .map_err(Error::because(Code::Software, "the object's program"))?;
-        program.load().map_err(refused_program)?;
-        let pin = self.pin_of(interface.index);
         if let Some(mode) = self.own_mode(interface) {
-            if request != ModeRequest::Auto && request != mode.into() {
-                return Err(Error::new(
-                    Code::Unavailable,
-                    format_args!("{} is attached in {} mode already", interface.name, mode.label()),
-                )
-                .remedy("detach it first: the change costs a moment without answers"));
-            }
-            replace_program(program, &pin, &interface.name)?;
-            return Ok(Attachment { mode, fallback: None, took_over: true });
+            return self.take_over(&mut object, interface, request, mode);
         }
+        let pin = self.pin_of(interface.index);
         // Left by an interface that is gone and had the same index.
         let _not_there = fs::remove_file(&pin);
-        let (link, mode, fallback) = new_link(program, interface, request)?;
+        notes::forget(&self.directory, interface.index);
+        let remark = slow_transmit(interface);
+        let (link, mode, fallback) = self.new_link(&mut object, interface, request)?;
+        let remark = remark.filter(|_| mode == Mode::Native);
+        Note::Fallback.write(&self.directory, interface.index, fallback.as_deref())?;
+        Note::Remark.write(&self.directory, interface.index, remark.as_deref())?;
         link.pin(&pin).map_err(Error::because(Code::Os, format_args!("cannot pin {}", pin.display())))?;
-        Ok(Attachment { mode, fallback, took_over: false })
+        Ok(Attachment { mode, fallback, remark, took_over: false })
     }
 
-    /// Takes the program off an interface.
+    fn take_over(
+        &self,
+        object: &mut Ebpf,
+        interface: &Interface,
+        request: ModeRequest,
+        mode: Mode,
+    ) -> Result<Attachment> {
+        if request != ModeRequest::Auto && request != mode.into() {
+            return Err(Error::new(
+                Code::Unavailable,
+                format_args!("{} is attached in {} mode already", interface.name, mode.label()),
+            )
+            .remedy("detach it first: the change costs a moment without answers"));
+        }
+        self.keep_tags(interface, mode)?;
+        link::replace(object, &self.pin_of(interface.index), &interface.name)?;
+        let note = |note: Note| note.read(&self.directory, interface.index);
+        Ok(Attachment { mode, fallback: note(Note::Fallback), remark: note(Note::Remark), took_over: true })
+    }
+
+    /// Attaches in the wanted mode. The kernel does not fall back by itself where a driver has XDP but refuses
+    /// it for its present settings, so that is done here.
+    fn new_link(
+        &self,
+        object: &mut Ebpf,
+        interface: &Interface,
+        request: ModeRequest,
+    ) -> Result<(FdLink, Mode, Option<String>)> {
+        let refused = |mode: Mode, Refusal { reason, advice }: Refusal| {
+            let error = Error::new(
+                Code::Unavailable,
+                format_args!("{} refused the program in {} mode: {reason}", interface.name, mode.label()),
+            );
+            match (mode, advice) {
+                (Mode::Native, Some(advice)) => error.remedy(format_args!(
+                    "{advice}; generic mode needs nothing of this: `--mode generic`, or `--mode auto` to fall back"
+                )),
+                (Mode::Native, None) => error.remedy(
+                    "generic mode works with every driver: `--mode generic`, or `--mode auto` to fall back by \
+                     itself",
+                ),
+                (Mode::Generic, Some(advice)) => error.remedy(advice),
+                (Mode::Generic, None) => error,
+            }
+        };
+        let native = match request {
+            ModeRequest::Generic => None,
+            ModeRequest::Auto | ModeRequest::Native => match self.native_link(object, interface)? {
+                Ok(link) => return Ok((link, Mode::Native, None)),
+                Err(refusal) if request == ModeRequest::Native => {
+                    return Err(refused(Mode::Native, refusal));
+                }
+                Err(refusal) => Some(refusal.to_string()),
+            },
+        };
+        match link::make(object, interface, Mode::Generic)? {
+            Ok(link) => Ok((link, Mode::Generic, native)),
+            Err(refusal) => Err(refused(Mode::Generic, refusal)),
+        }
+    }
+
+    fn native_link(
+        &self,
+        object: &mut Ebpf,
+        interface: &Interface,
+    ) -> Result<std::result::Result<FdLink, Refusal>> {
+        if interface.is_bond {
+            return Ok(Err(Refusal {
+                reason: format!(
+                    "{} is a bond: it would hand the program to its ports, each of which may take VLAN tags off",
+                    interface.name
+                ),
+                advice: Some("attach to the ports instead; the bond's addresses are served there".into()),
+            }));
+        }
+        for condition in refusal::conditions(interface) {
+            info!("{}: {condition} keeps some drivers from native XDP", interface.name);
+        }
+        let made = match self.keep_tags(interface, Mode::Native) {
+            Ok(()) => link::make(object, interface, Mode::Native),
+            Err(Error { what, .. }) => Ok(Err(Refusal { reason: what, advice: None })),
+        };
+        if !matches!(made, Ok(Ok(_)))
+            && let Err(error) = tags::give_back(&self.directory, interface.index)
+        {
+            warn!("{error}");
+        }
+        made
+    }
+
+    /// Sees to it that a native program sees the VLAN tags of frames; also later, should somebody else have
+    /// changed the NIC's settings.
+    ///
+    /// # Errors
+    ///
+    /// The NIC does not let tags stay in frames.
+    pub fn keep_tags(&self, interface: &Interface, mode: Mode) -> Result<()> {
+        if mode == Mode::Native {
+            for feature in tags::keep(&self.directory, interface)? {
+                info!(
+                    "{}: {} is off while the program is attached, so that it sees VLAN tags",
+                    interface.name,
+                    feature.ethtool_name()
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Why an attached program does not run natively, and what else there is to know of it.
+    #[must_use]
+    pub fn notes(&self, interface: u32) -> (Option<String>, Option<String>) {
+        let note = |note: Note| note.read(&self.directory, interface);
+        (note(Note::Fallback), note(Note::Remark))
+    }
+
+    /// Takes the program off an interface, and gives back what was changed on it.
     ///
     /// # Errors
     ///
@@ -118,9 +226,12 @@ impl Datapath {
     pub fn detach(&mut self, interface: u32) -> Result<()> {
         let pin = self.pin_of(interface);
         if pin.exists() {
-            detach_link(&pin)?;
+            link::remove(&pin)?;
         }
-        self.free_slot(interface)
+        let given_back = tags::give_back(&self.directory, interface);
+        notes::forget(&self.directory, interface);
+        self.free_slot(interface)?;
+        given_back
     }
 
     /// Whether the XDP program on an interface is this instance's, and its mode.
@@ -182,155 +293,35 @@ impl From<Mode> for ModeRequest {
     }
 }
 
-fn replace_program(program: &mut Xdp, pin: &Path, name: &str) -> Result<()> {
-    let failed = |error: &dyn std::error::Error| {
-        Error::new(Code::Os, format_args!("cannot replace the program on {name}: {}", chain(error)))
-    };
-    let link = PinnedLink::from_pin(pin).map_err(|error| failed(&error))?;
-    let link = XdpLink::try_from(FdLink::from(link)).map_err(|error| failed(&error))?;
-    // The pin keeps the link; this descriptor may go with the object.
-    program.attach_to_link(link).map_err(|error| failed(&error))?;
-    Ok(())
-}
-
-/// Attaches in the wanted mode. The kernel does not fall back by itself where a driver has XDP but refuses
-/// it for its present settings, so that is done here.
-fn new_link(
-    program: &mut Xdp,
-    interface: &Interface,
-    request: ModeRequest,
-) -> Result<(FdLink, Mode, Option<String>)> {
-    let refused = |mode: Mode, reason: &str| {
-        Error::new(
-            Code::Unavailable,
-            format_args!("{} refused the program in {} mode: {reason}", interface.name, mode.label()),
-        )
-    };
-    let native = match request {
-        ModeRequest::Generic => None,
-        ModeRequest::Auto | ModeRequest::Native => match link_in(program, interface, XdpMode::Driver) {
-            Ok(link) => return Ok((link, Mode::Native, None)),
-            Err(reason) => Some(reason),
-        },
-    };
-    if let (ModeRequest::Native, Some(reason)) = (request, &native) {
-        return Err(refused(Mode::Native, reason).remedy(
-            "generic mode works with every driver: `--mode generic`, or `--mode auto` to fall back by itself",
-        ));
+/// Whether answers of a native program will wait for each other: virtio gives each CPU a transmit queue for
+/// them if there are so many to spare, and else lets all share the others' under a lock. To be asked before
+/// the program is attached, for it is counted among the queues in use then.
+fn slow_transmit(interface: &Interface) -> Option<String> {
+    let name = &interface.name;
+    let nic = Nic(name);
+    if nic.driver()? != "virtio_net" {
+        return None;
     }
-    match link_in(program, interface, XdpMode::Skb) {
-        Ok(link) => Ok((link, Mode::Generic, native)),
-        Err(reason) => Err(refused(Mode::Generic, &reason)),
+    let Queues { combined, max_combined } = nic.queues()?;
+    let cpus = u32::try_from(aya::util::nr_cpus().ok()?).ok()?;
+    let needed = combined.checked_add(cpus)?;
+    if needed <= max_combined {
+        return None;
     }
-}
-
-fn link_in(program: &mut Xdp, interface: &Interface, mode: XdpMode) -> std::result::Result<FdLink, String> {
-    let id = program.attach_to_if_index(interface.index, mode).map_err(|error| explain(&error))?;
-    let link = program.take_link(id).map_err(|error| explain(&error))?;
-    // A link that is not a descriptor cannot be pinned: the netlink attachment of kernels before 5.9.
-    FdLink::try_from(link)
-        .map_err(|_| "this kernel has no XDP links (Linux 5.9 or later is needed)".to_owned())
-}
-
-/// The kernel's reason, in words where the number alone says little.
-fn explain(error: &ProgramError) -> String {
-    let text = chain(error);
-    let hint = match error {
-        ProgramError::SyscallError(call) => match call.io_error.raw_os_error() {
-            Some(libc::EOPNOTSUPP) => "the driver has no native XDP, or not with its present settings",
-            Some(libc::EBUSY | libc::EEXIST) => "another XDP program is in the way",
-            Some(libc::EPERM) => "not allowed; is the kernel locked down?",
-            Some(libc::EINVAL | libc::ERANGE | libc::E2BIG) => {
-                "the driver wants a smaller MTU or other settings"
-            }
-            _ => return text,
-        },
-        _ => return text,
+    let remedy = match max_combined.checked_sub(cpus) {
+        Some(rest @ 1..) => format!(
+            "`ethtool -L {name} combined {rest}` leaves it enough; it takes effect at the next `detach` and `attach`"
+        ),
+        _ => format!(
+            "the hypervisor has to give the machine {needed} queues, or one CPU less for each it lacks"
+        ),
     };
-    format!("{text} ({hint})")
-}
-
-fn refused_program(error: ProgramError) -> Error {
-    if let ProgramError::LoadError { verifier_log, .. } = &error {
-        debug!("verifier: {verifier_log}");
-    }
-    let kernel = nix::sys::utsname::uname()
-        .map_or_else(|_| "this kernel".into(), |name| format!("kernel {}", name.release().to_string_lossy()));
-    Error::because(Code::Os, format_args!("{kernel} did not take the eBPF program"))(error)
-        .remedy("Linux 5.10 or later is needed; run with `RUST_LOG=debug` for the verifier's words")
-}
-
-/// The name of a loaded program, for telling the operator whose it is.
-#[must_use]
-pub fn program_name(id: u32) -> Option<String> {
-    loaded_programs()
-        .flatten()
-        .find(|program| program.id() == id)
-        .and_then(|program| program.name_as_str().map(ToOwned::to_owned))
-}
-
-/// A descriptor of a loaded program.
-///
-/// # Errors
-///
-/// The kernel's; among them that the program is gone.
-pub fn open_program(id: u32) -> Result<OwnedFd> {
-    let failed = |error: &dyn std::error::Error| {
-        Error::new(Code::Os, format_args!("cannot open XDP program {id}: {}", chain(error)))
-    };
-    let program = loaded_programs()
-        .flatten()
-        .find(|program| program.id() == id)
-        .ok_or_else(|| Error::new(Code::TryAgain, format_args!("XDP program {id} has just gone")))?;
-    let descriptor = program.fd().map_err(|error| failed(&error))?;
-    descriptor.as_fd().try_clone_to_owned().map_err(|error| failed(&error))
+    Some(format!(
+        "{name} has {max_combined} queue pairs, but {combined} in use and one for each of {cpus} CPUs would be \
+         {needed}: answers share transmit queues under a lock, and cost more under load; {remedy}"
+    ))
 }
 
 pub(super) fn is_link_pin(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(LINK_PREFIX))
-}
-
-pub(super) fn detach_link(pin: &Path) -> Result<()> {
-    let failed = |error: &dyn std::error::Error| {
-        Error::new(Code::Os, format_args!("cannot detach {}: {}", pin.display(), chain(error)))
-    };
-    let link = PinnedLink::from_pin(pin).map_err(|error| failed(&error))?;
-    // The last descriptor of an unpinned link takes the program off.
-    let _link: FdLink = link.unpin().map_err(|error| failed(&error))?;
-    Ok(())
-}
-
-/// Says which privilege is missing, before the kernel says only that something is.
-///
-/// # Errors
-///
-/// Names the capabilities that are missing.
-pub fn require_privileges(instance: &Instance) -> Result<()> {
-    const CAP_NET_ADMIN: u32 = 12;
-    const CAP_SYS_ADMIN: u32 = 21;
-    const CAP_BPF: u32 = 39;
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status
-        .lines()
-        .find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok())
-        // Without procfs there is nothing to say in advance.
-        .unwrap_or(u64::MAX);
-    let has = |capability: u32| effective >> capability & 1 != 0;
-    let missing: Vec<_> =
-        [("CAP_BPF", has(CAP_BPF) || has(CAP_SYS_ADMIN)), ("CAP_NET_ADMIN", has(CAP_NET_ADMIN))]
-            .into_iter()
-            .filter_map(|(name, there)| (!there).then_some(name))
-            .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    Err(Error::new(Code::NoPermission, format_args!("missing privilege: {}", missing.join(", ")))
-        .remedy(format_args!("run it as root: `sudo {} ...`", instance.command())))
-}
-
-/// Kernels before 5.11 count maps against the limit of locked memory; later ones do not.
-pub(super) fn lift_memory_limit() {
-    if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
-        debug!("cannot lift the limit of locked memory: {error}");
-    }
 }

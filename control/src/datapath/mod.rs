@@ -6,8 +6,14 @@
 
 mod attach;
 mod bpffs;
+mod foreign;
 mod grants;
 mod limits;
+mod link;
+mod notes;
+mod privileges;
+mod refusal;
+mod tags;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,8 +26,10 @@ use responder::layout::{self, Count, Counters, Grant, INTERFACES, Spent, State};
 use responder::limiter::WAYS;
 use responder::{ClockState, ServedTable, verdict};
 
-pub use attach::{Attachment, Mode, ModeRequest, open_program, program_name, require_privileges};
+pub use attach::{Attachment, Mode, ModeRequest};
+pub use foreign::{open_program, program_name};
 pub use limits::Occupancy;
+pub use privileges::require_privileges;
 
 use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
@@ -64,9 +72,9 @@ impl Datapath {
     ///
     /// Missing privileges, no bpffs, pinned maps of another layout version, or the kernel's refusal.
     pub fn open_or_create(instance: &Instance, table_entries: u32) -> Result<Self> {
-        attach::require_privileges(instance)?;
+        privileges::require_privileges(instance)?;
         bpffs::ensure_mounted()?;
-        attach::lift_memory_limit();
+        privileges::lift_memory_limit();
         let directory = instance.pin_directory();
         let was_there = directory.exists();
         if was_there {
@@ -94,7 +102,7 @@ impl Datapath {
         match directory.try_exists() {
             Ok(false) => return Ok(None),
             // Only root can look into a bpffs that systemd mounted.
-            Ok(true) | Err(_) => attach::require_privileges(instance)?,
+            Ok(true) | Err(_) => privileges::require_privileges(instance)?,
         }
         check_layout(&directory, instance)?;
         let map = |name: &str| open_pinned(&instance.pin_directory(), name);
@@ -236,7 +244,8 @@ impl Datapath {
     }
 }
 
-/// Removes all pins of an instance, whatever layout they are of. The program is off the interfaces after it.
+/// Removes all pins of an instance, whatever layout they are of. The program is off the interfaces after it,
+/// and their settings are what they were.
 ///
 /// # Errors
 ///
@@ -249,19 +258,20 @@ pub fn remove_pins(directory: &Path) -> Result<()> {
         entries => entries.map_err(failed)?,
     };
     // Links first: a program whose maps are gone from bpffs still holds them.
-    let mut paths = entries
+    let paths = entries
         .map(|entry| entry.map(|entry| entry.path()))
         .collect::<std::io::Result<Vec<_>>>()
         .map_err(failed)?;
-    paths.sort_by_key(|path| !attach::is_link_pin(path));
-    for path in paths {
-        if attach::is_link_pin(&path) {
-            attach::detach_link(&path)?;
-        } else {
-            fs::remove_file(&path).map_err(failed)?;
-        }
+    let (links, others): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| attach::is_link_pin(path));
+    for link in links {
+        link::remove(&link)?;
     }
-    fs::remove_dir(directory).map_err(failed)
+    let given_back = tags::give_all_back(directory);
+    for path in others.iter().filter(|path| path.is_symlink() || path.exists()) {
+        fs::remove_file(path).map_err(failed)?;
+    }
+    fs::remove_dir(directory).map_err(failed)?;
+    given_back
 }
 
 /// Loads the object for the interface that counts in `slot`, on the pinned maps; makes those that are

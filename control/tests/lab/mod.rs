@@ -131,6 +131,13 @@ fn script(verb: &[&str], options: &[&str], name: &str) -> Output {
     Output::of(Command::new(path).args(verb).args(options).arg(name).stdin(Stdio::null()))
 }
 
+impl wire::Wire {
+    /// Listens on an interface of a host from now on.
+    pub(crate) fn tap(lab: &Lab, host: &str, interface: &str) -> Self {
+        lab.inside(host, || Self::here(interface))
+    }
+}
+
 /// What a command said and how it ended.
 #[derive(Debug)]
 pub(crate) struct Output {

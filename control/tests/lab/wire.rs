@@ -13,8 +13,6 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike as _};
 
-use super::Lab;
-
 /// The interface `lan0` of the host `server`.
 pub(crate) const SERVER_MAC: [u8; 6] = [2, 0, 0, 0x77, 0, 1];
 /// The interface `lan0` of the host `client`.
@@ -32,17 +30,15 @@ nix::setsockopt_impl!(PacketAuxdata, libc::SOL_PACKET, libc::PACKET_AUXDATA, boo
 pub(crate) struct Wire(OwnedFd);
 
 impl Wire {
-    /// Listens on an interface of a host from now on.
-    pub(crate) fn tap(lab: &Lab, host: &str, interface: &str) -> Self {
-        lab.inside(host, || {
-            let socket =
-                socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)
-                    .unwrap();
-            bind(socket.as_raw_fd(), &link_address(interface)).unwrap();
-            setsockopt(&socket, PacketAuxdata, &true).unwrap();
-            setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(50)).unwrap();
-            Self(socket)
-        })
+    /// Listens on an interface of this network namespace from now on.
+    pub(crate) fn here(interface: &str) -> Self {
+        let socket =
+            socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)
+                .unwrap();
+        bind(socket.as_raw_fd(), &link_address(interface)).unwrap();
+        setsockopt(&socket, PacketAuxdata, &true).unwrap();
+        setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(50)).unwrap();
+        Self(socket)
     }
 
     /// Sends a frame just as it is.
