@@ -6,6 +6,7 @@
 #![allow(internal_features, reason = "the target has atomic instructions, but no fetch_or in core")]
 
 mod frame;
+mod object;
 
 use core::intrinsics::{AtomicOrdering, atomic_or};
 
@@ -362,13 +363,3 @@ fn part<const W: usize>(bytes: &[u8], offset: usize) -> [u8; W] {
         None => [0; W],
     }
 }
-
-/// Cannot be reached: the verifier would refuse the loop.
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

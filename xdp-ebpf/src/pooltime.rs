@@ -3,6 +3,7 @@
 #![no_main]
 
 mod frame;
+mod object;
 mod word;
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
@@ -222,14 +223,3 @@ fn count(outcome: Outcome, bytes: usize) {
         count.bytes = count.bytes.wrapping_add(bytes as u64);
     }
 }
-
-/// Cannot be reached: the verifier would refuse the loop.
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-// `bpf_ktime_get_ns` is for GPL-compatible programs only before Linux 5.8; MIT is compatible.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -6,6 +6,7 @@
 #![allow(internal_features, reason = "the target has atomic instructions, but no fetch_add in core")]
 
 mod frame;
+mod object;
 mod word;
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
@@ -285,13 +286,3 @@ fn write_whole<const LENGTH: usize>(bytes: &mut [u8; LENGTH], original: &[u64; W
         *byte = last;
     }
 }
-
-/// Cannot be reached: the verifier would refuse the loop.
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
