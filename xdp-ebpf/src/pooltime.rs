@@ -19,7 +19,7 @@ use responder::budget::Allowance;
 use responder::layout::{Counters, Grant, INTERFACES, LIST_ENTRIES, SAMPLES_BYTES, Spent, State};
 use responder::limiter::{Buckets, TABLE_ENTRIES, WAYS};
 use responder::sample::Sample;
-use responder::verdict::{Action, Family, Outcome, Verdict};
+use responder::verdict::{self, Action, Family, Outcome, Verdict};
 use responder::{Access, ClockState, Packet as _, Policy, Published, ServedTable, Server};
 use word::Word;
 
@@ -216,9 +216,13 @@ fn count(outcome: Outcome, bytes: usize) {
     // SAFETY: a static of the object; volatile, because the loader changes it after the compiler has seen it.
     let interface = unsafe { core::ptr::read_volatile(&raw const INTERFACE_SLOT) };
     if let Some(counters) = PT_COUNTERS.get_ptr_mut(interface) {
+        let counter = outcome.counter();
+        // SAFETY: a local value. Volatile, because the compiler knows that the mask changes nothing and would leave
+        // it out, and verifiers before Linux 6.10 do not follow the bounds of an OR of two unknown numbers.
+        let counter = unsafe { core::ptr::read_volatile(&raw const counter) } & (verdict::COUNTERS - 1);
         // SAFETY: the entry is this CPU's, and softirq does not interrupt itself; the index is below the
         // length of the array.
-        let count = unsafe { &mut *counters.cast::<responder::layout::Count>().add(outcome.counter()) };
+        let count = unsafe { &mut *counters.cast::<responder::layout::Count>().add(counter) };
         count.packets = count.packets.wrapping_add(1);
         count.bytes = count.bytes.wrapping_add(bytes as u64);
     }
