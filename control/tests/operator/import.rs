@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::lab::{Output, not_run};
 use crate::{EX_CONFIG, EX_NOINPUT, pooltime};
@@ -17,7 +18,11 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(name: &str, content: &[u8]) -> Self {
-        let path = std::env::temp_dir().join(format!("pooltime-import-{}-{name}", std::process::id()));
+        // Tests run at the same time.
+        static FILES: AtomicU32 = AtomicU32::new(0);
+        let number = FILES.fetch_add(1, Ordering::Relaxed);
+        let path =
+            std::env::temp_dir().join(format!("pooltime-import-{}-{number}-{name}", std::process::id()));
         fs::write(&path, content).unwrap();
         Self(path)
     }
