@@ -1,0 +1,41 @@
+//! The server on drivers of real NICs, under the kernel that Debian 12 comes with: machines in software emulation.
+
+mod lab;
+
+use std::path::Path;
+use std::process::Command;
+
+use lab::not_run;
+
+/// Of `scripts/vm`: a package cannot be had.
+const EX_TEMPFAIL: i32 = 75;
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn virtio_answers_in_every_mode_and_leaves_nothing() {
+    every_row_is_right("virtio-queues");
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn igb_answers_in_every_mode_without_a_link_reset_by_a_restart() {
+    every_row_is_right("igb");
+}
+
+/// See `scripts/vm` for what a row has.
+fn every_row_is_right(nic: &str) {
+    let built = Path::new(env!("CARGO_BIN_EXE_pooltime-xdp")).parent().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/vm");
+    let output = Command::new(script).arg("--built").arg(built).args(["6.1", nic]).output().unwrap();
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{said}");
+    if output.status.code() == Some(EX_TEMPFAIL) {
+        return not_run(said.lines().last().unwrap_or("a package cannot be had"));
+    }
+    assert!(output.status.success(), "{said}");
+    for mode in ["native", "auto", "generic"] {
+        let row = format!("| {nic} | {mode} | {} |", if mode == "generic" { "generic" } else { "native" });
+        assert!(said.contains(&row), "no row `{row}` in:\n{said}");
+    }
+}
