@@ -106,11 +106,41 @@ fn first_taken<T, E>(
 }
 
 fn refused_program(error: ProgramError) -> Error {
-    if let ProgramError::LoadError { verifier_log, .. } = &error {
-        debug!("verifier: {verifier_log}");
-    }
     let kernel = nix::sys::utsname::uname()
         .map_or_else(|_| "this kernel".into(), |name| format!("kernel {}", name.release().to_string_lossy()));
-    Error::because(Code::Os, format_args!("{kernel} did not take the eBPF program"))(error)
-        .remedy("Linux 5.10 or later is needed; run with `RUST_LOG=debug` for the verifier's words")
+    let refused = format!("{kernel} did not take the eBPF program");
+    let error = match error {
+        // The whole log is thousands of lines.
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            debug!("verifier: {log}");
+            match complaint(&log) {
+                Some(complaint) => Error::new(Code::Os, format_args!("{refused}: {io_error}: {complaint}")),
+                None => Error::because(Code::Os, refused)(io_error),
+            }
+        }
+        error => Error::because(Code::Os, refused)(error),
+    };
+    error.remedy("Linux 5.10 or later is needed; run with `RUST_LOG=debug` for the verifier's words")
+}
+
+/// What a verifier's log comes to: its last line but for statistics.
+fn complaint(log: &str) -> Option<&str> {
+    let is_statistics = |line: &str| {
+        ["processed ", "verification time ", "stack depth "].iter().any(|start| line.starts_with(start))
+    };
+    log.lines().map(str::trim).rfind(|line| !line.is_empty() && !is_statistics(line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::complaint;
+
+    #[test]
+    fn of_a_verifiers_log_the_complaint_is_told() {
+        let log = "func#0 @0\n0: (bf) r6 = r1\nR2 pointer arithmetic prohibited\n\
+            verification time 120 usec\nstack depth 16\nprocessed 1 insns (limit 1000000)\n\n";
+        assert_eq!(complaint(log), Some("R2 pointer arithmetic prohibited"));
+        assert_eq!(complaint("processed 0 insns\n"), None);
+    }
 }
