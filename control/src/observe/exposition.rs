@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 /// What a family's values do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Go up only; the name ends in `_total`.
     Counter,
     /// Go up and down.
@@ -25,26 +25,26 @@ impl Kind {
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Metric {
+pub(crate) struct Metric {
     /// Of its samples.
-    pub(super) name: &'static str,
-    pub(super) kind: Kind,
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
     /// The names of its labels.
-    pub(super) labels: &'static [&'static str],
+    pub(crate) labels: &'static [&'static str],
     /// One sentence.
-    pub(super) help: &'static str,
+    pub(crate) help: &'static str,
 }
 
 /// A metric with its values of this moment.
 #[derive(Clone, Debug)]
-pub(super) struct Family {
-    pub(super) metric: &'static Metric,
-    pub(super) samples: Vec<(Vec<String>, f64)>,
+pub(crate) struct Family {
+    pub(crate) metric: &'static Metric,
+    pub(crate) samples: Vec<(Vec<String>, f64)>,
 }
 
 /// A text format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
+pub(crate) enum Format {
     /// `OpenMetrics` 1.0.
     OpenMetrics,
     /// The classic text format, 0.0.4.
@@ -71,7 +71,7 @@ impl Format {
         }
     }
 
-    pub(super) fn write(self, families: &[Family]) -> String {
+    pub(crate) fn write(self, families: &[Family]) -> String {
         let mut text = String::new();
         for Family { metric, samples } in families {
             let declared = match self {

@@ -3,7 +3,7 @@
 //! On a thread of its own, which reads the counters out of the maps itself and hears from the daemon's loop what
 //! only that knows: whatever clients do here, the clock is published in time.
 
-mod exposition;
+pub(crate) mod exposition;
 mod history;
 mod http;
 mod listening;

@@ -10,6 +10,7 @@ use super::plot;
 use super::score::JOINING_SCORE;
 use crate::command::say;
 use crate::error::{Code, Error, Result};
+use crate::observe::exposition::{Family, Format, Kind, Metric};
 
 /// Where the pool's pages are.
 pub(super) const PAGES: &str = "https://www.ntppool.org";
@@ -27,7 +28,23 @@ pub(crate) struct Arguments {
     /// As JSON
     #[arg(long)]
     json: bool,
+    /// As a metric for Prometheus: for the textfile collector of `node_exporter`, from a timer
+    #[arg(long, conflicts_with = "json")]
+    metrics: bool,
 }
+
+static SCORE: Metric = Metric {
+    name: "pooltime_pool_score",
+    kind: Kind::Gauge,
+    labels: &["address"],
+    help: "The score that the NTP Pool has published; below 10 it sends no clients.",
+};
+static MONITOR_SCORE: Metric = Metric {
+    name: "pooltime_pool_monitor_score",
+    kind: Kind::Gauge,
+    labels: &["address", "monitor"],
+    help: "The score by one of the pool's monitors.",
+};
 
 /// What is published about a server. The pool's page has more fields; these are all that is used.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -117,7 +134,27 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
             })
         ));
     }
-    say(format_args!("{}", describe(arguments.address, &published).trim_end()))
+    let text = if arguments.metrics {
+        metrics(arguments.address, &published)
+    } else {
+        describe(arguments.address, &published)
+    };
+    say(format_args!("{}", text.trim_end()))
+}
+
+fn metrics(address: IpAddr, published: &Published) -> String {
+    let address = address.to_string();
+    let score = published.main().map(|main| (vec![address.clone()], main.score));
+    let monitors = published.monitors.iter().filter(|monitor| monitor.kind == "monitor");
+    Format::Classic.write(&[
+        Family { metric: &SCORE, samples: score.into_iter().collect() },
+        Family {
+            metric: &MONITOR_SCORE,
+            samples: monitors
+                .map(|monitor| (vec![address.clone(), monitor.name.clone()], monitor.score))
+                .collect(),
+        },
+    ])
 }
 
 fn describe(address: IpAddr, published: &Published) -> String {
@@ -170,6 +207,19 @@ mod tests {
         let text = describe("192.0.2.1".parse().unwrap(), &published);
         assert!(text.starts_with("192.0.2.1: score 12.5, in the pool\n"), "{text}");
         assert!(text.contains("8.3 example1-yz4r8 (testing); worst step -5.0"), "{text}");
+    }
+
+    #[test]
+    fn the_scores_are_metrics_under_the_name_that_the_alert_knows() {
+        let published: Published = serde_json::from_str(PAGE).unwrap();
+        let text = metrics("192.0.2.1".parse().unwrap(), &published);
+        for line in [
+            "pooltime_pool_score{address=\"192.0.2.1\"} 12.5",
+            "pooltime_pool_monitor_score{address=\"192.0.2.1\",monitor=\"example1-yz4r8\"} 8.3",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{text}");
+        }
+        assert!(include_str!("../../dist/prometheus-alerts.yml").contains(SCORE.name));
     }
 
     #[test]
