@@ -218,7 +218,7 @@ fn count(outcome: Outcome, bytes: usize) {
     if let Some(counters) = PT_COUNTERS.get_ptr_mut(interface) {
         let counter = outcome.counter();
         // SAFETY: a local value. Volatile, because the compiler knows that the mask changes nothing and would leave
-        // it out, and verifiers before Linux 6.10 do not follow the bounds of an OR of two unknown numbers.
+        // it out, and the verifier of Linux 6.1 does not follow the bounds of an OR of two unknown numbers.
         let counter = unsafe { core::ptr::read_volatile(&raw const counter) } & (verdict::COUNTERS - 1);
         // SAFETY: the entry is this CPU's, and softirq does not interrupt itself; the index is below the
         // length of the array.
