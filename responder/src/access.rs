@@ -101,16 +101,17 @@ impl Client {
     #[must_use]
     #[inline(always)]
     pub fn admit<B: Buckets>(self, buckets: &B, policy: &Policy, request: Request, now_ns: u64) -> Verdict {
-        let limited = |class| limiter::decide(buckets, policy, class, self.source, now_ns, request.noise());
-        let ruling = match self.access {
-            Access::Ordinary => limited(policy.ordinary),
-            Access::Strict => limited(policy.strict),
-            Access::Unlimited => limited(Class::UNLIMITED),
-            Access::Denied if limiter::may_kiss(buckets, policy, now_ns) => {
-                // It goes without before anybody else.
-                Ruling { owed: 1 << 28, ..Ruling::unknown(Decision::Kiss) }
-            }
-            Access::Denied => return Verdict::DropDenied,
+        let class = match self.access {
+            Access::Ordinary => policy.ordinary,
+            Access::Strict => policy.strict,
+            Access::Unlimited | Access::Denied => Class::UNLIMITED,
+        };
+        let ruling = if self.access != Access::Denied {
+            limiter::decide(buckets, policy, class, self.source, now_ns, request.noise())
+        } else if limiter::may_kiss(buckets, policy, now_ns) {
+            Ruling::of_denied(Decision::Kiss)
+        } else {
+            return Verdict::DropDenied;
         };
         let verdict = match ruling.decision {
             Decision::Answer => Verdict::Answered,
@@ -120,7 +121,7 @@ impl Client {
             Decision::Drop => Verdict::DropLimited,
         };
         let verdict = self.within_budget(buckets, policy, verdict, &ruling, now_ns);
-        let kind = policy.chances.choose(ruling.hash, ruling.owed, now_ns, request.noise());
+        let kind = policy.chances.choose(&ruling, now_ns);
         if kind != 0 {
             buckets.report(Sample {
                 source: self.source.to_bits(),

@@ -60,10 +60,10 @@ impl<B: Bucket> Allowance<'_, B> {
         }
         let level = WINDOW.wrapping_sub(until_full) >> LEVEL_SHIFT & 63;
         let admitted = always
-            || if ruling.owed == 0 {
-                level >= QUIET_BITS || ruling.quiet >> (QUIET_BITS.wrapping_sub(level) & 63) != 0
+            || if ruling.owed() == 0 {
+                level >= QUIET_BITS || ruling.quiet() >> (QUIET_BITS.wrapping_sub(level) & 63) != 0
             } else {
-                level >= DEBT_LEVEL && ruling.owed >> level == 0
+                level >= DEBT_LEVEL && ruling.owed() >> level == 0
             };
         if admitted {
             self.bucket.store(now.wrapping_add(until_full).wrapping_add(self.cost));

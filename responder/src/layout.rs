@@ -28,7 +28,7 @@ use crate::limiter::Policy;
 use crate::{ServedTable, verdict};
 
 /// Goes up with every change to a map's layout or to the meaning of what is in it.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// The first word of [`State`]: "PTXD" and [`VERSION`].
 pub const MAGIC: u64 = 0x5054_5844_0000_0000 | VERSION as u64;
 

@@ -5,7 +5,8 @@
 //! A bucket is one 64-bit word. It holds the moment at which the bucket will be full again (the "theoretical
 //! arrival time" of the generic cell rate algorithm, ITU-T I.371), so that filling up needs no work: a request
 //! moves that moment on by the interval of its [`Class`], and is refused where that would take it further from
-//! now than the class's window, burst x interval. A refused request moves nothing. In any time t a source gets
+//! now than the class's window, burst x interval. The moment has the highest bits, so that adding to it and
+//! subtracting from it need no masks; below are the bits that say whose bucket it is. A refused request moves nothing. In any time t a source gets
 //! at most `burst + t / interval` answers beside the leak, and never less than one an interval if it asks.
 //!
 //! Loads and stores are plain. Two CPUs that have the same source in hand at once may count one request for
@@ -65,12 +66,17 @@ const TICKS_IN_A_SECOND: u64 = 1_000_000_000 >> TICK_SHIFT;
 /// The longest window in ticks is shorter than 2 to this.
 const LONGEST_WINDOW_BITS: u32 = 28;
 const _: () = assert!(LONGEST_WINDOW_S.saturating_mul(TICKS_IN_A_SECOND) >> LONGEST_WINDOW_BITS == 0);
-/// The lowest bits of a bucket: when it is full, in ticks modulo 2^40, 208 days.
-const TIME: u64 = (1 << 40) - 1;
+/// A bucket's lowest bits: the tag.
+const TAG: u64 = (1 << 20) - 1;
 /// The next four: refusals, less answers.
-const EXCESS_SHIFT: u32 = 40;
+const EXCESS_SHIFT: u32 = 20;
 const MOST_EXCESS: u64 = 15;
-/// The highest 20: the tag.
+const EXCESS: u64 = MOST_EXCESS << EXCESS_SHIFT;
+const ONE_EXCESS: u64 = 1 << EXCESS_SHIFT;
+/// All others: when it is full, in ticks modulo 2^40, 208 days.
+const MOMENT_SHIFT: u32 = 24;
+const MOMENT: u64 = u64::MAX << MOMENT_SHIFT;
+/// The bits of the hash above this are the tag that a source is known by.
 const TAG_SHIFT: u32 = 44;
 /// The bits of the hash that choose the set begin here. With 2^22 sets they end below the tag.
 const SET_SHIFT: u32 = 20;
@@ -108,31 +114,47 @@ impl Class {
         self.0 >> 32 << TICK_SHIFT
     }
 
+    /// As the difference of two moments.
     #[inline(always)]
     const fn interval(self) -> u64 {
-        self.0 >> 32
+        self.0 >> 32 << MOMENT_SHIFT
     }
 
+    /// Likewise.
     #[inline(always)]
     const fn window(self) -> u64 {
-        self.0 & 0xffff_ffff
+        (self.0 & 0xffff_ffff) << MOMENT_SHIFT
     }
 
-    /// When the bucket is full after one request more, or `None` if there is no token for it. `debt` is how
-    /// far from full it is now.
+    /// A bucket that will be full after `until_full`, with a token taken out, or `None` if it has none.
+    ///
+    /// Further off than the window is a moment of the past, or one that was written under a class with a larger
+    /// window: the bucket is full either way, for nobody is refused on suspicion.
     #[inline(always)]
-    const fn spend(self, now: u64, debt: u64) -> Option<u64> {
-        let debt = debt.wrapping_add(self.interval());
-        if debt > self.window() { None } else { Some(now.wrapping_add(debt) & TIME) }
+    const fn spend(self, bucket: u64, now: u64, until_full: u64) -> Option<u64> {
+        if until_full > self.window() {
+            // A source that let its bucket fill up has mended its ways.
+            return Some(now.wrapping_add(self.interval()) & MOMENT | bucket & TAG);
+        }
+        if until_full.wrapping_add(self.interval()) > self.window() {
+            return None;
+        }
+        let spent = bucket.wrapping_add(self.interval());
+        Some(if spent & EXCESS == 0 { spent } else { spent.wrapping_sub(ONE_EXCESS) })
     }
+}
 
-    /// Ticks until a bucket is full. Further off than the window is a moment of the past, or one that was
-    /// written under a class with a larger window: full either way, for nobody is refused on suspicion.
-    #[inline(always)]
-    const fn debt(self, now: u64, bucket: u64) -> u64 {
-        let debt = bucket.wrapping_sub(now) & TIME;
-        if debt > self.window() { 0 } else { debt }
-    }
+/// A moment of `CLOCK_MONOTONIC` as buckets have it. What is left of a tick is in the bits below, where buckets have
+/// other things.
+#[inline(always)]
+const fn moment(now_ns: u64) -> u64 {
+    now_ns << (MOMENT_SHIFT - TICK_SHIFT)
+}
+
+/// How far a bucket is from full; a huge number if it is.
+#[inline(always)]
+const fn until_full(bucket: u64, now: u64) -> u64 {
+    (bucket & MOMENT).wrapping_sub(now)
 }
 
 /// What the limiter goes by.
@@ -273,20 +295,38 @@ pub enum Decision {
 pub struct Ruling {
     /// What becomes of the request.
     pub decision: Decision,
-    /// How far from full the source's bucket was, in ticks of its clock.
-    pub owed: u64,
-    /// How long it had been full, likewise, if it was; as long as can be for a source that had none.
-    pub quiet: u64,
     /// The source's hash, or `u64::MAX` where it was not looked for.
     pub hash: u64,
     /// Whether a source was forgotten for it whose bucket was not full.
     pub evicted: bool,
+    /// How far from full the source's bucket was. Whoever wants to know more pays for it.
+    until_full: u64,
 }
 
 impl Ruling {
-    /// Nothing is known of the source.
+    /// Nothing is known of the source: it might never have asked.
     pub(crate) const fn unknown(decision: Decision) -> Self {
-        Self { decision, owed: 0, quiet: TIME, hash: u64::MAX, evicted: false }
+        Self { decision, hash: u64::MAX, evicted: false, until_full: 1 }
+    }
+
+    /// The source goes without before any other.
+    pub(crate) const fn of_denied(decision: Decision) -> Self {
+        Self { until_full: 1 << (LONGEST_WINDOW_BITS + MOMENT_SHIFT), ..Self::unknown(decision) }
+    }
+
+    /// How far from full the source's bucket was, in ticks of its clock.
+    #[must_use]
+    #[inline(always)]
+    pub const fn owed(&self) -> u64 {
+        let owed = self.until_full >> MOMENT_SHIFT;
+        if owed >> LONGEST_WINDOW_BITS > 1 { 0 } else { owed }
+    }
+
+    /// How long it had been full, likewise, if it was; as long as can be for a source that had none.
+    #[must_use]
+    #[inline(always)]
+    pub const fn quiet(&self) -> u64 {
+        0_u64.wrapping_sub(self.until_full) >> MOMENT_SHIFT
     }
 }
 
@@ -362,27 +402,23 @@ pub fn decide<B: Buckets>(
     let Some(set) = buckets.set(number) else {
         return Ruling::unknown(Decision::Answer);
     };
-    let now = now_ns >> TICK_SHIFT & TIME;
+    let now = moment(now_ns);
     let tag = hash >> TAG_SHIFT;
-    let Some(bucket) = find(set, tag) else {
+    let Some((bucket, word)) = find(set, tag) else {
         let evicted = take_place(set, tag, class, now);
-        return Ruling { decision: Decision::Answer, owed: 0, quiet: TIME, hash, evicted };
+        return Ruling { hash, evicted, ..Ruling::unknown(Decision::Answer) };
     };
 
-    let word = bucket.load();
-    let debt = class.debt(now, word);
-    let excess = word >> EXCESS_SHIFT & MOST_EXCESS;
-    let quiet = now.wrapping_sub(word) & TIME;
-    let ruling = |decision| Ruling { decision, owed: debt, quiet, hash, evicted: false };
-    if let Some(full) = class.spend(now, debt) {
-        // A source that let its bucket fill up has mended its ways.
-        let excess = if debt == 0 { 0 } else { excess.saturating_sub(1) };
-        bucket.store(tag << TAG_SHIFT | excess << EXCESS_SHIFT | full);
+    let until_full = until_full(word, now);
+    let ruling = |decision| Ruling { decision, hash, evicted: false, until_full };
+    if let Some(spent) = class.spend(word, now, until_full) {
+        bucket.store(spent);
         return ruling(Decision::Answer);
     }
+    let excess = (word & EXCESS) >> EXCESS_SHIFT;
     if excess < MOST_EXCESS {
         // At the most there is nothing to write: a flood does not pull the line from CPU to CPU.
-        bucket.store(word.wrapping_add(1 << EXCESS_SHIFT));
+        bucket.store(word.wrapping_add(ONE_EXCESS));
     }
     if policy.leaks(now_ns, noise) {
         ruling(Decision::Leak)
@@ -400,31 +436,25 @@ pub(crate) fn may_kiss<B: Buckets>(buckets: &B, policy: &Policy, now_ns: u64) ->
     let Some(bucket) = buckets.kisses() else {
         return false;
     };
-    let now = now_ns >> TICK_SHIFT & TIME;
-    match budget.spend(now, budget.debt(now, bucket.load())) {
-        Some(full) if budget != Class::UNLIMITED => {
-            bucket.store(full);
+    let (now, word) = (moment(now_ns), bucket.load());
+    match budget.spend(word, now, until_full(word, now)) {
+        Some(spent) if budget != Class::UNLIMITED => {
+            bucket.store(spent);
             true
         }
         _ => false,
     }
 }
 
+/// The bucket that has this tag, and its word.
 #[inline(always)]
-fn find<B: Bucket>(set: &[B; WAYS], tag: u64) -> Option<&B> {
+fn find<B: Bucket>(set: &[B; WAYS], tag: u64) -> Option<(&B, u64)> {
     let [a, b, c, d] = set;
-    let is = |bucket: &B| bucket.load() >> TAG_SHIFT == tag;
-    if is(a) {
-        Some(a)
-    } else if is(b) {
-        Some(b)
-    } else if is(c) {
-        Some(c)
-    } else if is(d) {
-        Some(d)
-    } else {
-        None
-    }
+    let tagged = |bucket| {
+        let word = B::load(bucket);
+        (word & TAG == tag).then_some((bucket, word))
+    };
+    tagged(a).or_else(|| tagged(b)).or_else(|| tagged(c)).or_else(|| tagged(d))
 }
 
 /// Gives a source that has no bucket that of the source which is nearest to full, with one token taken out. Whether
@@ -439,20 +469,22 @@ fn take_place<B: Bucket>(set: &[B; WAYS], tag: u64, class: Class, now: u64) -> b
         smaller(debt_and_way(a, now, 0), debt_and_way(b, now, 1)),
         smaller(debt_and_way(c, now, 2), debt_and_way(d, now, 3)),
     );
-    let full = now.wrapping_add(class.interval()) & TIME;
-    if let Some(place) = set.get((nearest & 3) as usize) {
-        place.store(tag << TAG_SHIFT | full);
+    if let Some(place) = set.get((nearest & WAY) as usize) {
+        place.store(now.wrapping_add(class.interval()) & MOMENT | tag);
     }
-    nearest >> 2 != 0
+    nearest > WAY
 }
+
+/// The bits that a bucket's place in its set is put in.
+const WAY: u64 = 3;
 
 /// How far a bucket is from full, and in the lowest two bits which of its set it is. Classes have windows of
 /// their own, so what is further off than the longest is of the past.
 #[inline(always)]
 fn debt_and_way<B: Bucket>(bucket: &B, now: u64, way: u64) -> u64 {
-    let debt = bucket.load().wrapping_sub(now) & TIME;
-    let is_real = (debt >> LONGEST_WINDOW_BITS).wrapping_sub(1).cast_signed() >> 63;
-    (debt & is_real.cast_unsigned()) << 2 | way
+    let debt = until_full(bucket.load(), now);
+    let is_real = (debt >> (LONGEST_WINDOW_BITS + MOMENT_SHIFT)).wrapping_sub(1).cast_signed() >> 63;
+    debt & is_real.cast_unsigned() & !WAY | way
 }
 
 /// Of two numbers below 2^63.
@@ -465,7 +497,6 @@ const fn smaller(a: u64, b: u64) -> u64 {
 /// How many buckets of a set are in use at a moment: not full yet.
 #[must_use]
 pub fn in_use(set: &[u64; WAYS], now_ns: u64) -> usize {
-    let now = now_ns >> TICK_SHIFT & TIME;
-    let longest = LONGEST_WINDOW_S.wrapping_mul(TICKS_IN_A_SECOND);
-    set.iter().filter(|bucket| (1..=longest).contains(&(bucket.wrapping_sub(now) & TIME))).count()
+    let now = moment(now_ns);
+    set.iter().filter(|bucket| until_full(**bucket, now) >> (LONGEST_WINDOW_BITS + MOMENT_SHIFT) == 0).count()
 }

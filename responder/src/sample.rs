@@ -9,6 +9,7 @@
 //! The daemon sets both chances so that reports are some hundreds a second at any load, and grants each CPU a number
 //! of them: between two grants a flood costs no more than that.
 
+use crate::limiter::Ruling;
 use crate::packet::load;
 
 /// [`Sample::kind`]: chosen as a request.
@@ -20,6 +21,8 @@ pub const EVICTED: u8 = 4;
 
 /// Two seconds, in ticks of the limiter's clock, are little more than 2 to this.
 const LITTLE_BITS: u32 = 17;
+/// What moves the nanoseconds in a millisecond, or a little more, to the top of a word.
+const MILLISECOND_SHIFT: u32 = 44;
 
 /// A request, as it is reported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,11 +62,12 @@ impl Chances {
 
     /// The kinds as which a request is to be reported; 0 for none.
     #[inline(always)]
-    pub(crate) const fn choose(self, hash: u64, owed: u64, now_ns: u64, noise: u64) -> u8 {
-        // The client knows the noise and not the moment, to the nanosecond.
-        let number = (now_ns ^ noise).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    pub(crate) const fn choose(self, ruling: &Ruling, now_ns: u64) -> u8 {
+        // The last millisecond of the moment is as good as random, and no client knows it to the nanosecond.
+        let number = ruling.hash.wrapping_add(now_ns << MILLISECOND_SHIFT);
         let of_requests = if number < self.request { OF_REQUESTS } else { 0 };
-        let of_sources = if hash < self.source && owed >> LITTLE_BITS == 0 { OF_SOURCES } else { 0 };
+        let of_sources =
+            if ruling.hash < self.source && ruling.owed() >> LITTLE_BITS == 0 { OF_SOURCES } else { 0 };
         of_requests | of_sources
     }
 }
