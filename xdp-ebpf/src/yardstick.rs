@@ -56,6 +56,11 @@ static YS_TABLE: Array<[u64; WAYS], { SOURCES / WAYS }> = Array::new();
 #[btf_map]
 static YS_FLOOD: Array<[u64; 5], 1> = Array::new();
 
+/// The first bytes of the random addresses that an IPv4 flood comes from: none of them is a lab's, or no host's.
+const FLOOD_IPV4: core::ops::RangeInclusive<u8> = 11..=74;
+/// Those of the IPv6 addresses, as the frame given to `flood` has to have them.
+const FLOOD_IPV6: [u8; 2] = [0x20, 0x01];
+
 /// The least a program can do.
 #[xdp]
 fn pass(_context: XdpContext) -> u32 {
@@ -243,8 +248,7 @@ fn flood(context: XdpContext) -> u32 {
             write_whole(bytes, original);
             if scatter != 0 {
                 let [_, a, b, c, d, ..] = scatter.to_be_bytes();
-                // 11.0.0.0 to 74.255.255.255: none of them is a lab's, or no host's.
-                bytes[26..30].copy_from_slice(&[11 + (a & 63), b, c, d]);
+                bytes[26..30].copy_from_slice(&[FLOOD_IPV4.start() + (a & 63), b, c, d]);
             }
             let word = |at: usize| [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
             let sum = Sum::ZERO.word(word(14)).word(word(18)).word([bytes[22], bytes[23], 0, 0]);
@@ -267,6 +271,18 @@ fn flood(context: XdpContext) -> u32 {
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(runs, 1) };
     // SAFETY: the helper takes plain numbers.
     unsafe { bpf_redirect(interface as u32, 0).cast_unsigned() as u32 }
+}
+
+/// Takes the answers to a flood's random sources, which no host waits for, before they cost more.
+#[xdp]
+fn sink(context: XdpContext) -> u32 {
+    let frame = Frame::new(&context);
+    let for_nobody = match frame.bytes::<40>(0) {
+        Some(bytes) if [bytes[12], bytes[13]] == [0x08, 0x00] => FLOOD_IPV4.contains(&bytes[30]),
+        Some(bytes) if [bytes[12], bytes[13]] == [0x86, 0xdd] => [bytes[38], bytes[39]] == FLOOD_IPV6,
+        _ => false,
+    };
+    if for_nobody { XDP_DROP } else { XDP_PASS }
 }
 
 /// Writes all of a frame: it comes back from the last round as the server left it.
