@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +10,9 @@ use clap::{Parser, Subcommand, value_parser};
 use crate::compare::{self, Named};
 use crate::cost;
 use crate::failure::{self, Failure};
-use crate::load::{self, Format, Kind, Load, Mix, Rates, SourceNet, Sources, Spacing};
+use crate::load::{
+    self, Choices, Format, Kind, Load, Mac, Mix, Rates, SourceNet, SourcePorts, Sources, Spacing,
+};
 
 /// Measures NTP servers, pooltime-xdp above all.
 #[derive(Parser)]
@@ -146,7 +149,7 @@ struct Common {
     /// Answers that take longer are lost
     #[arg(long, default_value = "1s", value_parser = load::time)]
     timeout: Duration,
-    /// Threads; as many as CPUs if not given
+    /// Threads; if not given, as many as CPUs for sockets, and one for frames
     #[arg(long, value_parser = value_parser!(u32).range(1..=256))]
     workers: Option<u32>,
     /// Sockets, and so source ports, of each thread
@@ -164,6 +167,18 @@ struct Common {
     /// Network that these are in; over IPv6 each has a /64 of its own, if there are as many
     #[arg(long, value_name = "PREFIX")]
     source_net: Option<SourceNet>,
+    /// Ports that requests come from: 1024-65535
+    #[arg(long, value_name = "RANGE")]
+    source_ports: Option<SourcePorts>,
+    /// Send by this interface
+    #[arg(long, value_name = "NAME")]
+    interface: Option<String>,
+    /// Send to this router on the link
+    #[arg(long, value_name = "ADDRESS")]
+    gateway: Option<IpAddr>,
+    /// Send to this station on the link
+    #[arg(long, value_name = "MAC", conflicts_with = "gateway")]
+    next_hop: Option<Mac>,
     /// The target sends requests back as they are: measure the way alone
     #[arg(long)]
     echo: bool,
@@ -222,6 +237,8 @@ impl Common {
                 .map(|net| Sources::new(net, self.clients))
                 .transpose()
                 .map_err(Failure::Usage)?,
+            source_ports: self.source_ports,
+            way: Choices { interface: self.interface, gateway: self.gateway, next_hop: self.next_hop },
             echo: self.echo,
             lenient: self.accept_unsynchronised,
             shared_clock: self.shared_clock,

@@ -7,7 +7,7 @@ use aya::programs::ProgramError;
 
 use crate::compare::CompareError;
 use crate::cost::Refusal;
-use crate::load::{LoadError, TargetError};
+use crate::load::{LinkError, LoadError, TargetError};
 
 /// `EX_USAGE`: the command line is wrong.
 pub(crate) const USAGE: u8 = 64;
@@ -32,8 +32,8 @@ pub(crate) enum Failure {
     #[error("{0}")]
     Usage(String),
 
-    /// Capabilities that loading and running XDP programs needs.
-    #[error("missing {}: loading and running XDP programs needs it; run as root, with `sudo`", .0.join(", "))]
+    /// Capabilities that XDP programs and raw sockets need.
+    #[error("missing {}, which XDP programs and raw sockets need; as root: `sudo {}`", .0.join(", "), command())]
     Privilege(Vec<String>),
 
     /// The kernel's verifier does not accept a program.
@@ -73,6 +73,10 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Load(#[from] LoadError),
 
+    /// A load that cannot be put on a link.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+
     /// A comparison that did not come about.
     #[error(transparent)]
     Compare(#[from] CompareError),
@@ -105,7 +109,10 @@ impl Failure {
             | Self::Usage(_)
             | Self::Load(
                 LoadError::Target(TargetError::Public(_) | TargetError::PublicSources) | LoadError::Cap(_),
-            ) => USAGE,
+            )
+            | Self::Link(LinkError::NoInterface { .. } | LinkError::Families | LinkError::Cpus { .. }) => {
+                USAGE
+            }
             Self::Compare(_)
             | Self::Verifier { .. }
             | Self::Map { .. }
@@ -115,12 +122,18 @@ impl Failure {
             | Self::Load(
                 LoadError::Unreachable { .. }
                 | LoadError::Refused(_)
-                | LoadError::Sources
-                | LoadError::Live(_),
-            ) => UNAVAILABLE,
+                | LoadError::Port { .. }
+                | LoadError::NotBySockets(_),
+            )
+            | Self::Link(_) => UNAVAILABLE,
             Self::Refused(_) => SOFTWARE,
             Self::Load(LoadError::Target(TargetError::Unknown { .. })) => NO_HOST,
             Self::File { .. } | Self::Results { .. } | Self::Output(_) => IO,
         }
     }
+}
+
+/// What was typed.
+fn command() -> String {
+    std::env::args().collect::<Vec<_>>().join(" ")
 }

@@ -3,7 +3,7 @@
 mod find_max;
 mod generator;
 mod inspect;
-mod live;
+mod link;
 mod plan;
 mod report;
 mod schedule;
@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use crate::failure::Failure;
 pub(crate) use generator::{Generator, Kind};
-pub(crate) use plan::{Mix, Rates, Spacing, fraction, rate, time};
+pub(crate) use link::{Choices, LinkError, Mac};
+pub(crate) use plan::{Mix, Rates, SourcePorts, Spacing, fraction, rate, time};
 pub(crate) use report::Format;
 use report::Report;
 pub(crate) use report::Step;
@@ -48,6 +49,10 @@ pub(crate) struct Load {
     pub(crate) spacing: Spacing,
     /// Addresses that requests come from, if not from this host's own.
     pub(crate) sources: Option<Sources>,
+    /// Ports that requests come from, if that matters.
+    pub(crate) source_ports: Option<SourcePorts>,
+    /// What is said of the way to the server.
+    pub(crate) way: Choices,
     /// The target sends requests back as they are.
     pub(crate) echo: bool,
     /// The server may say that it is not synchronised.
@@ -82,17 +87,19 @@ pub(crate) enum LoadError {
     #[error("{0}")]
     Cap(String),
 
+    #[error(
+        "cannot send from port {port}: {reason}. Take other --source-ports, or fewer --workers and --sockets"
+    )]
+    Port { port: u16, reason: std::io::Error },
+
     #[error("cannot send to {target}: {reason}. {advice}")]
     Unreachable { target: SocketAddr, reason: std::io::Error, advice: &'static str },
 
     #[error(
-        "sockets send from this host's own addresses only: other generators take --clients and --source-net, and \
-         need root"
+        "sockets send from this host's own addresses, and by the way that the kernel takes: other generators take \
+         {0}, and need root"
     )]
-    Sources,
-
-    #[error("cannot send by the kernel's live frames: {0}")]
-    Live(String),
+    NotBySockets(&'static str),
 
     #[error(
         "nothing listens at {0}: \"port unreachable\" came back to every request. Is the server running, and is \

@@ -1,15 +1,15 @@
-//! The generator in the kernel, on a real link to the real server program: two network namespaces and a veth
-//! pair, and nothing of the host's network.
+//! The generators that put frames on a link, on a real one to the real server program.
 
+mod lab;
 #[path = "../src/map_values.rs"]
 mod map_values;
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use aya::maps::Array;
 use aya::programs::Xdp;
 use aya::programs::xdp::XdpMode;
 use aya::{Ebpf, EbpfLoader};
+use lab::{BENCH, LINK_GENERATORS, Lab};
 use map_values::Value;
-use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, socket,
@@ -30,76 +30,54 @@ use responder::layout::{self, State};
 use responder::{ClockState, NtpShort, NtpTimestamp, ServedTable};
 use serde_json::Value as Json;
 
-const BENCH: &str = env!("CARGO_BIN_EXE_pooltime-bench");
-
-/// A server and a client on a link of their own; gone when it goes out of scope, whatever happens.
-struct Lab {
-    server: String,
-    client: String,
+/// A lab with the server's program at the server's end.
+struct Served {
+    lab: Lab,
     /// Attached as long as it lives.
-    ebpf: Option<Ebpf>,
+    _ebpf: Ebpf,
 }
 
-impl Lab {
-    /// With the server's program at the server's end.
-    fn new(name: &str, ahead_s: i64) -> Self {
-        let mut lab = Self::bare(name);
-        lab.ebpf = Some(Lab::inside(&lab.server, move || serve("link0", ahead_s)));
-        lab
+impl Served {
+    fn up(name: &str, ahead_s: i64) -> Self {
+        let lab = Lab::up(name);
+        let ebpf = Lab::inside(&lab.server, move || serve("link0", ahead_s));
+        Self { lab, _ebpf: ebpf }
     }
 
-    fn bare(name: &str) -> Self {
-        let [server, client] = ["s", "c"].map(|end| format!("bench{}-{name}-{end}", std::process::id()));
-        for namespace in [&server, &client] {
-            ip(&["netns", "add", namespace]);
-        }
-        ip(&[
-            "-n", &server, "link", "add", "link0", "type", "veth", "peer", "name", "link0", "netns", &client,
-        ]);
-        for (namespace, end) in [(&server, 1), (&client, 2)] {
-            ip(&["-n", namespace, "address", "add", &format!("10.99.0.{end}/24"), "dev", "link0"]);
-            ip(&["-n", namespace, "address", "add", &format!("fd99::{end}/64"), "dev", "link0", "nodad"]);
-            ip(&["-n", namespace, "link", "set", "link0", "up"]);
-        }
-        Self { server, client, ebpf: None }
-    }
-
-    /// Calls a function on a thread that ends: the namespace is the thread's.
-    fn inside<T: Send + 'static>(namespace: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let namespace = File::open(format!("/run/netns/{namespace}")).unwrap();
-        let inside = || {
-            setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
-            work()
-        };
-        thread::spawn(inside).join().unwrap()
-    }
-
-    fn bench(&self, arguments: &[&str]) -> Output {
-        let namespace = format!("--net=/run/netns/{}", self.client);
-        Command::new("nsenter").arg(namespace).arg(BENCH).args(arguments).output().unwrap()
-    }
-
-    fn step(&self, arguments: &[&str]) -> Json {
-        let output = self.bench(arguments);
+    fn step(&self, generator: &str, arguments: &[&str]) -> Json {
+        let all = ["--generator", generator, "--json", "--warm-up", "100ms", "--timeout", "300ms"];
+        let output = self.lab.bench(&[arguments, &all].concat());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let report: Json = serde_json::from_slice(&output.stdout).unwrap();
-        assert!(report["generator"].as_str().unwrap().starts_with("live"), "{report}");
-        println!("{}", report["steps"][0]);
+        println!("{}: {}", report["generator"], report["steps"][0]);
         report["steps"][0].clone()
     }
 }
 
-impl Drop for Lab {
-    fn drop(&mut self) {
-        for namespace in [&self.server, &self.client] {
-            let _gone = Command::new("ip").args(["netns", "delete", namespace]).status();
-        }
-    }
+/// The MAC address of the server's end.
+fn server_mac(lab: &Lab) -> String {
+    let link = lab::on(&lab.server, "ip", &["link", "show", "dev", "link0"]);
+    let mac = link.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next());
+    mac.unwrap_or_default().to_owned()
 }
 
-fn ip(arguments: &[&str]) {
-    let output = Command::new("ip").args(arguments).output().unwrap();
-    assert!(output.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+/// All that can be seen of the client's end of the link, but for what is counted.
+fn settings(lab: &Lab) -> String {
+    let seen = [
+        lab::on(&lab.client, "ip", &["-d", "link", "show", "dev", "link0"]),
+        lab::on(&lab.client, "ethtool", &["-k", "link0"]),
+        lab::on(&lab.client, "ethtool", &["-l", "link0"]),
+        // /sys/class/net is that of the namespace only where it is mounted in there.
+        lab::ip(&[
+            "netns",
+            "exec",
+            &lab.client,
+            "sh",
+            "-c",
+            "cd /sys/class/net/link0 && cat gro_flush_timeout napi_defer_hard_irqs threaded",
+        ]),
+    ];
+    seen.concat()
 }
 
 /// The server's program on an interface, with this machine's clock, or one that is ahead of it.
@@ -140,75 +118,117 @@ fn number(step: &Json, name: &str) -> u64 {
     step[name].as_u64().unwrap_or_else(|| panic!("no {name} in {step}"))
 }
 
-const LIVE: [&str; 7] = ["--generator", "live", "--json", "--warm-up", "100ms", "--timeout", "300ms"];
-
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
 fn every_request_over_both_families_is_answered_and_every_answer_is_right() {
-    let lab = Lab::new("both", 0);
-    for target in ["10.99.0.1", "fd99::1"] {
-        let arguments = ["load", target, "--rate", "100k", "--duration", "1s", "--shared-clock"];
-        let step = lab.step(&[&arguments[..], &LIVE].concat());
-        let sent = number(&step, "sent");
-        assert!(sent > 50_000, "{step}");
-        assert_eq!(number(&step, "answered"), sent, "{step}");
-        for name in ["lost", "late", "invalid", "kisses", "duplicates"] {
-            assert_eq!(number(&step, name), 0, "{name}: {step}");
+    let served = Served::up("both", 0);
+    for generator in LINK_GENERATORS {
+        for target in ["10.99.0.1", "fd99::1"] {
+            let rate = if generator == "live" { "100k" } else { "20k" };
+            let arguments = ["--rate", rate, "--duration", "500ms", "--shared-clock"];
+            let step = served.step(generator, &[&["load", target], &arguments[..]].concat());
+            let sent = number(&step, "sent");
+            assert!(sent > 2000, "{step}");
+            assert_eq!(number(&step, "answered"), sent, "{step}");
+            for name in ["lost", "late", "invalid", "kisses", "duplicates"] {
+                assert_eq!(number(&step, name), 0, "{name}: {step}");
+            }
+            assert!(step["offset_ns"]["mean"].as_f64().unwrap().abs() < 1e6, "{step}");
+            assert!(number(&step["round_trip_ns"], "p50") < 10_000_000, "{step}");
         }
-        assert!(step["offset_ns"]["mean"].as_f64().unwrap().abs() < 1e6, "{step}");
-        assert!(number(&step["round_trip_ns"], "p50") < 10_000_000, "{step}");
     }
 }
 
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
 fn a_clock_that_is_ahead_is_caught_in_every_single_answer() {
-    let lab = Lab::new("ahead", 1);
-    let arguments = ["load", "10.99.0.1", "--rate", "10k", "--duration", "500ms", "--shared-clock"];
-    let step = lab.step(&[&arguments[..], &LIVE].concat());
-    assert_eq!(number(&step["faults"], "outside_window"), number(&step, "sent"), "{step}");
-    assert_eq!(number(&step, "answered"), 0);
+    let served = Served::up("ahead", 1);
+    for generator in LINK_GENERATORS {
+        let arguments = ["load", "10.99.0.1", "--rate", "10k", "--duration", "300ms", "--shared-clock"];
+        let step = served.step(generator, &arguments);
+        assert_eq!(number(&step["faults"], "outside_window"), number(&step, "sent"), "{step}");
+        assert_eq!(number(&step, "answered"), 0);
+    }
 }
 
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
 fn the_fastest_rate_has_every_answer_checked() {
-    let lab = Lab::new("fast", 0);
-    let rate = std::env::var("POOLTIME_BENCH_RATE").unwrap_or_else(|_| "2M".into());
-    let arguments = ["load", "10.99.0.1", "--rate", &rate, "--duration", "2s", "--shared-clock"];
-    let step = lab.step(&[&arguments[..], &LIVE].concat());
-    assert_eq!(number(&step, "answered") + number(&step, "lost"), number(&step, "sent"), "{step}");
-    assert_eq!(number(&step, "invalid"), 0, "{step}");
+    let served = Served::up("fast", 0);
+    for generator in LINK_GENERATORS {
+        let rate = std::env::var("POOLTIME_BENCH_RATE").unwrap_or_else(|_| "2M".into());
+        let arguments = ["load", "10.99.0.1", "--rate", &rate, "--duration", "1s", "--shared-clock"];
+        let step = served.step(generator, &arguments);
+        assert_eq!(number(&step, "answered") + number(&step, "lost"), number(&step, "sent"), "{step}");
+        assert_eq!(number(&step, "invalid"), 0, "{step}");
+    }
 }
 
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
 fn an_interface_that_is_taken_is_named() {
-    let lab = Lab::new("taken", 0);
-    let _other = Lab::inside(&lab.client, || serve("link0", 0));
-    let output = lab.bench(&["load", "10.99.0.1", "--generator", "live", "--rate", "1000"]);
-    let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(69), "{error}");
-    assert!(error.contains("link0 has an XDP program already"), "{error}");
+    let served = Served::up("taken", 0);
+    let _other = Lab::inside(&served.lab.client, || serve("link0", 0));
+    for generator in LINK_GENERATORS {
+        let output = served.lab.bench(&["load", "10.99.0.1", "--generator", generator, "--rate", "1000"]);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(69), "{error}");
+        assert!(error.contains("link0 has an XDP program already"), "{error}");
+    }
 }
 
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
 fn requests_come_from_as_many_clients_as_asked_for_over_both_families() {
-    let lab = Lab::new("clients", 0);
-    for (target, net) in [("10.99.0.1", "10.64.0.0/16"), ("fd99::1", "fd64::/32"), ("fd99::1", "fd64::/64")] {
-        let arguments = ["load", target, "--rate", "20k", "--duration", "300ms", "--spacing", "poisson"];
-        let clients = ["--clients", "1000", "--source-net", net];
-        let step = lab.step(&[&arguments[..], &clients, &LIVE].concat());
+    let served = Served::up("clients", 0);
+    let nets = [("10.99.0.1", "10.64.0.0/16"), ("fd99::1", "fd64::/32"), ("fd99::1", "fd64::/64")];
+    for (generator, (target, net)) in
+        LINK_GENERATORS.iter().flat_map(|generator| nets.map(|net| (*generator, net)))
+    {
+        let arguments = ["load", target, "--rate", "20k", "--duration", "200ms", "--spacing", "poisson"];
+        let clients = ["--clients", "1000", "--source-net", net, "--source-ports", "1024-65535"];
+        let step = served.step(generator, &[&arguments[..], &clients].concat());
         let sent = number(&step, "sent");
-        assert!(sent > 1000, "{step}");
+        assert!(sent > 500, "{step}");
         // The server's checksums are right only if the requests' addresses were what they were summed as.
         assert_eq!((number(&step, "answered"), number(&step, "invalid")), (sent, 0), "{net}: {step}");
     }
-    let output = lab.bench(&["load", "10.99.0.1", "--source-net", "8.8.0.0/16", "--clients", "9"]);
+    let output = served.lab.bench(&["load", "10.99.0.1", "--source-net", "8.8.0.0/16", "--clients", "9"]);
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(64), "{error}");
     assert!(error.contains("public Internet"), "{error}");
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn what_is_wrong_with_the_way_to_the_server_is_named() {
+    let served = Served::up("way", 0);
+    let lab = &served.lab;
+    let refused = |target: &str, options: &[&str]| {
+        let arguments = [&["load", target, "--generator", "packet", "--duration", "100ms"], options].concat();
+        let output = lab.bench(&arguments);
+        assert!(!output.status.success(), "{arguments:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let nobody = refused("10.99.0.77", &[]);
+    assert!(nobody.contains("nobody on link0 answers for 10.99.0.77"), "{nobody}");
+    let nowhere = refused("10.55.0.1", &[]);
+    assert!(nowhere.contains("no route to 10.55.0.1") && nowhere.contains("ip route get"), "{nowhere}");
+    let unknown = refused("10.99.0.1", &["--interface", "eth77"]);
+    assert!(unknown.contains("no interface eth77; there are: lo, link0"), "{unknown}");
+    let loopback = refused("10.99.0.1", &["--interface", "lo"]);
+    assert!(loopback.contains("lo is down"), "{loopback}");
+    let own = refused("10.99.0.2", &[]);
+    assert!(own.contains("this host itself"), "{own}");
+    let step = |target: &str, options: &[&str]| {
+        served.step("packet", &[&["load", target, "--duration", "100ms"], options].concat())
+    };
+    let mac = server_mac(lab);
+    // By the station, without anybody to ask; and by a router on the link, to where no route leads.
+    let answered = step("10.99.0.1", &["--interface", "link0", "--next-hop", &mac]);
+    assert!(number(&answered, "answered") > 0, "{answered}");
+    let passed_on = step("10.55.0.1", &["--interface", "link0", "--gateway", "10.99.0.1"]);
+    assert!(number(&passed_on, "sent") > 0, "{passed_on}");
 }
 
 /// A server whose UDP checksums are all wrong, by a raw socket: the kernel's own would be right.
@@ -234,13 +254,9 @@ fn serve_wrong_checksums() {
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
 fn a_wrong_checksum_is_named_whatever_takes_the_answers() {
-    let lab = Lab::bare("checksum");
-    // So that its end takes frames without an XDP program.
-    let namespace = format!("--net=/run/netns/{}", lab.server);
-    let on = Command::new("nsenter").args([&namespace, "ethtool", "-K", "link0", "gro", "on"]).status();
-    assert!(on.unwrap().success());
+    let lab = Lab::up("checksum");
     Lab::inside(&lab.server, serve_wrong_checksums);
-    for generator in ["live", "socket"] {
+    for generator in LINK_GENERATORS.iter().chain(&["socket"]) {
         let arguments = ["load", "10.99.0.1", "--rate", "500", "--duration", "400ms", "--json"];
         let output = lab.bench(&[&arguments[..], &["--generator", generator, "--timeout", "200ms"]].concat());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -254,23 +270,35 @@ fn a_wrong_checksum_is_named_whatever_takes_the_answers() {
 
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
-fn ctrl_c_leaves_no_program_on_the_interface() {
-    let lab = Lab::new("ctrlc", 0);
-    let namespace = format!("--net=/run/netns/{}", lab.client);
-    let programs = || {
-        let output = Command::new("ip").args(["-n", &lab.client, "link", "show", "link0"]).output().unwrap();
-        String::from_utf8_lossy(&output.stdout).contains("xdp")
-    };
-    let mut load = Command::new("nsenter")
-        .args([&namespace, BENCH, "load", "10.99.0.1", "--generator", "live", "--duration", "60s"])
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    wait_for("the load to begin", programs);
-    thread::sleep(Duration::from_millis(500));
-    kill(Pid::from_raw(load.id().cast_signed()), Signal::SIGINT).unwrap();
-    load.wait().unwrap();
-    wait_for("the program to go", || !programs());
+fn ctrl_c_leaves_the_interface_as_it_was() {
+    let served = Served::up("ctrlc", 0);
+    let before = settings(&served.lab);
+    for generator in LINK_GENERATORS {
+        let arguments = ["load", "10.99.0.1", "--generator", generator, "--duration", "60s"];
+        let mut load = served.lab.command(&arguments).stdout(Stdio::null()).spawn().unwrap();
+        wait_for("the load to begin", || settings(&served.lab).contains("prog/xdp"));
+        thread::sleep(Duration::from_millis(300));
+        kill(Pid::from_raw(load.id().cast_signed()), Signal::SIGINT).unwrap();
+        assert!(!load.wait().unwrap().success());
+        wait_for("the interface to be as before", || settings(&served.lab) == before);
+    }
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn a_load_that_failed_leaves_the_interface_as_it_was() {
+    let served = Served::up("failed", 0);
+    let before = settings(&served.lab);
+    for generator in LINK_GENERATORS {
+        let arguments = ["load", "10.99.0.1", "--generator", generator, "--duration", "60s"];
+        let mut load =
+            served.lab.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        wait_for("the load to begin", || settings(&served.lab).contains("prog/xdp"));
+        // Not by the load's own doing: whatever ends the process, the kernel cleans up.
+        load.kill().unwrap();
+        load.wait().unwrap();
+        wait_for("the interface to be as before", || settings(&served.lab) == before);
+    }
 }
 
 /// What `compare` needs besides this package, if it is there.

@@ -1,5 +1,5 @@
-//! The load generator in the kernel: one program makes requests of the frames that `BPF_PROG_TEST_RUN` lets
-//! loose, the other takes the answers where they come in and checks every one.
+//! The load test in the kernel: one program makes requests of the frames that `BPF_PROG_TEST_RUN` lets loose, the
+//! other takes the answers, whoever sent the requests, where they come in and checks every one.
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
@@ -20,8 +20,8 @@ use frame::Frame;
 use responder::Packet as _;
 use responder::checksum::Sum;
 use xdp_ebpf::probe::{
-    self, BUCKETS, CLIENT_IPV6_NETWORK, FIRST_PORT, Fault, INTERVALS, Judgement, Key, MAX_REQUESTS, MIX,
-    PORTS, Plan, Token, count,
+    self, BUCKETS, Fault, INTERVALS, IPV4_MESSAGE, IPV6_MESSAGE, Judgement, Key, MAX_REQUESTS, MESSAGE, MIX,
+    Plan, Request, Token, count,
 };
 
 #[btf_map]
@@ -51,45 +51,11 @@ static GN_TIMES: PerCpuArray<[u64; BUCKETS], 2> = PerCpuArray::new();
 #[btf_map]
 static GN_SEEN: Array<u64, 1> = Array::new();
 
-/// The Ethernet header of an answer.
-#[btf_map]
-static GN_LEARNT: Array<[u64; 2], 1> = Array::new();
-
 const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];
 const UDP: u8 = 17;
-/// Where the message stands in a frame without tags, options and extension headers.
-const IPV4_MESSAGE: usize = 14 + 20 + 8;
-const IPV6_MESSAGE: usize = 14 + 40 + 8;
-const MESSAGE: usize = 48;
 /// UDP header and message.
 const DATAGRAM: u16 = 56;
-
-/// Remembers whom answers come from, and lets everything pass.
-#[xdp]
-fn learn(context: XdpContext) -> u32 {
-    let frame = Frame::new(&context);
-    let port = match frame.bytes::<IPV4_MESSAGE>(0) {
-        Some(headers) if headers[12..14] == IPV4 && headers[23] == UDP => Some([headers[34], headers[35]]),
-        _ => match frame.bytes::<IPV6_MESSAGE>(0) {
-            Some(headers) if headers[12..14] == IPV6 && headers[20] == UDP => {
-                Some([headers[54], headers[55]])
-            }
-            _ => None,
-        },
-    };
-    let (Some(port), Some(plan)) = (port, GN_PLAN.get(0)) else {
-        return XDP_PASS;
-    };
-    if u64::from(u16::from_be_bytes(port)) == plan.port
-        && let (Some(header), Some(learnt)) = (frame.bytes::<16>(0), GN_LEARNT.get_ptr_mut(0))
-    {
-        let (words, _) = header.as_chunks::<8>();
-        // SAFETY: the map's value; whoever else writes to it writes the same.
-        unsafe { *learnt = [u64::from_ne_bytes(words[0]), u64::from_ne_bytes(words[1])] };
-    }
-    XDP_PASS
-}
 
 /// Makes the frame the next request if it is due, and sends it; drops the frame if none is.
 #[xdp]
@@ -124,24 +90,8 @@ fn generate(context: XdpContext) -> u32 {
     let Some(version) = GN_MIX.get(probe::mix_index(sequence) as u32) else {
         return XDP_ABORTED;
     };
-    let request = Request {
-        transmit: Key(plan.key).seal(Token { sequence, sent_ns: now_ns }).to_be_bytes(),
-        first: (*version & 7) << 3 | 3,
-        port: FIRST_PORT + (sequence as u16 & (PORTS - 1)),
-        client: ((plan.first_client + probe::client(sequence, plan.clients)) as u32).to_be_bytes(),
-    };
-    let mut frame = Frame::new(&context);
-    let ethertype = plan.frame[1].to_ne_bytes();
-    let written = if [ethertype[4], ethertype[5]] == IPV4 {
-        frame
-            .bytes_mut::<{ IPV4_MESSAGE + MESSAGE }>(0)
-            .map(|bytes| request.write::<_, IPV4_MESSAGE>(bytes, plan))
-    } else {
-        frame
-            .bytes_mut::<{ IPV6_MESSAGE + MESSAGE }>(0)
-            .map(|bytes| request.write::<_, IPV6_MESSAGE>(bytes, plan))
-    };
-    if written.is_none() {
+    let request = Request::new(plan, Token { sequence, sent_ns: now_ns }, *version);
+    if request.write_to(&mut Frame::new(&context), plan).is_none() {
         return XDP_ABORTED;
     }
     worker[0] = made.wrapping_add(1);
@@ -158,48 +108,6 @@ fn generate(context: XdpContext) -> u32 {
 #[inline(always)]
 fn interval_index(key: u64, made: u64) -> u32 {
     (Key(key).seal(Token { sequence: made, sent_ns: 0 }) >> 52) as u32
-}
-
-/// What differs from one request to the next.
-struct Request {
-    transmit: [u8; 8],
-    first: u8,
-    port: u16,
-    client: [u8; 4],
-}
-
-impl Request {
-    /// Writes the whole frame: it comes back from the last round with the answer in it.
-    #[inline(always)]
-    fn write<const LENGTH: usize, const START: usize>(&self, bytes: &mut [u8; LENGTH], plan: &Plan) {
-        // What is left after the last word is the end of the transmit timestamp, which is written below.
-        let (chunks, _) = bytes.as_chunks_mut::<8>();
-        for (index, chunk) in chunks.iter_mut().enumerate() {
-            // SAFETY: a frame has no more words than the plan. Volatile against a call of memcpy, which
-            // copies byte by byte.
-            let word = unsafe { core::ptr::read_volatile(plan.frame.as_ptr().add(index)) };
-            *chunk = word.to_ne_bytes();
-        }
-        bytes[START] = self.first;
-        bytes[START - 8..START - 6].copy_from_slice(&self.port.to_be_bytes());
-        bytes[START + 40..START + 48].copy_from_slice(&self.transmit);
-        if START == IPV4_MESSAGE {
-            bytes[26..30].copy_from_slice(&self.client);
-            let header = Sum::ZERO.number(plan.header_sum as u16).word(self.client);
-            bytes[24..26].copy_from_slice(&header.checksum());
-        } else if plan.client_at == CLIENT_IPV6_NETWORK {
-            bytes[26..30].copy_from_slice(&self.client);
-        } else {
-            bytes[34..38].copy_from_slice(&self.client);
-        }
-        let sum = Sum::ZERO
-            .number(plan.sum as u16)
-            .number(self.port)
-            .number(u16::from(self.first) << 8)
-            .word(self.client)
-            .double(self.transmit);
-        bytes[START - 2..START].copy_from_slice(&sum.udp_checksum());
-    }
 }
 
 /// Takes and checks answers; everything else passes.
@@ -244,8 +152,7 @@ fn collect(context: XdpContext) -> u32 {
 fn take<const START: usize>(frame: &Frame, plan: &Plan, udp: [u8; 8], addresses: Sum, header: bool) -> u32 {
     let [source, destination, length, checksum] =
         [[udp[0], udp[1]], [udp[2], udp[3]], [udp[4], udp[5]], [udp[6], udp[7]]].map(u16::from_be_bytes);
-    let own = destination.wrapping_sub(FIRST_PORT) < PORTS;
-    if u64::from(source) != plan.port || !own {
+    if u64::from(source) != plan.port || !plan.has_source(destination) {
         return XDP_PASS;
     }
     let Some(counts) = GN_COUNTS.get_ptr_mut(0) else {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Load;
-use super::live::LiveGenerator;
+use super::link::{LinkGenerator, Sender};
 use super::socket::SocketGenerator;
 use super::tally::Tally;
 use crate::failure::Failure;
@@ -28,26 +28,31 @@ pub(crate) trait Generator {
 /// Which one is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Kind {
-    /// The fastest that works for the target.
+    /// The fastest that works for the target
     Auto,
-    /// Frames made, sent and checked in the kernel: the fastest, on an interface with native XDP whose own
-    /// link reaches the server. Needs root.
+    /// Frames made and sent in the kernel: the fastest, on an interface with native XDP. Needs root
     Live,
-    /// UDP sockets: needs no privilege and works everywhere.
+    /// Frames by `AF_XDP` sockets, a queue for each worker. Needs root
+    Xdp,
+    /// Frames by `AF_PACKET` sockets: by any Ethernet. Needs root
+    Packet,
+    /// UDP sockets: needs no privilege and works everywhere
     Socket,
 }
 
 /// Makes a generator ready to send.
 pub(super) fn open(target: SocketAddr, load: &Load) -> Result<Box<dyn Generator>, Failure> {
     let socket = |why| SocketGenerator::open(target, load.clone(), why).map(|made| Box::new(made) as Box<_>);
+    let link = |senders: &[Sender]| {
+        LinkGenerator::open(target, load.clone(), senders).map(|made| Box::new(made) as Box<dyn Generator>)
+    };
     match load.kind {
         Kind::Socket => socket(String::new()),
-        Kind::Live => Ok(Box::new(LiveGenerator::open(target, load.clone())?)),
-        // What stands in the way of the faster one is worth knowing, and no reason to stop.
-        Kind::Auto if target.ip().is_loopback() => socket("loopback has no native XDP".into()),
-        Kind::Auto => match LiveGenerator::open(target, load.clone()) {
-            Ok(made) => Ok(Box::new(made)),
-            Err(failure) => socket(format!("not live: {failure}")),
-        },
+        Kind::Live => link(&[Sender::Live]),
+        Kind::Xdp => link(&[Sender::Xdp]),
+        Kind::Packet => link(&[Sender::Packet]),
+        Kind::Auto if target.ip().is_loopback() => socket("loopback is no Ethernet".into()),
+        // What stands in the way of the faster ones is worth knowing, and no reason to stop.
+        Kind::Auto => link(&Sender::ALL).or_else(|failure| socket(format!("no frames: {failure}"))),
     }
 }

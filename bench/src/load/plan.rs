@@ -1,5 +1,6 @@
 //! How fast, how long, and with which versions.
 
+use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -90,6 +91,54 @@ pub(crate) enum Spacing {
     Poisson,
 }
 
+/// A range of ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SourcePorts {
+    first: u16,
+    last: u16,
+}
+
+impl Default for SourcePorts {
+    /// Half of those that Linux takes for its own.
+    fn default() -> Self {
+        Self { first: 40_960, last: 45_055 }
+    }
+}
+
+impl SourcePorts {
+    /// One of the ports for each of so many: all different, if there are as many.
+    pub(crate) fn spread(self, index: u32, of: u32) -> u16 {
+        let offset = u64::from(index) * u64::from(self.count()) / u64::from(of.max(1));
+        self.first.saturating_add(u16::try_from(offset).unwrap_or(u16::MAX)).min(self.last)
+    }
+
+    pub(crate) fn first(self) -> u16 {
+        self.first
+    }
+
+    pub(crate) fn count(self) -> u32 {
+        u32::from(self.last - self.first) + 1
+    }
+}
+
+impl FromStr for SourcePorts {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let port = |text: &str| text.parse().ok().filter(|port| *port > 0);
+        let range = port(first).zip(port(last)).filter(|(first, last)| first <= last);
+        let (first, last) = range.ok_or_else(|| format!("{text} is no range of ports: 1024-65535 is"))?;
+        Ok(Self { first, last })
+    }
+}
+
+impl fmt::Display for SourcePorts {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "ports {}-{}", self.first, self.last)
+    }
+}
+
 /// In which shares the versions are sent.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Mix {
@@ -156,6 +205,19 @@ mod tests {
     fn rates_that_make_no_sense_are_named() {
         for text in ["", "fast", "0", "-5", "5..1", "1..", "inf", "NaN"] {
             assert!(text.parse::<Rates>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn ports_come_as_ranges_and_are_shared_out() {
+        let ports: SourcePorts = "1024-65535".parse().unwrap();
+        assert_eq!((ports.first(), ports.count()), (1024, 64_512));
+        assert_eq!((ports.spread(0, 8), ports.spread(7, 8)), (1024, 57_472));
+        let few: SourcePorts = "5000-5003".parse().unwrap();
+        assert_eq!([0, 1, 2, 3].map(|index| few.spread(index, 4)), [5000, 5001, 5002, 5003]);
+        assert_eq!("123".parse::<SourcePorts>().unwrap().count(), 1);
+        for wrong in ["", "0", "9-8", "1-65536", "0-9", "a-b", "1-2-3"] {
+            assert!(wrong.parse::<SourcePorts>().is_err(), "{wrong}");
         }
     }
 

@@ -45,12 +45,22 @@ pub(super) struct SocketGenerator {
 impl SocketGenerator {
     pub(super) fn open(target: SocketAddr, load: Load, why: String) -> Result<Self, Failure> {
         if load.sources.is_some() {
-            return Err(LoadError::Sources.into());
+            return Err(LoadError::NotBySockets("--clients and --source-net").into());
+        }
+        if load.way.are_made() {
+            return Err(LoadError::NotBySockets("--interface, --gateway and --next-hop").into());
         }
         let cores = core_affinity::get_core_ids().unwrap_or_default();
-        // What is wrong with the target shows before the first step.
-        drop(connected(target)?);
-        Ok(Self { target, load, cores, why })
+        let generator = Self { target, load, cores, why };
+        // What is wrong with the target or the ports shows before the first step.
+        generator.ports().map(|port| connected(target, port)).collect::<Result<Vec<_>, _>>()?;
+        Ok(generator)
+    }
+
+    /// The port of each socket, of all workers: any, if not told which.
+    fn ports(&self) -> impl Iterator<Item = u16> + use<> {
+        let (sockets, range) = (self.clients(), self.load.source_ports);
+        (0..sockets).map(move |socket| range.map_or(0, |range| range.spread(socket, sockets)))
     }
 
     fn workers(&self) -> u32 {
@@ -78,10 +88,10 @@ impl Generator for SocketGenerator {
         let spoiled = wrong_checksums();
         let begin = Start { monotonic_ns: monotonic_ns() + nanos(LEAD), ntp: ntp_after(LEAD) };
         let mut jobs = Vec::new();
+        let mut ports = self.ports();
         for worker in 0..workers {
-            let sockets = (0..self.load.sockets.max(1))
-                .map(|_| connected(self.target))
-                .collect::<Result<Vec<_>, _>>()?;
+            let ports = ports.by_ref().take(usize::try_from(self.load.sockets).unwrap_or(1));
+            let sockets = ports.map(|port| connected(self.target, port)).collect::<Result<Vec<_>, _>>()?;
             jobs.push(Worker {
                 sockets,
                 schedule: Schedule::new(rate, self.load.spacing, duration, worker, workers),
@@ -277,17 +287,15 @@ fn drops_in(table: &str, ports: &[u16]) -> u64 {
     table.lines().skip(1).filter_map(of_line).sum()
 }
 
-pub(super) fn connected(target: SocketAddr) -> Result<UdpSocket, LoadError> {
-    let any: SocketAddr = match target {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+/// A socket that sends to the target, from a port or, if it is 0, from any.
+fn connected(target: SocketAddr, port: u16) -> Result<UdpSocket, LoadError> {
+    let here: SocketAddr = match target {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, port).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, port).into(),
     };
-    let socket = UdpSocket::bind(any).and_then(|socket| {
-        socket.connect(target)?;
-        socket.set_nonblocking(true)?;
-        Ok(socket)
-    });
-    let socket = socket.map_err(|reason| unreachable(target, reason))?;
+    let socket = UdpSocket::bind(here).map_err(|reason| LoadError::Port { port, reason })?;
+    let ready = socket.connect(target).and_then(|()| socket.set_nonblocking(true));
+    ready.map_err(|reason| unreachable(target, reason))?;
     // Beyond the limit of net.core.rmem_max for root only; what was given is given.
     if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
         let _as_much_as_allowed = setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER);

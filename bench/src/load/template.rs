@@ -149,6 +149,13 @@ impl Template {
             clients,
         }
     }
+
+    /// As bytes.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        let mut bytes: Vec<u8> = self.frame.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        bytes.truncate(self.length);
+        bytes
+    }
 }
 
 #[cfg(test)]

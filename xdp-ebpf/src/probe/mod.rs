@@ -1,6 +1,12 @@
 //! What a load test's request carries, and how its answer is checked.
 //!
-//! Pure, and built twice: for the bench, and for the generator that runs in the kernel.
+//! Pure, and built twice: for the bench, and for its programs that run in the kernel.
+
+mod histogram;
+mod request;
+
+pub use histogram::{BUCKETS, bucket, bucket_value};
+pub use request::*;
 
 /// Bits of a token that number the request; the rest is its time.
 pub const SEQUENCE_BITS: u32 = 28;
@@ -180,98 +186,6 @@ pub fn judge(words: [u64; 6], version: u8, window: Option<(u64, u64)>, lenient: 
     Judgement::Time { receive, transmit }
 }
 
-/// What the generator in the kernel is told of a step; its one map value.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Plan {
-    /// [`Key`].
-    pub key: u64,
-    /// `CLOCK_MONOTONIC` at the start.
-    pub start_ns: u64,
-    /// Time of the step, from its start.
-    pub duration_ns: u64,
-    /// Between two requests of one generator, with 16 bits of fraction.
-    pub interval: u64,
-    /// Generators that run side by side, each with every such number of the requests.
-    pub generators: u64,
-    /// Answers that take longer are late.
-    pub timeout_ns: u64,
-    /// Requests further behind their time are not sent.
-    pub late_ns: u64,
-    /// What the server's clock should have shown at the start, as an NTP timestamp; 0 if it is not known.
-    pub ntp_start: u64,
-    /// How far it may be off, in units of 2^-32 s.
-    pub tolerance: u64,
-    /// Index of the interface to send from.
-    pub interface: u64,
-    /// The request's frame, without source port, version and transmit timestamp ...
-    pub frame: [u64; FRAME_WORDS],
-    /// ... and the one's complement sum that its UDP checksum is the complement of.
-    pub sum: u64,
-    /// The server's port.
-    pub port: u64,
-    /// Where in the frame the word of the source address stands that tells the clients apart ...
-    pub client_at: u64,
-    /// ... what it is for the first of them, in host order; there it is zero in `frame` and missing in `sum` ...
-    pub first_client: u64,
-    /// ... and how many there are: a power of two, up to [`MAX_CLIENTS`].
-    pub clients: u64,
-    /// The one's complement sum that an IPv4 header's checksum is the complement of, without that word.
-    pub header_sum: u64,
-    /// Not 0: requests come as from independent clients, by [`exponential`] intervals.
-    pub poisson: u64,
-    /// Not 0: the target sends requests back as they are, and nothing is judged but that they come.
-    pub echo: u64,
-    /// Not 0: answers that claim no synchronised clock are as good as others.
-    pub lenient: u64,
-}
-
-/// The most sources that requests can come from.
-pub const MAX_CLIENTS: u64 = 1 << 24;
-/// [`Plan::client_at`] in IPv4 frames: the whole source address.
-pub const CLIENT_IPV4: u64 = 26;
-/// In IPv6 frames: the second half of the source's first 64 bits, for clients with networks of their own ...
-pub const CLIENT_IPV6_NETWORK: u64 = 26;
-/// ... or the end of the address, for clients in one network.
-pub const CLIENT_IPV6_HOST: u64 = 34;
-
-/// Which of a number of clients, a power of two, a request comes from.
-#[must_use]
-#[inline(always)]
-pub const fn client(sequence: u64, clients: u64) -> u64 {
-    (sequence.wrapping_mul(0xd605_1c09_5f8f_b4a1) >> 24) & (clients.wrapping_sub(1)) & (MAX_CLIENTS - 1)
-}
-
-/// Entries of the table of [`exponential`] intervals.
-pub const INTERVALS: usize = 4096;
-
-/// Intervals between independent requests as a table to draw from: parts of their mean, with 16 bits of fraction.
-#[must_use]
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_precision_loss,
-    reason = "up to nine times 2^16"
-)]
-#[cfg(not(target_arch = "bpf"))]
-pub fn exponential() -> Vec<u32> {
-    // The mean of the distribution over each of as many equal parts of its probability: all together have the
-    // mean 1, which the values in the middle would not have.
-    let integral = |left: f64| if left > 0.0 { left * (1.0 - left.ln()) } else { 0.0 };
-    let part = |index: usize| {
-        let left = |index: usize| 1.0 - index as f64 / INTERVALS as f64;
-        (integral(left(index)) - integral(left(index + 1))) * INTERVALS as f64
-    };
-    (0..INTERVALS).map(|index| (part(index) * 65_536.0).round() as u32).collect()
-}
-
-/// Words of a frame in [`Plan`]: an IPv6 request has 110 bytes.
-pub const FRAME_WORDS: usize = 14;
-/// The lowest port that requests come from.
-pub const FIRST_PORT: u16 = 40_960;
-/// Requests come from this many ports, a power of two.
-pub const PORTS: u16 = 4096;
-
 /// The kernel's counts, as indices of its per-CPU map value.
 pub mod count {
     /// Requests sent.
@@ -294,34 +208,6 @@ pub mod count {
     pub const FAULTS: usize = 8;
     /// All.
     pub const COUNTS: usize = 32;
-}
-
-/// Buckets of a histogram: 32 to each power of two, up to 2^40 ns, and more up to a power of two.
-pub const BUCKETS: usize = 2048;
-const SUB_BITS: u32 = 5;
-
-/// The bucket of a value in nanoseconds.
-#[must_use]
-#[inline(always)]
-pub const fn bucket(value: u64) -> usize {
-    let value = if value >> 40 == 0 { value } else { (1 << 40) - 1 };
-    if value < 1 << SUB_BITS {
-        return (value & 31) as usize;
-    }
-    let exponent = value.ilog2();
-    let sub = value >> (exponent - SUB_BITS) & 31;
-    ((exponent - SUB_BITS + 1) << SUB_BITS) as usize + (sub & 31) as usize
-}
-
-/// A value in the middle of a bucket.
-#[must_use]
-pub const fn bucket_value(bucket: usize) -> u64 {
-    let bucket = bucket as u64;
-    if bucket < 1 << SUB_BITS {
-        return bucket;
-    }
-    let shift = (bucket >> SUB_BITS) - 1;
-    ((1 << SUB_BITS | bucket & 31) << shift) + (1 << shift >> 1)
 }
 
 /// Nanoseconds in units of 2^-32 s; right below 2^40.

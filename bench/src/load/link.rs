@@ -1,0 +1,288 @@
+//! Generators that put whole frames on a link: three senders, and one collector that takes the answers in the
+//! kernel, where they come in, and checks every one.
+
+mod circulation;
+mod collector;
+mod live;
+mod packet;
+mod route;
+mod worker;
+mod xdp;
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use core_affinity::CoreId;
+use xdp_ebpf::probe::{self, MAX_REQUESTS, Plan};
+
+use super::generator::Generator;
+use super::plan::{SourcePorts, Spacing};
+use super::socket::{monotonic_ns, nanos, ntp_after};
+use super::tally::Tally;
+use super::template::{Sources, Template};
+use super::{LATE_NS, Load};
+use crate::failure::Failure;
+use crate::frames::Path;
+use crate::programs::require_privileges;
+use collector::{Collector, Mode};
+use route::Route;
+pub(crate) use route::{Choices, Mac};
+
+/// All is in place by then.
+const LEAD: Duration = Duration::from_millis(20);
+
+/// What puts frames on the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sender {
+    /// An XDP program, of frames that `BPF_PROG_TEST_RUN` lets loose.
+    Live,
+    /// Threads with `AF_XDP` sockets.
+    Xdp,
+    /// Threads with `AF_PACKET` sockets.
+    Packet,
+}
+
+impl Sender {
+    /// The fastest first.
+    pub(super) const ALL: [Self; 3] = [Self::Live, Self::Xdp, Self::Packet];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Live => "live frames",
+            Self::Xdp => "AF_XDP",
+            Self::Packet => "AF_PACKET",
+        }
+    }
+
+    /// Whether it can send by this link at all, before it has to.
+    fn check(self, job: &Job, mode: Mode) -> Result<(), Failure> {
+        match self {
+            Self::Live => live::check(&job.route, mode),
+            Self::Xdp => xdp::open(job, 0).map(drop),
+            Self::Packet => packet::open(job).map(drop),
+        }
+    }
+}
+
+/// Why frames cannot be sent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LinkError {
+    #[error(
+        "there is no route to {target}: {reason}. `ip route get {target}` says what the kernel thinks of it; \
+         --interface with --gateway or --next-hop needs none"
+    )]
+    NoRoute { target: IpAddr, reason: String },
+
+    #[error("{0} is this host itself, and no link leads there: --generator socket")]
+    ThisHost(IpAddr),
+
+    #[error("there is no interface {interface}; there are: {known}")]
+    NoInterface { interface: String, known: String },
+
+    #[error("the interface {0} is down: `ip link set dev {0} up`")]
+    Down(String),
+
+    #[error("{0} is no Ethernet: --generator socket")]
+    NoEthernet(String),
+
+    #[error("{interface} has no {family} address to send from: `ip address add`, or another --interface")]
+    NoAddress { interface: String, family: &'static str },
+
+    #[error(
+        "nobody on {interface} answers for {address}, so its MAC address is not known: is it on that link, and up? \
+         `ip neighbour show dev {interface}`; with its MAC address given by --next-hop nobody is asked"
+    )]
+    NoNeighbour { address: IpAddr, interface: String },
+
+    #[error("the kernel's routing tables cannot be read over netlink: {0}")]
+    Netlink(String),
+
+    #[error(
+        "{0} has an XDP program already, and the one that takes the answers cannot be attached beside it: send from \
+         another interface or host, or by --generator socket"
+    )]
+    Taken(String),
+
+    #[error("{interface} takes no XDP program, native or generic: {reason}. --generator socket needs none")]
+    NoProgram { interface: String, reason: String },
+
+    #[error("the clients' network and the server's address are of different families")]
+    Families,
+
+    #[error("{workers} workers need as many CPUs, and there are {cpus}")]
+    Cpus { workers: usize, cpus: usize },
+
+    #[error("cannot send by {how} on {interface}: {reason}")]
+    Sender { how: &'static str, interface: String, reason: String },
+}
+
+/// What a step's senders are told.
+#[derive(Clone, Debug)]
+struct Job {
+    route: Route,
+    template: Template,
+    cores: Vec<CoreId>,
+    rate: f64,
+    duration: Duration,
+    load: Load,
+}
+
+/// What senders have done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sent {
+    sent: u64,
+    /// Due, and not sent.
+    unsent: u64,
+}
+
+/// See the module.
+pub(super) struct LinkGenerator {
+    target: SocketAddr,
+    load: Load,
+    route: Route,
+    template: Template,
+    cores: Vec<CoreId>,
+    mode: Mode,
+    sender: Sender,
+    /// Why it was taken, if there was a choice.
+    why: String,
+}
+
+impl LinkGenerator {
+    /// With the first of these senders that works.
+    pub(super) fn open(target: SocketAddr, load: Load, senders: &[Sender]) -> Result<Self, Failure> {
+        require_privileges()?;
+        if load.sources.is_some_and(|sources| sources.is_ipv4() != target.is_ipv4()) {
+            return Err(LinkError::Families.into());
+        }
+        let mut cores = core_affinity::get_core_ids().unwrap_or_default();
+        let workers = usize::try_from(load.workers.unwrap_or(1)).unwrap_or(1);
+        if workers > cores.len() {
+            return Err(LinkError::Cpus { workers, cpus: cores.len() }.into());
+        }
+        cores.truncate(workers);
+        let route = Route::find(target, &load.way)?;
+        let mode = Mode::of(&route.interface)?;
+        let path = Path {
+            source_mac: route.source_mac,
+            destination_mac: route.next_hop_mac,
+            source: route.source,
+            destination: target.ip(),
+            source_port: 0,
+            destination_port: target.port(),
+        };
+        let template = Template::new(&path, load.sources);
+        let mut generator =
+            Self { target, load, route, template, cores, mode, sender: Sender::Packet, why: String::new() };
+        let job = generator.job(1.0, Duration::ZERO);
+        let mut refused = None;
+        for sender in senders {
+            match sender.check(&job, mode) {
+                Ok(()) => {
+                    generator.sender = *sender;
+                    generator.why = refused.map(|failure| format!(" ({failure})")).unwrap_or_default();
+                    return Ok(generator);
+                }
+                Err(failure) => refused = Some(failure),
+            }
+        }
+        Err(refused.unwrap_or_else(|| Failure::Usage("no sender was named".into())))
+    }
+
+    fn source_ports(&self) -> SourcePorts {
+        self.load.source_ports.unwrap_or_default()
+    }
+
+    fn job(&self, rate: f64, duration: Duration) -> Job {
+        let (route, cores, load) = (self.route.clone(), self.cores.clone(), self.load.clone());
+        Job { route, template: self.template, cores, rate, duration, load }
+    }
+
+    /// The plan of a step that starts right away.
+    fn plan(&self, rate: f64, duration: Duration) -> Plan {
+        let (load, template) = (&self.load, self.template);
+        let (generators, ports) = (self.cores.len() as u64, self.source_ports());
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "an interval of at most a second for each of a few generators"
+        )]
+        let interval = (1e9 * generators as f64 / rate * 65_536.0) as u64;
+        Plan {
+            key: fastrand::u64(..),
+            start_ns: monotonic_ns() + nanos(LEAD),
+            duration_ns: nanos(duration),
+            interval,
+            generators,
+            timeout_ns: nanos(load.timeout),
+            late_ns: LATE_NS,
+            ntp_start: if load.shared_clock { ntp_after(LEAD).0 } else { 0 },
+            tolerance: probe::ntp_units(nanos(load.tolerance)),
+            interface: u64::from(self.route.index),
+            frame: template.frame,
+            sum: u64::from(template.sum),
+            port: u64::from(self.target.port()),
+            first_port: u64::from(ports.first()),
+            ports: u64::from(ports.count()),
+            client_at: template.client_at,
+            first_client: u64::from(template.first_client),
+            clients: u64::from(template.clients),
+            header_sum: u64::from(template.header_sum),
+            poisson: u64::from(load.spacing == Spacing::Poisson),
+            echo: u64::from(load.echo),
+            lenient: u64::from(load.lenient),
+        }
+    }
+}
+
+impl Generator for LinkGenerator {
+    fn name(&self) -> String {
+        let addresses = self.load.sources.map_or(1, Sources::clients);
+        format!(
+            "{} on {}{}, {} {}, {} of {addresses} addresses; answers are checked in the kernel ({})",
+            self.sender.name(),
+            self.route.interface,
+            self.why,
+            self.cores.len(),
+            if self.cores.len() == 1 { "worker" } else { "workers" },
+            self.source_ports(),
+            self.mode,
+        )
+    }
+
+    fn target(&self) -> SocketAddr {
+        self.target
+    }
+
+    fn clients(&self) -> u32 {
+        self.load.sources.map_or(self.source_ports().count(), Sources::clients)
+    }
+
+    fn step(&mut self, rate: f64, duration: Duration) -> Result<Tally, Failure> {
+        // Independent requests may be more than their mean: ten standard deviations.
+        let due = rate * duration.as_secs_f64();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "capped")]
+        let requests = ((due + 10.0 * due.sqrt()).ceil() as u64).saturating_add(64).min(MAX_REQUESTS);
+        let mut collector = Collector::load(requests, &self.load)?;
+        if self.sender == Sender::Live {
+            live::prepare(&mut collector, &self.cores)?;
+        }
+        collector.attach(&self.route.interface, self.mode)?;
+        let job = self.job(rate, duration);
+        let mut begin = || {
+            let plan = self.plan(rate, duration);
+            collector.begin(&plan).map(|()| plan)
+        };
+        let sent = match self.sender {
+            Sender::Live => {
+                let plan = begin()?;
+                live::send(&collector, &job, &plan)?
+            }
+            Sender::Xdp => worker::send(&job, |index| xdp::open(&job, index), begin)?,
+            Sender::Packet => worker::send(&job, |_| packet::open(&job), begin)?,
+        };
+        collector.wait(sent.sent, self.load.timeout)?;
+        collector.tally(sent, &self.load)
+    }
+}

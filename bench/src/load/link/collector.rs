@@ -1,0 +1,195 @@
+//! The program that takes and checks answers in the kernel, and what it has counted.
+
+use std::fmt;
+use std::thread;
+use std::time::Duration;
+
+use aya::maps::{Array, MapData, MapError, PerCpuArray};
+use aya::programs::xdp::XdpMode;
+use aya::programs::{ProgramError, Xdp};
+use aya::{Ebpf, EbpfLoader, Pod};
+use nix::errno::Errno;
+use xdp_ebpf::probe::{self, BUCKETS, Fault, Plan, count, exponential};
+
+use super::super::socket::{monotonic_ns, nanos};
+use super::super::tally::{Moments, Tally};
+use super::{LinkError, Load, Sent};
+use crate::failure::Failure;
+use crate::map_values::Value;
+use crate::programs::{load_program, not_loaded, program, set_first};
+
+const OBJECT: &str = "the built-in generator object";
+const COLLECT: &str = "collect";
+const PLAN: &str = "GN_PLAN";
+const MIX: &str = "GN_MIX";
+const INTERVALS: &str = "GN_INTERVALS";
+const SEEN: &str = "GN_SEEN";
+const COUNTS: &str = "GN_COUNTS";
+const TIMES: &str = "GN_TIMES";
+
+/// Answers that are waited for are counted this often.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// Where answers are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// In the driver.
+    Native,
+    /// Behind it.
+    Generic,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Native => "native XDP",
+            Self::Generic => "generic XDP",
+        })
+    }
+}
+
+impl Mode {
+    /// What an interface takes, found out by trying.
+    pub(super) fn of(interface: &str) -> Result<Self, Failure> {
+        let mut collector = Collector::of_object(1)?;
+        match collector.attach(interface, Self::Native) {
+            Ok(()) => Ok(Self::Native),
+            Err(Failure::Link(LinkError::NoProgram { .. })) => {
+                collector.attach(interface, Self::Generic).map(|()| Self::Generic)
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
+/// See the module. The program is on the interface for as long as this lives, and no longer, whatever ends the
+/// process.
+pub(super) struct Collector {
+    ebpf: Ebpf,
+}
+
+impl Collector {
+    /// With room for so many requests.
+    pub(super) fn load(requests: u64, load: &Load) -> Result<Self, Failure> {
+        let mut collector = Self::of_object(requests)?;
+        set_all(&mut collector.ebpf, MIX, load.mix.table().as_slice())?;
+        set_all(&mut collector.ebpf, INTERVALS, &exponential())?;
+        Ok(collector)
+    }
+
+    pub(super) fn of_object(requests: u64) -> Result<Self, Failure> {
+        let words = u32::try_from(requests.div_ceil(64)).unwrap_or(u32::MAX).max(1);
+        let ebpf = EbpfLoader::new().map_max_entries(SEEN, words).load(xdp_ebpf::GENERATOR);
+        let mut collector = Self { ebpf: ebpf.map_err(|error| not_loaded(OBJECT, error))? };
+        collector.load_program(COLLECT)?;
+        Ok(collector)
+    }
+
+    /// Loads one of the object's programs.
+    pub(super) fn load_program(&mut self, name: &str) -> Result<(), Failure> {
+        load_program(&mut self.ebpf, OBJECT, name)
+    }
+
+    /// One of the object's programs.
+    pub(super) fn program(&self, name: &str) -> Result<&Xdp, ProgramError> {
+        program(&self.ebpf, name)
+    }
+
+    /// One of the object's maps.
+    pub(super) fn map_mut(&mut self, name: &'static str) -> Result<&mut aya::maps::Map, Failure> {
+        let missing = Failure::MapAccess { map: name, reason: MapError::KeyNotFound };
+        self.ebpf.map_mut(name).ok_or(missing)
+    }
+
+    /// Takes answers from now on.
+    pub(super) fn attach(&mut self, interface: &str, mode: Mode) -> Result<(), Failure> {
+        let refused = |error: ProgramError| {
+            let number = match &error {
+                ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
+                _ => None,
+            };
+            Failure::from(match number.map(Errno::from_raw) {
+                Some(Errno::EBUSY | Errno::EEXIST) => LinkError::Taken(interface.into()),
+                _ => LinkError::NoProgram {
+                    interface: interface.into(),
+                    reason: format!("{:#}", anyhow::Error::from(error)),
+                },
+            })
+        };
+        let missing = || refused(ProgramError::NotLoaded);
+        let program: &mut Xdp =
+            self.ebpf.program_mut(COLLECT).ok_or_else(missing)?.try_into().map_err(refused)?;
+        let mode = match mode {
+            Mode::Native => XdpMode::Driver,
+            Mode::Generic => XdpMode::Skb,
+        };
+        program.attach(interface, mode).map(drop).map_err(refused)
+    }
+
+    /// Says what will be sent.
+    pub(super) fn begin(&mut self, plan: &Plan) -> Result<(), Failure> {
+        set_first(&mut self.ebpf, PLAN, Value(*plan))
+    }
+
+    /// Waits until everything that was sent has been answered, or would be answered too late.
+    pub(super) fn wait(&self, sent: u64, timeout: Duration) -> Result<(), Failure> {
+        let give_up_ns = monotonic_ns() + nanos(timeout);
+        while monotonic_ns() < give_up_ns && self.counts()?[count::MATCHED] < sent {
+            thread::sleep(LOOK_AGAIN);
+        }
+        Ok(())
+    }
+
+    /// What has been counted so far.
+    pub(super) fn counts(&self) -> Result<Vec<u64>, Failure> {
+        self.sums::<{ count::COUNTS }>(COUNTS, 0)
+    }
+
+    /// What became of a step's requests.
+    pub(super) fn tally(&self, Sent { sent, unsent }: Sent, load: &Load) -> Result<Tally, Failure> {
+        let counts = self.counts()?;
+        let mut tally = Tally::new();
+        (tally.sent, tally.unsent) = (sent, unsent);
+        tally.matched = counts[count::MATCHED];
+        tally.answered = counts[count::ANSWERED];
+        tally.late = counts[count::LATE];
+        tally.kisses = counts[count::KISSES];
+        tally.duplicates = counts[count::DUPLICATES];
+        for fault in Fault::ALL {
+            tally.faults[fault as usize] = counts[count::FAULTS + fault as usize];
+        }
+        for (entry, histogram) in [(0, &mut tally.round_trip), (1, &mut tally.residence)] {
+            for (bucket, times) in self.sums::<BUCKETS>(TIMES, entry)?.into_iter().enumerate() {
+                if times > 0 {
+                    histogram.saturating_record_n(probe::bucket_value(bucket).max(1), times);
+                }
+            }
+        }
+        // In halves of 2^-32 s.
+        #[expect(clippy::cast_precision_loss, reason = "53 bits are enough for a mean")]
+        let offsets_ns = counts[count::OFFSETS].cast_signed() as f64 * 1e9 / 8_589_934_592.0;
+        if load.shared_clock {
+            tally.offset = Moments::of_sum(tally.answered, offsets_ns);
+        }
+        Ok(tally)
+    }
+
+    /// A per-CPU array's entry, summed over the CPUs.
+    fn sums<const N: usize>(&self, name: &'static str, entry: u32) -> Result<Vec<u64>, Failure> {
+        let access = |reason| Failure::MapAccess { map: name, reason };
+        let map = self.ebpf.map(name).ok_or(access(MapError::KeyNotFound))?;
+        let array: PerCpuArray<&MapData, [u64; N]> = map.try_into().map_err(access)?;
+        let of_cpus = array.get(&entry, 0).map_err(access)?;
+        Ok((0..N).map(|index| of_cpus.iter().fold(0_u64, |sum, cpu| sum.wrapping_add(cpu[index]))).collect())
+    }
+}
+
+fn set_all<V: Pod>(ebpf: &mut Ebpf, name: &'static str, values: &[V]) -> Result<(), Failure> {
+    let access = |reason| Failure::MapAccess { map: name, reason };
+    let map = ebpf.map_mut(name).ok_or(access(MapError::KeyNotFound))?;
+    let mut array = Array::try_from(map).map_err(access)?;
+    for (index, value) in (0..).zip(values) {
+        array.set(index, *value, 0).map_err(access)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! The sender in the kernel: frames are let loose by `BPF_PROG_TEST_RUN`, made into requests by one XDP program,
+//! and sent by a redirect.
+//!
+//! The frames circulate as fast as they can and the program makes a request of one only when one is due, so that
+//! the schedule is kept to the microsecond without a timer.
+
+use aya::maps::{PerCpuArray, PerCpuValues};
+use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions};
+use aya::util::nr_cpus;
+use core_affinity::CoreId;
+use xdp_ebpf::probe::{Plan, count};
+
+use super::super::plan::Spacing;
+use super::circulation::circulate;
+use super::collector::{Collector, Mode};
+use super::route::Route;
+use super::{Job, LinkError, Sender, Sent};
+use crate::failure::Failure;
+
+const GENERATE: &str = "generate";
+const WORKER: &str = "GN_WORKER";
+
+/// Whether frames can be let loose here, and would go out by the interface.
+pub(super) fn check(route: &Route, mode: Mode) -> Result<(), Failure> {
+    if mode != Mode::Native {
+        return Err(
+            refused(route, "its driver has no native XDP, so that nothing can be redirected to it").into()
+        );
+    }
+    let mut object = Collector::of_object(1)?;
+    object.load_program(GENERATE)?;
+    let trial = object.program(GENERATE).and_then(|program| {
+        program.test_run(TestRunOptions {
+            data_in: Some(&[0; 64]),
+            repeat: 1,
+            attrs: TestRunAttrs::new().xdp_live_frames(1),
+            ..TestRunOptions::default()
+        })
+    });
+    trial.map(drop).map_err(|error| {
+        let reason = format!("this kernel lets no frames loose, 5.18 is the first that does: {error}");
+        refused(route, &reason).into()
+    })
+}
+
+/// Loads the program and tells it which generators there are.
+pub(super) fn prepare(collector: &mut Collector, cores: &[CoreId]) -> Result<(), Failure> {
+    collector.load_program(GENERATE)?;
+    let access = |reason| Failure::MapAccess { map: WORKER, reason };
+    let cpus = nr_cpus().map_err(|(_, error)| access(error.into()))?;
+    let mut workers = vec![[0, 0, 0]; cpus];
+    for (index, core) in cores.iter().enumerate() {
+        if let Some(worker) = workers.get_mut(core.id) {
+            worker[1] = index as u64;
+        }
+    }
+    let workers = PerCpuValues::try_from(workers).map_err(|error| access(error.into()))?;
+    let map = collector.map_mut(WORKER)?;
+    PerCpuArray::try_from(map).and_then(|mut map| map.set(0, workers, 0)).map_err(access)
+}
+
+/// Lets frames circulate until the end of the plan.
+pub(super) fn send(collector: &Collector, job: &Job, plan: &Plan) -> Result<Sent, Failure> {
+    let failure = |reason| Failure::Run { what: GENERATE.into(), reason };
+    let generate = collector.program(GENERATE).map_err(failure)?;
+    let end_ns = plan.start_ns + plan.duration_ns;
+    circulate(generate, &job.cores, job.template.length, end_ns).map_err(failure)?;
+    let counts = collector.counts()?;
+    let sent = counts[count::SENT];
+    let due = job.rate * job.duration.as_secs_f64();
+    // The number of independent requests is not fixed: five standard deviations fewer are no failure to send.
+    let fewest = if job.load.spacing == Spacing::Even { due } else { due - 5.0 * due.sqrt() };
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "capped")]
+    let missing = (fewest.max(0.0) as u64).saturating_sub(sent);
+    Ok(Sent { sent, unsent: missing.max(counts[count::SKIPPED]) })
+}
+
+fn refused(route: &Route, reason: &str) -> LinkError {
+    LinkError::Sender { how: Sender::Live.name(), interface: route.interface.clone(), reason: reason.into() }
+}

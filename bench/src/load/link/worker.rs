@@ -1,0 +1,158 @@
+//! Threads that make frames when they are due, and hand them to the kernel.
+
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::unbounded;
+use xdp_ebpf::probe::{MAX_REQUESTS, MIX, Plan, Request, Token, mix_index};
+
+use super::super::schedule::Schedule;
+use super::super::socket::monotonic_ns;
+use super::{Job, Sent};
+use crate::failure::Failure;
+
+/// Frames that are handed over together at most, so that none waits long for the others.
+const BATCH: u64 = 64;
+
+/// Who sleeps may wake up this much too late. Who never sleeps, on the other hand, is the first to have to wait
+/// when others want the CPU.
+const OVERSLEPT: Duration = Duration::from_micros(150);
+
+/// Where frames go.
+pub(super) trait Outlet {
+    /// Lets `write` make a frame, if there is room for one.
+    fn put(&mut self, write: impl FnOnce(&mut [u8])) -> bool;
+
+    /// Has the kernel send what was put; how many of those it has let drop.
+    fn flush(&mut self) -> Result<u64, Failure>;
+
+    /// Waits until all that was put has gone out; how much has not.
+    fn finish(&mut self) -> Result<u64, Failure>;
+}
+
+/// Sends what the job says, by an outlet for each worker. The step begins when all of them are open.
+pub(super) fn send<O: Outlet>(
+    job: &Job,
+    open: impl Fn(u32) -> Result<O, Failure> + Sync,
+    begin: impl FnOnce() -> Result<Plan, Failure>,
+) -> Result<Sent, Failure> {
+    let workers = u32::try_from(job.cores.len()).unwrap_or(u32::MAX);
+    let (opened, ready) = unbounded();
+    let (plans, told) = unbounded::<Plan>();
+    let (results, finished) = unbounded();
+    let outcome = thread::scope(|scope| {
+        for (index, core) in (0..workers).zip(&job.cores) {
+            let (open, opened, told, results) = (&open, opened.clone(), told.clone(), results.clone());
+            scope.spawn(move || {
+                // Unpinned it works too, only less evenly.
+                let _pinned = core_affinity::set_for_current(*core);
+                let outlet = open(index);
+                let _receiver_waits = opened.send(());
+                let result = outlet.and_then(|outlet| match told.recv() {
+                    Ok(plan) => Worker::new(job, &plan, outlet, index, workers).run(),
+                    Err(_called_off) => Ok(Sent::default()),
+                });
+                let _receiver_waits = results.send(result);
+            });
+        }
+        let _all = ready.iter().take(job.cores.len()).count();
+        let planned = begin();
+        for plan in planned.iter().cycle().take(job.cores.len()) {
+            let _worker_may_have_failed = plans.send(*plan);
+        }
+        drop(plans);
+        planned.map(drop)
+    });
+    outcome?;
+    drop(results);
+    finished.into_iter().try_fold(Sent::default(), |total, one: Result<Sent, Failure>| {
+        let one = one?;
+        Ok(Sent { sent: total.sent + one.sent, unsent: total.unsent + one.unsent })
+    })
+}
+
+/// A thread's part of a step.
+struct Worker<'a, O> {
+    plan: &'a Plan,
+    outlet: O,
+    schedule: Schedule,
+    versions: Box<[u8; MIX]>,
+    /// The next request's number, and how far it is to the one after it: the others' are between.
+    sequence: u64,
+    stride: u64,
+    sent: Sent,
+}
+
+impl<'a, O: Outlet> Worker<'a, O> {
+    fn new(job: &Job, plan: &'a Plan, outlet: O, index: u32, workers: u32) -> Self {
+        Self {
+            plan,
+            outlet,
+            schedule: Schedule::new(job.rate, job.load.spacing, job.duration, index, workers),
+            versions: job.load.mix.table(),
+            sequence: index.into(),
+            stride: workers.into(),
+            sent: Sent::default(),
+        }
+    }
+
+    fn run(mut self) -> Result<Sent, Failure> {
+        let plan = self.plan;
+        while monotonic_ns() < plan.start_ns {
+            std::hint::spin_loop();
+        }
+        while let Some(due_ns) = self.schedule.due_ns() {
+            let now_ns = monotonic_ns() - plan.start_ns;
+            if now_ns >= plan.duration_ns {
+                self.sent.unsent += self.schedule.give_up();
+            } else if now_ns < due_ns {
+                wait(Duration::from_nanos(due_ns - now_ns));
+            } else {
+                self.put_due(now_ns);
+                let dropped = self.outlet.flush()?;
+                self.take_back(dropped);
+            }
+        }
+        let left = self.outlet.finish()?;
+        self.take_back(left);
+        Ok(self.sent)
+    }
+
+    /// Puts what is due by now, up to a batch.
+    fn put_due(&mut self, now_ns: u64) {
+        let plan = self.plan;
+        for _ in 0..BATCH {
+            let Some(due_ns) = self.schedule.due_ns().filter(|due_ns| *due_ns <= now_ns) else { return };
+            // After a while without the CPU: all that is overdue would go out in one burst that no client sends,
+            // and what is lost of it would be put down to the server.
+            let hopeless = now_ns - due_ns > plan.late_ns || self.sequence >= MAX_REQUESTS;
+            let token = Token { sequence: self.sequence, sent_ns: monotonic_ns() - plan.start_ns };
+            let version = self.versions[mix_index(self.sequence)];
+            if hopeless {
+                self.sent.unsent += 1;
+            } else if self.outlet.put(|frame| {
+                let _long_enough = Request::new(plan, token, version).write_to(frame, plan);
+            }) {
+                self.sent.sent += 1;
+                self.sequence += self.stride;
+            } else {
+                return;
+            }
+            self.schedule.advance();
+        }
+    }
+
+    /// What was put and did not go out after all.
+    fn take_back(&mut self, frames: u64) {
+        self.sent.sent -= frames;
+        self.sent.unsent += frames;
+    }
+}
+
+/// Waits for no longer than this.
+fn wait(time: Duration) {
+    match time.checked_sub(OVERSLEPT) {
+        Some(time) if time > OVERSLEPT => thread::sleep(time),
+        _ => std::hint::spin_loop(),
+    }
+}

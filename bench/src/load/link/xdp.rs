@@ -1,0 +1,159 @@
+//! Frames by an `AF_XDP` socket: from memory shared with the kernel, without a copy where the driver can.
+#![expect(
+    unsafe_code,
+    reason = "the crate xdp leaves it to its user that frames do not outlive their memory"
+)]
+
+use std::fmt::Display;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::time::{Duration, Instant};
+
+use ::xdp::nic::NicIndex;
+use ::xdp::slab::{Slab as _, StackSlab};
+use ::xdp::socket::{SocketError, XdpSocket, XdpSocketBuilder};
+use ::xdp::umem::{FrameSize, UmemCfgBuilder};
+use ::xdp::{CompletionRing, RingConfigBuilder, Umem, WakableTxRing};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, send, setsockopt};
+use nix::{setsockopt_impl, sockopt_impl};
+
+use super::worker::Outlet;
+use super::{Job, LinkError, Sender};
+use crate::failure::Failure;
+
+/// Frames that can be on their way.
+const FRAMES: u32 = 2048;
+/// Frames that one call of the kernel sends at most. Its own limit is 32.
+const BUDGET: u32 = 256;
+/// What is still on its way after this will stay there.
+const STUCK: Duration = Duration::from_millis(200);
+
+/// `linux/if_xdp.h`, since Linux 6.17.
+const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
+
+sockopt_impl!(
+    /// Frames that one call copies into packets at most.
+    CopyBudget,
+    SetOnly,
+    libc::SOL_XDP,
+    XDP_MAX_TX_SKB_BUDGET,
+    u32
+);
+
+/// See the module.
+pub(super) struct XdpOutlet {
+    // Dropped first: the kernel uses the memory below as long as it is open.
+    socket: XdpSocket,
+    ring: WakableTxRing,
+    completed: CompletionRing,
+    memory: Umem,
+    frame: Vec<u8>,
+    interface: String,
+}
+
+/// A socket on that queue of the job's interface.
+pub(super) fn open(job: &Job, queue: u32) -> Result<XdpOutlet, Failure> {
+    let interface = &job.route.interface;
+    let refused = |reason: &dyn Display| error(interface, &reason.to_string());
+    let of_socket = |error: SocketError| match error {
+        SocketError::SocketCreation(error) if error.raw_os_error() == Some(Errno::EPERM as i32) => {
+            Failure::Privilege(vec!["CAP_NET_RAW".into()])
+        }
+        SocketError::Bind(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => {
+            refused(&format_args!("it has no queue {queue} for worker {queue}: take fewer --workers")).into()
+        }
+        SocketError::Bind(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => {
+            refused(&format_args!("another AF_XDP socket is on its queue {queue}")).into()
+        }
+        error => refused(&error).into(),
+    };
+    let memory = UmemCfgBuilder { frame_size: FrameSize::TwoK, frame_count: FRAMES, ..Default::default() };
+    let memory = memory.build().map_err(|error| refused(&error))?;
+    let memory = Umem::map(memory).map_err(|error| refused(&error))?;
+    let rings = RingConfigBuilder { rx_count: 0, tx_count: FRAMES, fill_count: 64, completion_count: FRAMES };
+    let rings = rings.build().map_err(|error| refused(&error))?;
+    let mut socket = XdpSocketBuilder::new().map_err(of_socket)?;
+    let (rings, flags) = socket.build_wakable_rings(&memory, rings).map_err(of_socket)?;
+    let ring = rings.tx_ring.ok_or_else(|| refused(&"there is no ring to send by"))?;
+    let socket = socket.bind(NicIndex(job.route.index), queue, flags).map_err(of_socket)?;
+    // Older kernels, and drivers that copy nothing, have no such limit to lift: then calls are more.
+    let _as_it_was = setsockopt(&descriptor(&socket), CopyBudget, &BUDGET);
+    Ok(XdpOutlet {
+        socket,
+        ring,
+        completed: rings.completion_ring,
+        memory,
+        frame: job.template.bytes(),
+        interface: interface.clone(),
+    })
+}
+
+impl XdpOutlet {
+    fn reclaim(&mut self) {
+        self.completed.dequeue(&mut self.memory, FRAMES as usize);
+    }
+}
+
+impl Outlet for XdpOutlet {
+    fn put(&mut self, write: impl FnOnce(&mut [u8])) -> bool {
+        if self.memory.allocatable() == 0 {
+            self.reclaim();
+        }
+        // SAFETY: the frame goes to the ring or back to the memory before this function ends, and the memory lives
+        // as long as the ring.
+        let Some(mut packet) = (unsafe { self.memory.alloc() }) else { return false };
+        if packet.append(&self.frame).is_err() {
+            self.memory.free_packet(packet);
+            return false;
+        }
+        write(&mut packet);
+        let mut slab = StackSlab::<1>::new();
+        if let Some(refused) = slab.push_front(packet) {
+            self.memory.free_packet(refused);
+            return false;
+        }
+        // SAFETY: the memory is dropped after the socket. Without a wake-up it queues the frame and nothing else.
+        let queued = unsafe { self.ring.send(&mut slab, false) };
+        if matches!(queued, Ok(1)) {
+            return true;
+        }
+        if let Some(packet) = slab.pop_back() {
+            self.memory.free_packet(packet);
+        }
+        false
+    }
+
+    fn flush(&mut self) -> Result<u64, Failure> {
+        let mut dropped = 0;
+        loop {
+            match send(self.socket.raw_fd(), &[], MsgFlags::MSG_DONTWAIT) {
+                // The driver's queue was full and has let go of one.
+                Err(Errno::EBUSY) => dropped += 1,
+                Err(Errno::EINTR) => {}
+                // What is left goes with the next call.
+                Ok(_) | Err(Errno::EAGAIN | Errno::ENOBUFS) => return Ok(dropped),
+                Err(errno) => return Err(error(&self.interface, &errno.desc().to_lowercase()).into()),
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Result<u64, Failure> {
+        let deadline = Instant::now() + STUCK;
+        let mut dropped = 0;
+        while self.memory.outstanding() > 0 && Instant::now() < deadline {
+            dropped += self.flush()?;
+            self.reclaim();
+        }
+        Ok(dropped + self.memory.outstanding() as u64)
+    }
+}
+
+fn descriptor(socket: &XdpSocket) -> BorrowedFd<'_> {
+    let descriptor: RawFd = socket.raw_fd();
+    // SAFETY: it is open as long as the socket, which outlives what is returned.
+    unsafe { BorrowedFd::borrow_raw(descriptor) }
+}
+
+fn error(interface: &str, reason: &str) -> LinkError {
+    LinkError::Sender { how: Sender::Xdp.name(), interface: interface.into(), reason: reason.into() }
+}
