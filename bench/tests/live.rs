@@ -128,7 +128,8 @@ fn every_request_over_both_families_is_answered_and_every_answer_is_right() {
             let arguments = ["--rate", rate, "--duration", "500ms", "--shared-clock"];
             let step = served.step(generator, &[&["load", target], &arguments[..]].concat());
             let sent = number(&step, "sent");
-    XX
+            // A machine that is busy with other things leaves a generator little time; what was sent counts.
+            assert!(sent > 100, "{step}");
             assert_eq!(number(&step, "answered"), sent, "{step}");
             for name in ["lost", "late", "invalid", "kisses", "duplicates"] {
                 assert_eq!(number(&step, name), 0, "{name}: {step}");
