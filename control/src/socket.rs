@@ -39,6 +39,8 @@ use crate::peers::Peers;
 const BUFFER: usize = 1500;
 /// A kernel timestamp further back than this is not believed: the clock was stepped since.
 const LONGEST_WAIT_NS: i128 = 1_000_000_000;
+/// A reading of the clocks that took longer was interrupted, and is made again with more care.
+const WIDEST_READING_NS: u64 = 2_000;
 
 /// The index of `lo`, in every network namespace (the kernel's `LOOPBACK_IFINDEX`).
 const LOOPBACK_INDEX: u32 = 1;
@@ -388,7 +390,8 @@ fn host_time() -> Option<NtpTimestamp> {
 
 /// `CLOCK_MONOTONIC` when the kernel took the packet off the interface.
 fn received_at(realtime_ns: Option<i128>) -> Option<u64> {
-    let now = Machine.sample().ok()?;
+    let reading = Machine::reading().ok()?;
+    let now = if reading.width_ns() < WIDEST_READING_NS { reading } else { Machine.sample().ok()? };
     let waited_ns = realtime_ns.map_or(0, |realtime_ns| now.realtime_ns - realtime_ns);
     let waited_ns =
         if (0..LONGEST_WAIT_NS).contains(&waited_ns) { u64::try_from(waited_ns).ok()? } else { 0 };

@@ -68,15 +68,22 @@ pub struct Machine;
 /// spoils single ones.
 const ATTEMPTS: usize = 8;
 
+impl Machine {
+    /// A single reading, which an interrupt may have made a wide one.
+    pub(crate) fn reading() -> Result<Sample> {
+        Ok(Sample {
+            monotonic_before_ns: monotonic_ns()?,
+            realtime_ns: realtime_ns()?,
+            monotonic_after_ns: monotonic_ns()?,
+        })
+    }
+}
+
 impl KernelClock for Machine {
     fn sample(&self) -> Result<Sample> {
         let mut best: Option<Sample> = None;
         for _ in 0..ATTEMPTS {
-            let sample = Sample {
-                monotonic_before_ns: monotonic_ns()?,
-                realtime_ns: realtime_ns()?,
-                monotonic_after_ns: monotonic_ns()?,
-            };
+            let sample = Self::reading()?;
             if best.is_none_or(|best| sample.width_ns() < best.width_ns()) {
                 best = Some(sample);
             }
