@@ -33,6 +33,17 @@ struct State {
     changes: Vec<ClockChange>,
 }
 
+/// A discipline that nobody has touched.
+pub(super) const UNTOUCHED: Adjtimex = Adjtimex {
+    state: 0,
+    status: 0,
+    max_error_us: 0,
+    estimated_error_us: 0,
+    frequency_scaled_ppm: 0,
+    tick_us: 10_000,
+    tai_offset_s: 0,
+};
+
 impl Machine {
     /// One whose clock is off by this much at the start, and whose oscillator is too fast.
     pub(super) fn new(ahead_s: f64, fast: f64) -> Self {
@@ -44,15 +55,7 @@ impl Machine {
             difference_ns: START_UNIX_NS - 1_000_000_000 + whole(ahead_s * 1e9),
             fast,
             hidden: 0.0,
-            kernel: Adjtimex {
-                state: 0,
-                status: 0,
-                max_error_us: 0,
-                estimated_error_us: 0,
-                frequency_scaled_ppm: 0,
-                tick_us: 10_000,
-                tai_offset_s: 0,
-            },
+            kernel: UNTOUCHED,
             changes: Vec::new(),
         })))
     }

@@ -120,16 +120,8 @@ fn seconds(later_ns: u64, earlier_ns: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::fake::UNTOUCHED;
 
-    const KERNEL: Adjtimex = Adjtimex {
-        state: 0,
-        status: 0,
-        max_error_us: 0,
-        estimated_error_us: 0,
-        frequency_scaled_ppm: 0,
-        tick_us: 10_000,
-        tai_offset_s: 0,
-    };
     const SECOND_NS: u64 = 1_000_000_000;
 
     fn rates(monotonic_ns: u64, raw_ns: u64) -> Rates {
@@ -138,7 +130,7 @@ mod tests {
 
     fn tuned(correction: f64) -> Adjtimex {
         let (frequency_scaled_ppm, tick_us) = for_adjtimex(correction);
-        Adjtimex { frequency_scaled_ppm, tick_us, ..KERNEL }
+        Adjtimex { frequency_scaled_ppm, tick_us, ..UNTOUCHED }
     }
 
     #[test]
@@ -184,12 +176,12 @@ mod tests {
 
     #[test]
     fn a_slew_that_adjtimex_does_not_tell_of_is_seen_to_begin_and_to_end() {
-        let mut watch = RateWatch::new(rates(0, 0), &KERNEL);
-        let began = watch.observe(rates(SECOND_NS + 500_000, SECOND_NS), &KERNEL);
+        let mut watch = RateWatch::new(rates(0, 0), &UNTOUCHED);
+        let began = watch.observe(rates(SECOND_NS + 500_000, SECOND_NS), &UNTOUCHED);
         assert_eq!((began.len(), began[0].at.as_ns()), (1, 0));
         assert!((began[0].rate - 500e-6).abs() < 1e-9);
-        assert_eq!(watch.observe(rates(2 * SECOND_NS + 1_000_000, 2 * SECOND_NS), &KERNEL), []);
-        let ended = watch.observe(rates(3 * SECOND_NS + 1_000_000, 3 * SECOND_NS), &KERNEL);
+        assert_eq!(watch.observe(rates(2 * SECOND_NS + 1_000_000, 2 * SECOND_NS), &UNTOUCHED), []);
+        let ended = watch.observe(rates(3 * SECOND_NS + 1_000_000, 3 * SECOND_NS), &UNTOUCHED);
         assert_eq!(ended.len(), 1);
         let total: f64 = [&began, &ended].iter().map(|retuned| (1.0 + retuned[0].rate).ln()).sum();
         assert!(ended[0].rate < 0.0 && total.abs() < 300e-6, "back again, over two seconds: {ended:?}");

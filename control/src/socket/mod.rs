@@ -4,11 +4,12 @@
 //! thread of its own, so that a flood of such packets cannot hold up the publication of the clock; the
 //! same `responder` code as in the kernel. Control messages ([`crate::mode6`]) are answered over loopback only.
 
+mod shared;
+
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -18,22 +19,20 @@ use nix::sys::socket::{
     SockaddrIn6, SockaddrStorage, bind, recvmsg, sendmsg, setsockopt, socket, sockopt,
 };
 use responder::access::Client;
-use responder::budget::{self, Allowance};
-use responder::layout::Count;
-use responder::limiter::{Buckets, Source, WAYS};
+use responder::limiter::Source;
 use responder::message::{LENGTH, Request, answer};
-use responder::sample::{Chances, Sample};
 use responder::udp::NTP_PORT;
-use responder::verdict::{Action, COUNTERS, Family, Outcome, Verdict};
-use responder::{Access, ClockState, NtpTimestamp, Policy};
+use responder::verdict::{Action, Family, Outcome, Verdict};
+use responder::{Access, NtpTimestamp};
 use tracing::warn;
 
 use crate::clock::kernel::{KernelClock as _, Machine, monotonic_ns, realtime_ns};
 use crate::error::{Code, Error, Result};
 use crate::holder;
-use crate::limits::Effective;
 use crate::mode6;
-use crate::peers::Peers;
+use shared::{Limits, Table};
+
+pub use shared::Shared;
 
 /// Longer datagrams are cut off; no NTP message is that long.
 const BUFFER: usize = 1500;
@@ -45,159 +44,6 @@ const WIDEST_READING_NS: u64 = 2_000;
 /// The index of `lo`, in every network namespace (the kernel's `LOOPBACK_IFINDEX`).
 const LOOPBACK_INDEX: u32 = 1;
 const MODE_CONTROL: u8 = 6;
-
-/// Sets of this path's own table of buckets: what comes here is little, and a table in a map would cost a call
-/// of the kernel for each request.
-const SETS: u32 = 1 << 12;
-
-/// Who is answered, as the sockets' thread goes by it.
-#[derive(Debug)]
-struct Limits {
-    policy: Policy,
-    lists: Arc<Effective>,
-}
-
-/// Samples that wait for the daemon; more are lost.
-const SAMPLES: usize = 256;
-
-/// The sockets' own buckets, and their part of the budget.
-#[derive(Debug)]
-struct Table {
-    sets: Vec<[AtomicU64; WAYS]>,
-    kisses: AtomicU64,
-    answers: AtomicU64,
-    costs: [AtomicU64; 2],
-    samples: Mutex<Vec<Sample>>,
-}
-
-impl Buckets for Table {
-    type Bucket = AtomicU64;
-
-    fn set(&self, number: u32) -> Option<&[AtomicU64; WAYS]> {
-        self.sets.get(usize::try_from(number).ok()?)
-    }
-
-    fn kisses(&self) -> Option<&AtomicU64> {
-        Some(&self.kisses)
-    }
-
-    fn allowance(&self, family: Family) -> Option<Allowance<'_, AtomicU64>> {
-        let cost = self.costs[family as usize].load(Ordering::Relaxed);
-        (cost != 0).then_some(Allowance { cost, bucket: &self.answers })
-    }
-
-    fn report(&self, sample: Sample) {
-        let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
-        if samples.len() < SAMPLES {
-            samples.push(sample);
-        }
-    }
-}
-
-/// What the two threads share.
-#[derive(Debug)]
-pub struct Shared {
-    clock: Mutex<Option<ClockState>>,
-    limits: Mutex<Arc<Limits>>,
-    peers: Mutex<Arc<Peers>>,
-    table: Table,
-    packets: Vec<AtomicU64>,
-    bytes: Vec<AtomicU64>,
-}
-
-impl Shared {
-    fn new() -> Self {
-        let zeros = || (0..COUNTERS).map(|_| AtomicU64::new(0)).collect();
-        let empty = |_| std::array::from_fn(|_| AtomicU64::new(0));
-        Self {
-            clock: Mutex::new(None),
-            limits: Mutex::new(Arc::new(Limits { policy: Policy::OFF, lists: Arc::default() })),
-            peers: Mutex::default(),
-            table: Table {
-                sets: (0..SETS).map(empty).collect(),
-                kisses: AtomicU64::new(0),
-                answers: AtomicU64::new(0),
-                costs: Default::default(),
-                samples: Mutex::default(),
-            },
-            packets: zeros(),
-            bytes: zeros(),
-        }
-    }
-
-    /// Gives the sockets the clock that the program answers by.
-    pub fn publish_clock(&self, clock: ClockState) {
-        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock);
-    }
-
-    /// Gives the sockets the limits that the program goes by.
-    pub fn publish_limits(&self, policy: &Policy, lists: Effective) {
-        let limits = Limits { policy: Policy { set_mask: SETS - 1, ..*policy }, lists: Arc::new(lists) };
-        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(limits);
-    }
-
-    /// Gives the sockets what they tell of the clock and the upstreams.
-    pub fn publish_peers(&self, peers: Peers) {
-        *self.peers.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(peers);
-    }
-
-    /// What they tell of them.
-    #[must_use]
-    pub fn peers(&self) -> Arc<Peers> {
-        Arc::clone(&self.peers.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Says which requests are to be reported from now on.
-    pub fn publish_chances(&self, chances: Chances) {
-        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
-        let policy = Policy { chances, ..limits.policy };
-        *limits = Arc::new(Limits { policy, lists: Arc::clone(&limits.lists) });
-    }
-
-    /// How full the sockets' bucket of the budget is.
-    #[must_use]
-    pub fn budget_level(&self, now_ns: u64) -> u64 {
-        budget::level(self.table.answers.load(Ordering::Relaxed), now_ns)
-    }
-
-    /// Sets what an answer costs, by family.
-    pub fn grant(&self, costs: [u64; 2]) {
-        for (cost, new) in self.table.costs.iter().zip(costs) {
-            cost.store(new, Ordering::Relaxed);
-        }
-    }
-
-    /// Takes the samples of what came to the sockets.
-    #[must_use]
-    pub fn take_samples(&self) -> Vec<Sample> {
-        std::mem::take(&mut self.table.samples.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn limits(&self) -> Arc<Limits> {
-        Arc::clone(&self.limits.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn clock(&self) -> Option<ClockState> {
-        *self.clock.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn count(&self, outcome: Outcome, bytes: usize) {
-        let index = outcome.counter();
-        self.packets[index].fetch_add(1, Ordering::Relaxed);
-        self.bytes[index].fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    /// What came to the sockets so far, by [`Outcome::counter`]. Bytes are of the UDP payload.
-    #[must_use]
-    pub fn counters(&self) -> Box<[Count; COUNTERS]> {
-        let mut counters = Box::new([Count::default(); COUNTERS]);
-        for (index, count) in counters.iter_mut().enumerate() {
-            count.packets = self.packets[index].load(Ordering::Relaxed);
-            count.bytes = self.bytes[index].load(Ordering::Relaxed);
-        }
-        counters
-    }
-}
 
 /// Whether a family's port 123 is ours, and if not, why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -443,6 +289,8 @@ fn with_port(address: &SockaddrStorage) -> Option<(SocketAddr, u16)> {
 
 #[cfg(test)]
 mod tests {
+    use responder::Policy;
+
     use super::*;
     use crate::limits::{Denied, LimitsConfig, effective};
 

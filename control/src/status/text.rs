@@ -1,0 +1,161 @@
+//! The status for people.
+
+use std::fmt::Write as _;
+
+use super::{Clock, Counter, Discipline, Limits, Status};
+use crate::datapath::Mode;
+use crate::traffic::Clients;
+
+impl Status {
+    /// For people.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        let _infallible = self.write_text(&mut text);
+        text
+    }
+
+    fn write_text(&self, text: &mut String) -> std::fmt::Result {
+        let clock = &self.clock;
+        match &self.daemon {
+            Some(daemon) => writeln!(
+                text,
+                "daemon      pooltime-xdp {}, process {}, up {:.0} s, {:.1} MiB resident",
+                self.version,
+                daemon.pid,
+                daemon.uptime_s,
+                mebibytes(daemon.resident_bytes)
+            )?,
+            None => writeln!(text, "daemon      not running")?,
+        }
+        writeln!(text, "clock       {}", self.clock_line())?;
+        if let Some(reason) = &clock.reason {
+            writeln!(text, "            {reason}")?;
+        }
+        writeln!(
+            text,
+            "            root delay {:.6} s, root dispersion {:.6} s, precision 2^{} s, horizon in {:.1} s, age {:.3} s, steps {}",
+            clock.root_delay_s,
+            clock.root_dispersion_s,
+            clock.precision,
+            clock.horizon_s,
+            clock.age_s,
+            clock.steps
+        )?;
+        if let Some(discipline) = &clock.discipline {
+            write_discipline(text, clock, discipline)?;
+        }
+        for interface in &self.interfaces {
+            let mode = interface.mode.map_or("NOT ATTACHED", Mode::label);
+            writeln!(text, "interface   {} ({mode}) {}", interface.name, interface.addresses.join(" "))?;
+            if let Some(fallback) = &interface.fallback {
+                writeln!(text, "            not native: {fallback}")?;
+            }
+            if let Some(remark) = &interface.remark {
+                writeln!(text, "            {remark}")?;
+            }
+            write_counters(text, &interface.counters)?;
+        }
+        if let Some(limits) = &self.limits {
+            write_limits(text, limits)?;
+        }
+        for path in &self.userspace_path {
+            match &path.failure {
+                None => writeln!(text, "port 123    {} answered by this daemon's socket", path.family)?,
+                Some(failure) => writeln!(text, "port 123    {}: {failure}", path.family)?,
+            }
+        }
+        write_counters(text, &self.userspace_counters)?;
+        for listener in &self.http {
+            match &listener.failure {
+                None => writeln!(text, "http        http://{}/", listener.address)?,
+                Some(failure) => writeln!(text, "http        {}: {failure}", listener.address)?,
+            }
+        }
+        writeln!(text, "maps        {:.1} KiB of kernel memory", kibibytes(self.maps.bytes))
+    }
+
+    /// The clock in a few words.
+    #[must_use]
+    pub fn clock_line(&self) -> String {
+        let clock = &self.clock;
+        if clock.synchronised {
+            format!("synchronised, stratum {}, reference {}", clock.stratum, clock.reference)
+        } else {
+            "NOT SYNCHRONISED: answers say so (leap 3, stratum 0)".into()
+        }
+    }
+}
+
+fn write_discipline(text: &mut String, clock: &Clock, discipline: &Discipline) -> std::fmt::Result {
+    let Discipline { selected, upstreams, steering, .. } = discipline;
+    let reference = discipline.system_peer.as_deref().unwrap_or("none");
+    writeln!(text, "upstreams   {selected} of {upstreams} are followed, system peer {reference}")?;
+    let show = |value: Option<f64>, digits: usize| {
+        value.map_or_else(|| "unknown".into(), |value| format!("{value:+.digits$}"))
+    };
+    writeln!(
+        text,
+        "            offset {} s, frequency {} ppm, skew {} ppm, root distance {:.6} s",
+        show(clock.offset_s, 9),
+        show(clock.frequency_ppm, 3),
+        show(discipline.skew_ppm, 3),
+        clock.error_bound_s,
+    )?;
+    match discipline.kernel_offset_s {
+        None => writeln!(text, "            kernel's clock {steering}")?,
+        Some(offset_s) => {
+            let side = if offset_s < 0.0 { "ahead" } else { "behind" };
+            writeln!(text, "            kernel's clock {steering}, {:.9} s {side}", offset_s.abs())?;
+        }
+    }
+    discipline.trouble.iter().try_for_each(|trouble| writeln!(text, "            {trouble}"))
+}
+
+fn write_limits(text: &mut String, limits: &Limits) -> std::fmt::Result {
+    let Limits { rate, burst, ipv4_prefix, ipv6_prefix, leak, kod, .. } = limits;
+    if limits.enabled {
+        writeln!(
+            text,
+            "limits      {rate}/s and {burst} at once from a source (/{ipv4_prefix}, /{ipv6_prefix}), leak 1 in {}, at most {kod} kisses a second",
+            1_u64.checked_shl((*leak).into()).unwrap_or(u64::MAX)
+        )?;
+    } else {
+        writeln!(text, "limits      OFF: sources may ask as often as they like")?;
+    }
+    let budgets = [
+        limits.budget_answers_per_s.map(|answers| format!("{answers} answers/s")),
+        limits.budget_bits_per_s.map(|bits| format!("{bits} bits/s")),
+    ];
+    if budgets.iter().any(Option::is_some) {
+        let budgets: Vec<_> = budgets.into_iter().flatten().collect();
+        writeln!(text, "            budget of the whole server: {}", budgets.join(" and "))?;
+    }
+    for Clients { family, last_hour } in &limits.clients {
+        writeln!(text, "            about {last_hour} clients over {family} in the last hour")?;
+    }
+    writeln!(
+        text,
+        "            about {} of {} places for sources in use, {} forgotten early, {} entries in the access lists",
+        limits.table_in_use, limits.table_entries, limits.evictions, limits.access_entries
+    )
+}
+
+fn write_counters(text: &mut String, counters: &[Counter]) -> std::fmt::Result {
+    for counter in counters {
+        let Counter { verdict, family, version, packets, .. } = counter;
+        let version = if *version == 0 { String::new() } else { format!(" v{version}") };
+        writeln!(text, "  {packets:>14}  {verdict} {family}{version}")?;
+    }
+    Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for showing")]
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / 1_048_576.0
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for showing")]
+fn kibibytes(bytes: u64) -> f64 {
+    bytes as f64 / 1024.0
+}
