@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::daemon::protocol::{AccessWord, Request, ask, ask_running};
 use crate::daemon::{self, Options};
 use crate::datapath::{self, ModeRequest};
+use crate::doctor;
 use crate::error::{Code, Error, Result};
 use crate::health::Health;
 use crate::import;
@@ -102,6 +103,9 @@ enum Command {
     Upstream(UpstreamCommand),
     /// Make a configuration of an ntpd's or a chronyd's; what has no counterpart is named with its reason
     Import(import::Arguments),
+    /// Look for what keeps the server from serving well, and say what to type; changes nothing. Ends with 0 if all
+    /// is well, 1 for warnings, 2 for problems
+    Doctor(doctor::Arguments),
     /// Look at configuration files
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -228,7 +232,7 @@ pub fn run() -> ExitCode {
         }
     };
     match execute(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("pooltime-xdp: {error}");
             ExitCode::from(&error)
@@ -236,9 +240,11 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn execute(arguments: Arguments) -> Result<()> {
+fn execute(arguments: Arguments) -> Result<ExitCode> {
     let instance = Instance::new(arguments.instance.as_deref())?;
-    match arguments.command {
+    let done = match arguments.command {
+        // It has more to say than success or failure.
+        Command::Doctor(arguments) => return doctor::run(&instance, &arguments),
         Command::Attach(arguments) => attach(&instance, arguments),
         Command::Run(arguments) => {
             log::start(arguments.log_format);
@@ -279,7 +285,8 @@ fn execute(arguments: Arguments) -> Result<()> {
             }
             say(format_args!("{}: right", file.display()))
         }
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn attach(instance: &Instance, arguments: AttachArguments) -> Result<()> {
@@ -330,14 +337,18 @@ fn status(instance: &Instance, json: bool) -> Result<()> {
 
 /// From the daemon, or from what it left behind.
 fn current_status(instance: &Instance) -> Result<Status> {
-    let status = match ask(instance, &Request::Status)? {
-        Some(status) => Some(status),
-        None => daemon::status_without_daemon(instance)?,
-    };
-    status.ok_or_else(|| {
+    known_status(instance)?.ok_or_else(|| {
         Error::new(Code::Unavailable, "not running, and nothing is attached")
             .remedy(format_args!("`sudo {} attach IFACE` starts it", instance.command()))
     })
+}
+
+/// The same; `None` if there is neither.
+pub(crate) fn known_status(instance: &Instance) -> Result<Option<Status>> {
+    match ask(instance, &Request::Status)? {
+        Some(status) => Ok(Some(status)),
+        None => daemon::status_without_daemon(instance),
+    }
 }
 
 fn health(instance: &Instance, json: bool) -> Result<()> {

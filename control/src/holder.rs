@@ -1,32 +1,107 @@
 //! Who holds a port that this server wants.
 
-/// The name and number of the process that holds a local port, for the operator. `table` is a file of
-/// /proc/net: udp, udp6, tcp or tcp6.
-pub(crate) fn of_port(table: &str, port: u16) -> Option<String> {
+use std::fmt;
+use std::path::Path;
+
+/// A process, for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Holder {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its number.
+    pub(crate) pid: u32,
+    /// The systemd unit that it belongs to.
+    pub(crate) unit: Option<String>,
+}
+
+impl Holder {
+    /// What ends it, and keeps it from coming back.
+    pub(crate) fn command_to_end_it(&self) -> String {
+        match &self.unit {
+            Some(unit) => format!("systemctl disable --now {unit}"),
+            None => format!("kill {}", self.pid),
+        }
+    }
+
+    /// Of its directory in /proc.
+    pub(crate) fn of(process: &Path, pid: u32) -> Self {
+        let name = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
+        let groups = std::fs::read_to_string(process.join("cgroup")).unwrap_or_default();
+        Self { name: name.trim().to_owned(), pid, unit: unit(&groups) }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (process {})", self.name, self.pid)
+    }
+}
+
+/// Of /proc/PID/cgroup: the service that the process was started as.
+fn unit(groups: &str) -> Option<String> {
+    let services = groups.lines().filter_map(|line| line.rsplit('/').find(|part| part.ends_with(".service")));
+    // A user's manager is a service, too, and not what holds the port.
+    services.filter(|unit| !unit.starts_with("user@")).map(ToOwned::to_owned).next()
+}
+
+/// The process that holds a local port. `table` is a file of /proc/net: udp, udp6, tcp or tcp6.
+pub(crate) fn of_port(table: &str, port: u16) -> Option<Holder> {
     // Of this thread's network namespace.
     let text = std::fs::read_to_string(format!("/proc/thread-self/net/{table}")).ok()?;
-    let inode = text.lines().skip(1).find_map(|line| {
-        let columns: Vec<_> = line.split_whitespace().collect();
-        let (address, remote, inode) = (columns.get(1)?, columns.get(2)?, columns.get(9)?);
-        // Connections have the same port at this end.
-        let listens = remote.ends_with(":0000");
-        let held = u16::from_str_radix(address.rsplit(':').next()?, 16).ok()?;
-        (held == port && listens).then(|| (*inode).to_owned())
-    })?;
+    let inode = socket_of(&text, port)?;
     let wanted = format!("socket:[{inode}]");
     for process in std::fs::read_dir("/proc").ok()?.flatten() {
-        let pid = process.file_name().to_string_lossy().into_owned();
-        if !pid.bytes().all(|byte| byte.is_ascii_digit()) {
-            continue;
-        }
+        let Ok(pid) = process.file_name().to_string_lossy().parse() else { continue };
         let Ok(descriptors) = std::fs::read_dir(process.path().join("fd")) else { continue };
         let holds = |descriptor: std::fs::DirEntry| {
             std::fs::read_link(descriptor.path()).is_ok_and(|target| target.to_string_lossy() == wanted)
         };
         if descriptors.flatten().any(holds) {
-            let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            return Some(format!("{} (process {pid})", name.trim()));
+            return Some(Holder::of(&process.path(), pid));
         }
     }
     None
+}
+
+/// Whether somebody holds a local port, whether it can be told who or not.
+pub(crate) fn is_held(table: &str, port: u16) -> bool {
+    std::fs::read_to_string(format!("/proc/thread-self/net/{table}"))
+        .is_ok_and(|text| socket_of(&text, port).is_some())
+}
+
+/// Of a table of sockets: the inode of the one that waits at this port.
+fn socket_of(table: &str, port: u16) -> Option<&str> {
+    table.lines().skip(1).find_map(|line| {
+        let columns: Vec<_> = line.split_whitespace().collect();
+        let (address, remote, inode) = (columns.get(1)?, columns.get(2)?, columns.get(9)?);
+        // Connections have the same port at this end.
+        let listens = remote.ends_with(":0000");
+        let held = u16::from_str_radix(address.rsplit(':').next()?, 16).ok()?;
+        (held == port && listens).then_some(*inode)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_socket_that_waits_at_a_port_is_told_from_connections_with_the_same_port() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+            37: 0100007F:007B 0200007F:CAFE 01 00000000:00000000 00:00000000 00000000     0        0 11 2 0 0\n\
+            38: 00000000:007B 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4711 2 0 0\n";
+        assert_eq!(socket_of(table, 123), Some("4711"));
+        assert_eq!(socket_of(table, 124), None);
+        assert_eq!(socket_of("no table\n1 2 3\n", 123), None);
+    }
+
+    #[test]
+    fn a_process_is_ended_by_its_unit_where_it_has_one() {
+        let chrony = "12:cpu:/system.slice\n0::/system.slice/chrony.service\n";
+        assert_eq!(unit(chrony).as_deref(), Some("chrony.service"));
+        assert_eq!(unit("0::/user.slice/user-0.slice/user@0.service/init.scope\n"), None);
+        let holder = |unit| Holder { name: "chronyd".into(), pid: 7, unit };
+        assert_eq!(holder(unit(chrony)).command_to_end_it(), "systemctl disable --now chrony.service");
+        assert_eq!(holder(None).command_to_end_it(), "kill 7");
+    }
 }

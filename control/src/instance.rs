@@ -45,6 +45,12 @@ impl Instance {
         }
     }
 
+    /// The systemd unit of its daemon.
+    #[must_use]
+    pub fn unit(&self) -> &str {
+        &self.directory
+    }
+
     /// The directory of sockets and locks.
     #[must_use]
     pub fn runtime_directory(&self) -> PathBuf {

@@ -183,15 +183,8 @@ impl Netlink {
     ///
     /// The kernel's.
     pub async fn addresses(&self, interfaces: &[u32]) -> Result<Addresses> {
-        let messages: Vec<AddressMessage> = self
-            .handle
-            .address()
-            .get()
-            .execute()
-            .try_collect()
-            .await
-            .map_err(failed("list the addresses"))?;
-        let places: Vec<_> = self.links().await?.iter().map(Place::of).collect();
+        let messages = self.address_messages().await?;
+        let places = self.places().await?;
         let mut addresses = Addresses::default();
         for interface in interfaces {
             let stack = stack::from(*interface, &places);
@@ -200,6 +193,16 @@ impl Netlink {
             }
         }
         Ok(addresses)
+    }
+
+    /// Every address, as the kernel describes it.
+    pub(crate) async fn address_messages(&self) -> Result<Vec<AddressMessage>> {
+        self.handle.address().get().execute().try_collect().await.map_err(failed("list the addresses"))
+    }
+
+    /// Which interfaces stand on which.
+    pub(crate) async fn places(&self) -> Result<Vec<Place>> {
+        Ok(self.links().await?.iter().map(Place::of).collect())
     }
 
     /// Takes a program off an interface that was put there over netlink.

@@ -11,6 +11,7 @@ pub mod config;
 pub mod daemon;
 pub mod datapath;
 pub mod discipline;
+pub mod doctor;
 pub mod error;
 pub mod health;
 mod holder;

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use responder::verdict::Family;
+
 use crate::sys::{EthtoolCommand, ethtool};
 
 /// A setting that can be on or off, by the kernel's name for it.
@@ -13,6 +15,8 @@ pub enum Feature {
     StripServiceTag,
     /// The NIC joins received segments in a way that cannot be undone.
     LargeReceive,
+    /// The NIC joins received segments as the kernel would; for a virtual one, the host does.
+    HardwareJoin,
 }
 
 impl Feature {
@@ -21,6 +25,7 @@ impl Feature {
             Self::StripTag => "rx-vlan-hw-parse",
             Self::StripServiceTag => "rx-vlan-stag-hw-parse",
             Self::LargeReceive => "rx-lro",
+            Self::HardwareJoin => "rx-gro-hw",
         }
     }
 
@@ -31,6 +36,7 @@ impl Feature {
             Self::StripTag => "rxvlan",
             Self::StripServiceTag => "rx-vlan-stag-hw-parse",
             Self::LargeReceive => "lro",
+            Self::HardwareJoin => "rx-gro-hw",
         }
     }
 }
@@ -48,6 +54,11 @@ pub struct Queues {
 #[derive(Clone, Copy, Debug)]
 pub struct Nic<'a>(pub &'a str);
 
+/// Kinds of flows, of `include/uapi/linux/ethtool.h`.
+const UDP_V4_FLOW: u32 = 0x02;
+const UDP_V6_FLOW: u32 = 0x06;
+/// `RXH_L4_B_0_1 | RXH_L4_B_2_3`.
+const HASH_PORTS: u32 = 1 << 6 | 1 << 7;
 /// Of `enum ethtool_stringset`.
 const FEATURE_NAMES: u32 = 4;
 /// `ETH_GSTRING_LEN` in words.
@@ -83,6 +94,36 @@ impl Nic<'_> {
         // After their number, blocks of: available, requested, active, never changed.
         let words = ethtool(self.0, EthtoolCommand::Features, &[BLOCKS])?;
         Ok(words.get(1 + block * 4 + 2).is_some_and(|active| active & bit != 0))
+    }
+
+    /// Whether a feature is on and cannot be turned off.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn is_fixed(self, feature: Feature) -> io::Result<bool> {
+        let Some((block, bit)) = self.place(feature)? else {
+            return Ok(false);
+        };
+        let words = ethtool(self.0, EthtoolCommand::Features, &[BLOCKS])?;
+        let word = |at: usize| words.get(1 + block * 4 + at).copied().unwrap_or_default();
+        let (available, active, never_changed) = (word(0), word(2), word(3));
+        Ok(active & bit != 0 && (available & bit == 0 || never_changed & bit != 0))
+    }
+
+    /// Whether the receive queue of a UDP packet depends on its ports, where the driver tells.
+    #[must_use]
+    pub fn spreads_udp_by_ports(self, family: Family) -> Option<bool> {
+        let flow = match family {
+            Family::Ipv4 => UDP_V4_FLOW,
+            Family::Ipv6 => UDP_V6_FLOW,
+        };
+        // After the kind of flow, 64 bits of what goes into the hash; on a little-endian machine the lower
+        // half comes first.
+        let words = ethtool(self.0, EthtoolCommand::FlowHash, &[flow]).ok()?;
+        let fields = words.get(1)? | words.get(2)?;
+        // Addresses are at least hashed wherever anything is.
+        (fields != 0).then_some(fields & HASH_PORTS == HASH_PORTS)
     }
 
     /// Turns a feature on or off.
@@ -125,11 +166,15 @@ mod tests {
 
     #[test]
     fn loopback_tells_its_features_and_has_no_such_ones() {
-        for feature in [Feature::StripTag, Feature::StripServiceTag, Feature::LargeReceive] {
+        for feature in
+            [Feature::StripTag, Feature::StripServiceTag, Feature::LargeReceive, Feature::HardwareJoin]
+        {
             assert!(!Nic("lo").has(feature).unwrap(), "{feature:?}");
+            assert!(!Nic("lo").is_fixed(feature).unwrap(), "{feature:?}");
             assert!(Nic("lo").place(feature).unwrap().is_some(), "{feature:?}");
         }
         assert_eq!(Nic("lo").queues(), None);
+        assert_eq!(Nic("lo").spreads_udp_by_ports(Family::Ipv4), None);
     }
 
     #[test]

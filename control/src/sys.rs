@@ -148,6 +148,8 @@ fn call(buffer: &mut libc::timex) -> io::Result<i32> {
 pub(crate) enum EthtoolCommand {
     /// `struct ethtool_drvinfo`: the driver's name and more.
     DriverInfo = 0x3,
+    /// `struct ethtool_rxnfc`: what the receive queue of a kind of flow is chosen by.
+    FlowHash = 0x29,
     /// `struct ethtool_gstrings`: the names in a set.
     Strings = 0x1b,
     /// `struct ethtool_gfeatures`: which features can be had, are wanted, are on.
@@ -188,7 +190,7 @@ pub(crate) fn ethtool(interface: &str, command: EthtoolCommand, arguments: &[u32
     request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
     let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     // SAFETY: both structures outlive the call. What the kernel writes is at most 196 bytes of driver
-    // information, 36 of channels, as many blocks of features as `arguments` says, or 32 bytes for each of its
+    // information, 36 of channels, 192 of a flow's hash, as many blocks of features as `arguments` says, or 32 bytes for each of its
     // features, of which it has less than a hundred: the buffer takes a thousand.
     let status = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
     if status < 0 {

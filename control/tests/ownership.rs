@@ -12,7 +12,7 @@ use std::time::Duration;
 use aya::maps::{Array, Map, MapData};
 use control::datapath::Mode;
 use control::instance::Instance;
-use lab::{CONFIG, Lab, Server, Tally};
+use lab::{CONFIG, Lab, Server, Tally, put_foreign_program, xdp};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use responder::layout;
@@ -322,21 +322,6 @@ fn an_interface_that_goes_away_is_let_go_of_and_shown_as_lost() {
     assert!(server.log().contains("lan2 is gone"), "{}", server.log());
     lab.pooltime("client", &["query", "10.77.0.1"]).expect_success();
     assert_eq!(Tally::of_program(&server.status()).packets(Verdict::Answered), 1);
-}
-
-/// Puts a program that passes all on an interface of the server's, as somebody else would.
-fn put_foreign_program(lab: &Lab, interface: &str, mode: &str) -> u64 {
-    let object = lab.file("foreign.o", "");
-    fs::write(&object, xdp_ebpf::YARDSTICK).unwrap();
-    lab.ip("server", &format!("link set dev {interface} {mode} obj {} program pass", object.display()));
-    xdp(lab, interface).unwrap()
-}
-
-/// The number of the XDP program on an interface of the server's.
-fn xdp(lab: &Lab, interface: &str) -> Option<u64> {
-    let listed = lab.exec("server", &["ip", "-json", "link", "show", "dev", interface]).expect_success();
-    let links: serde_json::Value = serde_json::from_str(&listed).unwrap();
-    links[0]["xdp"]["prog"]["id"].as_u64()
 }
 
 /// What there is of an instance.

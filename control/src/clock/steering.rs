@@ -11,6 +11,7 @@ use super::kernel::KernelClock;
 use super::rate::for_adjtimex;
 use crate::discipline::{Action, Leap, Line, LocalTime, SteerConfig, ns_to_s, s_to_ns, steer};
 use crate::error::{Code, Error, Result};
+use crate::holder::Holder;
 use crate::sys::ClockChange;
 
 /// Between two corrections, in s.
@@ -172,23 +173,25 @@ impl Steering {
 ///
 /// Names it, and the ways out.
 pub fn refuse_rivals() -> Result<()> {
-    let Ok(processes) = std::fs::read_dir("/proc") else { return Ok(()) };
-    for process in processes.flatten() {
-        let pid = process.file_name().to_string_lossy().into_owned();
-        let read = |file| std::fs::read(process.path().join(file)).unwrap_or_default();
-        if pid.bytes().all(|byte| byte.is_ascii_digit()) && is_rival(&read("comm"), &read("cmdline")) {
-            let name = String::from_utf8_lossy(&read("comm")).trim().to_owned();
-            return Err(Error::new(
-                Code::Unavailable,
-                format_args!("{name} (process {pid}) steers the kernel's clock already"),
-            )
-            .remedy(
-                "stop it, or leave the clock to it: `clock.steer = false` serves by the upstreams alone, \
-                 `clock.source = \"system\"` serves its clock",
-            ));
+    match rival() {
+        None => Ok(()),
+        Some(rival) => {
+            Err(Error::new(Code::Unavailable, format_args!("{rival} steers the kernel's clock already"))
+                .remedy(
+                    "stop it, or leave the clock to it: `clock.steer = false` serves by the upstreams alone, \
+                     `clock.source = \"system\"` serves its clock",
+                ))
         }
     }
-    Ok(())
+}
+
+/// A program that steers the kernel's clock.
+pub(crate) fn rival() -> Option<Holder> {
+    std::fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
+        let pid = process.file_name().to_string_lossy().parse().ok()?;
+        let read = |file| std::fs::read(process.path().join(file)).unwrap_or_default();
+        is_rival(&read("comm"), &read("cmdline")).then(|| Holder::of(&process.path(), pid))
+    })
 }
 
 /// Whether a process of this name and command line steers the kernel's clock.

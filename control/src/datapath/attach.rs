@@ -296,7 +296,7 @@ impl From<Mode> for ModeRequest {
 /// Whether answers of a native program will wait for each other: virtio gives each CPU a transmit queue for
 /// them if there are so many to spare, and else lets all share the others' under a lock. To be asked before
 /// the program is attached, for it is counted among the queues in use then.
-fn slow_transmit(interface: &Interface) -> Option<String> {
+pub(crate) fn slow_transmit(interface: &Interface) -> Option<String> {
     let name = &interface.name;
     let nic = Nic(name);
     if nic.driver()? != "virtio_net" {

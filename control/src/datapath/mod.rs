@@ -26,10 +26,12 @@ use responder::layout::{self, Count, Counters, Grant, INTERFACES, Spent, State};
 use responder::limiter::WAYS;
 use responder::{ClockState, ServedTable, verdict};
 
+pub(crate) use attach::slow_transmit;
 pub use attach::{Attachment, Mode, ModeRequest};
 pub use foreign::{open_program, program_name};
 pub use limits::Occupancy;
 pub use privileges::require_privileges;
+pub(crate) use refusal::{Condition, conditions, hypervisor_offloads};
 
 use crate::error::{Code, Error, Result};
 use crate::instance::Instance;

@@ -85,14 +85,7 @@ fn known_remedy(words: &str, name: &str) -> Option<String> {
     let lower = words.to_lowercase();
     let says = |any: &[&str]| any.iter().any(|part| lower.contains(part));
     let remedy = if says(&["while host is implementing"]) {
-        // virtio_net: the host hands over frames with unfinished checksums or joined segments, and offers no
-        // way to stop it.
-        format!(
-            "the hypervisor has to change {name}: it must let the guest control its offloads (QEMU: \
-             ctrl_guest_offloads=on) or not use them (libvirt, in the interface's <driver>: <guest csum='off' \
-             tso4='off' tso6='off' ecn='off' ufo='off'/>; QEMU: guest_csum=off,guest_tso4=off,guest_tso6=off,\
-             guest_ecn=off,guest_ufo=off). No setting inside this machine does; ask the hoster"
-        )
+        hypervisor_offloads(name)
     } else if says(&["too few free tx rings", "channel count", "queues"]) {
         format!(
             "native XDP needs queues of its own: `ethtool -l {name}` shows how many there are, `ethtool -L {name} \
@@ -101,7 +94,7 @@ fn known_remedy(words: &str, name: &str) -> Option<String> {
     } else if says(&["lro", "hw-gro", "hw_gro", "gro_hw"]) {
         format!("`ethtool -K {name} lro off` and `ethtool -K {name} rx-gro-hw off`, then attach again")
     } else if says(&["mtu", "frame size", "buffer size", "jumbo", "single page", "linear"]) {
-        format!("`ip link set dev {name} mtu 1500`, then attach again")
+        format!("`{}`, then attach again", smaller_mtu(name))
     } else {
         return None;
     };
@@ -113,23 +106,54 @@ fn by_the_settings(interface: &Interface, number: Option<i32>) -> Option<String>
     if number == Some(libc::EPERM) {
         return None;
     }
-    let conditions = conditions(interface);
+    let conditions: Vec<_> = conditions(interface).iter().map(ToString::to_string).collect();
     (!conditions.is_empty()).then(|| format!("it may be for {}", conditions.join(" or ")))
 }
 
-/// Settings of the interface that keep some drivers from native XDP, each with the way to change it.
-pub(super) fn conditions(interface: &Interface) -> Vec<String> {
+/// A setting of an interface that keeps some drivers from native XDP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Condition {
+    /// The setting.
+    pub(crate) what: String,
+    /// What changes it.
+    pub(crate) command: String,
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (`{}`)", self.what, self.command)
+    }
+}
+
+/// Those that the interface has.
+pub(crate) fn conditions(interface: &Interface) -> Vec<Condition> {
     let Interface { name, mtu, .. } = interface;
     let mut conditions = Vec::new();
     if *mtu > 1500 {
-        conditions.push(format!(
-            "the MTU of {mtu} is too large for the driver (`ip link set dev {name} mtu 1500`)"
-        ));
+        conditions.push(Condition {
+            what: format!("the MTU of {mtu}, which is too large for some drivers"),
+            command: smaller_mtu(name),
+        });
     }
     if Nic(name).has(Feature::LargeReceive).unwrap_or(false) {
-        conditions.push(format!("LRO (`ethtool -K {name} lro off`)"));
+        conditions.push(Condition { what: "LRO".into(), command: format!("ethtool -K {name} lro off") });
     }
     conditions
+}
+
+fn smaller_mtu(name: &str) -> String {
+    format!("ip link set dev {name} mtu 1500")
+}
+
+/// What helps where the host hands over frames with unfinished checksums or joined segments, and offers no way
+/// to stop it.
+pub(crate) fn hypervisor_offloads(name: &str) -> String {
+    format!(
+        "the hypervisor has to change {name}: it must let the guest control its offloads (QEMU: \
+         ctrl_guest_offloads=on) or not use them (libvirt, in the interface's <driver>: <guest csum='off' \
+         tso4='off' tso6='off' ecn='off' ufo='off'/>; QEMU: guest_csum=off,guest_tso4=off,guest_tso6=off,\
+         guest_ecn=off,guest_ufo=off). No setting inside this machine does; ask the hoster"
+    )
 }
 
 /// Repeats the attempt over netlink. `None` if nothing is said, or if it is not refused there; then the

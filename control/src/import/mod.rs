@@ -137,7 +137,7 @@ fn detect(path: &Path, text: &str) -> Format {
 }
 
 /// Of `/proc/net/route`: the interface whose destination and mask are zero.
-fn of_default_route(routes: &str) -> Option<String> {
+pub(crate) fn of_default_route(routes: &str) -> Option<String> {
     routes.lines().skip(1).find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         (fields.len() > 7 && fields[1] == "00000000" && fields[7] == "00000000").then(|| fields[0].to_owned())

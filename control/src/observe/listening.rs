@@ -97,7 +97,7 @@ fn listen(address: SocketAddr) -> Result<TcpListener> {
         match error.kind() {
             ErrorKind::AddrInUse => {
                 let holder = holder::of_port(table, address.port());
-                let holder = holder.unwrap_or_else(|| "another program".into());
+                let holder = holder.map_or_else(|| "another program".into(), |holder| holder.to_string());
                 Error::new(Code::Unavailable, what(&format!("the port is held by {holder}")))
                     .remedy("give it another port: `[metrics] listen = [\"127.0.0.1:9201\"]`, or none: `[]`")
             }

@@ -35,7 +35,7 @@ pub(crate) fn run(command: &PoolCommand) -> Result<()> {
 }
 
 /// Whether the pool could take an address at all; its monitor does not even ask others.
-fn is_public(address: IpAddr) -> bool {
+pub(crate) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {
             let shared = address.octets()[0] == 100 && address.octets()[1] & 0xc0 == 64;

@@ -81,7 +81,8 @@ impl UserspacePath {
                 Err(Errno::EADDRINUSE) => Some(format!(
                     "port {NTP_PORT} is held by {}: it answers the requests that are not answered in the NIC path \
                      (longer than {LENGTH} bytes, fragments, loopback)",
-                    holder::of_port(table(family), NTP_PORT).unwrap_or_else(|| "another program".into())
+                    holder::of_port(table(family), NTP_PORT)
+                        .map_or_else(|| "another program".into(), |holder| holder.to_string())
                 )),
                 Err(Errno::EAFNOSUPPORT) => Some("the kernel has no such address family".into()),
                 Err(error) => Some(error.desc().to_owned()),

@@ -354,6 +354,21 @@ impl Sub for Tally {
     }
 }
 
+/// Puts a program that passes all on an interface of the server's, as somebody else would.
+pub(crate) fn put_foreign_program(lab: &Lab, interface: &str, mode: &str) -> u64 {
+    let object = lab.file("foreign.o", "");
+    fs::write(&object, xdp_ebpf::YARDSTICK).unwrap();
+    lab.ip("server", &format!("link set dev {interface} {mode} obj {} program pass", object.display()));
+    xdp(lab, interface).unwrap()
+}
+
+/// The number of the XDP program on an interface of the server's.
+pub(crate) fn xdp(lab: &Lab, interface: &str) -> Option<u64> {
+    let listed = lab.exec("server", &["ip", "-json", "link", "show", "dev", interface]).expect_success();
+    let links: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    links[0]["xdp"]["prog"]["id"].as_u64()
+}
+
 /// Asks until there is an answer.
 #[track_caller]
 pub(crate) fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {

@@ -1,5 +1,6 @@
 //! What an operator does before and beside serving: as the command line does it.
 
+mod doctor;
 mod double;
 mod import;
 #[path = "../lab/mod.rs"]

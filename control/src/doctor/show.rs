@@ -1,0 +1,153 @@
+//! Findings for people, for programs, and as an exit status.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::finding::{Finding, Severity};
+
+/// Of the JSON's shape: keys may be added to it, none goes away.
+const FORMAT: u32 = 1;
+
+/// All that was found.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Report {
+    findings: Vec<Finding>,
+}
+
+#[derive(Serialize)]
+struct Json<'a> {
+    format: u32,
+    worst: Severity,
+    #[serde(flatten)]
+    report: &'a Report,
+}
+
+impl Report {
+    pub(super) fn add(&mut self, findings: impl IntoIterator<Item = Finding>) {
+        self.findings.extend(findings);
+    }
+
+    fn worst(&self) -> Severity {
+        self.findings.iter().map(|finding| finding.severity).max().unwrap_or(Severity::Ok)
+    }
+
+    /// As monitoring plugins end: 0 where all is well, 1 for warnings, 2 for problems.
+    pub(super) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self.worst() {
+            Severity::Ok | Severity::Note => 0,
+            Severity::Warning => 1,
+            Severity::Problem => 2,
+        })
+    }
+
+    pub(super) fn to_json(&self) -> serde_json::Result<String> {
+        let json = Json { format: FORMAT, worst: self.worst(), report: self };
+        Ok(serde_json::to_string_pretty(&json)? + "\n")
+    }
+
+    /// The worst first, what is well in a line each, and the sum.
+    pub(super) fn to_text(&self) -> String {
+        let mut text = String::new();
+        for severity in Severity::WORST_FIRST {
+            for finding in self.findings.iter().filter(|finding| finding.severity == severity) {
+                let _infallible = write_finding(&mut text, finding);
+            }
+        }
+        let count = |severity: Severity, one: &str, many: &str| match self
+            .findings
+            .iter()
+            .filter(|finding| finding.severity == severity)
+            .count()
+        {
+            0 => None,
+            1 => Some(format!("1 {one}")),
+            number => Some(format!("{number} {many}")),
+        };
+        let counts: Vec<_> = [
+            count(Severity::Problem, "problem", "problems"),
+            count(Severity::Warning, "warning", "warnings"),
+            count(Severity::Note, "note", "notes"),
+            count(Severity::Ok, "thing is well", "things are well"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        text + &counts.join(", ") + "\n"
+    }
+}
+
+fn write_finding(text: &mut String, finding: &Finding) -> std::fmt::Result {
+    let Finding { severity, what, why, fix, advice, .. } = finding;
+    writeln!(text, "{:<9}{}", severity.label(), calm(what))?;
+    let advise = if fix.is_some() { "more" } else { "do" };
+    for (label, part) in [("why", why), ("type", fix), (advise, advice)] {
+        if let Some(part) = part {
+            writeln!(text, "{:9}{label:<6}{}", "", calm(part))?;
+        }
+    }
+    Ok(())
+}
+
+/// Rules and names come from elsewhere: nothing in them shall move a terminal's cursor.
+fn calm(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(findings: impl IntoIterator<Item = Finding>) -> Report {
+        let mut report = Report::default();
+        report.add(findings);
+        report
+    }
+
+    #[test]
+    fn problems_come_first_and_what_is_well_takes_a_line() {
+        let report = report([
+            Finding::ok("mtu", "eth0: MTU 1500"),
+            Finding::warning("queues", "eth0: 1 of 4 queues")
+                .why("one CPU")
+                .fix("ethtool -L eth0 combined 4"),
+            Finding::note("ipv6", "none").advice("ask for one"),
+            Finding::problem("clock", "bad\x1b[31m\nline").fix("a").advice("b"),
+        ]);
+        assert_eq!(
+            report.to_text(),
+            "problem  bad [31m line\n         type  a\n         more  b\n\
+             warning  eth0: 1 of 4 queues\n         why   one CPU\n         type  ethtool -L eth0 combined 4\n\
+             note     none\n         do    ask for one\n\
+             ok       eth0: MTU 1500\n\
+             1 problem, 1 warning, 1 note, 1 thing is well\n"
+        );
+    }
+
+    #[test]
+    fn the_exit_status_is_that_of_the_worst() {
+        let code = |findings: Vec<Finding>| format!("{:?}", report(findings).exit_code());
+        let (ok, note) = (Finding::ok("a", ""), Finding::note("b", ""));
+        let (warning, problem) = (Finding::warning("c", ""), Finding::problem("d", ""));
+        let expected = |number: u8| format!("{:?}", ExitCode::from(number));
+        assert_eq!(code(vec![]), expected(0));
+        assert_eq!(code(vec![ok.clone(), note.clone()]), expected(0));
+        assert_eq!(code(vec![warning.clone(), note]), expected(1));
+        assert_eq!(code(vec![problem, warning, ok]), expected(2));
+    }
+
+    #[test]
+    fn the_json_has_every_key_whether_there_is_something_to_say_or_not() {
+        let text = report([Finding::ok("mtu", "eth0: MTU 1500")]).to_json().unwrap();
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let expected = serde_json::json!({
+            "format": 1,
+            "worst": "ok",
+            "findings": [{
+                "id": "mtu", "severity": "ok", "what": "eth0: MTU 1500", "why": null, "fix": null, "advice": null,
+            }],
+        });
+        assert_eq!(json, expected);
+    }
+}

@@ -1,0 +1,206 @@
+//! The upstreams: does each answer, and does the way to it let longer packets through?
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use responder::message::LENGTH;
+
+use super::finding::Finding;
+use crate::config::{ClockSource, Config, UpstreamConfig};
+use crate::query::{Failure, converse, exchange};
+use crate::upstream::answer::{self, Asked};
+
+/// For looking its name up and for all its answers.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// For each answer.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// An extension field that says nothing: a checksum complement of zero (RFC 7821), which servers skip. Of the least
+/// length that such a field may have, and too long for a MAC.
+const PADDING_KIND: u16 = 0x2005;
+const PADDING_BYTES: u16 = 28;
+
+/// What came of asking an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Reached {
+    /// Its name has no address, for this reason.
+    NoAddress(String),
+    /// It did not answer.
+    Silent(SocketAddr, String),
+    /// It refused.
+    Kiss(SocketAddr, String),
+    /// It answered, and a longer request, too, or not.
+    Answered { synchronised: bool, long: bool },
+}
+
+/// Asks each configured upstream, all at the same time.
+pub(super) fn examine(config: &Config) -> Vec<Finding> {
+    if config.clock.source == ClockSource::System {
+        return vec![
+            Finding::note("upstream-none", "no upstream of this server's own: it serves the system clock")
+                .why("whether that clock is good is its time daemon's work: `chronyc sources` or `ntpq -p` show its upstreams")
+                .advice("with `source = \"upstream\"` in `[clock]` and `[[upstream]]` this server needs no other time daemon"),
+        ];
+    }
+    let (sender, receiver) = mpsc::channel();
+    for (number, upstream) in config.upstream.iter().enumerate() {
+        let (sender, upstream) = (sender.clone(), upstream.clone());
+        // A name that is being looked up cannot be given up; the thread ends with the process.
+        std::thread::spawn(move || sender.send((number, reach(&upstream))));
+    }
+    let deadline = Instant::now() + PATIENCE;
+    let late = || Reached::NoAddress(format!("looking its name up takes more than {} s", PATIENCE.as_secs()));
+    let mut reached: Vec<_> =
+        config.upstream.iter().map(|upstream| (upstream.address.clone(), late())).collect();
+    for _ in 0..reached.len() {
+        match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok((number, result)) => reached[number].1 = result,
+            Err(_) => break,
+        }
+    }
+    judge(&reached)
+}
+
+fn reach(upstream: &UpstreamConfig) -> Reached {
+    let address = match (upstream.address.as_str(), upstream.port).to_socket_addrs() {
+        Ok(mut addresses) => addresses.next().ok_or_else(|| "it has no address".to_owned()),
+        Err(error) => Err(error.to_string()),
+    };
+    let address = match address {
+        Ok(address) => address,
+        Err(error) => return Reached::NoAddress(error),
+    };
+    match exchange(address, TIMEOUT) {
+        Ok(reading) => Reached::Answered {
+            synchronised: reading.is_synchronised(),
+            long: answers_long_requests(address),
+        },
+        Err(Failure::Kiss(code)) => Reached::Kiss(address, code),
+        Err(failure) => Reached::Silent(address, failure.to_string()),
+    }
+}
+
+/// Whether a longer request is answered. If it is not and the next plain one is not either, it says nothing: the
+/// packet was lost, or the server answers one request at a time.
+fn answers_long_requests(address: SocketAddr) -> bool {
+    let Ok((asked, request)) = Asked::anew() else { return true };
+    let mut long = request.to_vec();
+    long.extend(PADDING_KIND.to_be_bytes());
+    long.extend(PADDING_BYTES.to_be_bytes());
+    long.resize(LENGTH + usize::from(PADDING_BYTES), 0);
+    // The answer may have extension fields, too.
+    let header = |packet: &[u8]| answer::read(packet.get(..LENGTH).unwrap_or(packet), asked).map(|_| ());
+    let answered = converse(address, &long, TIMEOUT, |packet, _, _| header(packet));
+    answered.is_ok() || exchange(address, TIMEOUT).is_err()
+}
+
+fn judge(reached: &[(String, Reached)]) -> Vec<Finding> {
+    let mut findings: Vec<_> = reached.iter().filter_map(|(name, reached)| trouble(name, reached)).collect();
+    let answered = reached.len() - findings.len();
+    match (answered, reached.len()) {
+        (_, 0) => {
+            // The configuration's own findings say so.
+        }
+        (0, _) => findings.push(
+            Finding::problem("upstream-reach", "no upstream answers")
+                .why("without them there is no time to serve; most often port 123 is blocked on the way out, here or at the provider")
+                .advice("mend what the findings about the firewall and the routes say; if there are none, ask the provider about UDP port 123"),
+        ),
+        (answered, all) => findings.push(Finding::ok("upstream-reach", format!("{answered} of {all} upstreams answer"))),
+    }
+    let long = |wanted: bool| {
+        reached
+            .iter()
+            .filter(move |(_, reached)| matches!(reached, Reached::Answered { long, .. } if *long == wanted))
+    };
+    let filtered: Vec<_> = long(false).map(|(name, _)| name.as_str()).collect();
+    if !filtered.is_empty() && long(true).count() == 0 {
+        findings.push(
+            Finding::note(
+                "long-packets",
+                format!("requests of {LENGTH} bytes are answered, longer ones are not: {}", filtered.join(", ")),
+            )
+            .why(
+                "some networks drop longer NTP packets against amplification: answers to ordinary clients pass, but \
+                 those to clients with extension fields or keys may not",
+            )
+            .advice("ask the provider; nothing here can change it"),
+        );
+    } else if long(true).count() > 0 {
+        findings.push(Finding::ok("long-packets", "packets longer than 48 bytes pass, too"));
+    }
+    findings
+}
+
+fn trouble(name: &str, reached: &Reached) -> Option<Finding> {
+    const WITHOUT: &str = "the fewer upstreams answer, the less a wrong one is noticed";
+    Some(match reached {
+        Reached::NoAddress(why) => Finding::warning("upstream-name", format!("upstream {name}: {why}"))
+            .why(WITHOUT)
+            .advice(format!("`getent ahosts {name}` should print an address; /etc/resolv.conf names the servers that are asked")),
+        Reached::Silent(address, why) => {
+            Finding::warning("upstream-silent", format!("upstream {name} ({}): {why}", address.ip()))
+                .why(WITHOUT)
+                .advice("if it stays silent, take another one: `pooltime-xdp upstream probe NAME...` ranks candidates")
+        }
+        Reached::Kiss(address, code) => {
+            Finding::warning("upstream-kiss", format!("upstream {name} ({}) refuses this host: {code}", address.ip()))
+                .why(WITHOUT)
+                .advice("respect its access policy: take another one")
+        }
+        Reached::Answered { synchronised: false, .. } => {
+            Finding::warning("upstream-unsynchronised", format!("upstream {name} is not synchronised itself"))
+                .why(WITHOUT)
+                .advice("it may have been restarted; if it stays so, take another one")
+        }
+        Reached::Answered { .. } => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::finding::Severity::{Note, Ok, Problem, Warning};
+    use crate::doctor::finding::{ids, only};
+
+    fn answered(long: bool) -> (String, Reached) {
+        ("ntp1.example.net".into(), Reached::Answered { synchronised: true, long })
+    }
+
+    fn silent() -> (String, Reached) {
+        ("ntp2.example.net".into(), Reached::Silent("192.0.2.2:123".parse().unwrap(), "no answer".into()))
+    }
+
+    #[test]
+    fn upstreams_that_answer_are_counted_and_each_of_the_others_is_named() {
+        assert_eq!(
+            ids(&judge(&[answered(true), answered(true)])),
+            [("upstream-reach", Ok), ("long-packets", Ok)]
+        );
+        let findings = judge(&[
+            answered(true),
+            silent(),
+            ("gone.example.net".into(), Reached::NoAddress("no such name".into())),
+            ("cross.example.net".into(), Reached::Kiss("192.0.2.3:123".parse().unwrap(), "DENY".into())),
+            ("late.example.net".into(), Reached::Answered { synchronised: false, long: true }),
+        ]);
+        for id in ["upstream-silent", "upstream-name", "upstream-kiss", "upstream-unsynchronised"] {
+            assert_eq!(only(&findings, id).severity, Warning);
+        }
+        assert!(only(&findings, "upstream-silent").what.contains("ntp2.example.net (192.0.2.2): no answer"));
+        assert!(only(&findings, "upstream-reach").what.starts_with("1 of 5"));
+    }
+
+    #[test]
+    fn no_answer_at_all_is_a_problem_of_its_own() {
+        assert_eq!(only(&judge(&[silent()]), "upstream-reach").severity, Problem);
+        assert_eq!(judge(&[]), []);
+    }
+
+    #[test]
+    fn longer_packets_are_filtered_only_if_none_of_them_passes() {
+        assert_eq!(only(&judge(&[answered(false), answered(false)]), "long-packets").severity, Note);
+        assert_eq!(only(&judge(&[answered(false), answered(true)]), "long-packets").severity, Ok);
+        assert!(!ids(&judge(&[silent()])).iter().any(|(id, _)| *id == "long-packets"));
+    }
+}

@@ -1,0 +1,266 @@
+//! `doctor`, in the laboratory: each fault is found, and what it says to type makes it go away.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::lab::upstreams::{UPSTREAMS, Upstreams, address, give_addresses};
+use crate::lab::{Lab, Output, POOLTIME, Server, not_run, put_foreign_program, tool, wait_for};
+use crate::pooltime;
+
+/// However much is wrong: names are looked up for 8 s at most, an answer is waited for 2 s.
+const BOUND: Duration = Duration::from_secs(25);
+
+/// What `doctor` found on the host `server`.
+struct Examined {
+    code: i32,
+    findings: Vec<Value>,
+}
+
+impl Examined {
+    fn of(output: &Output) -> Self {
+        let report: Value = serde_json::from_str(&output.stdout).unwrap_or_else(|_| panic!("{output:#?}"));
+        let findings = report["findings"].as_array().unwrap().clone();
+        Self { code: output.code().unwrap(), findings }
+    }
+
+    /// The findings of this kind that are not well.
+    fn amiss(&self, id: &str) -> Vec<&Value> {
+        self.findings.iter().filter(|found| found["id"] == id && found["severity"] != "ok").collect()
+    }
+
+    #[track_caller]
+    fn only(&self, id: &str, severity: &str) -> &Value {
+        let amiss = self.amiss(id);
+        assert!(amiss.len() == 1 && amiss[0]["severity"] == severity, "{id}: {:#?}", self.findings);
+        amiss[0]
+    }
+
+    #[track_caller]
+    fn is_well(&self, id: &str) {
+        let well = self.findings.iter().any(|found| found["id"] == id && found["severity"] == "ok");
+        assert!(well, "{id}: {:#?}", self.findings);
+    }
+}
+
+/// A configuration that asks the lab's upstreams.
+fn config() -> String {
+    let upstreams = (0..UPSTREAMS).map(|number| format!("[[upstream]]\naddress = \"{}\"\n", address(number)));
+    format!(
+        "interfaces = [\"lan0\"]\n[clock]\nsource = \"upstream\"\nsteer = false\n[metrics]\nlisten = []\n{}",
+        upstreams.collect::<String>()
+    )
+}
+
+fn examine(lab: &Lab, config: &str, arguments: &[&str]) -> Examined {
+    let config = lab.file("examined.toml", config);
+    let start = Instant::now();
+    let output = lab.pooltime(
+        "server",
+        &[&["doctor", "--json", "--config", config.to_str().unwrap()], arguments].concat(),
+    );
+    assert!(start.elapsed() < BOUND, "{output:#?}");
+    Examined::of(&output)
+}
+
+/// Does what a finding says is to be typed.
+#[track_caller]
+fn type_fix(lab: &Lab, found: &Value) {
+    let fix = found["fix"].as_str().unwrap_or_else(|| panic!("no command: {found:#}"));
+    lab.exec("server", &["sh", "-c", fix]).expect_success();
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn on_a_server_that_is_well_nothing_is_amiss_and_each_fault_goes_away_by_what_doctor_says() {
+    let Some(chronyd) = tool("chronyd") else { return not_run("chronyd is not there") };
+    let lab = Lab::up(&[]);
+    give_addresses(&lab, UPSTREAMS);
+    let _upstreams = Upstreams::start(&lab, &chronyd);
+    let mut server = lab.server(&config(), &[]);
+    let doctor = || examine(&lab, &config(), &[]);
+    let synchronised = |server: &Server<'_>| {
+        wait_for("the server to be synchronised", || server.status().clock.synchronised.then_some(()));
+    };
+    synchronised(&server);
+    let sh = |script: &str| lab.exec("server", &["sh", "-c", script]).expect_success();
+
+    lab.pooltime("client", &["query", "10.77.0.1"]).expect_success();
+    let healthy = doctor();
+    assert_eq!(healthy.code, 0, "{:#?}", healthy.findings);
+    for id in [
+        "config",
+        "xdp-mode",
+        "upstream-reach",
+        "long-packets",
+        "served-clock",
+        "port-123",
+        "inbound",
+        "firewall",
+    ] {
+        healthy.is_well(id);
+    }
+
+    sh(
+        "nft 'add table inet filter; add chain inet filter input { type filter hook input priority 0; policy drop; }; \
+        add rule inet filter input iif lo accept; add rule inet filter input ct state established accept'",
+    );
+    let closed = doctor();
+    assert_eq!(closed.code, 2);
+    for (id, severity) in [("firewall-requests", "warning"), ("firewall-neighbours", "problem")] {
+        type_fix(&lab, closed.only(id, severity));
+    }
+    doctor().is_well("firewall");
+
+    sh("nft 'add chain inet filter output { type filter hook output priority 0; }; \
+        add rule inet filter output udp dport 123 counter drop'");
+    let silenced = doctor();
+    assert_eq!(silenced.code, 2);
+    silenced.only("upstream-reach", "problem");
+    let rule = silenced.only("firewall-upstream-requests", "problem");
+    assert!(rule["what"].as_str().unwrap().contains("inet filter output"), "{rule:#}");
+    type_fix(&lab, rule);
+    let open = doctor();
+    open.is_well("firewall");
+    open.is_well("upstream-reach");
+
+    for (fault, id, severity) in [
+        (
+            "ip address change 10.77.0.1/24 dev lan0 valid_lft 600 preferred_lft 600",
+            "address-lease",
+            "warning",
+        ),
+        ("ip link set dev lan0 down", "interface-down", "problem"),
+        ("ethtool -K lan0 rxvlan on", "vlan-tags", "problem"),
+    ] {
+        // The daemon mends the last one itself, at its next look.
+        if id == "vlan-tags" {
+            server.kill_9();
+        }
+        sh(fault);
+        type_fix(&lab, doctor().only(id, severity));
+        assert_eq!(doctor().amiss(id), Vec::<&Value>::new());
+    }
+    let gone = doctor();
+    let start = gone.only("daemon-gone", "problem")["fix"].as_str().unwrap();
+    assert!(start.contains(lab.name()), "{start}");
+    server.restart();
+    synchronised(&server);
+    assert!(doctor().amiss("daemon-gone").is_empty());
+
+    // An interface that goes down loses its addresses of IPv6. Without those one of the upstreams is out of reach.
+    lab.ip("server", "address add fd77::1/64 dev lan0 nodad");
+    let all_answer =
+        || wait_for("all upstreams", || doctor().amiss("upstream-silent").is_empty().then_some(()));
+    all_answer();
+    sh("sysctl -w net.ipv6.conf.all.disable_ipv6=1");
+    let ipv4_alone = doctor();
+    ipv4_alone.only("upstream-silent", "warning");
+    type_fix(&lab, ipv4_alone.only("ipv6", "note"));
+    let again = doctor();
+    assert!(again.only("ipv6", "note")["what"].as_str().unwrap().contains("no IPv6 address"));
+    lab.ip("server", "address add fd77::1/64 dev lan0 nodad");
+    all_answer();
+
+    // Gone with its address: those that are left would take its requests.
+    lab.ip("client", &format!("address del {}/24 dev lan0", address(1)));
+    let one_less = doctor();
+    let silent = one_less.only("upstream-silent", "warning")["what"].as_str().unwrap().to_owned();
+    assert!(silent.contains(&address(1)) && one_less.code == 1, "{silent}");
+    lab.ip("client", &format!("address add {}/24 dev lan0", address(1)));
+    all_answer();
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn what_is_in_the_way_of_a_first_start_is_found_before_it() {
+    let Some(chronyd) = tool("chronyd") else { return not_run("chronyd is not there") };
+    let lab = Lab::up(&[]);
+    let config = config();
+    let doctor = || examine(&lab, &config, &[]);
+
+    let id = put_foreign_program(&lab, "lan0", "xdpgeneric");
+    lab.ip("server", "link set dev lan0 mtu 3000");
+    let pid_file = format!("pidfile {}", lab.file("chronyd.pid", "").display());
+    let mut holder = lab.command("server", chronyd.to_str().unwrap());
+    holder.args(["-x", "-d", "-u", "root", "cmdport 0", "bindcmdaddress /", "allow", "local", &pid_file]);
+    let mut holder = holder.stderr(std::process::Stdio::null()).spawn().unwrap();
+    let held = wait_for("chronyd to take the port", || {
+        let found = doctor();
+        (found.amiss("port-123").len() == 2).then_some(found)
+    });
+
+    assert_eq!(held.code, 2);
+    held.only("not-serving", "warning");
+    let foreign = held.only("xdp-foreign", "problem");
+    assert!(
+        foreign["what"].as_str().unwrap().contains(&format!("`pass` (id {id}, generic mode)")),
+        "{foreign:#}"
+    );
+    type_fix(&lab, foreign);
+    type_fix(&lab, held.only("native-settings", "warning"));
+    let chronyd = held.amiss("port-123")[0];
+    assert!(
+        chronyd["what"].as_str().unwrap().contains(&format!("chronyd (process {}", holder.id())),
+        "{chronyd:#}"
+    );
+    type_fix(&lab, chronyd);
+    holder.wait().unwrap();
+    let mended = doctor();
+    for id in ["xdp-foreign", "native-settings", "port-123"] {
+        assert!(mended.amiss(id).is_empty(), "{id}: {:#?}", mended.findings);
+    }
+
+    let without = examine(&lab, "[clock]\nsource = \"upstream\"\n", &["lan0"]);
+    without.only("config-upstreams", "problem");
+    let wrong = examine(&lab, "[clock]\nhorizon = 3\n", &["lan0", "lan7"]);
+    assert!(wrong.only("config", "problem")["what"].as_str().unwrap().contains("line 2"));
+    assert!(wrong.only("interface-missing", "problem")["advice"].as_str().unwrap().contains("lo, lan0"));
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn a_query_from_another_host_shows_that_the_way_in_is_open() {
+    let lab = Lab::up(&[]);
+    let _server = lab.server(crate::lab::CONFIG, &[]);
+    let from = |wait: &str| examine(&lab, crate::lab::CONFIG, &["--from", "10.77.0.2", "--wait", wait]);
+    from("1").only("inbound-from", "problem");
+    let found = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| from("15"));
+        while !waiting.is_finished() {
+            lab.pooltime("client", &["query", "10.77.0.1"]).expect_success();
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        waiting.join().unwrap()
+    });
+    found.is_well("inbound-from");
+    found.only("local-stratum", "warning");
+
+    // Somebody without rights is told what was not looked at, and why.
+    let program = std::env::temp_dir().join(format!("pooltime-doctor-{}", std::process::id()));
+    std::fs::copy(POOLTIME, &program).unwrap();
+    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", program.to_str().unwrap()];
+    let output =
+        lab.exec("server", &[&nobody[..], &["--instance", lab.name(), "doctor", "--json", "lan0"]].concat());
+    std::fs::remove_file(program).unwrap();
+    let unseen = Examined::of(&output);
+    for id in ["not-root", "xdp-foreign", "port-123", "firewall"] {
+        let found = unseen.amiss(id);
+        assert!(found[0]["what"].as_str().unwrap().starts_with("not looked at: "), "{id}: {found:#?}");
+    }
+}
+
+#[test]
+fn without_a_server_and_without_rights_it_says_what_it_sees_and_changes_nothing() {
+    let output = pooltime(&["doctor", "lo", "--json"]);
+    let found = Examined::of(&output);
+    assert!(found.findings.iter().any(|finding| finding["id"] == "kernel"), "{output:#?}");
+    for finding in &found.findings {
+        for key in ["id", "severity", "what", "why", "fix", "advice"] {
+            assert!(finding.get(key).is_some(), "no {key} in {finding:#}");
+        }
+    }
+    let text = Output::of(Command::new(POOLTIME).args(["doctor", "lo"])).stdout;
+    assert!(text.ends_with("well\n") && text.contains("\nok       Linux "), "{text}");
+}
