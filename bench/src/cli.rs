@@ -11,7 +11,7 @@ use crate::compare::{self, Named};
 use crate::cost;
 use crate::failure::{self, Failure};
 use crate::load::{
-    self, Choices, Format, Kind, Load, Mac, Mix, Rates, SourceNet, SourcePorts, Sources, Spacing,
+    self, Choices, Format, Kind, Load, Mac, Mix, Profile, Rates, SourceNet, SourcePorts, Sources, Spacing,
 };
 
 /// Measures NTP servers, pooltime-xdp above all.
@@ -167,6 +167,17 @@ struct Common {
     /// Network that these are in; over IPv6 each has a /64 of its own, if there are as many
     #[arg(long, value_name = "PREFIX")]
     source_net: Option<SourceNet>,
+    /// What is unusual about the requests
+    ///
+    /// - `hot-source[:SHARE]`: half of all, or this share, comes from one of the `--clients`
+    /// - `spoofed`: each comes from any address of the `--source-net`
+    /// - `malformed[:SHARE]`: a tenth, or this share, must not be answered: short, not of a client's mode, with wrong
+    ///   checksums or lengths; answers to them are errors
+    /// - `long[:WORDS]`: with an extension field of 7, or so many, words of four bytes
+    /// - `top-of-hour[:FACTOR]`: 10 times the rate, or so many, after a quarter of the time, for an eighth of it, and
+    ///   less and less for three more eighths
+    #[arg(long, default_value = "normal", verbatim_doc_comment)]
+    profile: Profile,
     /// Ports that requests come from: 1024-65535
     #[arg(long, value_name = "RANGE")]
     source_ports: Option<SourcePorts>,
@@ -232,11 +243,8 @@ impl Common {
             sockets: self.sockets,
             mix: self.versions.unwrap_or_default(),
             spacing: self.spacing,
-            sources: self
-                .source_net
-                .map(|net| Sources::new(net, self.clients))
-                .transpose()
-                .map_err(Failure::Usage)?,
+            sources: sources(self.source_net, self.clients, self.profile).map_err(Failure::Usage)?,
+            profile: self.profile,
             source_ports: self.source_ports,
             way: Choices { interface: self.interface, gateway: self.gateway, next_hop: self.next_hop },
             echo: self.echo,
@@ -245,6 +253,21 @@ impl Common {
             tolerance: self.tolerance,
         };
         Ok((load, load::Output { format, html: self.html }))
+    }
+}
+
+/// Where requests come from, if not from this host's address.
+fn sources(net: Option<SourceNet>, clients: u32, profile: Profile) -> Result<Option<Sources>, String> {
+    match (profile, net) {
+        (Profile::HotSource(_), _) if clients < 2 => {
+            Err("hot-source is one of several: give --clients and --source-net".into())
+        }
+        (Profile::Spoofed, None) => Err("spoofed requests come from a network: give --source-net".into()),
+        (Profile::Spoofed, Some(_)) if clients > 1 => {
+            Err("spoofed requests come from all of --source-net: leave --clients out".into())
+        }
+        (Profile::Spoofed, Some(net)) => Ok(Some(Sources::all(net))),
+        (_, net) => net.map(|net| Sources::new(net, clients)).transpose(),
     }
 }
 

@@ -20,6 +20,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::failure::Failure;
 use crate::programs::require_privileges;
+use crate::progress::Progress;
 use contestant::{Contestant, Found};
 use lab::{Cores, Lab};
 use results::Results;
@@ -130,7 +131,9 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
             Found::Missing { name, reason } => results.skip(name, reason),
         }
     }
-    announce(options, &contestants);
+    let estimate = announce(options, &contestants);
+    let progress = Progress::over(estimate, false);
+    progress.tell("making the lab".into());
     let lab = Lab::up(&options.lab, cores)?;
     let terms = Terms::of(options);
     let mut known = vec![None; contestants.len()];
@@ -140,17 +143,18 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
                 continue;
             };
             interrupt.check()?;
+            progress.tell(format!("round {} of {}: {}", round + 1, options.rounds, contestant.name()));
             let trial = trial::run(&lab, contestant, &terms, known[index], &interrupt);
             // A process that Ctrl-C ended is no failure of the server.
             interrupt.check()?;
             match trial {
                 Ok(trial) => {
                     known[index] = Some(trial.highest.rate);
-                    eprintln!("round {}: {}", round + 1, trial.line(contestant.name()));
+                    progress.aside(|| eprintln!("round {}: {}", round + 1, trial.line(contestant.name())));
                     results.add(contestant, trial);
                 }
                 Err(Failure::Compare(CompareError::Contestant { name, what, log })) => {
-                    eprintln!("round {}: {name} {what}", round + 1);
+                    progress.aside(|| eprintln!("round {}: {name} {what}", round + 1));
                     results.skip(
                         name,
                         format!("{what}: {}", log.lines().last().unwrap_or_default().trim_end_matches('.')),
@@ -160,7 +164,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
             }
         }
     }
-    drop(lab);
+    drop((lab, progress));
     results.conclude()?;
     results.publish(options)
 }
@@ -171,7 +175,8 @@ fn order(contestants: usize, round: u32) -> impl Iterator<Item = usize> {
     (0..contestants).map(move |index| (index + first) % contestants)
 }
 
-fn announce(options: &Options, contestants: &[Contestant]) {
+/// Says how long it will take.
+fn announce(options: &Options, contestants: &[Contestant]) -> Duration {
     let names: Vec<&str> = contestants.iter().map(Contestant::name).collect();
     let trials = options.rounds * u32::try_from(contestants.len()).unwrap_or(u32::MAX);
     let estimate = Terms::of(options).estimate().saturating_mul(trials);
@@ -182,6 +187,7 @@ fn announce(options: &Options, contestants: &[Contestant]) {
         estimate.as_secs() / 60,
         estimate.as_secs() % 60
     );
+    estimate
 }
 
 #[cfg(test)]

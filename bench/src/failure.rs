@@ -110,9 +110,12 @@ impl Failure {
             | Self::Load(
                 LoadError::Target(TargetError::Public(_) | TargetError::PublicSources) | LoadError::Cap(_),
             )
-            | Self::Link(LinkError::NoInterface { .. } | LinkError::Families | LinkError::Cpus { .. }) => {
-                USAGE
-            }
+            | Self::Link(
+                LinkError::NoInterface { .. }
+                | LinkError::Families
+                | LinkError::Ports(_)
+                | LinkError::Cpus { .. },
+            ) => USAGE,
             Self::Compare(_)
             | Self::Verifier { .. }
             | Self::Map { .. }

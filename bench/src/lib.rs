@@ -22,6 +22,7 @@ mod load;
 mod machine;
 mod map_values;
 mod programs;
+mod progress;
 mod statistics;
 
 use std::ffi::OsString;

@@ -5,6 +5,7 @@ mod generator;
 mod inspect;
 mod link;
 mod plan;
+mod profile;
 mod report;
 mod schedule;
 mod socket;
@@ -17,9 +18,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::failure::Failure;
+use crate::progress::Progress;
 pub(crate) use generator::{Generator, Kind};
 pub(crate) use link::{Choices, LinkError, Mac};
 pub(crate) use plan::{Mix, Rates, SourcePorts, Spacing, fraction, rate, time};
+pub(crate) use profile::Profile;
 pub(crate) use report::Format;
 use report::Report;
 pub(crate) use report::Step;
@@ -49,6 +52,8 @@ pub(crate) struct Load {
     pub(crate) spacing: Spacing,
     /// Addresses that requests come from, if not from this host's own.
     pub(crate) sources: Option<Sources>,
+    /// What is unusual about the requests.
+    pub(crate) profile: Profile,
     /// Ports that requests come from, if that matters.
     pub(crate) source_ports: Option<SourcePorts>,
     /// What is said of the way to the server.
@@ -68,6 +73,13 @@ pub(crate) struct Load {
 pub(crate) struct Output {
     pub(crate) format: Format,
     pub(crate) html: Option<PathBuf>,
+}
+
+impl Output {
+    /// Whether standard output is for a program to read.
+    fn is_for_programs(&self) -> bool {
+        self.format != Format::Table
+    }
 }
 
 /// What is read of the results that `--json` prints.
@@ -113,40 +125,59 @@ pub(crate) fn run(mut load: Load, rates: Rates, factor: f64, output: &Output) ->
     let target = admit(&mut load)?;
     let rates_of_steps = rates.steps(factor);
     let steps = u32::try_from(rates_of_steps.len()).unwrap_or(u32::MAX);
-    limit(&load, rates.last(), (load.duration + load.timeout).saturating_mul(steps) + load.warm_up)?;
+    limit(
+        &load,
+        rates.last() * load.profile.peak(),
+        (load.duration + load.timeout).saturating_mul(steps) + load.warm_up,
+    )?;
     let mut generator = generator::open(target, &load)?;
     let mut report = Report::new("load", generator.as_ref(), &load);
     report.begin(output)?;
+    let progress = Progress::over(load.duration * steps + load.warm_up, output.is_for_programs());
     if let Some(first) = rates_of_steps.first().filter(|_| !load.warm_up.is_zero()) {
+        progress.tell("warm-up".into());
         generator.step(*first, load.warm_up)?;
     }
-    for rate in rates_of_steps {
+    for (number, rate) in (1..).zip(rates_of_steps) {
+        progress.tell(format!("step {number} of {steps}: {rate:.0}/s"));
         let step = measure(generator.as_mut(), rate, &load)?;
-        report.add(step, output)?;
+        progress.aside(|| report.add(step, output))?;
     }
+    drop(progress);
     report.end(output)
 }
 
 /// Looks for the highest rate at which no more than `loss` of the requests are lost.
 pub(crate) fn find_max(mut load: Load, rates: Rates, loss: f64, output: &Output) -> Result<(), Failure> {
+    if let Some(reason) = load.profile.unsearchable() {
+        return Err(Failure::Usage(reason.into()));
+    }
     let target = admit(&mut load)?;
     let steps = find_max::MOST_STEPS * find_max::TRIES;
-    limit(&load, rates.last(), (load.duration + load.timeout).saturating_mul(steps) + load.warm_up)?;
+    limit(
+        &load,
+        rates.last() * load.profile.peak(),
+        (load.duration + load.timeout).saturating_mul(steps) + load.warm_up,
+    )?;
     let mut generator = generator::open(target, &load)?;
     let mut report = Report::new("find-max", generator.as_ref(), &load);
     report.begin(output)?;
+    // Most searches take about half of the steps that they may.
+    let progress = Progress::over(load.duration * find_max::MOST_STEPS / 2, output.is_for_programs());
     let mut search = find_max::Search::new(rates, loss);
     while let Some(rate) = search.next_rate() {
+        progress.tell(format!("trying {rate:.0}/s"));
         let mut step = measure(generator.as_mut(), rate, &load)?;
         for _ in 1..find_max::TRIES {
             if search.is_doubtful(rate, &step) {
-                report.add(step, output)?;
+                progress.aside(|| report.add(step, output))?;
                 step = measure(generator.as_mut(), rate, &load)?;
             }
         }
         search.learn(rate, &step);
-        report.add(step, output)?;
+        progress.aside(|| report.add(step, output))?;
     }
+    drop(progress);
     report.conclude(&search);
     report.end(output)
 }

@@ -13,7 +13,7 @@ use lab::{BENCH, LINK_GENERATORS, Lab};
 use serde_json::Value;
 
 /// What a server does to an answer before it is sent: how many times it sends it.
-type Spoil = fn(number: u64, answer: &mut [u8; 48]) -> u32;
+type Spoil = fn(number: u64, request: &[u8], answer: &mut Vec<u8>) -> u32;
 
 /// An NTP server with a fault, on a thread of its own.
 struct Server {
@@ -54,18 +54,19 @@ impl Drop for Server {
 }
 
 fn serve(socket: &UdpSocket, spoil: Spoil, stop: &AtomicBool) {
-    let mut request = [0; 48];
+    let mut buffer = [0; 256];
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
-        let Ok((_, client)) = socket.recv_from(&mut request) else { continue };
+        let Ok((length, client)) = socket.recv_from(&mut buffer) else { continue };
+        let request = &buffer[..length];
         let now = ntp_now().to_be_bytes();
-        let mut answer = [0; 48];
+        let mut answer = vec![0; 48];
         answer[0] = request[0] & 0x38 | 4;
         answer[1] = 2;
-        answer[24..32].copy_from_slice(&request[40..48]);
+        answer[24..32].copy_from_slice(request.get(40..48).unwrap_or(&[0; 8]));
         answer[32..40].copy_from_slice(&now);
         answer[40..48].copy_from_slice(&now);
-        for _ in 0..spoil(number, &mut answer) {
+        for _ in 0..spoil(number, request, &mut answer) {
             let _client_may_be_gone = socket.send_to(&answer, client);
         }
         number += 1;
@@ -103,13 +104,19 @@ impl Setting<'_> {
             None => Command::new(BENCH).args(arguments).output().unwrap(),
             Some(lab) => lab.bench(&arguments),
         };
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{said}");
         String::from_utf8(output.stdout).unwrap()
     }
 
     /// Runs a load on a server with this fault: the only step of its results.
     fn step(&self, spoil: Spoil, rate: &str, duration: &str) -> Value {
-        let printed = self.load(&self.server(spoil), &["--json", "--rate", rate, "--duration", duration]);
+        self.profiled("normal", spoil, rate, duration)
+    }
+
+    fn profiled(&self, profile: &str, spoil: Spoil, rate: &str, duration: &str) -> Value {
+        let arguments = ["--json", "--profile", profile, "--rate", rate, "--duration", duration];
+        let printed = self.load(&self.server(spoil), &arguments);
         let report: Value = serde_json::from_str(&printed).unwrap();
         let step = report["steps"][0].clone();
         println!("{}: {step}", self.generator);
@@ -156,10 +163,14 @@ rules!(
     kisses_are_counted_apart,
     answers_after_the_time_out_are_late_and_lost,
     a_rate_that_cannot_be_sent_is_called_the_generators_limit,
+    an_answer_longer_than_its_request_is_named,
+    answers_to_malformed_requests_are_named_and_silence_is_right,
+    long_requests_are_as_long_as_asked_for,
+    the_top_of_the_hour_has_as_many_requests_as_its_shape_says,
 );
 
 fn a_right_server_has_nothing_lost_and_nothing_wrong(with: &Setting<'_>) {
-    let step = with.step(|_, _| 1, "2000", "500ms");
+    let step = with.step(|_, _, _| 1, "2000", "500ms");
     assert_eq!(number(&step, "sent") + number(&step, "unsent"), 1000);
     assert_eq!(number(&step, "answered"), number(&step, "sent"), "{step}");
     for name in ["lost", "late", "invalid", "kisses", "duplicates"] {
@@ -170,7 +181,7 @@ fn a_right_server_has_nothing_lost_and_nothing_wrong(with: &Setting<'_>) {
 }
 
 fn one_percent_dropped_is_one_percent_lost(with: &Setting<'_>) {
-    let step = with.step(|number, _| u32::from(number % 100 != 99), "5000", "2s");
+    let step = with.step(|number, _, _| u32::from(number % 100 != 99), "10k", "1s");
     let (sent, lost) = (number(&step, "sent"), number(&step, "lost"));
     #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
     let percent = 100.0 * lost as f64 / sent as f64;
@@ -178,12 +189,12 @@ fn one_percent_dropped_is_one_percent_lost(with: &Setting<'_>) {
 }
 
 fn a_millisecond_of_delay_is_seen_in_round_trip_and_residence(with: &Setting<'_>) {
-    let delay: Spoil = |_, answer| {
+    let delay: Spoil = |_, _, answer| {
         thread::sleep(Duration::from_millis(1));
         answer[40..48].copy_from_slice(&ntp_now().to_be_bytes());
         1
     };
-    let step = with.step(delay, "200", "1s");
+    let step = with.step(delay, "200", "500ms");
     for name in ["round_trip_ns", "residence_ns"] {
         let (least, median) = (number(&step[name], "min"), number(&step[name], "p50"));
         assert!(least >= 970_000 && median < 3_000_000, "{name}: {least} {median}");
@@ -191,7 +202,7 @@ fn a_millisecond_of_delay_is_seen_in_round_trip_and_residence(with: &Setting<'_>
 }
 
 fn a_wrong_origin_is_named_and_the_request_counts_as_lost(with: &Setting<'_>) {
-    let wrong: Spoil = |number, answer| {
+    let wrong: Spoil = |number, _, answer| {
         if number % 10 == 0 {
             answer[31] ^= 1;
         }
@@ -205,7 +216,7 @@ fn a_wrong_origin_is_named_and_the_request_counts_as_lost(with: &Setting<'_>) {
 
 fn each_wrong_field_is_named(with: &Setting<'_>) {
     // Each answer has another fault, in turn.
-    let wrong: Spoil = |number, answer| {
+    let wrong: Spoil = |number, _, answer| {
         match number % 7 {
             0 => answer[40..48].fill(0),
             1 => answer[32..40].copy_from_slice(&(ntp_now() + (1 << 30)).to_be_bytes()),
@@ -235,7 +246,7 @@ fn each_wrong_field_is_named(with: &Setting<'_>) {
 
 fn a_receive_time_after_the_answer_came_is_outside_the_window(with: &Setting<'_>) {
     // By 100 ms, with the transmit time as late: nothing but the clock shows it.
-    let ahead: Spoil = |_, answer| {
+    let ahead: Spoil = |_, _, answer| {
         let later = (ntp_now() + (1 << 32) / 10).to_be_bytes();
         answer[32..40].copy_from_slice(&later);
         answer[40..48].copy_from_slice(&later);
@@ -246,14 +257,14 @@ fn a_receive_time_after_the_answer_came_is_outside_the_window(with: &Setting<'_>
 }
 
 fn duplicates_are_not_answers(with: &Setting<'_>) {
-    let step = with.step(|_, _| 3, "1000", "300ms");
+    let step = with.step(|_, _, _| 3, "1000", "300ms");
     assert_eq!(number(&step, "answered"), number(&step, "sent"));
     // Those of the last request may come after the end.
     assert!(number(&step, "duplicates") >= 2 * number(&step, "sent") - 8, "{step}");
 }
 
 fn kisses_are_counted_apart(with: &Setting<'_>) {
-    let kiss: Spoil = |_, answer| {
+    let kiss: Spoil = |_, _, answer| {
         answer[0] |= 0xc0;
         answer[1] = 0;
         answer[12..16].copy_from_slice(b"RATE");
@@ -265,7 +276,7 @@ fn kisses_are_counted_apart(with: &Setting<'_>) {
 }
 
 fn answers_after_the_time_out_are_late_and_lost(with: &Setting<'_>) {
-    let slow: Spoil = |number, _| {
+    let slow: Spoil = |number, _, _| {
         if number == 0 {
             thread::sleep(Duration::from_millis(800));
         }
@@ -278,8 +289,81 @@ fn answers_after_the_time_out_are_late_and_lost(with: &Setting<'_>) {
 }
 
 fn a_rate_that_cannot_be_sent_is_called_the_generators_limit(with: &Setting<'_>) {
-    let table = with.load(&with.server(|_, _| 1), &["--rate", "5M", "--duration", "300ms"]);
+    let table = with.load(&with.server(|_, _, _| 1), &["--rate", "5M", "--duration", "300ms"]);
     assert!(table.contains("the generator's limit, not the server's"), "{}: {table}", with.generator);
+}
+
+fn an_answer_longer_than_its_request_is_named(with: &Setting<'_>) {
+    let longer: Spoil = |_, _, answer| {
+        answer.extend([0; 4]);
+        1
+    };
+    let step = with.step(longer, "500", "100ms");
+    assert_eq!(number(&step["faults"], "longer_than_request"), number(&step, "sent"), "{step}");
+    assert_eq!(number(&step, "answered"), 0, "{step}");
+}
+
+fn answers_to_malformed_requests_are_named_and_silence_is_right(with: &Setting<'_>) {
+    // Wrong checksums and lengths do not get as far as to the socket of a server.
+    let step = with.profiled("malformed:20%", |_, _, _| 1, "2000", "200ms");
+    assert_eq!(number(&step, "answered"), number(&step, "sent"), "{step}");
+    let malformed = number(&step, "malformed");
+    let answered = ["short", "mode"].map(|flaw| number(&step["faults"], &format!("answered_{flaw}")));
+    assert!(answered.iter().all(|answers| answers * 6 > malformed), "{step}");
+    assert_eq!(answered.iter().sum::<u64>(), number(&step, "invalid"), "{step}");
+    let silent: Spoil = |_, request, _| u32::from(request.len() == 48 && request[0] & 7 == 3);
+    let step = with.profiled("malformed:20%", silent, "2000", "200ms");
+    assert!(number(&step, "malformed") > 0, "{step}");
+    assert_eq!((number(&step, "invalid"), number(&step, "lost")), (0, 0), "{step}");
+}
+
+fn long_requests_are_as_long_as_asked_for(with: &Setting<'_>) {
+    let whole: Spoil =
+        |_, request, _| u32::from(request.len() == 48 + 28 && request[48..52] == [0xf0, 0, 0, 28]);
+    let step = with.profiled("long:7", whole, "500", "100ms");
+    assert_eq!(number(&step, "answered"), number(&step, "sent"), "{step}");
+}
+
+fn the_top_of_the_hour_has_as_many_requests_as_its_shape_says(with: &Setting<'_>) {
+    // Nine times more for an eighth of the time, and half of that in the mean for three eighths.
+    let step = with.profiled("top-of-hour", |_, _, _| 1, "500", "400ms");
+    let due = number(&step, "sent") + number(&step, "unsent");
+    assert!((740..=780).contains(&due), "{step}");
+    assert_eq!(number(&step, "answered"), number(&step, "sent"), "{step}");
+}
+
+#[test]
+fn profiles_that_make_no_sense_are_refused_by_name() {
+    for (arguments, named) in [
+        (&["load", "127.0.0.1", "--profile", "odd"][..], "top-of-hour[:FACTOR]"),
+        (&["load", "127.0.0.1", "--profile", "hot-source"], "--clients and --source-net"),
+        (&["load", "127.0.0.1", "--profile", "spoofed"], "--source-net"),
+        (&["find-max", "127.0.0.1", "--profile", "top-of-hour"], "use load"),
+        (&["load", "127.0.0.1", "--rate", "1M", "--profile", "top-of-hour"], "above the cap"),
+    ] {
+        let output = Command::new(BENCH).args(arguments).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(64), "{error}");
+        assert!(error.contains(named), "{error}");
+    }
+    let sockets = ["load", "127.0.0.1", "--profile", "spoofed", "--source-net", "127.0.0.0/16"];
+    let output = Command::new(BENCH).args(sockets).args(["--generator", "socket"]).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(69) && error.contains("other generators take"), "{error}");
+}
+
+#[test]
+fn a_terminal_shows_how_far_it_has_come_and_a_program_is_told_results_only() {
+    let server = Server::start(|_, _, _| 1);
+    // A terminal of its own, as standard output and standard error.
+    let terminal = |options: &str| {
+        let load = format!("{BENCH} load {} --duration 600ms --warm-up 0s {options}", server.address);
+        let output = Command::new("script").args(["-qec", &load, "/dev/null"]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let (bar, json) = (terminal(""), terminal("--json"));
+    assert!(bar.contains("step 1 of 1: 1000/s") && bar.contains("answered"), "{bar}");
+    assert!(serde_json::from_str::<Value>(&json).is_ok(), "{json}");
 }
 
 #[test]
@@ -297,7 +381,7 @@ fn nothing_listening_is_said_to_be_so() {
 #[test]
 fn sockets_send_from_the_ports_that_are_named() {
     let taken = UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
-    let server = Server::start(|_, _| 1);
+    let server = Server::start(|_, _, _| 1);
     let load = |options: &[&str]| {
         let arguments = ["load", &server.address, "--duration", "100ms", "--warm-up", "0s", "--workers", "1"];
         Command::new(BENCH).args(arguments).args(options).output().unwrap()
@@ -329,7 +413,7 @@ fn caps_hold_unless_lifted() {
 
 #[test]
 fn results_come_as_csv_as_a_page_and_as_ntpperf_has_them() {
-    let server = Server::start(|_, _| 1);
+    let server = Server::start(|_, _, _| 1);
     let page = std::env::temp_dir().join(format!("pooltime-bench-{}.html", std::process::id()));
     let run = |arguments: &[&str]| {
         let output = Command::new(BENCH)
@@ -357,7 +441,7 @@ fn results_come_as_csv_as_a_page_and_as_ntpperf_has_them() {
 #[test]
 fn find_max_finds_what_a_server_takes() {
     // 2 ms for each answer: 500 a second, whatever is asked for.
-    let server = Server::start(|_, _| {
+    let server = Server::start(|_, _, _| {
         thread::sleep(Duration::from_millis(2));
         1
     });

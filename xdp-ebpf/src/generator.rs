@@ -20,8 +20,8 @@ use frame::Frame;
 use responder::Packet as _;
 use responder::checksum::Sum;
 use xdp_ebpf::probe::{
-    self, BUCKETS, Fault, INTERVALS, IPV4_MESSAGE, IPV6_MESSAGE, Judgement, Key, MAX_REQUESTS, MESSAGE, MIX,
-    Plan, Request, Token, count,
+    self, BUCKETS, DATAGRAM, Fault, INTERVALS, IPV4_MESSAGE, IPV6_MESSAGE, Judgement, Key, MAX_EXTENSION,
+    MAX_REQUESTS, MESSAGE, MIX, Plan, Request, Token, count,
 };
 
 #[btf_map]
@@ -54,8 +54,6 @@ static GN_SEEN: Array<u64, 1> = Array::new();
 const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];
 const UDP: u8 = 17;
-/// UDP header and message.
-const DATAGRAM: u16 = 56;
 
 /// Makes the frame the next request if it is due, and sends it; drops the frame if none is.
 #[xdp]
@@ -69,7 +67,7 @@ fn generate(context: XdpContext) -> u32 {
     let (worker, counts) = unsafe { (&mut *worker, &mut *counts) };
     let [mut made, index, next] = *worker;
     let now_ns = monotonic_ns().wrapping_sub(plan.start_ns);
-    let even = plan.poisson == 0;
+    let even = plan.poisson == 0 && plan.spike.extra == 0;
     let mut due_ns = if even { made.wrapping_mul(plan.interval) >> 16 } else { next >> 16 };
     // Before the start the difference is a huge number.
     if now_ns < due_ns || now_ns >= plan.duration_ns {
@@ -78,7 +76,8 @@ fn generate(context: XdpContext) -> u32 {
     // After a while without the CPU: all that is overdue would go out in one burst that no client sends, and what
     // is lost of it would be put down to the server.
     if now_ns - due_ns > plan.late_ns {
-        let skipped = ((now_ns - due_ns) << 16) / (plan.interval | u64::from(plan.interval == 0));
+        let interval = plan.interval * 256 / plan.spike.factor(due_ns).max(1);
+        let skipped = ((now_ns - due_ns) << 16) / (interval | u64::from(interval == 0));
         counts[count::SKIPPED] += skipped;
         made = made.wrapping_add(skipped);
         due_ns = now_ns;
@@ -96,10 +95,14 @@ fn generate(context: XdpContext) -> u32 {
     }
     worker[0] = made.wrapping_add(1);
     if !even {
-        let part = GN_INTERVALS.get(interval_index(plan.key, made)).copied().unwrap_or(1 << 16);
-        worker[2] = (due_ns << 16).wrapping_add(plan.interval.wrapping_mul(u64::from(part)) >> 16);
+        let drawn = GN_INTERVALS.get(interval_index(plan.key, made)).copied().unwrap_or(1 << 16);
+        let part = if plan.poisson == 0 { 1 << 16 } else { u64::from(drawn) };
+        let interval = (plan.interval.wrapping_mul(part) >> 8) / plan.spike.factor(due_ns).max(1);
+        // What is left of the nanosecond stays, or the rate would be a little too high.
+        let from = if next >> 16 == due_ns { next } else { due_ns << 16 };
+        worker[2] = from.wrapping_add(interval);
     }
-    counts[count::SENT] += 1;
+    counts[if request.is_malformed() { count::MALFORMED } else { count::SENT }] += 1;
     // SAFETY: the helper takes plain numbers.
     unsafe { bpf_redirect(plan.interface as u32, 0).cast_unsigned() as u32 }
 }
@@ -152,7 +155,8 @@ fn collect(context: XdpContext) -> u32 {
 fn take<const START: usize>(frame: &Frame, plan: &Plan, udp: [u8; 8], addresses: Sum, header: bool) -> u32 {
     let [source, destination, length, checksum] =
         [[udp[0], udp[1]], [udp[2], udp[3]], [udp[4], udp[5]], [udp[6], udp[7]]].map(u16::from_be_bytes);
-    if u64::from(source) != plan.port || !plan.has_source(destination) {
+    let flaw = plan.flaw_at(destination);
+    if u64::from(source) != plan.port || !(flaw.is_some() || plan.has_source(destination)) {
         return XDP_PASS;
     }
     let Some(counts) = GN_COUNTS.get_ptr_mut(0) else {
@@ -161,6 +165,10 @@ fn take<const START: usize>(frame: &Frame, plan: &Plan, udp: [u8; 8], addresses:
     // SAFETY: the value of this CPU, and softirq does not interrupt itself, nor the generator, which runs with
     // softirq held off.
     let counts = unsafe { &mut *counts };
+    if let Some(flaw) = flaw {
+        counts[(count::FAULTS + Fault::ToShort as usize + flaw as usize) & (count::COUNTS - 1)] += 1;
+        return XDP_DROP;
+    }
     let Some(message) = frame.bytes::<MESSAGE>(START) else {
         counts[count::FAULTS + Fault::Short as usize] += 1;
         return XDP_DROP;
@@ -174,11 +182,27 @@ fn take<const START: usize>(frame: &Frame, plan: &Plan, udp: [u8; 8], addresses:
         part(message, 32),
         part(message, 40),
     ];
-    let sum = words.into_iter().fold(pseudo.double(udp), Sum::double);
+    let mut sum = words.into_iter().fold(pseudo.double(udp), Sum::double);
+    let extension = length.wrapping_sub(DATAGRAM);
+    if u64::from(extension) > plan.extension || extension & 3 != 0 {
+        let fault = if length < DATAGRAM { Fault::Short } else { Fault::Longer };
+        counts[count::FAULTS + fault as usize] += 1;
+        return XDP_DROP;
+    }
+    for offset in (0..MAX_EXTENSION).step_by(4) {
+        if offset >= extension {
+            break;
+        }
+        let Some(word) = frame.bytes::<4>(START + MESSAGE + usize::from(offset)) else {
+            counts[count::FAULTS + Fault::Short as usize] += 1;
+            return XDP_DROP;
+        };
+        sum = sum.word(*word);
+    }
     // A server on this machine may leave the checksum to a NIC that is not there: then it is the pseudo
     // header's sum alone.
     let unfinished = checksum == u16::from_be_bytes(pseudo.fold());
-    let right = length == DATAGRAM && (checksum == 0 || unfinished || sum.fold() == [0xff, 0xff]);
+    let right = checksum == 0 || unfinished || sum.fold() == [0xff, 0xff];
     if !header || !right {
         counts[count::FAULTS + Fault::Checksum as usize] += 1;
         return XDP_DROP;
@@ -193,7 +217,7 @@ fn inspect(plan: &Plan, counts: &mut [u64; count::COUNTS], words: [u64; 6]) {
     let echo = plan.echo != 0;
     let token = Key(plan.key).open(u64::from_be(if echo { words[5] } else { words[3] }));
     // Never sent before it was due, nor after now.
-    let due_ns = if plan.poisson == 0 {
+    let due_ns = if plan.poisson == 0 && plan.spike.extra == 0 {
         (token.sequence / (plan.generators | u64::from(plan.generators == 0))).wrapping_mul(plan.interval)
             >> 16
     } else {

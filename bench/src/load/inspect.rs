@@ -27,6 +27,8 @@ pub(super) struct Inspector {
     pub(super) tolerance: Option<Duration>,
     /// The server may say that it is not synchronised.
     pub(super) lenient: bool,
+    /// Bytes of a request: answers have no more.
+    pub(super) length: usize,
     /// Answers are the requests as they were sent.
     pub(super) echo: bool,
     pub(super) seen: Seen,
@@ -38,6 +40,9 @@ impl Inspector {
         let Some(message) = answer.first_chunk::<MESSAGE>() else {
             return tally.fault(Fault::Short);
         };
+        if answer.len() > self.length {
+            return tally.fault(Fault::Longer);
+        }
         let mut words = [0; 6];
         for (word, bytes) in words.iter_mut().zip(message.as_chunks::<8>().0) {
             *word = u64::from_ne_bytes(*bytes);

@@ -10,13 +10,15 @@ mod worker;
 mod xdp;
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Add;
 use std::time::Duration;
 
 use core_affinity::CoreId;
-use xdp_ebpf::probe::{self, MAX_REQUESTS, Plan};
+use xdp_ebpf::probe::{self, Flaw, MAX_REQUESTS, Plan, Request};
 
 use super::generator::Generator;
 use super::plan::{SourcePorts, Spacing};
+use super::profile::Profile;
 use super::socket::{monotonic_ns, nanos, ntp_after};
 use super::tally::Tally;
 use super::template::{Sources, Template};
@@ -109,6 +111,9 @@ pub(crate) enum LinkError {
     #[error("the clients' network and the server's address are of different families")]
     Families,
 
+    #[error("{0} is too few for malformed requests, which have ports of their own: take a larger range")]
+    Ports(SourcePorts),
+
     #[error("{workers} workers need as many CPUs, and there are {cpus}")]
     Cpus { workers: usize, cpus: usize },
 
@@ -130,9 +135,30 @@ struct Job {
 /// What senders have done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Sent {
-    sent: u64,
+    /// To be answered.
+    right: u64,
+    /// Not to be answered.
+    malformed: u64,
     /// Due, and not sent.
     unsent: u64,
+}
+
+impl Sent {
+    fn count(&mut self, request: Request) {
+        if request.is_malformed() { self.malformed += 1 } else { self.right += 1 }
+    }
+}
+
+impl Add for Sent {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            right: self.right + other.right,
+            malformed: self.malformed + other.malformed,
+            unsent: self.unsent + other.unsent,
+        }
+    }
 }
 
 /// See the module.
@@ -161,6 +187,10 @@ impl LinkGenerator {
             return Err(LinkError::Cpus { workers, cpus: cores.len() }.into());
         }
         cores.truncate(workers);
+        let ports = load.source_ports.unwrap_or_default();
+        if load.profile.malformed() != 0 && ports.count() <= Flaw::COUNT {
+            return Err(LinkError::Ports(ports).into());
+        }
         let route = Route::find(target, &load.way)?;
         let mode = Mode::of(&route.interface)?;
         let path = Path {
@@ -171,7 +201,7 @@ impl LinkGenerator {
             source_port: 0,
             destination_port: target.port(),
         };
-        let template = Template::new(&path, load.sources);
+        let template = Template::new(&path, load.sources, &load.profile.extension());
         let mut generator =
             Self { target, load, route, template, cores, mode, sender: Sender::Packet, why: String::new() };
         let job = generator.job(1.0, Duration::ZERO);
@@ -195,13 +225,14 @@ impl LinkGenerator {
 
     fn job(&self, rate: f64, duration: Duration) -> Job {
         let (route, cores, load) = (self.route.clone(), self.cores.clone(), self.load.clone());
-        Job { route, template: self.template, cores, rate, duration, load }
+        Job { route, template: self.template.clone(), cores, rate, duration, load }
     }
 
     /// The plan of a step that starts right away.
     fn plan(&self, rate: f64, duration: Duration) -> Plan {
-        let (load, template) = (&self.load, self.template);
+        let (load, template) = (&self.load, &self.template);
         let (generators, ports) = (self.cores.len() as u64, self.source_ports());
+        let flaws = if load.profile.malformed() == 0 { 0 } else { Flaw::COUNT };
         #[expect(
             clippy::cast_precision_loss,
             clippy::cast_possible_truncation,
@@ -223,8 +254,8 @@ impl LinkGenerator {
             frame: template.frame,
             sum: u64::from(template.sum),
             port: u64::from(self.target.port()),
-            first_port: u64::from(ports.first()),
-            ports: u64::from(ports.count()),
+            first_port: u64::from(ports.first()) + u64::from(flaws),
+            ports: u64::from(ports.count() - flaws),
             client_at: template.client_at,
             first_client: u64::from(template.first_client),
             clients: u64::from(template.clients),
@@ -232,6 +263,12 @@ impl LinkGenerator {
             poisson: u64::from(load.spacing == Spacing::Poisson),
             echo: u64::from(load.echo),
             lenient: u64::from(load.lenient),
+            hot: load.profile.hot(),
+            scatter: if load.profile == Profile::Spoofed { fastrand::u64(..MAX_REQUESTS) } else { 0 },
+            malformed: load.profile.malformed(),
+            flaw_port: u64::from(ports.first()),
+            extension: load.profile.extension().len() as u64,
+            spike: load.profile.spike(duration),
         }
     }
 }
@@ -260,10 +297,10 @@ impl Generator for LinkGenerator {
     }
 
     fn step(&mut self, rate: f64, duration: Duration) -> Result<Tally, Failure> {
-        // Independent requests may be more than their mean: ten standard deviations.
-        let due = rate * duration.as_secs_f64();
+        // Independent requests may be more than their mean: ten standard deviations. A spike's slope is rounded.
+        let due = rate * self.load.profile.mean() * duration.as_secs_f64();
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "capped")]
-        let requests = ((due + 10.0 * due.sqrt()).ceil() as u64).saturating_add(64).min(MAX_REQUESTS);
+        let requests = ((1.01 * due + 10.0 * due.sqrt()).ceil() as u64).saturating_add(64).min(MAX_REQUESTS);
         let mut collector = Collector::load(requests, &self.load)?;
         if self.sender == Sender::Live {
             live::prepare(&mut collector, &self.cores)?;
@@ -282,7 +319,73 @@ impl Generator for LinkGenerator {
             Sender::Xdp => worker::send(&job, |index| xdp::open(&job, index), begin)?,
             Sender::Packet => worker::send(&job, |_| packet::open(&job), begin)?,
         };
-        collector.wait(sent.sent, self.load.timeout)?;
+        collector.wait(sent, self.load.timeout)?;
         collector.tally(sent, &self.load)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use etherparse::{NetHeaders, PacketHeaders, TransportHeader};
+    use xdp_ebpf::probe::Token;
+
+    /// A malformed request as a frame, and its flaw.
+    fn frame(source: &str, destination: &str, sequence: u64) -> Option<(Flaw, Vec<u8>)> {
+        let path = Path {
+            source_mac: [2; 6],
+            destination_mac: [4; 6],
+            source: source.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            source_port: 0,
+            destination_port: 123,
+        };
+        let template = Template::new(&path, None, &[]);
+        let plan = Plan {
+            frame: template.frame,
+            sum: template.sum.into(),
+            header_sum: template.header_sum.into(),
+            client_at: template.client_at,
+            first_client: template.first_client.into(),
+            clients: 1,
+            first_port: 5004,
+            ports: 100,
+            malformed: 1 << 16,
+            flaw_port: 5000,
+            ..Plan::default()
+        };
+        let request = Request::new(&plan, Token { sequence, sent_ns: 1600 }, 4);
+        let mut frame = template.bytes;
+        request.write_to(frame.as_mut_slice(), &plan).unwrap();
+        Flaw::of(sequence, plan.malformed, 4).map(|flaw| (flaw, frame))
+    }
+
+    #[test]
+    fn a_flawed_request_has_its_flaw_and_no_other() {
+        for (source, destination) in [("10.1.2.3", "10.1.2.4"), ("fd00::1:2", "fd00::2")] {
+            for (flaw, frame) in (0..64).filter_map(|sequence| frame(source, destination, sequence)) {
+                let headers = PacketHeaders::from_ethernet_slice(&frame).unwrap();
+                let Some(TransportHeader::Udp(udp)) = headers.transport else { panic!("{flaw:?}") };
+                let payload = headers.payload.slice();
+                let (of_ip, checksum) = match headers.net.unwrap() {
+                    NetHeaders::Ipv4(ip, _) => {
+                        assert_eq!(ip.header_checksum, ip.calc_header_checksum(), "{flaw:?}");
+                        (ip.payload_len().unwrap(), udp.calc_checksum_ipv4(&ip, payload).unwrap())
+                    }
+                    NetHeaders::Ipv6(ip, _) => {
+                        (ip.payload_length, udp.calc_checksum_ipv6(&ip, payload).unwrap())
+                    }
+                    NetHeaders::Arp(_) => panic!("{flaw:?}"),
+                };
+                assert_eq!(udp.source_port, 5000 + flaw as u16);
+                assert_eq!(of_ip, if flaw == Flaw::Short { 52 } else { 56 }, "{flaw:?}");
+                assert_eq!(udp.length, if flaw == Flaw::Length { 64 } else { of_ip }, "{flaw:?}");
+                assert_eq!(payload[0] & 7, if flaw == Flaw::Mode { 4 } else { 3 }, "{flaw:?}");
+                // Over a length that is not that of the data there is no right one.
+                if flaw != Flaw::Length {
+                    assert_eq!(udp.checksum == checksum, flaw != Flaw::Checksum, "{flaw:?}");
+                }
+            }
+        }
     }
 }

@@ -46,6 +46,8 @@ pub(crate) struct Step {
     pub(crate) sent_late: u64,
     /// Due and not sent.
     pub(crate) unsent: u64,
+    /// Sent, and not to be answered; not among `sent`.
+    pub(crate) malformed: u64,
     pub(crate) answered: u64,
     pub(crate) lost: u64,
     /// Came after the time-out; lost, too.
@@ -94,13 +96,14 @@ impl Step {
     pub(super) fn new(rate: f64, duration: Duration, tally: &Tally) -> Self {
         let named = |fault: &Fault| (fault.label().to_owned(), tally.faults[*fault as usize]);
         #[expect(clippy::cast_precision_loss, reason = "counts below 2^52")]
-        let sent_rate = tally.sent as f64 / duration.as_secs_f64();
+        let sent_rate = (tally.sent + tally.malformed) as f64 / duration.as_secs_f64();
         Self {
             rate,
             sent_rate,
             sent: tally.sent,
             sent_late: tally.sent_late,
             unsent: tally.unsent,
+            malformed: tally.malformed,
             answered: tally.answered,
             lost: tally.lost(),
             late: tally.late,
@@ -128,7 +131,8 @@ impl Step {
 
     /// Whether the generator sent what was due.
     pub(super) fn kept_rate(&self) -> bool {
-        fraction(self.sent, self.sent + self.unsent) >= KEPT
+        let sent = self.sent + self.malformed;
+        fraction(sent, sent + self.unsent) >= KEPT
     }
 }
 
@@ -171,6 +175,7 @@ pub(super) struct Report {
     machine: Machine,
     target: String,
     generator: String,
+    profile: String,
     duration_s: f64,
     timeout_s: f64,
     /// Sources that requests come from.
@@ -190,6 +195,7 @@ impl Report {
             machine: Machine::describe(),
             target: generator.target().to_string(),
             generator: generator.name(),
+            profile: load.profile.to_string(),
             duration_s: load.duration.as_secs_f64(),
             timeout_s: load.timeout.as_secs_f64(),
             clients: generator.clients(),
@@ -206,10 +212,11 @@ impl Report {
         let written = match output.format {
             Format::Table => writeln!(
                 to,
-                "{} by {}; {} s a step, answers within {} s\n\n{:>9} {:>9} {:>10} {:>8} {:>7} {:>7} {:>6}  \
+                "{} by {}; profile {}; {} s a step, answers within {} s\n\n{:>9} {:>9} {:>10} {:>8} {:>7} {:>7} {:>6}  \
                  {:>8} {:>8} {:>8} {:>8} {:>8}",
                 self.target,
                 self.generator,
+                self.profile,
                 self.duration_s,
                 self.timeout_s,
                 "rate",
@@ -229,7 +236,7 @@ impl Report {
                 to,
                 "rate,sent_rate,sent,sent_late,unsent,answered,lost,late,invalid,kisses,duplicates,dropped_here,\
                  rtt_min_ns,rtt_p50_ns,rtt_p90_ns,rtt_p99_ns,rtt_p99_9_ns,rtt_max_ns,residence_p50_ns,\
-                 residence_p99_ns,offset_mean_ns"
+                 residence_p99_ns,offset_mean_ns,malformed"
             ),
             Format::Ntpperf => writeln!(
                 to,
@@ -306,6 +313,10 @@ fn write_row(to: &mut impl Write, step: &Step) -> io::Result<()> {
                     an XDP program too, if only one that passes everything";
         note(to, text.into())?;
     }
+    if step.malformed > 0 {
+        let text = "requests besides that no server may answer";
+        note(to, format!("{} {text}", step.malformed))?;
+    }
     if step.duplicates > 0 {
         note(to, format!("{} duplicates, not counted as answers", step.duplicates))?;
     }
@@ -327,7 +338,7 @@ fn write_csv(to: &mut impl Write, step: &Step) -> io::Result<()> {
     let offset = step.offset_ns.map(|offset| format!("{:.0}", offset.mean)).unwrap_or_default();
     writeln!(
         to,
-        "{:.1},{:.1},{},{},{},{},{},{},{},{},{},{},{min},{p50},{p90},{p99},{p99_9},{max},{},{},{offset}",
+        "{:.1},{:.1},{},{},{},{},{},{},{},{},{},{},{min},{p50},{p90},{p99},{p99_9},{max},{},{},{offset},{}",
         step.rate,
         step.sent_rate,
         step.sent,
@@ -342,6 +353,7 @@ fn write_csv(to: &mut impl Write, step: &Step) -> io::Result<()> {
         step.dropped_here,
         step.residence_ns.p50,
         step.residence_ns.p99,
+        step.malformed,
     )
 }
 

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use xdp_ebpf::probe::Spike;
+
 use super::plan::Spacing;
 
 /// Due times of one worker's requests, in nanoseconds from the start of a step.
@@ -12,6 +14,7 @@ pub(crate) struct Schedule {
     interval_ns: f64,
     next_ns: f64,
     end_ns: f64,
+    spike: Spike,
     random: fastrand::Rng,
 }
 
@@ -25,8 +28,14 @@ impl Schedule {
             // The workers' requests fall between each other's.
             next_ns: interval_ns * f64::from(worker) / f64::from(workers),
             end_ns: duration.as_secs_f64() * 1e9,
+            spike: Spike::default(),
             random: fastrand::Rng::new(),
         }
+    }
+
+    /// With a time at which the rate is higher.
+    pub(crate) fn with(self, spike: Spike) -> Self {
+        Self { spike, ..self }
     }
 
     /// When the next request is due, or `None` after the last one.
@@ -40,11 +49,14 @@ impl Schedule {
     }
 
     /// On to the next request.
+    #[expect(clippy::cast_precision_loss, reason = "a factor with 8 bits of fraction")]
     pub(crate) fn advance(&mut self) {
+        let factor = self.due_ns().map_or(1.0, |due_ns| self.spike.factor(due_ns) as f64 / 256.0);
+        let interval_ns = self.interval_ns / factor;
         self.next_ns += match self.spacing {
-            Spacing::Even => self.interval_ns,
+            Spacing::Even => interval_ns,
             // 1 - u is never zero.
-            Spacing::Poisson => -(1.0 - self.random.f64()).ln() * self.interval_ns,
+            Spacing::Poisson => -(1.0 - self.random.f64()).ln() * interval_ns,
         };
     }
 
@@ -80,6 +92,14 @@ mod tests {
         let sent = count(Schedule::new(100_000.0, Spacing::Poisson, Duration::from_secs(1), 0, 1));
         // Five standard deviations.
         assert!((98_419..101_581).contains(&sent), "{sent}");
+    }
+
+    #[test]
+    fn a_spike_has_as_many_requests_as_its_factor_says() {
+        let spike =
+            Spike { start_ns: 250_000_000, end_ns: 500_000_000, gone_ns: 500_000_000, extra: 9 * 256 };
+        let schedule = Schedule::new(1000.0, Spacing::Even, Duration::from_secs(1), 0, 1).with(spike);
+        assert!((3249..=3251).contains(&count(schedule)));
     }
 
     #[test]

@@ -14,15 +14,16 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime};
 use responder::NtpTimestamp;
-use xdp_ebpf::probe::{Fault, Key, MAX_REQUESTS, Token, mix_index};
+use xdp_ebpf::probe::{Fault, Flaw, Key, MAX_REQUESTS, Token, mix_index};
 
 use super::generator::Generator;
 use super::inspect::{Inspector, Start};
+use super::profile::Profile;
 use super::schedule::Schedule;
 use super::tally::{Seen, Tally};
 use super::{LATE_NS, Load, LoadError};
 use crate::failure::Failure;
-use crate::frames;
+use crate::frames::{self, MESSAGE};
 
 /// Requests sent and answers taken in one go, so that neither waits long for the other.
 const BATCH: usize = 16;
@@ -72,7 +73,12 @@ impl SocketGenerator {
 impl Generator for SocketGenerator {
     fn name(&self) -> String {
         let why = if self.why.is_empty() { String::new() } else { format!(" ({})", self.why) };
-        format!("socket{why}, {} workers with {} sockets each", self.workers(), self.load.sockets)
+        let (workers, sockets) = (self.workers(), self.load.sockets);
+        let flaws = match self.load.profile {
+            Profile::Malformed(_) => ", malformed as far as sockets let it: short, and of mode 4",
+            _ => "",
+        };
+        format!("socket{why}, {workers} workers with {sockets} sockets each{flaws}")
     }
 
     fn target(&self) -> SocketAddr {
@@ -94,7 +100,10 @@ impl Generator for SocketGenerator {
             let sockets = ports.map(|port| connected(self.target, port)).collect::<Result<Vec<_>, _>>()?;
             jobs.push(Worker {
                 sockets,
-                schedule: Schedule::new(rate, self.load.spacing, duration, worker, workers),
+                schedule: Schedule::new(rate, self.load.spacing, duration, worker, workers)
+                    .with(self.load.profile.spike(duration)),
+                spoiler: spoiler(self.target, self.load.profile)?,
+                extension: self.load.profile.extension(),
                 inspector: Inspector {
                     key: Key(fastrand::u64(..)),
                     versions: self.load.mix.table(),
@@ -102,6 +111,7 @@ impl Generator for SocketGenerator {
                     timeout: self.load.timeout,
                     tolerance: self.load.shared_clock.then_some(self.load.tolerance),
                     lenient: self.load.lenient,
+                    length: MESSAGE + self.load.profile.extension().len(),
                     echo: self.load.echo,
                     seen: Seen::default(),
                 },
@@ -136,6 +146,9 @@ impl Generator for SocketGenerator {
 /// A thread's part of a step.
 struct Worker {
     sockets: Vec<UdpSocket>,
+    spoiler: Option<Spoiler>,
+    /// What requests have behind their messages.
+    extension: Vec<u8>,
     schedule: Schedule,
     inspector: Inspector,
     duration: Duration,
@@ -165,7 +178,9 @@ impl Worker {
             }
         }
         let give_up_ns = monotonic_ns() + nanos(self.inspector.timeout);
-        while self.tally.matched < self.tally.sent && monotonic_ns() < give_up_ns {
+        // That nothing comes back to malformed requests takes all of the time to find out.
+        while (self.tally.matched < self.tally.sent || self.spoiler.is_some()) && monotonic_ns() < give_up_ns
+        {
             if self.receive() == 0 {
                 self.wait(Duration::from_nanos(give_up_ns.saturating_sub(monotonic_ns())));
             }
@@ -190,7 +205,15 @@ impl Worker {
             let sequence = self.issued;
             let sent_ns = monotonic_ns() - start_ns;
             let timestamp = self.inspector.key.seal(Token { sequence, sent_ns });
-            let request = frames::request(self.inspector.versions[mix_index(sequence)], timestamp);
+            let version = self.inspector.versions[mix_index(sequence)];
+            if let Some(spoiler) = &self.spoiler
+                && let Some(flaw) = Flaw::of(sequence, spoiler.share, Flaw::BY_SOCKETS)
+            {
+                self.issued += 1;
+                self.tally.malformed += u64::from(spoiler.send(flaw, version, timestamp));
+                continue;
+            }
+            let request = [&frames::request(version, timestamp)[..], &self.extension].concat();
             let socket = &self.sockets[usize::try_from(sequence).unwrap_or(0) % self.sockets.len()];
             let result = match socket.send(&request) {
                 // The error is that of an earlier request; it kept this one from going out.
@@ -230,7 +253,7 @@ impl Worker {
                 }
             }
         }
-        received
+        received + self.spoiler.as_ref().map_or(0, |spoiler| spoiler.receive(&mut self.tally))
     }
 
     fn pending_errors(&self) -> u64 {
@@ -243,6 +266,47 @@ impl Worker {
             self.sockets.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
         // Interrupted is as good as woken up.
         let _woken = ppoll(&mut polled, Some(TimeSpec::from(time)), None);
+    }
+}
+
+/// Sends what no server may answer, for each flaw from a socket of its own: whatever comes back to it is an error.
+struct Spoiler {
+    /// Of 65,536 requests.
+    share: u64,
+    sockets: Vec<(Flaw, UdpSocket)>,
+}
+
+fn spoiler(target: SocketAddr, profile: Profile) -> Result<Option<Spoiler>, LoadError> {
+    let share = profile.malformed();
+    if share == 0 {
+        return Ok(None);
+    }
+    let flaws = Flaw::ALL.into_iter().zip(0..Flaw::BY_SOCKETS).map(|(flaw, _)| flaw);
+    let sockets = flaws.map(|flaw| Ok((flaw, connected(target, 0)?))).collect::<Result<_, LoadError>>()?;
+    Ok(Some(Spoiler { share, sockets }))
+}
+
+impl Spoiler {
+    /// Whether it has gone out.
+    fn send(&self, flaw: Flaw, version: u8, timestamp: u64) -> bool {
+        let mut message = frames::request(version, timestamp);
+        let length = if flaw == Flaw::Short { MESSAGE - 4 } else { MESSAGE };
+        if flaw == Flaw::Mode {
+            message[0] = message[0] & !7 | 4;
+        }
+        let socket = self.sockets.iter().find(|(of, _)| *of == flaw).map(|(_, socket)| socket);
+        socket.is_some_and(|socket| socket.send(&message[..length]).is_ok())
+    }
+
+    fn receive(&self, tally: &mut Tally) -> usize {
+        let mut received = 0;
+        for (flaw, socket) in &self.sockets {
+            while received < BATCH && socket.recv(&mut [0; LONGEST_ANSWER]).is_ok() {
+                received += 1;
+                tally.fault(Fault::answered(*flaw));
+            }
+        }
+        received
     }
 }
 

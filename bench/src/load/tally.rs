@@ -15,6 +15,8 @@ pub(crate) struct Tally {
     pub(crate) sent_late: u64,
     /// Requests that were due and never went out.
     pub(crate) unsent: u64,
+    /// Requests that went out and must not be answered; not among `sent`.
+    pub(crate) malformed: u64,
     /// Right answers, in time.
     pub(crate) answered: u64,
     /// Answers to requests after the time-out.
@@ -48,6 +50,7 @@ impl Tally {
             sent: 0,
             sent_late: 0,
             unsent: 0,
+            malformed: 0,
             answered: 0,
             late: 0,
             kisses: 0,
@@ -81,6 +84,7 @@ impl Tally {
         self.sent += other.sent;
         self.sent_late += other.sent_late;
         self.unsent += other.unsent;
+        self.malformed += other.malformed;
         self.answered += other.answered;
         self.late += other.late;
         self.kisses += other.kisses;

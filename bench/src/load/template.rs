@@ -51,6 +51,16 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
+    /// All addresses of a network, as far as that goes; over IPv6 one in each /64, if there is more than one.
+    pub(crate) fn all(net: SourceNet) -> Self {
+        let room = match net.address {
+            IpAddr::V4(_) => 32 - net.length,
+            IpAddr::V6(_) if net.length < 64 => 64 - net.length,
+            IpAddr::V6(_) => 128 - net.length,
+        };
+        Self { net, clients: 1 << room.min(MAX_CLIENTS.ilog2()) }
+    }
+
     /// As many clients in a network, rounded up to a power of two.
     pub(crate) fn new(net: SourceNet, clients: u32) -> Result<Self, String> {
         let clients = clients.max(1).checked_next_power_of_two().unwrap_or(u32::MAX);
@@ -85,11 +95,12 @@ impl Sources {
 
 /// A request's frame without source port, version, transmit timestamp and the part of the source address that
 /// tells clients apart.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Template {
+    /// Its beginning, which is written anew for each request ...
     pub(super) frame: [u64; FRAME_WORDS],
-    /// Bytes of the frame.
-    pub(super) length: usize,
+    /// ... and all of it.
+    pub(super) bytes: Vec<u8>,
     /// One's complement sums that the checksums are the complements of, without what is left out.
     pub(super) sum: u16,
     pub(super) header_sum: u16,
@@ -101,7 +112,8 @@ pub(super) struct Template {
 }
 
 impl Template {
-    pub(super) fn new(path: &Path, sources: Option<Sources>) -> Self {
+    /// Of requests with this behind their messages.
+    pub(super) fn new(path: &Path, sources: Option<Sources>, extension: &[u8]) -> Self {
         let mut path = *path;
         let mut clients = 1;
         if let Some(sources) = sources {
@@ -131,7 +143,7 @@ impl Template {
                 *address = octets.into();
             }
         }
-        let bytes = frames::udp(&path, &[0; MESSAGE]);
+        let bytes = frames::udp(&path, &[&[0; MESSAGE], extension].concat());
         let number = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
         let mut frame = [0; FRAME_WORDS];
         for (word, bytes) in frame.iter_mut().zip(bytes.chunks(8)) {
@@ -141,20 +153,13 @@ impl Template {
         }
         Self {
             frame,
-            length: bytes.len(),
-            sum: !number(bytes.len() - MESSAGE - 2),
+            sum: !number(bytes.len() - extension.len() - MESSAGE - 2),
             header_sum: !number(24),
+            bytes,
             client_at,
             first_client: u32::from_be_bytes(first),
             clients,
         }
-    }
-
-    /// As bytes.
-    pub(super) fn bytes(&self) -> Vec<u8> {
-        let mut bytes: Vec<u8> = self.frame.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        bytes.truncate(self.length);
-        bytes
     }
 }
 
@@ -179,6 +184,11 @@ mod tests {
         assert_eq!(sources("10.0.0.0/24", 200).unwrap().clients(), 256);
         assert!(sources("10.0.0.0/24", 257).is_err());
         assert!(sources("fd64::/120", 257).is_err());
+        let all = |net: &str| Sources::all(net.parse().unwrap()).clients();
+        assert_eq!(
+            ["10.0.0.0/24", "fd64::/48", "fd64::/124", "fd00::/8"].map(all),
+            [256, 1 << 16, 16, 1 << 24]
+        );
         assert!(sources("10.0.0.0/8", 1 << 24).is_ok() && sources("fd64::/16", (1 << 24) + 1).is_err());
     }
 
@@ -192,15 +202,15 @@ mod tests {
             source_port: 0,
             destination_port: 123,
         };
-        let own = Template::new(&path("10.1.2.3", "10.1.2.4"), None);
-        assert_eq!((own.first_client, own.clients, own.length), (0x0a01_0203, 1, 90));
-        let many = Template::new(&path("10.1.2.3", "10.1.2.4"), sources("10.64.0.0/10", 1024).ok());
+        let own = Template::new(&path("10.1.2.3", "10.1.2.4"), None, &[]);
+        assert_eq!((own.first_client, own.clients, own.bytes.len()), (0x0a01_0203, 1, 90));
+        let many = Template::new(&path("10.1.2.3", "10.1.2.4"), sources("10.64.0.0/10", 1024).ok(), &[]);
         assert_eq!((many.first_client, many.clients, many.sum), (0x0a40_0000, 1024, own.sum));
-        let subnets = Template::new(&path("fd00::1", "fd00::2"), sources("fd64::/32", 1024).ok());
+        let subnets = Template::new(&path("fd00::1", "fd00::2"), sources("fd64::/32", 1024).ok(), &[]);
         assert_eq!((subnets.client_at, subnets.first_client), (CLIENT_IPV6_NETWORK, 0));
-        let hosts = Template::new(&path("fd00::1", "fd00::2"), sources("fd64::/64", 1024).ok());
+        let hosts = Template::new(&path("fd00::1", "fd00::2"), sources("fd64::/64", 1024).ok(), &[]);
         assert_eq!((hosts.client_at, hosts.first_client), (CLIENT_IPV6_HOST, 0));
-        let own = Template::new(&path("fd00::1:2", "fd00::2"), None);
-        assert_eq!((own.client_at, own.first_client, own.length), (CLIENT_IPV6_HOST, 0x0001_0002, 110));
+        let own = Template::new(&path("fd00::1:2", "fd00::2"), None, &[]);
+        assert_eq!((own.client_at, own.first_client, own.bytes.len()), (CLIENT_IPV6_HOST, 0x0001_0002, 110));
     }
 }

@@ -99,11 +99,21 @@ pub enum Fault {
     ReceiveAfterTransmit,
     /// Received before the request was sent or after the answer had come.
     OutsideWindow,
+    /// Longer than the request: with a forged source it would be an amplifier's.
+    Longer,
+    /// To a request that was too short.
+    ToShort,
+    /// To what was an answer itself.
+    ToMode,
+    /// To a request with a wrong checksum.
+    ToChecksum,
+    /// To a request with a wrong length.
+    ToLength,
 }
 
 impl Fault {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 14] = [
         Self::Short,
         Self::Checksum,
         Self::Origin,
@@ -113,7 +123,23 @@ impl Fault {
         Self::Unsynchronised,
         Self::ReceiveAfterTransmit,
         Self::OutsideWindow,
+        Self::Longer,
+        Self::ToShort,
+        Self::ToMode,
+        Self::ToChecksum,
+        Self::ToLength,
     ];
+
+    /// An answer to a request that no server may answer.
+    #[must_use]
+    pub const fn answered(flaw: Flaw) -> Self {
+        match flaw {
+            Flaw::Short => Self::ToShort,
+            Flaw::Mode => Self::ToMode,
+            Flaw::Checksum => Self::ToChecksum,
+            Flaw::Length => Self::ToLength,
+        }
+    }
 
     /// The name under which it is counted.
     #[must_use]
@@ -128,6 +154,11 @@ impl Fault {
             Self::Unsynchronised => "unsynchronised",
             Self::ReceiveAfterTransmit => "receive_after_transmit",
             Self::OutsideWindow => "outside_window",
+            Self::Longer => "longer_than_request",
+            Self::ToShort => "answered_short",
+            Self::ToMode => "answered_mode",
+            Self::ToChecksum => "answered_checksum",
+            Self::ToLength => "answered_length",
         }
     }
 }
@@ -204,8 +235,10 @@ pub mod count {
     pub const DUPLICATES: usize = 6;
     /// Sum of the offsets of right answers, in units of 2^-33 s, two's complement.
     pub const OFFSETS: usize = 7;
+    /// Requests sent that no server may answer; not among those of [`SENT`].
+    pub const MALFORMED: usize = 8;
     /// The first of [`super::Fault::ALL`].
-    pub const FAULTS: usize = 8;
+    pub const FAULTS: usize = 9;
     /// All.
     pub const COUNTS: usize = 32;
 }

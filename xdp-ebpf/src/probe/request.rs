@@ -6,7 +6,7 @@ use responder::checksum::Sum;
 use super::{Key, Token};
 
 /// What all who send and check are told of a step; a map value of the programs in the kernel.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Plan {
     /// [`Key`].
@@ -53,6 +53,96 @@ pub struct Plan {
     pub echo: u64,
     /// Not 0: answers that claim no synchronised clock are as good as others.
     pub lenient: u64,
+    /// Of 65,536 requests, those that come from the first client.
+    pub hot: u64,
+    /// What numbers of requests are mixed with before they say which client is meant.
+    pub scatter: u64,
+    /// Of 65,536 requests, those that have a [`Flaw`] ...
+    pub malformed: u64,
+    /// ... and the port that those with the first flaw come from; the others' are behind it.
+    pub flaw_port: u64,
+    /// Bytes of a request behind the message.
+    pub extension: u64,
+    /// When there are more requests than by the interval.
+    pub spike: Spike,
+}
+
+/// A rate that jumps up, stays there, and falls back in a straight line. Times are from the start of a step.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Spike {
+    /// When it jumps.
+    pub start_ns: u64,
+    /// When it begins to fall.
+    pub end_ns: u64,
+    /// When it is back; not before `end_ns`.
+    pub gone_ns: u64,
+    /// What is added to the rate at most: a multiple of it, with 8 bits of fraction. 0 for no spike.
+    pub extra: u64,
+}
+
+impl Spike {
+    /// The rate at a time as a multiple of the base rate, with 8 bits of fraction.
+    #[must_use]
+    #[inline(always)]
+    pub const fn factor(&self, at_ns: u64) -> u64 {
+        if at_ns < self.start_ns || at_ns >= self.gone_ns {
+            256
+        } else if at_ns < self.end_ns {
+            256 + self.extra
+        } else {
+            // In 1024 ns, so that nothing overflows.
+            let (left, fall) = ((self.gone_ns - at_ns) >> 10, (self.gone_ns - self.end_ns) >> 10);
+            256 + self.extra * left / (fall + 1)
+        }
+    }
+}
+
+/// What is wrong with a request that no server may answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Flaw {
+    /// Four bytes of the message are missing.
+    Short,
+    /// Mode 4: an answer.
+    Mode,
+    /// A wrong UDP checksum.
+    Checksum,
+    /// The UDP header tells of eight bytes more than there are.
+    Length,
+}
+
+impl Flaw {
+    /// All of them, by their numbers.
+    pub const ALL: [Self; Self::COUNT as usize] = [Self::Short, Self::Mode, Self::Checksum, Self::Length];
+    /// How many kinds there are.
+    pub const COUNT: u32 = Self::Length as u32 + 1;
+    /// How many of them, from the first on, a UDP socket can send.
+    pub const BY_SOCKETS: u64 = 2;
+
+    /// That of a request, of the first so many kinds; none, if it is not one of those that have one.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of(sequence: u64, malformed: u64, kinds: u64) -> Option<Self> {
+        let drawn = draw(sequence);
+        if drawn >= malformed {
+            return None;
+        }
+        Some(match sequence % kinds {
+            0 => Self::Short,
+            1 => Self::Mode,
+            2 => Self::Checksum,
+            _ => Self::Length,
+        })
+    }
+}
+
+/// A number below 65,536 for each request, by which one is picked out of many.
+#[must_use]
+#[inline(always)]
+pub const fn draw(sequence: u64) -> u64 {
+    let mixed = sequence.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    (mixed ^ mixed >> 29) >> 16 & 0xffff
 }
 
 /// The most sources that requests can come from.
@@ -103,6 +193,10 @@ pub const IPV4_MESSAGE: usize = 14 + 20 + 8;
 pub const IPV6_MESSAGE: usize = 14 + 40 + 8;
 /// Bytes of a message without extensions.
 pub const MESSAGE: usize = 48;
+/// UDP header and message.
+pub const DATAGRAM: u16 = 56;
+/// The most bytes that a request can have behind its message.
+pub const MAX_EXTENSION: u16 = 128;
 
 impl Plan {
     #[inline(always)]
@@ -117,6 +211,14 @@ impl Plan {
     pub fn has_source(&self, port: u16) -> bool {
         u64::from(port).wrapping_sub(self.first_port) < self.ports
     }
+
+    /// The number of the flaw that requests from this port have, if they have one.
+    #[must_use]
+    #[inline(always)]
+    pub fn flaw_at(&self, port: u16) -> Option<u64> {
+        let number = u64::from(port).wrapping_sub(self.flaw_port);
+        if self.malformed != 0 && number < u64::from(Flaw::COUNT) { Some(number) } else { None }
+    }
 }
 
 /// What differs from one request to the next.
@@ -126,6 +228,7 @@ pub struct Request {
     first: u8,
     port: u16,
     client: [u8; 4],
+    flaw: Option<Flaw>,
 }
 
 impl Request {
@@ -133,14 +236,33 @@ impl Request {
     #[must_use]
     #[inline(always)]
     pub fn new(plan: &Plan, token: Token, version: u8) -> Self {
+        let flaw = Flaw::of(token.sequence, plan.malformed, u64::from(Flaw::COUNT));
         // Numbers one after the other come from ports far apart.
         let mixed = token.sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
+        let port = match flaw {
+            None => plan.first_port + ((mixed * plan.ports) >> 16),
+            Some(flaw) => plan.flaw_port + flaw as u64,
+        };
+        let mode = if matches!(flaw, Some(Flaw::Mode)) { 4 } else { 3 };
+        let client = if draw(token.sequence) < plan.hot {
+            0
+        } else {
+            client(token.sequence ^ plan.scatter, plan.clients)
+        };
         Self {
             transmit: Key(plan.key).seal(token).to_be_bytes(),
-            first: (version & 7) << 3 | 3,
-            port: (plan.first_port + ((mixed * plan.ports) >> 16)) as u16,
-            client: ((plan.first_client + client(token.sequence, plan.clients)) as u32).to_be_bytes(),
+            first: (version & 7) << 3 | mode,
+            port: port as u16,
+            client: ((plan.first_client + client) as u32).to_be_bytes(),
+            flaw,
         }
+    }
+
+    /// Whether no server may answer it.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_malformed(&self) -> bool {
+        self.flaw.is_some()
     }
 
     /// Makes a frame this request, whatever was in it. `None` if the frame is too short.
@@ -182,8 +304,80 @@ impl Request {
             .number(plan.sum as u16)
             .number(self.port)
             .number(u16::from(self.first) << 8)
-            .word(self.client)
-            .double(self.transmit);
-        bytes[START - 2..START].copy_from_slice(&sum.udp_checksum());
+            .word(self.client);
+        let checksum = sum.double(self.transmit).udp_checksum();
+        bytes[START - 2..START].copy_from_slice(&checksum);
+        match self.flaw {
+            None | Some(Flaw::Mode) => {}
+            Some(Flaw::Short) => {
+                let [a, b, c, d, ..] = self.transmit;
+                set_length(bytes, START - 4, DATAGRAM - 4);
+                // The length counts twice: in the header, and in the pseudo header. Four less is the complement more.
+                let sum = sum.word([a, b, c, d]).number(!4).number(!4);
+                bytes[START - 2..START].copy_from_slice(&sum.udp_checksum());
+                if START == IPV4_MESSAGE {
+                    set_length(bytes, 16, 20 + DATAGRAM - 4);
+                    let header = Sum::ZERO.number(plan.header_sum as u16).word(self.client).number(!4);
+                    bytes[24..26].copy_from_slice(&header.checksum());
+                } else {
+                    set_length(bytes, 18, DATAGRAM - 4);
+                }
+            }
+            Some(Flaw::Checksum) => {
+                let [high, low] = checksum;
+                // Not to zero, which stands for none.
+                let other = if [high ^ 1, low] == [0, 0] { 2 } else { high ^ 1 };
+                bytes[START - 2..START].copy_from_slice(&[other, low]);
+            }
+            Some(Flaw::Length) => {
+                set_length(bytes, START - 4, DATAGRAM + 8);
+                let sum = sum.double(self.transmit).number(8).number(8);
+                bytes[START - 2..START].copy_from_slice(&sum.udp_checksum());
+            }
+        }
+    }
+}
+
+/// Writes a length at a constant offset.
+#[inline(always)]
+fn set_length<const LENGTH: usize>(bytes: &mut [u8; LENGTH], at: usize, length: u16) {
+    bytes[at..at + 2].copy_from_slice(&length.to_be_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spike_jumps_stays_and_falls_back() {
+        let spike = Spike { start_ns: 1_000_000, end_ns: 2_000_000, gone_ns: 4_048_000, extra: 9 * 256 };
+        assert_eq!([0, 999_999, 4_048_000, 9_000_000].map(|at| spike.factor(at)), [256; 4]);
+        assert_eq!([1_000_000, 1_999_999].map(|at| spike.factor(at)), [2560; 2]);
+        let half = spike.factor(3_024_000);
+        assert!((1400..1416).contains(&half), "{half}");
+        assert_eq!(Spike::default().factor(5), 256);
+    }
+
+    #[test]
+    fn a_hot_source_has_its_share() {
+        let plan = Plan { hot: 1 << 14, clients: 1024, first_client: 7, ports: 1, ..Plan::default() };
+        let is_first = |sequence: &u64| {
+            Request::new(&plan, Token { sequence: *sequence, sent_ns: 0 }, 4).client == [0, 0, 0, 7]
+        };
+        let share = (0..1 << 16).filter(is_first).count();
+        assert!((15_900..16_900).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn a_share_of_the_requests_has_a_flaw_and_each_kind_comes_as_often() {
+        let mut kinds = [0_u32; 4];
+        for sequence in 0..1 << 16 {
+            if let Some(flaw) = Flaw::of(sequence, 6554, 4) {
+                kinds[flaw as usize] += 1;
+            }
+        }
+        let all: u32 = kinds.iter().sum();
+        assert!((6300..6800).contains(&all), "{kinds:?}");
+        assert!(kinds.iter().all(|kind| kind * 5 > all && kind * 3 < all), "{kinds:?}");
     }
 }

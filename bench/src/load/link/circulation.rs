@@ -21,14 +21,14 @@ const LEAST_NS: u64 = 40;
 const END: Signal = Signal::SIGUSR1;
 const SIGNALS: Duration = Duration::from_millis(5);
 
-/// Lets frames of a length circulate on each of the cores until then.
+/// Lets copies of a frame circulate on each of the cores until then.
 ///
 /// In a single call of the kernel if possible, ended by a signal: between two calls the kernel waits for
 /// milliseconds until nobody uses the program any more.
 pub(super) fn circulate(
     program: &Xdp,
     cores: &[CoreId],
-    length: usize,
+    frame: &[u8],
     end_ns: u64,
 ) -> Result<(), ProgramError> {
     let on = |core: CoreId| -> Result<(), ProgramError> {
@@ -36,14 +36,13 @@ pub(super) fn circulate(
         if !core_affinity::set_for_current(core) {
             return Err(std::io::Error::last_os_error().into());
         }
-        let frame = vec![0; length];
         loop {
             let left_ns = end_ns.saturating_sub(monotonic_ns());
             if left_ns == 0 {
                 return Ok(());
             }
             let result = program.test_run(TestRunOptions {
-                data_in: Some(&frame),
+                data_in: Some(frame),
                 // Even if no signal gets through, it comes to an end.
                 repeat: u32::try_from(left_ns / LEAST_NS).unwrap_or(u32::MAX).max(1),
                 attrs: TestRunAttrs::new().xdp_live_frames(BATCH),

@@ -132,9 +132,11 @@ impl Collector {
     }
 
     /// Waits until everything that was sent has been answered, or would be answered too late.
-    pub(super) fn wait(&self, sent: u64, timeout: Duration) -> Result<(), Failure> {
+    pub(super) fn wait(&self, sent: Sent, timeout: Duration) -> Result<(), Failure> {
         let give_up_ns = monotonic_ns() + nanos(timeout);
-        while monotonic_ns() < give_up_ns && self.counts()?[count::MATCHED] < sent {
+        // That nothing comes back takes all of the time to find out.
+        let is_all = |matched: u64| sent.malformed == 0 && matched >= sent.right;
+        while monotonic_ns() < give_up_ns && !is_all(self.counts()?[count::MATCHED]) {
             thread::sleep(LOOK_AGAIN);
         }
         Ok(())
@@ -146,10 +148,14 @@ impl Collector {
     }
 
     /// What became of a step's requests.
-    pub(super) fn tally(&self, Sent { sent, unsent }: Sent, load: &Load) -> Result<Tally, Failure> {
+    pub(super) fn tally(
+        &self,
+        Sent { right, malformed, unsent }: Sent,
+        load: &Load,
+    ) -> Result<Tally, Failure> {
         let counts = self.counts()?;
         let mut tally = Tally::new();
-        (tally.sent, tally.unsent) = (sent, unsent);
+        (tally.sent, tally.malformed, tally.unsent) = (right, malformed, unsent);
         tally.matched = counts[count::MATCHED];
         tally.answered = counts[count::ANSWERED];
         tally.late = counts[count::LATE];

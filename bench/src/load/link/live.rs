@@ -64,15 +64,20 @@ pub(super) fn send(collector: &Collector, job: &Job, plan: &Plan) -> Result<Sent
     let failure = |reason| Failure::Run { what: GENERATE.into(), reason };
     let generate = collector.program(GENERATE).map_err(failure)?;
     let end_ns = plan.start_ns + plan.duration_ns;
-    circulate(generate, &job.cores, job.template.length, end_ns).map_err(failure)?;
+    circulate(generate, &job.cores, &job.template.bytes, end_ns).map_err(failure)?;
     let counts = collector.counts()?;
-    let sent = counts[count::SENT];
-    let due = job.rate * job.duration.as_secs_f64();
-    // The number of independent requests is not fixed: five standard deviations fewer are no failure to send.
-    let fewest = if job.load.spacing == Spacing::Even { due } else { due - 5.0 * due.sqrt() };
+    let (right, malformed) = (counts[count::SENT], counts[count::MALFORMED]);
+    let due = job.rate * job.load.profile.mean() * job.duration.as_secs_f64();
+    // The number of independent requests is not fixed: five standard deviations fewer are no failure to send. Nor is a
+    // rounded slope of a spike.
+    let tolerated = match (job.load.spacing, plan.spike.extra) {
+        (Spacing::Even, 0) => 0.0,
+        (Spacing::Even, _) => due / 500.0,
+        (Spacing::Poisson, _) => 5.0 * due.sqrt() + due / 500.0,
+    };
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "capped")]
-    let missing = (fewest.max(0.0) as u64).saturating_sub(sent);
-    Ok(Sent { sent, unsent: missing.max(counts[count::SKIPPED]) })
+    let missing = ((due - tolerated).max(0.0) as u64).saturating_sub(right + malformed);
+    Ok(Sent { right, malformed, unsent: missing.max(counts[count::SKIPPED]) })
 }
 
 fn refused(route: &Route, reason: &str) -> LinkError {

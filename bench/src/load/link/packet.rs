@@ -61,7 +61,7 @@ pub(super) fn open(job: &Job) -> Result<PacketOutlet, Failure> {
     Ok(PacketOutlet {
         socket,
         interface: interface.clone(),
-        frames: vec![job.template.bytes(); BATCH],
+        frames: vec![job.template.bytes.clone(); BATCH],
         filled: 0,
         headers: MultiHeaders::preallocate(BATCH, None),
     })

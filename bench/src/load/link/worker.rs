@@ -65,10 +65,9 @@ pub(super) fn send<O: Outlet>(
     });
     outcome?;
     drop(results);
-    finished.into_iter().try_fold(Sent::default(), |total, one: Result<Sent, Failure>| {
-        let one = one?;
-        Ok(Sent { sent: total.sent + one.sent, unsent: total.unsent + one.unsent })
-    })
+    finished
+        .into_iter()
+        .try_fold(Sent::default(), |total, one: Result<Sent, Failure>| one.map(|one| total + one))
 }
 
 /// A thread's part of a step.
@@ -88,7 +87,8 @@ impl<'a, O: Outlet> Worker<'a, O> {
         Self {
             plan,
             outlet,
-            schedule: Schedule::new(job.rate, job.load.spacing, job.duration, index, workers),
+            schedule: Schedule::new(job.rate, job.load.spacing, job.duration, index, workers)
+                .with(plan.spike),
             versions: job.load.mix.table(),
             sequence: index.into(),
             stride: workers.into(),
@@ -128,12 +128,13 @@ impl<'a, O: Outlet> Worker<'a, O> {
             let hopeless = now_ns - due_ns > plan.late_ns || self.sequence >= MAX_REQUESTS;
             let token = Token { sequence: self.sequence, sent_ns: monotonic_ns() - plan.start_ns };
             let version = self.versions[mix_index(self.sequence)];
+            let request = Request::new(plan, token, version);
             if hopeless {
                 self.sent.unsent += 1;
             } else if self.outlet.put(|frame| {
-                let _long_enough = Request::new(plan, token, version).write_to(frame, plan);
+                let _long_enough = request.write_to(frame, plan);
             }) {
-                self.sent.sent += 1;
+                self.sent.count(request);
                 self.sequence += self.stride;
             } else {
                 return;
@@ -142,9 +143,9 @@ impl<'a, O: Outlet> Worker<'a, O> {
         }
     }
 
-    /// What was put and did not go out after all.
+    /// What was put and did not go out after all. Which of them is not known; there are few that are malformed.
     fn take_back(&mut self, frames: u64) {
-        self.sent.sent -= frames;
+        self.sent.right = self.sent.right.saturating_sub(frames);
         self.sent.unsent += frames;
     }
 }

@@ -83,7 +83,7 @@ pub(super) fn open(job: &Job, queue: u32) -> Result<XdpOutlet, Failure> {
         ring,
         completed: rings.completion_ring,
         memory,
-        frame: job.template.bytes(),
+        frame: job.template.bytes.clone(),
         interface: interface.clone(),
     })
 }

@@ -1,0 +1,65 @@
+//! How far a command has come, on a terminal: time, because that is what is known beforehand.
+
+use std::io::{IsTerminal as _, stderr, stdout};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Often enough to be seen moving, and seldom enough not to disturb what is measured.
+const REDRAW: Duration = Duration::from_millis(250);
+
+/// A bar at the bottom of the terminal; nothing anywhere else.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    /// Ends the thread when it is dropped.
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Progress {
+    /// Over about this time. None is shown where standard error is no terminal, nor where results `for_programs` go to
+    /// the same terminal.
+    pub(crate) fn over(time: Duration, for_programs: bool) -> Self {
+        let shown = stderr().is_terminal() && !(for_programs && stdout().is_terminal());
+        let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(milliseconds(time).max(1)), target);
+        let style = ProgressStyle::with_template("{wide_bar} {elapsed}, {msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let (stop, stopped) = channel();
+        let thread = shown.then(|| {
+            let (bar, started) = (bar.clone(), Instant::now());
+            thread::spawn(move || {
+                while stopped.recv_timeout(REDRAW) == Err(RecvTimeoutError::Timeout) {
+                    bar.set_position(milliseconds(started.elapsed()).min(bar.length().unwrap_or(0)));
+                }
+            })
+        });
+        Self { bar, stop: Some(stop), thread }
+    }
+
+    /// What is being done.
+    pub(crate) fn tell(&self, what: String) {
+        self.bar.set_message(what);
+    }
+
+    /// Prints something without the bar in between.
+    pub(crate) fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.bar.suspend(print)
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _panic_is_shown_already = thread.join();
+        }
+        self.bar.finish_and_clear();
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
