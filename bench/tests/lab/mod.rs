@@ -22,6 +22,8 @@ impl Lab {
         let [server, client] = ["s", "c"].map(|end| format!("bench{}-{name}-{end}", std::process::id()));
         for namespace in [&server, &client] {
             ip(&["netns", "add", namespace]);
+            // Addresses are usable at once.
+            on(namespace, "sh", &["-c", "echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad"]);
         }
         ip(&[
             "-n", &server, "link", "add", "link0", "type", "veth", "peer", "name", "link0", "netns", &client,

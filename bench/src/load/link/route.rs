@@ -15,10 +15,12 @@ use rtnetlink::{Handle, RouteMessageBuilder, new_connection};
 
 use super::LinkError;
 
-/// How often the next hop's MAC address is looked up, and how long to wait before the next time. The kernel asks
-/// for it three times, a second apart.
+/// How often the next hop's MAC address is looked up, and how long to wait before the next time.
 const LOOKS: u32 = 64;
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// The kernel is told to find it out every so many times: it gives up at once on an interface that has just come up,
+/// while its own IPv6 address is still being checked for duplicates.
+const TELL_AGAIN: u32 = 10;
 
 /// A MAC address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,7 +203,7 @@ impl Tables {
             if let Some(mac) = self.neighbour(port.index, address).await? {
                 return Ok(mac);
             }
-            if look == 0 {
+            if look % TELL_AGAIN == 0 {
                 let provoked = self.0.neighbours().add(port.index, address);
                 let provoked = provoked.state(NeighbourState::None).flags(NeighbourFlags::Use).replace();
                 provoked.execute().await.map_err(failed)?;
