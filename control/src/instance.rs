@@ -1,7 +1,7 @@
 //! Where an instance of the server keeps its things, and that there is only one of it.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -86,7 +86,7 @@ impl Instance {
             .recursive(true)
             .mode(0o755)
             .create(&directory)
-            .map_err(Error::because(Code::Io, format_args!("cannot make {}", directory.display())))?;
+            .map_err(|error| not_writable(&directory, &error, "RuntimeDirectory="))?;
         let path = directory.join("lock");
         let mut file = File::options()
             .read(true)
@@ -94,7 +94,7 @@ impl Instance {
             .create(true)
             .truncate(false)
             .open(&path)
-            .map_err(Error::because(Code::Io, format_args!("cannot open {}", path.display())))?;
+            .map_err(|error| not_writable(&path, &error, "RuntimeDirectory="))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -142,6 +142,21 @@ impl Instance {
     }
 }
 
+/// A file or directory that cannot be made, with the way out: `setting` is what lets a unit of systemd write there.
+pub(crate) fn not_writable(path: &Path, error: &std::io::Error, setting: &str) -> Error {
+    let failed = Error::new(Code::Io, format_args!("cannot make {}: {error}", path.display()));
+    match error.kind() {
+        ErrorKind::ReadOnlyFilesystem => {
+            let there = path.ancestors().find(|directory| directory.exists()).unwrap_or(path).display();
+            failed.remedy(format_args!(
+                "`mount -o remount,rw $(findmnt -no TARGET --target {there})`; in a unit of systemd, `{setting}`"
+            ))
+        }
+        ErrorKind::StorageFull => failed.remedy("`df -h` shows which file system is full"),
+        _ => failed,
+    }
+}
+
 /// Held by the one daemon of an instance.
 #[derive(Debug)]
 pub struct Lock {
@@ -151,6 +166,15 @@ pub struct Lock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[test]
+    fn a_read_only_file_system_is_told_with_what_makes_it_writable() {
+        let path = std::env::temp_dir().join("not/there");
+        let error = not_writable(&path, &ErrorKind::ReadOnlyFilesystem.into(), "StateDirectory=");
+        let remedy = error.remedy.unwrap();
+        let there = format!("--target {})", std::env::temp_dir().display());
+        assert!(remedy.contains(&there) && remedy.contains("StateDirectory="), "{remedy}");
+        assert_eq!(not_writable(&path, &ErrorKind::NotADirectory.into(), "").remedy, None);
+    }
 
     #[test]
     fn names_that_would_leave_the_directory_are_refused() {

@@ -7,11 +7,13 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
+use nix::unistd::{AccessFlags, access};
 use serde::Deserialize;
 use tracing::{info, warn};
 
 use crate::discipline::Drift;
 use crate::error::{Code, Error, Result};
+use crate::instance::not_writable;
 
 /// A drift file is a few lines.
 const MAX_BYTES: u64 = 4096;
@@ -80,11 +82,14 @@ impl DriftFile {
     pub const fn new(path: PathBuf) -> Self {
         Self { path }
     }
-
-    /// Reads it. A file that makes no sense is set aside and told of, and the start goes on without it.
+    /// Reads it. A file that makes no sense is set aside and told of, and the start goes on without it; so it does
+    /// where none can be written.
     #[must_use]
     pub fn load(&self) -> Option<Drift> {
         let path = self.path.display();
+        if let Err(error) = self.make_directory() {
+            warn!("what is learnt of the oscillator will be forgotten at the end: {error}");
+        }
         match self.read() {
             Ok(None) => None,
             Ok(Some(text)) => match parse(&text) {
@@ -106,6 +111,12 @@ impl DriftFile {
                 None
             }
         }
+    }
+    fn make_directory(&self) -> Result<()> {
+        let directory = self.path.parent().unwrap_or_else(|| Path::new("/"));
+        fs::create_dir_all(directory)
+            .and_then(|()| access(directory, AccessFlags::W_OK).map_err(Into::into))
+            .map_err(|error| not_writable(directory, &error, "StateDirectory="))
     }
 
     fn read(&self) -> Result<Option<String>> {

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use tracing::{error, info, warn};
 
-use super::{Attached, Daemon};
+use super::{Attached, Daemon, Lost};
 use crate::datapath::{self, Attachment, Mode, ModeRequest};
 use crate::error::{Code, Error, Result};
 use crate::interfaces::Interface;
@@ -38,7 +38,7 @@ impl Daemon {
                 Ok(attachment) => {
                     messages.push(describe(&interface, &attachment));
                     self.lost.remove(&interface.name);
-                    self.attached.insert(interface.index, Attached { name: interface.name });
+                    self.attached.insert(interface.index, Attached { name: interface.name, mode });
                 }
                 Err(error) => {
                     let new: Vec<_> =
@@ -87,6 +87,20 @@ impl Daemon {
             }
         }
     }
+    /// Attaches to an interface that is there again, or at last, if it is one.
+    pub(super) async fn attach_lost(&mut self, interface: Interface) {
+        let (name, index) = (interface.name.clone(), interface.index);
+        let Some(mode) =
+            self.lost.get(&name).filter(|lost| lost.refused != Some(index)).map(|lost| lost.mode)
+        else {
+            return;
+        };
+        if let Err(error) = self.attach(vec![interface], mode, false).await {
+            error!("{name} is there again, but not attached: {error}");
+            // What was tried changed the interface for a moment, and word of that comes back here.
+            self.lost.insert(name, Lost { mode, refused: Some(index) });
+        }
+    }
 
     /// Somebody else's XDP program is not pushed aside unasked.
     fn refuse_foreign(&self, interface: &Interface, replace: bool) -> Result<()> {
@@ -114,7 +128,7 @@ impl Daemon {
     pub(super) fn detach(&mut self, names: &[String]) -> Result<Vec<String>> {
         let (mut indices, mut messages) = (Vec::new(), Vec::new());
         for name in names {
-            if self.lost.remove(name) {
+            if self.lost.remove(name).is_some() {
                 messages.push(format!("{name}: was gone, and is not waited for any more"));
                 continue;
             }
@@ -129,6 +143,7 @@ impl Daemon {
         }
         if names.is_empty() {
             indices = self.attached.keys().copied().collect();
+            self.lost.clear();
         }
         for index in indices {
             messages.push(self.detach_one(index)?);

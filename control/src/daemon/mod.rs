@@ -10,7 +10,7 @@ mod source;
 mod traffic;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -72,6 +72,20 @@ pub struct Options {
 /// What is attached, beside what the kernel knows of it.
 struct Attached {
     name: String,
+    mode: ModeRequest,
+}
+
+/// An interface that went away, or is not there yet: it is attached when it comes.
+struct Lost {
+    mode: ModeRequest,
+    /// The index of one of this name that refused the program: it is not asked again.
+    refused: Option<u32>,
+}
+
+impl Lost {
+    const fn of(mode: ModeRequest) -> Self {
+        Self { mode, refused: None }
+    }
 }
 
 /// Caught from before there is anything to leave behind. One that comes during the start waits for its end.
@@ -102,8 +116,8 @@ struct Daemon {
     publisher: Publisher,
     sockets: UserspacePath,
     attached: BTreeMap<u32, Attached>,
-    /// Interfaces that went away, and the program with them.
-    lost: BTreeSet<String>,
+    /// By their names.
+    lost: BTreeMap<String, Lost>,
     addresses: Addresses,
     served: Option<Box<ServedTable>>,
     limits: limits::Limits,
@@ -165,9 +179,16 @@ impl Daemon {
     async fn start(options: &Options, config: Config, names: &[String], lock: &Lock) -> Result<Self> {
         let netlink = Netlink::connect()?;
         let listeners = Listeners::open(&config.metrics)?;
-        let mut wanted = Vec::new();
+        let (mut wanted, mut missing) = (Vec::new(), Vec::new());
         for name in names {
-            wanted.push(netlink.interface(name).await?);
+            match netlink.interface(name).await {
+                Ok(interface) => wanted.push(interface),
+                // A service serves what is there; who names interfaces at a prompt can name others.
+                Err(error) if error.code == Code::NoInput && !options.detach_at_end => {
+                    missing.push((name.clone(), error));
+                }
+                Err(error) => return Err(error),
+            }
         }
         for warning in config.warnings() {
             warn!("{warning}");
@@ -187,7 +208,7 @@ impl Daemon {
             reports: observe::start(listeners, &options.instance, Arc::clone(&sockets.shared))?,
             sockets,
             attached: BTreeMap::new(),
-            lost: BTreeSet::new(),
+            lost: missing.iter().map(|(name, _)| (name.clone(), Lost::of(options.mode))).collect(),
             addresses: Addresses::default(),
             served: None,
             limits: limits::Limits::default(),
@@ -202,19 +223,24 @@ impl Daemon {
                 warn!("userspace path, {}: {failure}", listening.family.label());
             }
         }
-        let started = daemon.take_over(wanted, options).await;
+        let started = daemon.take_over(wanted, missing, options).await;
         if started.is_err() && daemon.attached.is_empty() {
             datapath::remove_pins(&options.instance.pin_directory())?;
         }
         started.map(|()| daemon)
     }
-
-    async fn take_over(&mut self, mut wanted: Vec<Interface>, options: &Options) -> Result<()> {
+    async fn take_over(
+        &mut self,
+        mut wanted: Vec<Interface>,
+        missing: Vec<(String, Error)>,
+        options: &Options,
+    ) -> Result<()> {
         // Interfaces that an earlier daemon of this instance left attached are served on.
         for interface in self.netlink.interfaces().await? {
             let known = self.datapath.interfaces().any(|index| index == interface.index);
             if known && self.datapath.own_mode(&interface).is_some() {
-                self.attached.insert(interface.index, Attached { name: interface.name.clone() });
+                let attached = Attached { name: interface.name.clone(), mode: options.mode };
+                self.attached.insert(interface.index, attached);
                 if !wanted.iter().any(|wanted| wanted.index == interface.index) {
                     wanted.push(interface);
                 }
@@ -224,6 +250,12 @@ impl Daemon {
             self.datapath.interfaces().filter(|index| !self.attached.contains_key(index)).collect();
         for index in gone {
             self.datapath.detach(index)?;
+        }
+        for (_, error) in missing {
+            if wanted.is_empty() {
+                return Err(error);
+            }
+            warn!("{}: it is attached when it comes; the others are served", error.what);
         }
         let local_daemons = self.local_daemons();
         if !local_daemons.is_empty() {
@@ -259,14 +291,13 @@ impl Daemon {
                 event = self.source.event() => self.handle_event(event),
                 () = self.netlink.changed() => self.follow_interfaces().await,
                 _ = look.tick() => self.follow_interfaces().await,
-                Some(reading) = local_daemon.recv() => self.source.set_local_daemon(reading),
-                Some((request, sender)) = calls.recv() => {
+                Some(reading) = local_daemon.recv() => self.source.set_local_daemon(reading),                Some((request, sender)) = calls.recv() => {
+                    let detaches = matches!(request, Request::Detach { .. });
                     let response = match self.handle(request).await {
                         Ok(value) => Response::Ok(value),
                         Err(error) => Response::Error(error),
                     };
-                    let _asker_is_gone = sender.send(response);
-                    if self.attached.is_empty() {
+                    let _asker_is_gone = sender.send(response);                    if detaches && self.attached.is_empty() && self.lost.is_empty() {
                         // Let the answer go out before the runtime ends.
                         tokio::time::sleep(Duration::from_millis(50)).await;
                         return Ok(());
@@ -351,13 +382,17 @@ impl Daemon {
             .collect();
         for index in gone {
             if let Some(attached) = self.attached.remove(&index) {
-                warn!("{} is gone, and the program with it", attached.name);
-                self.lost.insert(attached.name);
+                warn!(
+                    "{} is gone, and the program with it; it is attached again when it comes back",
+                    attached.name
+                );
+                self.lost.insert(attached.name, Lost::of(attached.mode));
             }
             self.datapath.detach(index)?;
         }
         for interface in present {
             let Some(attached) = self.attached.get_mut(&interface.index) else {
+                self.attach_lost(interface).await;
                 continue;
             };
             let mode = self.datapath.own_mode(&interface);

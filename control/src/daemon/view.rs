@@ -59,7 +59,7 @@ impl Daemon {
             addresses: self.addresses.of(*index).map(|address| address.to_string()).collect(),
         });
         let lost =
-            self.lost.iter().map(|name| Served { index: 0, name: name.clone(), addresses: Vec::new() });
+            self.lost.keys().map(|name| Served { index: 0, name: name.clone(), addresses: Vec::new() });
         let listening = self.sockets.listening.iter().map(|listening| status::UserspacePath {
             family: listening.family.label().into(),
             failure: listening.failure.clone(),

@@ -34,7 +34,7 @@ pub use privileges::require_privileges;
 pub(crate) use refusal::{Condition, conditions, hypervisor_offloads};
 
 use crate::error::{Code, Error, Result};
-use crate::instance::Instance;
+use crate::instance::{Instance, not_writable};
 use crate::sys::Plain;
 
 /// Names and sizes of the pinned maps, in the order they are pinned.
@@ -83,7 +83,7 @@ impl Datapath {
             check_layout(&directory, instance)?;
         } else {
             fs::create_dir(&directory)
-                .map_err(Error::because(Code::Os, format_args!("cannot make {}", directory.display())))?;
+                .map_err(|error| not_writable(&directory, &error, "ReadWritePaths=/sys/fs/bpf"))?;
         }
         let opened = limits::make_room(&directory, table_entries)
             .and_then(|()| load_object(&directory, 0, table_entries))

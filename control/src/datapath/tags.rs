@@ -63,9 +63,8 @@ pub(super) fn give_back(directory: &Path, interface: u32) -> Result<()> {
     let Some(names) = Note::TurnedOff.read(directory, interface) else {
         return Ok(());
     };
-    Note::TurnedOff.write(directory, interface, None)?;
-    // An interface that is gone took its settings with it.
-    let Ok(name) = if_indextoname(interface) else {
+    Note::TurnedOff.write(directory, interface, None)?; // An interface that is gone took its settings with it; one that is going has no name any more.
+    let Some(name) = if_indextoname(interface).ok().filter(|name| !name.is_empty()) else {
         return Ok(());
     };
     let name = name.to_string_lossy();

@@ -71,9 +71,11 @@ fn kernel(facts: &Facts<'_>) -> Option<Finding> {
             #[expect(clippy::cast_precision_loss, reason = "for showing")]
             let error_s = kernel.max_error_us as f64 / 1e6;
             Finding::ok("kernel-clock", format!("the kernel's clock is synchronised{keeper}, error bound {error_s:.6} s"))
+        }        (ClockSource::System, _) if config.local_stratum.is_some() => {
+            Finding::note("kernel-clock", "the kernel's clock is not synchronised, and served all the same")
+                .why("`clock.local_stratum` says so")
         }
-        (ClockSource::System, Some(keeper)) => {
-            Finding::problem("kernel-clock", format!("{keeper} runs, but the kernel's clock is not synchronised"))
+        (ClockSource::System, Some(keeper)) => {Finding::problem("kernel-clock", format!("{keeper} runs, but the kernel's clock is not synchronised"))
                 .why("the served time is the kernel's (`clock.source = \"system\"`): answers say that it is not good")
                 .advice(
                     "`chronyc tracking` and `chronyc sources`, or `ntpq -p`, tell what it waits for; with chronyd, \
@@ -160,7 +162,7 @@ fn served(facts: &Facts<'_>) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::finding::Severity::{Ok, Problem, Warning};
+    use crate::doctor::finding::Severity::{Note, Ok, Problem, Warning};
     use crate::doctor::finding::{ids, only};
     use crate::status::sample;
 
@@ -204,6 +206,19 @@ mod tests {
         assert!(nobody.severity == Problem && nobody.fix.is_some(), "{nobody:?}");
         let waiting = of_kernel(&config, UNSYNCHRONISED, Some(chronyd()));
         assert!(waiting.severity == Problem && waiting.what.contains("chronyd"), "{waiting:?}");
+    }
+    #[test]
+    fn an_unsynchronised_clock_that_is_served_by_configuration_is_no_problem_of_its_own() {
+        let config = ClockConfig { local_stratum: Some(10), ..ClockConfig::default() };
+        let facts = Facts {
+            instance: &instance(),
+            config: &config,
+            kernel: Some(UNSYNCHRONISED),
+            keeper: None,
+            served: None,
+            running: false,
+        };
+        assert_eq!(ids(&judge(&facts)), [("kernel-clock", Note), ("local-stratum", Warning)]);
     }
 
     #[test]

@@ -86,8 +86,8 @@ struct Links {
 /// Looks and says. The exit status is 0 if all is well, 1 for warnings, 2 for problems.
 pub(crate) fn run(instance: &Instance, arguments: &Arguments) -> Result<ExitCode> {
     let mut report = Report::default();
-    report.add(system::examine(instance));
     let (config, findings) = configuration::examine(arguments.config.as_deref());
+    report.add(system::examine(instance, config.clock.source));
     report.add(findings);
     let (serving, findings) = serving(instance);
     report.add(findings);

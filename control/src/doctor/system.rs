@@ -6,6 +6,7 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::finding::Finding;
+use crate::config::ClockSource;
 use crate::instance::{BPFFS, Instance};
 
 /// The oldest kernel that has all that the program needs.
@@ -47,24 +48,32 @@ struct Facts {
     /// Whether bpffs is mounted at its place.
     bpffs: bool,
     /// Directories that cannot be written to, with what the server keeps there.
-    read_only: Vec<(PathBuf, &'static str)>,
+    read_only: Vec<(PathBuf, Kept)>,
     /// Whether systemd runs the machine.
     systemd: bool,
 }
 
-/// Looks at the machine.
-pub(super) fn examine(instance: &Instance) -> Vec<Finding> {
-    judge(&look(instance))
+/// What the server keeps in a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    Pins,
+    Socket,
+    Drift,
 }
 
-fn look(instance: &Instance) -> Facts {
+/// Looks at the machine.
+pub(super) fn examine(instance: &Instance, source: ClockSource) -> Vec<Finding> {
+    judge(&look(instance, source))
+}
+
+fn look(instance: &Instance, source: ClockSource) -> Facts {
     let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
     let jit = std::fs::read_to_string("/proc/sys/net/core/bpf_jit_enable");
-    let places = [
-        (instance.pin_directory(), "the program and its maps are pinned there"),
-        (instance.runtime_directory(), "the control socket is there"),
-        (instance.state_directory(), "what is learnt of the oscillator is kept there"),
-    ];
+    let mut places =
+        vec![(instance.pin_directory(), Kept::Pins), (instance.runtime_directory(), Kept::Socket)];
+    if source == ClockSource::Upstream {
+        places.push((instance.state_directory(), Kept::Drift));
+    }
     Facts {
         release: release.unwrap_or_default(),
         jit: jit.ok().map(|text| text.trim().to_owned()),
@@ -97,15 +106,9 @@ fn judge(facts: &Facts) -> Vec<Finding> {
                 .fix(format!("mount -t bpf bpf {BPFFS}")),
         );
     }
-    for (place, what) in &facts.read_only {
-        let place = place.display();
-        findings.push(
-            Finding::problem("read-only", format!("{place} is read-only"))
-                .why(what.to_owned())
-                .fix(format!("mount -o remount,rw \"$(findmnt -no TARGET --target {place})\""))
-                .advice("in a unit of systemd: `ReadWritePaths=`, `RuntimeDirectory=`, `StateDirectory=`"),
-        );
-    }
+    findings.extend(
+        facts.read_only.iter().map(|(place, kept)| read_only_finding(&place.display().to_string(), *kept)),
+    );
     if !facts.systemd {
         findings.push(
             Finding::note("no-systemd", "systemd does not run this machine")
@@ -116,6 +119,30 @@ fn judge(facts: &Facts) -> Vec<Finding> {
         );
     }
     findings
+}
+
+fn read_only_finding(place: &str, kept: Kept) -> Finding {
+    let what = format!("{place} is read-only");
+    let (finding, setting) = match kept {
+        Kept::Pins => (
+            Finding::problem("read-only", what)
+                .why("the program and its maps are pinned there: nothing can be attached"),
+            "ReadWritePaths=/sys/fs/bpf",
+        ),
+        Kept::Socket => (
+            Finding::problem("read-only", what)
+                .why("the lock and the control socket are there: no daemon starts"),
+            "RuntimeDirectory=",
+        ),
+        Kept::Drift => (
+            Finding::warning("read-only", what)
+                .why("what is learnt of the oscillator is forgotten when the daemon ends"),
+            "StateDirectory=",
+        ),
+    };
+    finding
+        .fix(format!("mount -o remount,rw $(findmnt -no TARGET --target {place})"))
+        .advice(format!("in a unit of systemd, `{setting}`"))
 }
 
 fn kernel(facts: &Facts) -> Finding {
@@ -164,9 +191,11 @@ mod tests {
         assert_eq!(judged(Facts { jit: Some("0".into()), ..facts() }, "bpf-jit").severity, Warning);
         assert_eq!(judged(Facts { bpffs: false, ..facts() }, "bpffs").severity, Note);
         assert_eq!(judged(Facts { systemd: false, ..facts() }, "no-systemd").severity, Note);
-        let read_only = vec![(PathBuf::from("/run"), "the control socket is there")];
-        let found = judged(Facts { read_only, ..facts() }, "read-only");
-        assert!(found.severity == Problem && found.fix.unwrap().contains("--target /run)"));
+        for (kept, severity) in [(Kept::Pins, Problem), (Kept::Socket, Problem), (Kept::Drift, Warning)] {
+            let read_only = vec![(PathBuf::from("/run"), kept)];
+            let found = judged(Facts { read_only, ..facts() }, "read-only");
+            assert!(found.severity == severity && found.fix.unwrap().contains("--target /run)"));
+        }
     }
 
     #[test]

@@ -137,9 +137,12 @@ fn trouble(name: &str, reached: &Reached) -> Option<Finding> {
     Some(match reached {
         Reached::NoAddress(why) => Finding::warning("upstream-name", format!("upstream {name}: {why}"))
             .why(WITHOUT)
-            .advice(format!("`getent ahosts {name}` should print an address; /etc/resolv.conf names the servers that are asked")),
-        Reached::Silent(address, why) => {
+            .advice(format!("`getent ahosts {name}` should print an address; /etc/resolv.conf names the servers that are asked")),        Reached::Silent(address @ SocketAddr::V6(_), why) if *why != Failure::Timeout(None).to_string() => {
             Finding::warning("upstream-silent", format!("upstream {name} ({}): {why}", address.ip()))
+                .why(WITHOUT)
+                .advice("if this host has no way out over IPv6, name an upstream that has an IPv4 address")
+        }
+        Reached::Silent(address, why) => {Finding::warning("upstream-silent", format!("upstream {name} ({}): {why}", address.ip()))
                 .why(WITHOUT)
                 .advice("if it stays silent, take another one: `pooltime-xdp upstream probe NAME...` ranks candidates")
         }

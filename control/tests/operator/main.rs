@@ -2,6 +2,7 @@
 
 mod doctor;
 mod double;
+mod hardship;
 mod import;
 #[path = "../lab/mod.rs"]
 mod lab;
