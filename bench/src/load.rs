@@ -1,5 +1,6 @@
 //! `pooltime-bench load` and `find-max`: open-loop load on any NTP server, with every answer checked.
 
+mod clock;
 mod find_max;
 mod generator;
 mod inspect;

@@ -293,6 +293,31 @@ fn a_wrong_checksum_is_named_whatever_takes_the_answers() {
 
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
+fn behind_a_driver_that_refuses_answers_are_checked_too() {
+    let lab = Lab::up("generic");
+    for namespace in [&lab.server, &lab.client] {
+        // With frames this long, veth takes no native program.
+        lab::ip(&["-n", namespace, "link", "set", "dev", "link0", "mtu", "9000"]);
+    }
+    Lab::inside(&lab.server, serve_wrong_checksums);
+    for (generator, by) in [("packet", "AF_PACKET"), ("xdp", "AF_XDP"), ("auto", "AF_XDP")] {
+        let arguments = ["load", "10.99.0.1", "--rate", "500", "--duration", "200ms", "--json"];
+        let output = lab.bench(&[&arguments[..], &["--generator", generator, "--timeout", "200ms"]].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let report: Json = serde_json::from_slice(&output.stdout).unwrap();
+        let (name, step) = (report["generator"].as_str().unwrap(), &report["steps"][0]);
+        assert!(name.starts_with(by) && name.contains("generic XDP"), "{name}");
+        assert_eq!(name.contains("cannot send by live frames"), generator == "auto", "{name}");
+        assert!(number(step, "sent") > 0 && number(step, "answered") == 0, "{name}: {step}");
+        assert!(number(&step["faults"], "checksum") + 2 >= number(step, "sent"), "{name}: {step}");
+    }
+    let refused = lab.bench(&["load", "10.99.0.1", "--generator", "live"]);
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(error.contains("its driver has no native XDP"), "{error}");
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
 fn ctrl_c_leaves_the_interface_as_it_was() {
     let served = Served::up("ctrlc", 0);
     let before = settings(&served.lab);

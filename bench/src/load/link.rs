@@ -3,30 +3,34 @@
 
 mod circulation;
 mod collector;
+mod error;
 mod live;
 mod packet;
+mod place;
 mod route;
 mod worker;
 mod xdp;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Add;
 use std::time::Duration;
 
 use core_affinity::CoreId;
 use xdp_ebpf::probe::{self, Flaw, MAX_REQUESTS, Plan, Request};
 
+use super::clock::{monotonic_ns, nanos, ntp_after};
 use super::generator::Generator;
 use super::plan::{SourcePorts, Spacing};
 use super::profile::Profile;
-use super::socket::{monotonic_ns, nanos, ntp_after};
 use super::tally::Tally;
 use super::template::{Sources, Template};
 use super::{LATE_NS, Load};
 use crate::failure::Failure;
 use crate::frames::Path;
 use crate::programs::require_privileges;
-use collector::{Collector, Mode};
+use collector::Collector;
+pub(crate) use error::LinkError;
+use place::{Mode, Place};
 use route::Route;
 pub(crate) use route::{Choices, Mac};
 
@@ -64,61 +68,6 @@ impl Sender {
             Self::Packet => packet::open(job).map(drop),
         }
     }
-}
-
-/// Why frames cannot be sent.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum LinkError {
-    #[error(
-        "there is no route to {target}: {reason}. `ip route get {target}` says what the kernel thinks of it; \
-         --interface with --gateway or --next-hop needs none"
-    )]
-    NoRoute { target: IpAddr, reason: String },
-
-    #[error("{0} is this host itself, and no link leads there: --generator socket")]
-    ThisHost(IpAddr),
-
-    #[error("there is no interface {interface}; there are: {known}")]
-    NoInterface { interface: String, known: String },
-
-    #[error("the interface {0} is down: `ip link set dev {0} up`")]
-    Down(String),
-
-    #[error("{0} is no Ethernet: --generator socket")]
-    NoEthernet(String),
-
-    #[error("{interface} has no {family} address to send from: `ip address add`, or another --interface")]
-    NoAddress { interface: String, family: &'static str },
-
-    #[error(
-        "nobody on {interface} answers for {address}, so its MAC address is not known: is it on that link, and up? \
-         `ip neighbour show dev {interface}`; with its MAC address given by --next-hop nobody is asked"
-    )]
-    NoNeighbour { address: IpAddr, interface: String },
-
-    #[error("the kernel's routing tables cannot be read over netlink: {0}")]
-    Netlink(String),
-
-    #[error(
-        "{0} has an XDP program already, and the one that takes the answers cannot be attached beside it: send from \
-         another interface or host, or by --generator socket"
-    )]
-    Taken(String),
-
-    #[error("{interface} takes no XDP program, native or generic: {reason}. --generator socket needs none")]
-    NoProgram { interface: String, reason: String },
-
-    #[error("the clients' network and the server's address are of different families")]
-    Families,
-
-    #[error("{0} is too few for malformed requests, which have ports of their own: take a larger range")]
-    Ports(SourcePorts),
-
-    #[error("{workers} workers need as many CPUs, and there are {cpus}")]
-    Cpus { workers: usize, cpus: usize },
-
-    #[error("cannot send by {how} on {interface}: {reason}")]
-    Sender { how: &'static str, interface: String, reason: String },
 }
 
 /// What a step's senders are told.
@@ -168,7 +117,7 @@ pub(super) struct LinkGenerator {
     route: Route,
     template: Template,
     cores: Vec<CoreId>,
-    mode: Mode,
+    place: Place,
     sender: Sender,
     /// Why it was taken, if there was a choice.
     why: String,
@@ -192,7 +141,7 @@ impl LinkGenerator {
             return Err(LinkError::Ports(ports).into());
         }
         let route = Route::find(target, &load.way)?;
-        let mode = Mode::of(&route.interface)?;
+        let place = Place::take(&route.interface)?;
         let path = Path {
             source_mac: route.source_mac,
             destination_mac: route.next_hop_mac,
@@ -203,11 +152,11 @@ impl LinkGenerator {
         };
         let template = Template::new(&path, load.sources, &load.profile.extension());
         let mut generator =
-            Self { target, load, route, template, cores, mode, sender: Sender::Packet, why: String::new() };
+            Self { target, load, route, template, cores, place, sender: Sender::Packet, why: String::new() };
         let job = generator.job(1.0, Duration::ZERO);
         let mut refused = None;
         for sender in senders {
-            match sender.check(&job, mode) {
+            match sender.check(&job, generator.place.mode()) {
                 Ok(()) => {
                     generator.sender = *sender;
                     generator.why = refused.map(|failure| format!(" ({failure})")).unwrap_or_default();
@@ -284,7 +233,7 @@ impl Generator for LinkGenerator {
             self.cores.len(),
             if self.cores.len() == 1 { "worker" } else { "workers" },
             self.source_ports(),
-            self.mode,
+            self.place.mode(),
         )
     }
 
@@ -305,7 +254,7 @@ impl Generator for LinkGenerator {
         if self.sender == Sender::Live {
             live::prepare(&mut collector, &self.cores)?;
         }
-        collector.attach(&self.route.interface, self.mode)?;
+        self.place.give_to(&mut collector)?;
         let job = self.job(rate, duration);
         let mut begin = || {
             let plan = self.plan(rate, duration);

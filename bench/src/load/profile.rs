@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use xdp_ebpf::probe::{MAX_EXTENSION, Spike};
 
+use super::clock::nanos;
 use super::plan::fraction;
-use super::socket::nanos;
 
 /// Words that requests are longer by, if not told otherwise: the least that an extension field takes up which is the
 /// last one (RFC 7822).

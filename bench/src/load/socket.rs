@@ -1,7 +1,9 @@
 //! The generator that needs no privilege: connected UDP sockets, a thread on each CPU that both sends and
 //! receives.
 
-use std::fs;
+mod spoiler;
+mod tables;
+
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd as _;
@@ -12,10 +14,9 @@ use core_affinity::CoreId;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
-use nix::time::{ClockId, clock_gettime};
-use responder::NtpTimestamp;
-use xdp_ebpf::probe::{Fault, Flaw, Key, MAX_REQUESTS, Token, mix_index};
+use xdp_ebpf::probe::{Fault, Key, MAX_REQUESTS, Token, mix_index};
 
+use super::clock::{monotonic_ns, nanos, ntp_after};
 use super::generator::Generator;
 use super::inspect::{Inspector, Start};
 use super::profile::Profile;
@@ -24,6 +25,8 @@ use super::tally::{Seen, Tally};
 use super::{LATE_NS, Load, LoadError};
 use crate::failure::Failure;
 use crate::frames::{self, MESSAGE};
+use spoiler::Spoiler;
+use tables::{dropped_at, wrong_checksums};
 
 /// Requests sent and answers taken in one go, so that neither waits long for the other.
 const BATCH: usize = 16;
@@ -102,7 +105,7 @@ impl Generator for SocketGenerator {
                 sockets,
                 schedule: Schedule::new(rate, self.load.spacing, duration, worker, workers)
                     .with(self.load.profile.spike(duration)),
-                spoiler: spoiler(self.target, self.load.profile)?,
+                spoiler: Spoiler::of(self.target, self.load.profile)?,
                 extension: self.load.profile.extension(),
                 inspector: Inspector {
                     key: Key(fastrand::u64(..)),
@@ -207,7 +210,7 @@ impl Worker {
             let timestamp = self.inspector.key.seal(Token { sequence, sent_ns });
             let version = self.inspector.versions[mix_index(sequence)];
             if let Some(spoiler) = &self.spoiler
-                && let Some(flaw) = Flaw::of(sequence, spoiler.share, Flaw::BY_SOCKETS)
+                && let Some(flaw) = spoiler.flaw(sequence)
             {
                 self.issued += 1;
                 self.tally.malformed += u64::from(spoiler.send(flaw, version, timestamp));
@@ -269,88 +272,6 @@ impl Worker {
     }
 }
 
-/// Sends what no server may answer, for each flaw from a socket of its own: whatever comes back to it is an error.
-struct Spoiler {
-    /// Of 65,536 requests.
-    share: u64,
-    sockets: Vec<(Flaw, UdpSocket)>,
-}
-
-fn spoiler(target: SocketAddr, profile: Profile) -> Result<Option<Spoiler>, LoadError> {
-    let share = profile.malformed();
-    if share == 0 {
-        return Ok(None);
-    }
-    let flaws = Flaw::ALL.into_iter().zip(0..Flaw::BY_SOCKETS).map(|(flaw, _)| flaw);
-    let sockets = flaws.map(|flaw| Ok((flaw, connected(target, 0)?))).collect::<Result<_, LoadError>>()?;
-    Ok(Some(Spoiler { share, sockets }))
-}
-
-impl Spoiler {
-    /// Whether it has gone out.
-    fn send(&self, flaw: Flaw, version: u8, timestamp: u64) -> bool {
-        let mut message = frames::request(version, timestamp);
-        let length = if flaw == Flaw::Short { MESSAGE - 4 } else { MESSAGE };
-        if flaw == Flaw::Mode {
-            message[0] = message[0] & !7 | 4;
-        }
-        let socket = self.sockets.iter().find(|(of, _)| *of == flaw).map(|(_, socket)| socket);
-        socket.is_some_and(|socket| socket.send(&message[..length]).is_ok())
-    }
-
-    fn receive(&self, tally: &mut Tally) -> usize {
-        let mut received = 0;
-        for (flaw, socket) in &self.sockets {
-            while received < BATCH && socket.recv(&mut [0; LONGEST_ANSWER]).is_ok() {
-                received += 1;
-                tally.fault(Fault::answered(*flaw));
-            }
-        }
-        received
-    }
-}
-
-/// Datagrams with a wrong checksum that came to this host so far, by the kernel's own tables.
-fn wrong_checksums() -> u64 {
-    let [four, six] = ["/proc/self/net/snmp", "/proc/self/net/snmp6"]
-        .map(|path| fs::read_to_string(path).unwrap_or_default());
-    checksum_errors_in(&four) + checksum_errors_in_6(&six)
-}
-
-/// By a table of the shape of `/proc/net/snmp`: a line of names, and a line of values below it.
-fn checksum_errors_in(table: &str) -> u64 {
-    let mut lines = table.lines().filter(|line| line.starts_with("Udp:"));
-    let (Some(names), Some(values)) = (lines.next(), lines.next()) else { return 0 };
-    let mut columns = names.split_whitespace().zip(values.split_whitespace());
-    columns.find(|(name, _)| *name == "InCsumErrors").and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
-}
-
-/// By a table of the shape of `/proc/net/snmp6`: a name and a value a line.
-fn checksum_errors_in_6(table: &str) -> u64 {
-    let value = table.lines().find_map(|line| line.strip_prefix("Udp6InCsumErrors"));
-    value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
-}
-
-/// What the kernel dropped because these sockets' buffers were full, by its own tables. Not a loss of the
-/// server's.
-fn dropped_at(sockets: &[UdpSocket]) -> u64 {
-    let ports: Vec<u16> =
-        sockets.iter().filter_map(|socket| Some(socket.local_addr().ok()?.port())).collect();
-    let tables = ["/proc/self/net/udp", "/proc/self/net/udp6"].map(fs::read_to_string);
-    tables.iter().flatten().map(|table| drops_in(table, &ports)).sum()
-}
-
-/// Drops of sockets bound to these ports in a table of `/proc/net/udp`'s shape.
-fn drops_in(table: &str, ports: &[u16]) -> u64 {
-    let of_line = |line: &str| {
-        let mut fields = line.split_whitespace();
-        let (_, port) = fields.nth(1)?.rsplit_once(':')?;
-        let port = u16::from_str_radix(port, 16).ok()?;
-        ports.contains(&port).then(|| fields.last()?.parse::<u64>().ok())?
-    };
-    table.lines().skip(1).filter_map(of_line).sum()
-}
-
 /// A socket that sends to the target, from a port or, if it is 0, from any.
 fn connected(target: SocketAddr, port: u16) -> Result<UdpSocket, LoadError> {
     let here: SocketAddr = match target {
@@ -377,41 +298,4 @@ fn unreachable(target: SocketAddr, reason: io::Error) -> LoadError {
         _ => "`ip route get` with the address says how the kernel would send it",
     };
     LoadError::Unreachable { target, reason, advice }
-}
-
-pub(super) fn monotonic_ns() -> u64 {
-    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| nanos(Duration::from(time)))
-}
-
-/// The wall clock's time, this much later.
-pub(super) fn ntp_after(time: Duration) -> NtpTimestamp {
-    let then = clock_gettime(ClockId::CLOCK_REALTIME).map_or(Duration::ZERO, Duration::from) + time;
-    NtpTimestamp::from_unix(then.as_secs().cast_signed(), then.subsec_nanos())
-}
-
-pub(super) fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn wrong_checksums_are_found_in_both_tables() {
-        let four = "Ip: Forwarding\nIp: 2\nUdp: InDatagrams NoPorts InErrors InCsumErrors IgnoredMulti\nUdp: 9 8 7 6 5\n";
-        assert_eq!((checksum_errors_in(four), checksum_errors_in("")), (6, 0));
-        assert_eq!(checksum_errors_in_6("Udp6InErrors \t3\nUdp6InCsumErrors                \t4\n"), 4);
-    }
-
-    #[test]
-    fn drops_are_those_of_our_ports() {
-        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n\
-            \x20 10: 0100007F:1F90 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 8 2 0 17\n\
-            \x20 11: 0100007F:1F91 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 9 2 0 5\n";
-        assert_eq!(drops_in(table, &[0x1f90]), 17);
-        assert_eq!(drops_in(table, &[0x1f91, 0x1f90]), 22);
-        assert_eq!(drops_in(table, &[1]), 0);
-        assert_eq!(drops_in("", &[1]), 0);
-    }
 }

@@ -11,7 +11,7 @@ use core_affinity::CoreId;
 use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
 use nix::sys::signal::Signal;
 
-use super::super::socket::monotonic_ns;
+use super::super::clock::monotonic_ns;
 
 /// Frames that circulate; what one round has made is sent together.
 const BATCH: u32 = 64;

@@ -1,19 +1,16 @@
 //! The program that takes and checks answers in the kernel, and what it has counted.
 
-use std::fmt;
 use std::thread;
 use std::time::Duration;
 
 use aya::maps::{Array, MapData, MapError, PerCpuArray};
-use aya::programs::xdp::XdpMode;
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
-use nix::errno::Errno;
 use xdp_ebpf::probe::{self, BUCKETS, Fault, Plan, count, exponential};
 
-use super::super::socket::{monotonic_ns, nanos};
+use super::super::clock::{monotonic_ns, nanos};
 use super::super::tally::{Moments, Tally};
-use super::{LinkError, Load, Sent};
+use super::{Load, Sent};
 use crate::failure::Failure;
 use crate::map_values::Value;
 use crate::programs::{load_program, not_loaded, program, set_first};
@@ -30,40 +27,7 @@ const TIMES: &str = "GN_TIMES";
 /// Answers that are waited for are counted this often.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// Where answers are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
-    /// In the driver.
-    Native,
-    /// Behind it.
-    Generic,
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Native => "native XDP",
-            Self::Generic => "generic XDP",
-        })
-    }
-}
-
-impl Mode {
-    /// What an interface takes, found out by trying.
-    pub(super) fn of(interface: &str) -> Result<Self, Failure> {
-        let mut collector = Collector::of_object(1)?;
-        match collector.attach(interface, Self::Native) {
-            Ok(()) => Ok(Self::Native),
-            Err(Failure::Link(LinkError::NoProgram { .. })) => {
-                collector.attach(interface, Self::Generic).map(|()| Self::Generic)
-            }
-            Err(failure) => Err(failure),
-        }
-    }
-}
-
-/// See the module. The program is on the interface for as long as this lives, and no longer, whatever ends the
-/// process.
+/// See the module.
 pub(super) struct Collector {
     ebpf: Ebpf,
 }
@@ -101,29 +65,9 @@ impl Collector {
         self.ebpf.map_mut(name).ok_or(missing)
     }
 
-    /// Takes answers from now on.
-    pub(super) fn attach(&mut self, interface: &str, mode: Mode) -> Result<(), Failure> {
-        let refused = |error: ProgramError| {
-            let number = match &error {
-                ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
-                _ => None,
-            };
-            Failure::from(match number.map(Errno::from_raw) {
-                Some(Errno::EBUSY | Errno::EEXIST) => LinkError::Taken(interface.into()),
-                _ => LinkError::NoProgram {
-                    interface: interface.into(),
-                    reason: format!("{:#}", anyhow::Error::from(error)),
-                },
-            })
-        };
-        let missing = || refused(ProgramError::NotLoaded);
-        let program: &mut Xdp =
-            self.ebpf.program_mut(COLLECT).ok_or_else(missing)?.try_into().map_err(refused)?;
-        let mode = match mode {
-            Mode::Native => XdpMode::Driver,
-            Mode::Generic => XdpMode::Skb,
-        };
-        program.attach(interface, mode).map(drop).map_err(refused)
+    /// The program that takes answers where it is attached.
+    pub(super) fn collect(&mut self) -> Result<&mut Xdp, ProgramError> {
+        self.ebpf.program_mut(COLLECT).ok_or(ProgramError::NotLoaded)?.try_into()
     }
 
     /// Says what will be sent.

@@ -12,7 +12,8 @@ use xdp_ebpf::probe::{Plan, count};
 
 use super::super::plan::Spacing;
 use super::circulation::circulate;
-use super::collector::{Collector, Mode};
+use super::collector::Collector;
+use super::place::Mode;
 use super::route::Route;
 use super::{Job, LinkError, Sender, Sent};
 use crate::failure::Failure;

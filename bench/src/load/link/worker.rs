@@ -6,8 +6,8 @@ use std::time::Duration;
 use crossbeam_channel::unbounded;
 use xdp_ebpf::probe::{MAX_REQUESTS, MIX, Plan, Request, Token, mix_index};
 
+use super::super::clock::monotonic_ns;
 use super::super::schedule::Schedule;
-use super::super::socket::monotonic_ns;
 use super::{Job, Sent};
 use crate::failure::Failure;
 

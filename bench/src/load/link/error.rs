@@ -1,0 +1,60 @@
+//! What stands in the way of sending frames, with the way out.
+
+use std::net::IpAddr;
+
+use super::super::plan::SourcePorts;
+
+/// Why frames cannot be sent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LinkError {
+    #[error(
+        "there is no route to {target}: {reason}. `ip route get {target}` says what the kernel thinks of it; \
+         --interface with --gateway or --next-hop needs none"
+    )]
+    NoRoute { target: IpAddr, reason: String },
+
+    #[error("{0} is this host itself, and no link leads there: --generator socket")]
+    ThisHost(IpAddr),
+
+    #[error("there is no interface {interface}; there are: {known}")]
+    NoInterface { interface: String, known: String },
+
+    #[error("the interface {0} is down: `ip link set dev {0} up`")]
+    Down(String),
+
+    #[error("{0} is no Ethernet: --generator socket")]
+    NoEthernet(String),
+
+    #[error("{interface} has no {family} address to send from: `ip address add`, or another --interface")]
+    NoAddress { interface: String, family: &'static str },
+
+    #[error(
+        "nobody on {interface} answers for {address}, so its MAC address is not known: is it on that link, and up? \
+         `ip neighbour show dev {interface}`; with its MAC address given by --next-hop nobody is asked"
+    )]
+    NoNeighbour { address: IpAddr, interface: String },
+
+    #[error("the kernel's routing tables cannot be read over netlink: {0}")]
+    Netlink(String),
+
+    #[error(
+        "{0} has an XDP program already, and the one that takes the answers cannot be attached beside it: send from \
+         another interface or host, or by --generator socket"
+    )]
+    Taken(String),
+
+    #[error("{interface} takes no XDP program, native or generic: {reason}. --generator socket needs none")]
+    NoProgram { interface: String, reason: String },
+
+    #[error("the clients' network and the server's address are of different families")]
+    Families,
+
+    #[error("{0} is too few for malformed requests, which have ports of their own: take a larger range")]
+    Ports(SourcePorts),
+
+    #[error("{workers} workers need as many CPUs, and there are {cpus}")]
+    Cpus { workers: usize, cpus: usize },
+
+    #[error("cannot send by {how} on {interface}: {reason}")]
+    Sender { how: &'static str, interface: String, reason: String },
+}
