@@ -71,9 +71,9 @@ fn kernel(facts: &Facts<'_>) -> Option<Finding> {
             #[expect(clippy::cast_precision_loss, reason = "for showing")]
             let error_s = kernel.max_error_us as f64 / 1e6;
             Finding::ok("kernel-clock", format!("the kernel's clock is synchronised{keeper}, error bound {error_s:.6} s"))
-        }        (ClockSource::System, _) if config.local_stratum.is_some() => {
+        }        (ClockSource::System, _) if served_all_the_same(facts) => {
             Finding::note("kernel-clock", "the kernel's clock is not synchronised, and served all the same")
-                .why("`clock.local_stratum` says so")
+                .why("the daemon's configuration says so (`clock.local_stratum`), or has it take its time from elsewhere")
         }
         (ClockSource::System, Some(keeper)) => {Finding::problem("kernel-clock", format!("{keeper} runs, but the kernel's clock is not synchronised"))
                 .why("the served time is the kernel's (`clock.source = \"system\"`): answers say that it is not good")
@@ -89,6 +89,11 @@ fn kernel(facts: &Facts<'_>) -> Option<Finding> {
                 .advice("let this server ask upstreams itself: `source = \"upstream\"` in `[clock]`, and `pooltime-xdp upstream probe NAME...`")
         }
     })
+}
+
+fn served_all_the_same(facts: &Facts<'_>) -> bool {
+    let good = |clock: &Clock| clock.synchronised && facts.running;
+    facts.config.local_stratum.is_some() || facts.served.is_some_and(good)
 }
 
 /// What clients are told.

@@ -3,15 +3,44 @@
 use std::path::Path;
 
 use super::finding::Finding;
+use super::system::{Verb, service};
 use crate::config::{ClockSource, Config, DEFAULT_PATH};
 use crate::error::{Code, Error, Result};
+use crate::instance::Instance;
 use crate::limits::configured;
+use crate::status::Status;
 
 /// Reads it. What is wrong with it is a finding, and the rest is looked at as if it were empty.
 pub(super) fn examine(path: Option<&Path>) -> (Config, Vec<Finding>) {
     let shown = path.unwrap_or(DEFAULT_PATH.as_ref());
     let read = if path.is_none() && !shown.exists() { Ok(None) } else { Config::load(Some(shown)).map(Some) };
     judge(&shown.display().to_string(), read)
+}
+
+/// Whether the daemon goes by the file as it is now.
+pub(super) fn compare(config: &Config, status: &Status, instance: &Instance) -> Option<Finding> {
+    let (clock, limits) = (&status.clock, status.limits.as_ref()?);
+    let source = match config.clock.source {
+        ClockSource::System => "system",
+        ClockSource::Upstream => "upstream",
+    };
+    #[expect(clippy::cast_precision_loss, reason = "a config's milliseconds")]
+    let is_limit = |limit_s: Option<f64>, limit_ms: u64| limit_s == Some(limit_ms as f64 / 1e3);
+    let asked = config.upstream.iter().filter(|_| config.clock.source == ClockSource::Upstream);
+    let same = clock.source.as_deref() == Some(source)
+        && asked.map(|upstream| &upstream.address).eq(status.upstreams.iter().map(|peer| &peer.name))
+        && is_limit(clock.error_limit_s, config.clock.max_error_ms)
+        && is_limit(clock.horizon_limit_s, config.clock.horizon_ms)
+        && (limits.enabled, limits.rate, limits.burst)
+            == (config.limits.enabled, config.limits.rate, config.limits.burst)
+        && (limits.budget_answers_per_s, limits.budget_bits_per_s)
+            == (config.limits.budget_answers_per_s, config.limits.budget_bits_per_s);
+    (!same).then(|| {
+        Finding::warning("config-other", "the daemon does not go by the configuration that was looked at")
+            .why("it has not been reloaded since a change, could not be, or was started with another file (`--config`)")
+            .fix(service(instance, Verb::Reload))
+            .advice("the journal says why a reload was refused; `doctor --config FILE` looks at another file")
+    })
 }
 
 fn judge(shown: &str, read: Result<Option<Config>>) -> (Config, Vec<Finding>) {
@@ -88,6 +117,22 @@ mod tests {
         let findings = judged("[clock]\nsource = \"upstream\"\n");
         let fix = only(&findings, "config-upstreams").fix.as_ref().unwrap();
         assert_eq!(fix, "pooltime-xdp upstream probe NAME... >> /etc/x.toml");
+    }
+    #[test]
+    fn a_daemon_that_goes_by_something_else_is_told_to_reload() {
+        // The sample has an upstream.
+        let same = "[clock]\nsource = \"upstream\"\n[[upstream]]\naddress = \"ntp1.example.net\"\n";
+        let mut status = crate::status::sample();
+        status.clock.source = Some("upstream".into());
+        let compared =
+            |text: &str| compare(&Config::parse(text).unwrap(), &status, &Instance::new(None).unwrap());
+        assert_eq!(compared(same), None);
+        for (from, to) in
+            [("ntp1", "ntp2"), ("upstream\"", "system\""), ("[clock]", "[limits]\nrate = 3\n[clock]")]
+        {
+            let other = same.replacen(from, to, 1);
+            assert_eq!(compared(&other).map(|found| found.severity), Some(Warning), "{other}");
+        }
     }
 
     #[test]

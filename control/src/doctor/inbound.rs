@@ -29,8 +29,7 @@ type Tally = BTreeMap<String, u64>;
 pub(super) fn examine(status: &Status, command: &str) -> Vec<Finding> {
     let served = status.interfaces.iter().filter(|interface| interface.mode.is_some());
     served
-        .map(|interface| {
-            let (name, addresses) = (&interface.name, interface.addresses.join(" "));
+        .map(|interface| {            let (name, addresses) = (&interface.name, to_ask(&interface.addresses));
             let tally = tally(std::iter::once(interface));
             let answered = transmitted(&tally);
             if addresses.is_empty() {
@@ -52,15 +51,17 @@ pub(super) fn examine(status: &Status, command: &str) -> Vec<Finding> {
 
 /// What is said before the waiting for a peer begins.
 pub(super) fn instructions(peer: &str, status: &Status, patience: Duration) -> String {
-    let addresses = status.interfaces.iter().flat_map(|interface| &interface.addresses);
-    // A peer cannot ask an address of the link without naming its own interface.
-    let addresses: Vec<_> =
-        addresses.filter(|address| !address.starts_with("fe80:")).map(String::as_str).collect();
-    let addresses = addresses.join(" ");
+    let addresses = to_ask(status.interfaces.iter().flat_map(|interface| &interface.addresses));
     format!(
         "Type on {peer} within {} s:  pooltime-xdp query {addresses}  (or: for a in {addresses}; do ntpdate -q $a; done)\n",
         patience.as_secs()
     )
+}
+
+/// A peer cannot ask an address of the link without naming its own interface.
+fn to_ask<'a>(addresses: impl IntoIterator<Item = &'a String>) -> String {
+    let others = addresses.into_iter().filter(|address| !address.starts_with("fe80:"));
+    others.map(String::as_str).collect::<Vec<_>>().join(" ")
 }
 
 /// Waits until the counters rise, and says what became of the requests that raised them.

@@ -145,7 +145,7 @@ fn program(facts: &Facts) -> Vec<Finding> {
         Program::Unknown { mode, id } => vec![Finding::unseen(
             "xdp-foreign",
             &format!("whose XDP program {id} is, which is on {name} in {} mode", mode.label()),
-            "needs root",
+            "it takes root, and a daemon that answers",
         )],
         Program::Absent if facts.expected => vec![
             Finding::problem("xdp-missing", format!("{name}: the program is gone from it"))
@@ -176,7 +176,10 @@ fn foreign(facts: &Facts, mode: Mode, id: u32, program: Option<&str>) -> Finding
     found
         .why("an interface takes one XDP program; this server does not push others aside unasked")
         .fix(format!("ip link set dev {name} {keyword} off"))
-        .advice(format!("`{command} attach {name} --replace`; `bpftool prog show id {id}` tells whose it is"))
+        .advice(format!(
+            "`{command} attach {name} --replace`; `bpftool prog show id {id}` tells whose it is, and one \
+            that a BPF link holds (`bpftool link list`) its owner alone can take off"
+        ))
 }
 
 /// What attaching would come to.
@@ -184,6 +187,8 @@ fn prospect(facts: &Facts, driver: &str) -> Vec<Finding> {
     let name = &facts.name;
     let not_native = if facts.is_bond {
         Some("a bond is served in generic mode; attach to its ports instead")
+    } else if facts.host_offloads {
+        Some("its driver refuses native XDP for what the host does to received segments")
     } else if facts.native == Some(false) {
         Some("its driver has no native XDP, or not with its present settings")
     } else {
@@ -388,9 +393,13 @@ mod tests {
         let condition = Condition { what: "LRO".into(), command: "ethtool -K eth0 lro off".into() };
         let native = Facts { conditions: vec![condition], host_offloads: true, ..facts() };
         assert_eq!(only(&judge(&native), "native-settings").severity, Ok);
-        let generic = Facts { program: Program::Absent, ..native };
+        let generic = Facts { program: Program::Absent, expected: false, ..native };
         assert_eq!(fix(&generic, "native-settings"), "ethtool -K eth0 lro off");
         let findings = judge(&generic);
+        assert!(
+            only(&findings, "xdp-mode").what.contains("would be attached in generic mode"),
+            "{findings:?}"
+        );
         assert!(only(&findings, "host-offloads").advice.as_ref().unwrap().contains("ctrl_guest_offloads=on"));
     }
 

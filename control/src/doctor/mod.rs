@@ -92,6 +92,7 @@ pub(crate) fn run(instance: &Instance, arguments: &Arguments) -> Result<ExitCode
     let (serving, findings) = serving(instance);
     report.add(findings);
     let served = serving.status();
+    report.add(served.and_then(|status| configuration::compare(&config, status, instance)));
 
     let links = links()?;
     let names = names(arguments, &config, served, &links)?;
@@ -135,6 +136,13 @@ fn serving(instance: &Instance) -> (Serving, Vec<Finding>) {
             vec![
                 Finding::unseen("not-root", "the daemon, the program, whose processes hold what", error.what)
                     .fix(format!("sudo {} doctor", instance.command())),
+            ]
+        }
+        Err(error) if error.code == Code::TryAgain => {
+            vec![
+                Finding::problem("daemon-hangs", error.what)
+                    .why("the program answers until its horizon, and then says that it is not synchronised")
+                    .fix(service(instance, Verb::Restart)),
             ]
         }
         Err(error) => {

@@ -102,6 +102,13 @@ fn on_a_server_that_is_well_nothing_is_amiss_and_each_fault_goes_away_by_what_do
         healthy.is_well(id);
     }
 
+    let changed = format!("{}[limits]\nrate = 99\n", config());
+    lab.file("server.toml", &changed);
+    type_fix(&lab, examine(&lab, &changed, &[]).only("config-other", "warning"));
+    wait_for("the reload", || examine(&lab, &changed, &[]).amiss("config-other").is_empty().then_some(()));
+    lab.file("server.toml", &config());
+    type_fix(&lab, doctor().only("config-other", "warning"));
+
     sh(
         "nft 'add table inet filter; add chain inet filter input { type filter hook input priority 0; policy drop; }; \
         add rule inet filter input iif lo accept; add rule inet filter input ct state established accept'",
