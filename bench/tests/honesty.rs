@@ -98,7 +98,7 @@ impl Setting<'_> {
     /// What `load` prints.
     fn load(&self, server: &Server, arguments: &[&str]) -> String {
         let all = ["load", &server.address, "--generator", self.generator, "--workers", "1"];
-        let more = ["--warm-up", "0s", "--timeout", "500ms", "--shared-clock"];
+        let more = ["--warm-up", "0s", "--timeout", "200ms", "--shared-clock"];
         let arguments = [&all[..], &more, arguments].concat();
         let output = match self.lab {
             None => Command::new(BENCH).args(arguments).output().unwrap(),
@@ -278,12 +278,12 @@ fn kisses_are_counted_apart(with: &Setting<'_>) {
 fn answers_after_the_time_out_are_late_and_lost(with: &Setting<'_>) {
     let slow: Spoil = |number, _, _| {
         if number == 0 {
-            thread::sleep(Duration::from_millis(800));
+            thread::sleep(Duration::from_millis(500));
         }
         1
     };
-    let step = with.step(slow, "100", "1s");
-    // Those sent in the first 300 ms have waited for longer than 500 ms.
+    let step = with.step(slow, "100", "600ms");
+    // Those sent in the first 300 ms have waited for longer than 200 ms.
     assert!((10..=35).contains(&number(&step, "late")), "{step}");
     assert_eq!(number(&step, "lost"), number(&step, "late"), "{step}");
 }

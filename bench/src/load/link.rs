@@ -8,6 +8,7 @@ mod live;
 mod packet;
 mod place;
 mod route;
+mod setup;
 mod worker;
 mod xdp;
 
@@ -15,27 +16,21 @@ use std::net::SocketAddr;
 use std::ops::Add;
 use std::time::Duration;
 
-use core_affinity::CoreId;
-use xdp_ebpf::probe::{self, Flaw, MAX_REQUESTS, Plan, Request};
+use xdp_ebpf::probe::{MAX_REQUESTS, Request};
 
-use super::clock::{monotonic_ns, nanos, ntp_after};
+use super::Load;
 use super::generator::Generator;
-use super::plan::{SourcePorts, Spacing};
-use super::profile::Profile;
 use super::tally::Tally;
-use super::template::{Sources, Template};
-use super::{LATE_NS, Load};
+use super::template::Sources;
 use crate::failure::Failure;
-use crate::frames::Path;
 use crate::programs::require_privileges;
 use collector::Collector;
 pub(crate) use error::LinkError;
+use packet::PacketOutlet;
 use place::{Mode, Place};
-use route::Route;
 pub(crate) use route::{Choices, Mac};
-
-/// All is in place by then.
-const LEAD: Duration = Duration::from_millis(20);
+use setup::Setup;
+use xdp::XdpOutlet;
 
 /// What puts frames on the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,25 +55,26 @@ impl Sender {
         }
     }
 
-    /// Whether it can send by this link at all, before it has to.
-    fn check(self, job: &Job, mode: Mode) -> Result<(), Failure> {
+    /// Makes it ready, if it can send by this link at all.
+    fn ready(self, setup: &Setup, mode: Mode) -> Result<Outlets, Failure> {
+        let workers = 0..setup.workers();
         match self {
-            Self::Live => live::check(&job.route, mode),
-            Self::Xdp => xdp::open(job, 0).map(drop),
-            Self::Packet => packet::open(job).map(drop),
+            Self::Live => live::check(&setup.route, mode).map(|()| Outlets::Live),
+            Self::Xdp => {
+                workers.map(|queue| xdp::open(setup, queue)).collect::<Result<_, _>>().map(Outlets::Xdp)
+            }
+            Self::Packet => {
+                workers.map(|_| packet::open(setup)).collect::<Result<_, _>>().map(Outlets::Packet)
+            }
         }
     }
 }
 
-/// What a step's senders are told.
-#[derive(Clone, Debug)]
-struct Job {
-    route: Route,
-    template: Template,
-    cores: Vec<CoreId>,
-    rate: f64,
-    duration: Duration,
-    load: Load,
+/// What workers send by, open from the first step to the last.
+enum Outlets {
+    Live,
+    Xdp(Vec<XdpOutlet>),
+    Packet(Vec<PacketOutlet>),
 }
 
 /// What senders have done.
@@ -112,172 +108,86 @@ impl Add for Sent {
 
 /// See the module.
 pub(super) struct LinkGenerator {
-    target: SocketAddr,
-    load: Load,
-    route: Route,
-    template: Template,
-    cores: Vec<CoreId>,
-    place: Place,
+    setup: Setup,
     sender: Sender,
     /// Why it was taken, if there was a choice.
     why: String,
+    outlets: Outlets,
+    place: Place,
 }
 
 impl LinkGenerator {
     /// With the first of these senders that works.
     pub(super) fn open(target: SocketAddr, load: Load, senders: &[Sender]) -> Result<Self, Failure> {
         require_privileges()?;
-        if load.sources.is_some_and(|sources| sources.is_ipv4() != target.is_ipv4()) {
-            return Err(LinkError::Families.into());
-        }
-        let mut cores = core_affinity::get_core_ids().unwrap_or_default();
-        let workers = usize::try_from(load.workers.unwrap_or(1)).unwrap_or(1);
-        if workers > cores.len() {
-            return Err(LinkError::Cpus { workers, cpus: cores.len() }.into());
-        }
-        cores.truncate(workers);
-        let ports = load.source_ports.unwrap_or_default();
-        if load.profile.malformed() != 0 && ports.count() <= Flaw::COUNT {
-            return Err(LinkError::Ports(ports).into());
-        }
-        let route = Route::find(target, &load.way)?;
-        let place = Place::take(&route.interface)?;
-        let path = Path {
-            source_mac: route.source_mac,
-            destination_mac: route.next_hop_mac,
-            source: route.source,
-            destination: target.ip(),
-            source_port: 0,
-            destination_port: target.port(),
-        };
-        let template = Template::new(&path, load.sources, &load.profile.extension());
-        let mut generator =
-            Self { target, load, route, template, cores, place, sender: Sender::Packet, why: String::new() };
-        let job = generator.job(1.0, Duration::ZERO);
+        let setup = Setup::new(target, load)?;
+        let place = Place::take(&setup.route.interface)?;
         let mut refused = None;
         for sender in senders {
-            match sender.check(&job, generator.place.mode()) {
-                Ok(()) => {
-                    generator.sender = *sender;
-                    generator.why = refused.map(|failure| format!(" ({failure})")).unwrap_or_default();
-                    return Ok(generator);
+            match sender.ready(&setup, place.mode()) {
+                Ok(outlets) => {
+                    let why = refused.map(|failure| format!(" ({failure})")).unwrap_or_default();
+                    return Ok(Self { setup, sender: *sender, why, outlets, place });
                 }
                 Err(failure) => refused = Some(failure),
             }
         }
         Err(refused.unwrap_or_else(|| Failure::Usage("no sender was named".into())))
     }
-
-    fn source_ports(&self) -> SourcePorts {
-        self.load.source_ports.unwrap_or_default()
-    }
-
-    fn job(&self, rate: f64, duration: Duration) -> Job {
-        let (route, cores, load) = (self.route.clone(), self.cores.clone(), self.load.clone());
-        Job { route, template: self.template.clone(), cores, rate, duration, load }
-    }
-
-    /// The plan of a step that starts right away.
-    fn plan(&self, rate: f64, duration: Duration) -> Plan {
-        let (load, template) = (&self.load, &self.template);
-        let (generators, ports) = (self.cores.len() as u64, self.source_ports());
-        let flaws = if load.profile.malformed() == 0 { 0 } else { Flaw::COUNT };
-        #[expect(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "an interval of at most a second for each of a few generators"
-        )]
-        let interval = (1e9 * generators as f64 / rate * 65_536.0) as u64;
-        Plan {
-            key: fastrand::u64(..),
-            start_ns: monotonic_ns() + nanos(LEAD),
-            duration_ns: nanos(duration),
-            interval,
-            generators,
-            timeout_ns: nanos(load.timeout),
-            late_ns: LATE_NS,
-            ntp_start: if load.shared_clock { ntp_after(LEAD).0 } else { 0 },
-            tolerance: probe::ntp_units(nanos(load.tolerance)),
-            interface: u64::from(self.route.index),
-            frame: template.frame,
-            sum: u64::from(template.sum),
-            port: u64::from(self.target.port()),
-            first_port: u64::from(ports.first()) + u64::from(flaws),
-            ports: u64::from(ports.count() - flaws),
-            client_at: template.client_at,
-            first_client: u64::from(template.first_client),
-            clients: u64::from(template.clients),
-            header_sum: u64::from(template.header_sum),
-            poisson: u64::from(load.spacing == Spacing::Poisson),
-            echo: u64::from(load.echo),
-            lenient: u64::from(load.lenient),
-            hot: load.profile.hot(),
-            scatter: if load.profile == Profile::Spoofed { fastrand::u64(..MAX_REQUESTS) } else { 0 },
-            malformed: load.profile.malformed(),
-            flaw_port: u64::from(ports.first()),
-            extension: load.profile.extension().len() as u64,
-            spike: load.profile.spike(duration),
-        }
-    }
 }
 
 impl Generator for LinkGenerator {
     fn name(&self) -> String {
-        let addresses = self.load.sources.map_or(1, Sources::clients);
+        let addresses = self.setup.load.sources.map_or(1, Sources::clients);
         format!(
             "{} on {}{}, {} {}, {} of {addresses} addresses; answers are checked in the kernel ({})",
             self.sender.name(),
-            self.route.interface,
+            self.setup.route.interface,
             self.why,
-            self.cores.len(),
-            if self.cores.len() == 1 { "worker" } else { "workers" },
-            self.source_ports(),
+            self.setup.workers(),
+            if self.setup.workers() == 1 { "worker" } else { "workers" },
+            self.setup.source_ports(),
             self.place.mode(),
         )
     }
 
     fn target(&self) -> SocketAddr {
-        self.target
+        self.setup.target
     }
 
     fn clients(&self) -> u32 {
-        self.load.sources.map_or(self.source_ports().count(), Sources::clients)
+        self.setup.load.sources.map_or(self.setup.source_ports().count(), Sources::clients)
     }
 
     fn step(&mut self, rate: f64, duration: Duration) -> Result<Tally, Failure> {
+        let setup = &self.setup;
         // Independent requests may be more than their mean: ten standard deviations. A spike's slope is rounded.
-        let due = rate * self.load.profile.mean() * duration.as_secs_f64();
+        let due = setup.due(rate, duration);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "capped")]
         let requests = ((1.01 * due + 10.0 * due.sqrt()).ceil() as u64).saturating_add(64).min(MAX_REQUESTS);
-        let mut collector = Collector::load(requests, &self.load)?;
+        let mut collector = Collector::load(requests, &setup.load)?;
         if self.sender == Sender::Live {
-            live::prepare(&mut collector, &self.cores)?;
+            live::prepare(&mut collector, &setup.cores)?;
         }
         self.place.give_to(&mut collector)?;
-        let job = self.job(rate, duration);
-        let mut begin = || {
-            let plan = self.plan(rate, duration);
-            collector.begin(&plan).map(|()| plan)
+        let step = setup.step(rate, duration);
+        collector.begin(&step.plan)?;
+        let sent = match &mut self.outlets {
+            Outlets::Live => live::send(&collector, setup, &step)?,
+            Outlets::Xdp(outlets) => worker::send(setup, &step, outlets)?,
+            Outlets::Packet(outlets) => worker::send(setup, &step, outlets)?,
         };
-        let sent = match self.sender {
-            Sender::Live => {
-                let plan = begin()?;
-                live::send(&collector, &job, &plan)?
-            }
-            Sender::Xdp => worker::send(&job, |index| xdp::open(&job, index), begin)?,
-            Sender::Packet => worker::send(&job, |_| packet::open(&job), begin)?,
-        };
-        collector.wait(sent, self.load.timeout)?;
-        collector.tally(sent, &self.load)
+        collector.wait(sent, setup.load.timeout)?;
+        collector.tally(sent, &setup.load)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::super::template::Template;
+    use crate::frames::Path;
     use etherparse::{NetHeaders, PacketHeaders, TransportHeader};
-    use xdp_ebpf::probe::Token;
+    use xdp_ebpf::probe::{Flaw, Plan, Request, Token};
 
     /// A malformed request as a frame, and its flaw.
     fn frame(source: &str, destination: &str, sequence: u64) -> Option<(Flaw, Vec<u8>)> {

@@ -8,14 +8,15 @@ use aya::maps::{PerCpuArray, PerCpuValues};
 use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions};
 use aya::util::nr_cpus;
 use core_affinity::CoreId;
-use xdp_ebpf::probe::{Plan, count};
+use xdp_ebpf::probe::count;
 
 use super::super::plan::Spacing;
 use super::circulation::circulate;
 use super::collector::Collector;
 use super::place::Mode;
 use super::route::Route;
-use super::{Job, LinkError, Sender, Sent};
+use super::setup::{Setup, Step};
+use super::{LinkError, Sender, Sent};
 use crate::failure::Failure;
 
 const GENERATE: &str = "generate";
@@ -60,18 +61,18 @@ pub(super) fn prepare(collector: &mut Collector, cores: &[CoreId]) -> Result<(),
     PerCpuArray::try_from(map).and_then(|mut map| map.set(0, workers, 0)).map_err(access)
 }
 
-/// Lets frames circulate until the end of the plan.
-pub(super) fn send(collector: &Collector, job: &Job, plan: &Plan) -> Result<Sent, Failure> {
+/// Lets frames circulate until the end of the step.
+pub(super) fn send(collector: &Collector, setup: &Setup, step: &Step) -> Result<Sent, Failure> {
     let failure = |reason| Failure::Run { what: GENERATE.into(), reason };
     let generate = collector.program(GENERATE).map_err(failure)?;
-    let end_ns = plan.start_ns + plan.duration_ns;
-    circulate(generate, &job.cores, &job.template.bytes, end_ns).map_err(failure)?;
+    let end_ns = step.plan.start_ns + step.plan.duration_ns;
+    circulate(generate, &setup.cores, &setup.template.bytes, end_ns).map_err(failure)?;
     let counts = collector.counts()?;
     let (right, malformed) = (counts[count::SENT], counts[count::MALFORMED]);
-    let due = job.rate * job.load.profile.mean() * job.duration.as_secs_f64();
+    let due = setup.due(step.rate, step.duration);
     // The number of independent requests is not fixed: five standard deviations fewer are no failure to send. Nor is a
     // rounded slope of a spike.
-    let tolerated = match (job.load.spacing, plan.spike.extra) {
+    let tolerated = match (setup.load.spacing, step.plan.spike.extra) {
         (Spacing::Even, 0) => 0.0,
         (Spacing::Even, _) => due / 500.0,
         (Spacing::Poisson, _) => 5.0 * due.sqrt() + due / 500.0,

@@ -11,8 +11,9 @@ use nix::sys::socket::{
 };
 use nix::{setsockopt_impl, sockopt_impl};
 
+use super::setup::Setup;
 use super::worker::Outlet;
-use super::{Job, LinkError, Sender};
+use super::{LinkError, Sender};
 use crate::failure::Failure;
 
 /// Frames handed over in one call.
@@ -36,12 +37,11 @@ pub(super) struct PacketOutlet {
     /// Frames of which the first `filled` are to be sent.
     frames: Vec<Vec<u8>>,
     filled: usize,
-    headers: MultiHeaders<()>,
 }
 
-/// A socket on the job's interface.
-pub(super) fn open(job: &Job) -> Result<PacketOutlet, Failure> {
-    let interface = &job.route.interface;
+/// A socket on the interface.
+pub(super) fn open(setup: &Setup) -> Result<PacketOutlet, Failure> {
+    let interface = &setup.route.interface;
     let refused = |errno: Errno| match errno {
         Errno::EPERM | Errno::EACCES => Failure::Privilege(vec!["CAP_NET_RAW".into()]),
         errno => error(interface, errno).into(),
@@ -61,9 +61,8 @@ pub(super) fn open(job: &Job) -> Result<PacketOutlet, Failure> {
     Ok(PacketOutlet {
         socket,
         interface: interface.clone(),
-        frames: vec![job.template.bytes.clone(); BATCH],
+        frames: vec![setup.template.bytes.clone(); BATCH],
         filled: 0,
-        headers: MultiHeaders::preallocate(BATCH, None),
     })
 }
 
@@ -80,12 +79,13 @@ impl Outlet for PacketOutlet {
         while sent < self.filled {
             let slices: Vec<[IoSlice<'_>; 1]> =
                 self.frames[sent..self.filled].iter().map(|frame| [IoSlice::new(frame)]).collect();
-            let nowhere = [None; BATCH];
+            // They do not go along from one thread to another, so that they cannot be kept.
+            let mut headers = MultiHeaders::<()>::preallocate(slices.len(), None);
             let result = sendmmsg(
                 self.socket.as_raw_fd(),
-                &mut self.headers,
+                &mut headers,
                 &slices,
-                nowhere,
+                [None; BATCH],
                 [],
                 MsgFlags::MSG_DONTWAIT,
             );

@@ -8,7 +8,8 @@ use xdp_ebpf::probe::{MAX_REQUESTS, MIX, Plan, Request, Token, mix_index};
 
 use super::super::clock::monotonic_ns;
 use super::super::schedule::Schedule;
-use super::{Job, Sent};
+use super::Sent;
+use super::setup::{Setup, Step};
 use crate::failure::Failure;
 
 /// Frames that are handed over together at most, so that none waits long for the others.
@@ -30,40 +31,19 @@ pub(super) trait Outlet {
     fn finish(&mut self) -> Result<u64, Failure>;
 }
 
-/// Sends what the job says, by an outlet for each worker. The step begins when all of them are open.
-pub(super) fn send<O: Outlet>(
-    job: &Job,
-    open: impl Fn(u32) -> Result<O, Failure> + Sync,
-    begin: impl FnOnce() -> Result<Plan, Failure>,
-) -> Result<Sent, Failure> {
-    let workers = u32::try_from(job.cores.len()).unwrap_or(u32::MAX);
-    let (opened, ready) = unbounded();
-    let (plans, told) = unbounded::<Plan>();
+/// Sends a step's requests, by an outlet for each worker.
+pub(super) fn send<O: Outlet + Send>(setup: &Setup, step: &Step, outlets: &mut [O]) -> Result<Sent, Failure> {
     let (results, finished) = unbounded();
-    let outcome = thread::scope(|scope| {
-        for (index, core) in (0..workers).zip(&job.cores) {
-            let (open, opened, told, results) = (&open, opened.clone(), told.clone(), results.clone());
+    thread::scope(|scope| {
+        for (index, (core, outlet)) in (0..).zip(setup.cores.iter().zip(outlets)) {
+            let results = results.clone();
             scope.spawn(move || {
                 // Unpinned it works too, only less evenly.
                 let _pinned = core_affinity::set_for_current(*core);
-                let outlet = open(index);
-                let _receiver_waits = opened.send(());
-                let result = outlet.and_then(|outlet| match told.recv() {
-                    Ok(plan) => Worker::new(job, &plan, outlet, index, workers).run(),
-                    Err(_called_off) => Ok(Sent::default()),
-                });
-                let _receiver_waits = results.send(result);
+                let _receiver_waits = results.send(Worker::new(setup, step, outlet, index).run());
             });
         }
-        let _all = ready.iter().take(job.cores.len()).count();
-        let planned = begin();
-        for plan in planned.iter().cycle().take(job.cores.len()) {
-            let _worker_may_have_failed = plans.send(*plan);
-        }
-        drop(plans);
-        planned.map(drop)
     });
-    outcome?;
     drop(results);
     finished
         .into_iter()
@@ -73,7 +53,7 @@ pub(super) fn send<O: Outlet>(
 /// A thread's part of a step.
 struct Worker<'a, O> {
     plan: &'a Plan,
-    outlet: O,
+    outlet: &'a mut O,
     schedule: Schedule,
     versions: Box<[u8; MIX]>,
     /// The next request's number, and how far it is to the one after it: the others' are between.
@@ -83,13 +63,14 @@ struct Worker<'a, O> {
 }
 
 impl<'a, O: Outlet> Worker<'a, O> {
-    fn new(job: &Job, plan: &'a Plan, outlet: O, index: u32, workers: u32) -> Self {
+    fn new(setup: &Setup, step: &'a Step, outlet: &'a mut O, index: u32) -> Self {
+        let (plan, load, workers) = (&step.plan, &setup.load, setup.workers());
+        let schedule = Schedule::new(step.rate, load.spacing, step.duration, index, workers);
         Self {
             plan,
             outlet,
-            schedule: Schedule::new(job.rate, job.load.spacing, job.duration, index, workers)
-                .with(plan.spike),
-            versions: job.load.mix.table(),
+            schedule: schedule.with(plan.spike),
+            versions: load.mix.table(),
             sequence: index.into(),
             stride: workers.into(),
             sent: Sent::default(),

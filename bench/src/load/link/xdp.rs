@@ -17,8 +17,9 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, send, setsockopt};
 use nix::{setsockopt_impl, sockopt_impl};
 
+use super::setup::Setup;
 use super::worker::Outlet;
-use super::{Job, LinkError, Sender};
+use super::{LinkError, Sender};
 use crate::failure::Failure;
 
 /// Frames that can be on their way.
@@ -51,9 +52,9 @@ pub(super) struct XdpOutlet {
     interface: String,
 }
 
-/// A socket on that queue of the job's interface.
-pub(super) fn open(job: &Job, queue: u32) -> Result<XdpOutlet, Failure> {
-    let interface = &job.route.interface;
+/// A socket on that queue of the interface.
+pub(super) fn open(setup: &Setup, queue: u32) -> Result<XdpOutlet, Failure> {
+    let interface = &setup.route.interface;
     let refused = |reason: &dyn Display| error(interface, &reason.to_string());
     let of_socket = |error: SocketError| match error {
         SocketError::SocketCreation(error) if error.raw_os_error() == Some(Errno::EPERM as i32) => {
@@ -75,7 +76,7 @@ pub(super) fn open(job: &Job, queue: u32) -> Result<XdpOutlet, Failure> {
     let mut socket = XdpSocketBuilder::new().map_err(of_socket)?;
     let (rings, flags) = socket.build_wakable_rings(&memory, rings).map_err(of_socket)?;
     let ring = rings.tx_ring.ok_or_else(|| refused(&"there is no ring to send by"))?;
-    let socket = socket.bind(NicIndex(job.route.index), queue, flags).map_err(of_socket)?;
+    let socket = socket.bind(NicIndex(setup.route.index), queue, flags).map_err(of_socket)?;
     // Older kernels, and drivers that copy nothing, have no such limit to lift: then calls are more.
     let _as_it_was = setsockopt(&descriptor(&socket), CopyBudget, &BUDGET);
     Ok(XdpOutlet {
@@ -83,7 +84,7 @@ pub(super) fn open(job: &Job, queue: u32) -> Result<XdpOutlet, Failure> {
         ring,
         completed: rings.completion_ring,
         memory,
-        frame: job.template.bytes.clone(),
+        frame: setup.template.bytes.clone(),
         interface: interface.clone(),
     })
 }
