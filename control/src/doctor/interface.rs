@@ -1,13 +1,12 @@
-//! An interface: the program on it and the mode it runs in, and the NIC's settings that matter to it.
+//! An interface: the program on it and the mode it runs in, and the settings that matter to that.
 
 use responder::layout;
-use responder::verdict::Family;
 
 use super::finding::Finding;
 use super::{Serving, native};
 use crate::datapath::{self, Condition, Mode, conditions, hypervisor_offloads, slow_transmit};
 use crate::interfaces::Interface;
-use crate::nic::{Feature, Nic, Queues};
+use crate::nic::{Feature, Nic};
 
 /// The XDP program on an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,10 +44,6 @@ struct Facts {
     /// Features that take VLAN tags off and are on.
     strips: Vec<Feature>,
     slow_transmit: Option<String>,
-    queues: Option<Queues>,
-    cpus: u32,
-    /// Families whose UDP packets choose their queue by addresses alone.
-    hashed_by_addresses: Vec<Family>,
 }
 
 /// Looks at an interface.
@@ -75,7 +70,6 @@ fn look(interface: &Interface, serving: &Serving, command: &str) -> Facts {
         },
     };
     let is_on = |feature: &Feature| nic.has(*feature).unwrap_or(false);
-    let hashed_by_addresses = |family: &Family| nic.spreads_udp_by_ports(*family) == Some(false);
     Facts {
         name: interface.name.clone(),
         command: command.into(),
@@ -90,9 +84,6 @@ fn look(interface: &Interface, serving: &Serving, command: &str) -> Facts {
         host_offloads: nic.is_fixed(Feature::HardwareJoin).unwrap_or(false),
         strips: [Feature::StripTag, Feature::StripServiceTag].into_iter().filter(is_on).collect(),
         slow_transmit: slow_transmit(interface),
-        queues: nic.queues(),
-        cpus: aya::util::nr_cpus().ok().and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or(1),
-        hashed_by_addresses: Family::ALL.iter().copied().filter(hashed_by_addresses).collect(),
     }
 }
 
@@ -107,7 +98,6 @@ fn judge(facts: &Facts) -> Vec<Finding> {
     }
     findings.extend(program(facts));
     findings.extend(settings(facts));
-    findings.extend(queues(facts));
     findings
 }
 
@@ -214,9 +204,8 @@ fn prospect(facts: &Facts, driver: &str) -> Vec<Finding> {
 /// be, whatever they are.
 fn settings(facts: &Facts) -> Vec<Finding> {
     let name = &facts.name;
-    let native = matches!(facts.program, Program::Own { mode: Mode::Native, .. });
     let mut findings = Vec::new();
-    if native {
+    if let Program::Own { mode: Mode::Native, .. } = facts.program {
         for feature in &facts.strips {
             let feature = feature.ethtool_name();
             findings.push(
@@ -225,7 +214,7 @@ fn settings(facts: &Facts) -> Vec<Finding> {
                     .fix(format!("ethtool -K {name} {feature} off")),
             );
         }
-    } else {
+    } else if !matches!(facts.program, Program::Own { mode: Mode::Generic, fallback: None, .. }) {
         for condition in &facts.conditions {
             let Condition { what, command } = condition;
             findings.push(
@@ -252,56 +241,8 @@ fn settings(facts: &Facts) -> Vec<Finding> {
     if findings.is_empty() {
         findings.push(Finding::ok(
             "native-settings",
-            format!("{name}: MTU {}, no LRO, no offload in the way", facts.mtu),
+            format!("{name}: MTU {}, and no setting in the way of the mode that is wanted", facts.mtu),
         ));
-    }
-    findings
-}
-
-/// Whether the work can be spread over the CPUs. More queues are worth less than a transmit queue for each CPU
-/// where a driver has to make both of the same ones.
-fn queues(facts: &Facts) -> Vec<Finding> {
-    let name = &facts.name;
-    let Some(Queues { combined, max_combined }) = facts.queues.filter(|queues| queues.max_combined > 0)
-    else {
-        return Vec::new();
-    };
-    let wanted = facts.cpus.min(max_combined);
-    let shares_them = facts.driver.as_deref() == Some("virtio_net");
-    let mut findings = Vec::new();
-    if combined < wanted && !shares_them {
-        findings.push(
-            Finding::warning(
-                "queues",
-                format!("{name}: {combined} of {max_combined} queues for {} CPUs", facts.cpus),
-            )
-            .why("a queue is served by one CPU at a time: the others do not help with answers")
-            .fix(format!("ethtool -L {name} combined {wanted}")),
-        );
-    } else {
-        findings.push(Finding::ok(
-            "queues",
-            format!("{name}: {combined} of {max_combined} queues for {} CPUs", facts.cpus),
-        ));
-    }
-    if combined > 1 {
-        for family in &facts.hashed_by_addresses {
-            let flow = match family {
-                Family::Ipv4 => "udp4",
-                Family::Ipv6 => "udp6",
-            };
-            findings.push(
-                Finding::note("rss", format!("{name}: UDP over {} is spread over the queues by addresses alone", family.label()))
-                    .why("many clients behind one address, or a load test from one host, keep one CPU busy and no other")
-                    .fix(format!("ethtool -N {name} rx-flow-hash {flow} sdfn")),
-            );
-        }
-        if facts.hashed_by_addresses.is_empty() {
-            findings.push(Finding::ok(
-                "rss",
-                format!("{name}: the driver names nothing that keeps UDP off some queues"),
-            ));
-        }
     }
     findings
 }
@@ -327,9 +268,6 @@ mod tests {
             host_offloads: false,
             strips: Vec::new(),
             slow_transmit: None,
-            queues: Some(Queues { combined: 4, max_combined: 8 }),
-            cpus: 4,
-            hashed_by_addresses: Vec::new(),
         }
     }
 
@@ -342,7 +280,7 @@ mod tests {
     #[test]
     fn a_nic_with_the_native_program_and_good_settings_has_only_things_that_are_well() {
         let findings = judge(&facts());
-        assert_eq!(ids(&findings), [("xdp-mode", Ok), ("native-settings", Ok), ("queues", Ok), ("rss", Ok)]);
+        assert_eq!(ids(&findings), [("xdp-mode", Ok), ("native-settings", Ok)]);
     }
 
     #[test]
@@ -393,6 +331,9 @@ mod tests {
         let condition = Condition { what: "LRO".into(), command: "ethtool -K eth0 lro off".into() };
         let native = Facts { conditions: vec![condition], host_offloads: true, ..facts() };
         assert_eq!(only(&judge(&native), "native-settings").severity, Ok);
+        let wanted = Program::Own { mode: Mode::Generic, fallback: None, remark: None };
+        let by_choice = Facts { program: wanted, ..native.clone() };
+        assert_eq!(only(&judge(&by_choice), "native-settings").severity, Ok);
         let generic = Facts { program: Program::Absent, expected: false, ..native };
         assert_eq!(fix(&generic, "native-settings"), "ethtool -K eth0 lro off");
         let findings = judge(&generic);
@@ -407,17 +348,5 @@ mod tests {
     fn tags_that_a_native_program_does_not_see_are_a_problem() {
         let facts = Facts { strips: vec![Feature::StripTag], ..facts() };
         assert_eq!(fix(&facts, "vlan-tags"), "ethtool -K eth0 rxvlan off");
-    }
-
-    #[test]
-    fn idle_queues_and_hashes_without_ports_are_told_with_the_command() {
-        let few = Facts { queues: Some(Queues { combined: 1, max_combined: 8 }), ..facts() };
-        assert_eq!(fix(&few, "queues"), "ethtool -L eth0 combined 4");
-        // Its queues are the transmit queues, too.
-        let virtual_one = Facts { driver: Some("virtio_net".into()), ..few };
-        assert_eq!(only(&judge(&virtual_one), "queues").severity, Ok);
-        let by_addresses = Facts { hashed_by_addresses: vec![Family::Ipv6], ..facts() };
-        assert_eq!(fix(&by_addresses, "rss"), "ethtool -N eth0 rx-flow-hash udp6 sdfn");
-        assert_eq!(ids(&judge(&Facts { queues: None, ..facts() })).len(), 2);
     }
 }

@@ -13,6 +13,7 @@ mod inbound;
 mod interface;
 mod native;
 mod port;
+mod queues;
 mod show;
 mod system;
 mod tool;
@@ -208,6 +209,7 @@ fn examine_interface(
 ) -> Vec<Finding> {
     let stack = stack::from(interface.index, &links.places);
     let mut findings = interface::examine(interface, serving, &instance.command());
+    findings.extend(queues::examine(&interface.name));
     findings.extend(address::examine(&interface.name, &links.addresses, &stack));
     findings
 }

@@ -5,6 +5,9 @@ use responder::verdict::Family;
 /// Jumps from chain to chain that are followed; the kernel takes 16.
 const DEEPEST: usize = 16;
 
+/// Rules that are looked at for a packet: chains that jump to each other over and over end somewhere.
+const MOST_STEPS: u32 = 1_000_000;
+
 /// All rules there are, as far as they are for packets from or to this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ruleset {
@@ -136,6 +139,7 @@ enum End<'a> {
 struct Doubts<'a> {
     accepted: bool,
     dropped: Option<&'a Rule>,
+    steps: u32,
 }
 
 impl Ruleset {
@@ -170,6 +174,12 @@ impl Ruleset {
         depth: usize,
     ) -> End<'a> {
         for rule in &chain.rules {
+            doubts.steps += 1;
+            if doubts.steps > MOST_STEPS {
+                doubts.accepted = true;
+                doubts.dropped = doubts.dropped.or(Some(rule));
+                return End::Returned;
+            }
             let holds = rule.holds(packet);
             let target = match (&rule.action, holds) {
                 (_, Holds::No) | (Action::Nothing, _) | (Action::Return, Holds::Perhaps) => continue,
@@ -316,6 +326,15 @@ mod tests {
         assert_eq!(ruleset.fate(REQUEST), Fate::Passes);
         ruleset.chains[0].accepts = false;
         assert!(matches!(ruleset.fate(REQUEST), Fate::Dropped(_, None)));
+    }
+    #[test]
+    fn chains_that_jump_over_and_over_leave_a_doubt_and_take_no_time() {
+        let link = |number: usize| {
+            let jumps = vec![rule(&[], Action::Jump(format!("chain{}", number + 1))); 40];
+            chain(&format!("chain{number}"), (number == 0).then_some(Hook::In), true, jumps)
+        };
+        let ruleset = Ruleset { chains: (0..DEEPEST).map(link).collect() };
+        assert!(matches!(ruleset.fate(REQUEST), Fate::Unsure(..)));
     }
 
     #[test]
