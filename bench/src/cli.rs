@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand, value_parser};
+use clap::{CommandFactory as _, Parser, Subcommand, value_parser};
 
 use crate::compare::{self, Named};
 use crate::cost;
@@ -274,6 +274,11 @@ fn sources(net: Option<SourceNet>, clients: u32, profile: Profile) -> Result<Opt
 fn step_factor(text: &str) -> Result<f64, String> {
     let factor = text.parse().ok().filter(|factor: &f64| factor.is_finite() && *factor >= 1.01);
     factor.ok_or_else(|| format!("{text} is no factor above 1.01"))
+}
+
+/// See [`crate::definition`].
+pub(crate) fn definition() -> clap::Command {
+    Arguments::command()
 }
 
 /// See [`crate::run`].

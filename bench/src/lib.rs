@@ -28,6 +28,12 @@ mod statistics;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+/// The command line's whole definition: man pages and completions are made from it.
+#[must_use]
+pub fn definition() -> clap::Command {
+    cli::definition()
+}
+
 /// Runs the command with these arguments, the program's name first.
 ///
 /// Exit codes are those of `sysexits.h`: 0, 64 for a wrong command line, 68 for a target that does not

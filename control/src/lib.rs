@@ -28,6 +28,7 @@ pub mod pool;
 pub mod probe;
 mod process;
 pub mod query;
+mod route;
 pub mod socket;
 mod stack;
 pub mod status;

@@ -160,6 +160,8 @@ pub(crate) enum EthtoolCommand {
     Channels = 0x3c,
 }
 
+/// Of `linux/sockios.h`. The C libraries differ in the type of it.
+const SIOCETHTOOL: libc::Ioctl = 0x8946;
 /// Words that an answer of ethtool's ioctl has room in.
 const ETHTOOL_WORDS: usize = 8192;
 
@@ -192,7 +194,7 @@ pub(crate) fn ethtool(interface: &str, command: EthtoolCommand, arguments: &[u32
     // SAFETY: both structures outlive the call. What the kernel writes is at most 196 bytes of driver
     // information, 36 of channels, 192 of a flow's hash, as many blocks of features as `arguments` says, or 32 bytes for each of its
     // features, of which it has less than a hundred: the buffer takes a thousand.
-    let status = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    let status = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
     if status < 0 {
         return Err(io::Error::last_os_error());
     }

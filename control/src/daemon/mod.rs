@@ -6,6 +6,7 @@ mod listener;
 mod live;
 pub mod protocol;
 mod reload;
+mod service;
 mod source;
 mod traffic;
 mod view;
@@ -36,9 +37,11 @@ use crate::instance::{Instance, Lock};
 use crate::interfaces::{Addresses, Interface, Netlink};
 use crate::observe::{self, Listeners, Listening, Reports};
 use crate::query::exchange;
+use crate::route::default_interface;
 use crate::socket::UserspacePath;
 use crate::upstream::Event;
 use protocol::{Request, Response};
+use service::Service;
 use source::Source;
 pub(crate) use view::Report;
 pub use view::status_without_daemon;
@@ -142,18 +145,7 @@ pub fn run(options: &Options) -> Result<()> {
         .map_err(Error::because(Code::Os, "cannot start the event loop"))?;
     let ended = runtime.block_on(async {
         let config = Config::load(options.config.as_deref())?;
-        let names = if options.interfaces.is_empty() {
-            config.interfaces.clone()
-        } else {
-            options.interfaces.clone()
-        };
-        if names.is_empty() {
-            return Err(Error::new(Code::Config, "no interface is configured").remedy(format_args!(
-                "add `interfaces = [\"eth0\"]` to {}, or name one: `{} attach eth0`",
-                options.config.as_deref().unwrap_or(crate::config::DEFAULT_PATH.as_ref()).display(),
-                options.instance.command()
-            )));
-        }
+        let names = interfaces(options, &config)?;
         datapath::require_privileges(&options.instance)?;
         let signals = Signals::catch()?;
         let lock = options.instance.lock()?;
@@ -171,6 +163,28 @@ pub fn run(options: &Options) -> Result<()> {
     // A name that is being looked up is not waited for.
     runtime.shutdown_background();
     ended
+}
+
+/// Those of the command line, else those of the file, else that of the default route.
+fn interfaces(options: &Options, config: &Config) -> Result<Vec<String>> {
+    for named in [&options.interfaces, &config.interfaces] {
+        if !named.is_empty() {
+            return Ok(named.clone());
+        }
+    }
+    let name = default_interface().ok_or_else(|| {
+        Error::new(
+            Code::Unavailable,
+            "no interface is configured, and there is no default route to take one from",
+        )
+        .remedy(format_args!(
+            "add `interfaces = [\"eth0\"]` to {}, or name one: `{} attach eth0`",
+            options.config.as_deref().unwrap_or(crate::config::DEFAULT_PATH.as_ref()).display(),
+            options.instance.command()
+        ))
+    })?;
+    info!("no interface is configured: {name} has the default route");
+    Ok(vec![name])
 }
 
 impl Daemon {
@@ -277,11 +291,13 @@ impl Daemon {
         publish.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut look = interval(ADDRESS_INTERVAL);
         let mut live = live::StatusLine::new(options.detach_at_end);
+        let mut service = Service::ready();
 
         loop {
             tokio::select! {
                 _ = publish.tick() => {
                     self.publish_or_tell();
+                    service.alive(self.in_a_line());
                     self.expire_access();
                     crate::log::tell_repeats();
                     self.reports.send_replace(Some(Arc::new(self.report())));
@@ -291,20 +307,27 @@ impl Daemon {
                 event = self.source.event() => self.handle_event(event),
                 () = self.netlink.changed() => self.follow_interfaces().await,
                 _ = look.tick() => self.follow_interfaces().await,
-                Some(reading) = local_daemon.recv() => self.source.set_local_daemon(reading),                Some((request, sender)) = calls.recv() => {
+                Some(reading) = local_daemon.recv() => self.source.set_local_daemon(reading),
+                Some((request, sender)) = calls.recv() => {
                     let detaches = matches!(request, Request::Detach { .. });
                     let response = match self.handle(request).await {
                         Ok(value) => Response::Ok(value),
                         Err(error) => Response::Error(error),
                     };
-                    let _asker_is_gone = sender.send(response);                    if detaches && self.attached.is_empty() && self.lost.is_empty() {
+                    let _asker_is_gone = sender.send(response);
+                    if detaches && self.attached.is_empty() && self.lost.is_empty() {
+                        Service::stopping();
                         // Let the answer go out before the runtime ends.
                         tokio::time::sleep(Duration::from_millis(50)).await;
                         return Ok(());
                     }
                 }
                 () = live.due() => live.show(&self.status().await?),
-                _ = hangup.recv() => self.reload().await,
+                _ = hangup.recv() => {
+                    Service::reloading();
+                    self.reload().await;
+                    Service::reloaded();
+                }
                 _ = interrupt.recv() => {
                     live.finish();
                     info!("{}: ending", Signal::SIGINT);
@@ -312,6 +335,7 @@ impl Daemon {
                 }
                 _ = terminate.recv() => {
                     live.finish();
+                    Service::stopping();
                     info!("{}: ending", Signal::SIGTERM);
                     return Ok(());
                 }
@@ -429,6 +453,17 @@ impl Daemon {
     fn publish_or_tell(&mut self) {
         let published = self.publish_clock();
         self.tell("cannot publish the clock; answers will say so at the horizon", published);
+    }
+
+    /// For `systemctl status`.
+    fn in_a_line(&self) -> String {
+        let names: Vec<_> = self.attached.values().map(|attached| attached.name.as_str()).collect();
+        match self.publisher.unsynchronised() {
+            None => format!("Serving synchronised time on {}", names.join(", ")),
+            Some(reason) => {
+                format!("Answering on {} that it is not synchronised: {}", names.join(", "), reason.explain())
+            }
+        }
     }
 
     /// What the upstreams said is served at the next publication, and at once what changes the answers' kind.

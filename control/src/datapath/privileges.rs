@@ -16,6 +16,8 @@ use crate::instance::Instance;
 pub fn require_privileges(instance: &Instance) -> Result<()> {
     const CAP_NET_ADMIN: u32 = 12;
     const CAP_SYS_ADMIN: u32 = 21;
+    // Without it the verifier refuses the program.
+    const CAP_PERFMON: u32 = 38;
     const CAP_BPF: u32 = 39;
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status
@@ -24,11 +26,14 @@ pub fn require_privileges(instance: &Instance) -> Result<()> {
         // Without procfs there is nothing to say in advance.
         .unwrap_or(u64::MAX);
     let has = |capability: u32| effective >> capability & 1 != 0;
-    let missing: Vec<_> =
-        [("CAP_BPF", has(CAP_BPF) || has(CAP_SYS_ADMIN)), ("CAP_NET_ADMIN", has(CAP_NET_ADMIN))]
-            .into_iter()
-            .filter_map(|(name, there)| (!there).then_some(name))
-            .collect();
+    let missing: Vec<_> = [
+        ("CAP_BPF", has(CAP_BPF) || has(CAP_SYS_ADMIN)),
+        ("CAP_PERFMON", has(CAP_PERFMON) || has(CAP_SYS_ADMIN)),
+        ("CAP_NET_ADMIN", has(CAP_NET_ADMIN)),
+    ]
+    .into_iter()
+    .filter_map(|(name, there)| (!there).then_some(name))
+    .collect();
     if missing.is_empty() {
         return Ok(());
     }

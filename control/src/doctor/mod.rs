@@ -30,9 +30,9 @@ pub use finding::{Finding, Severity};
 use crate::command::{known_status, write};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
-use crate::import::of_default_route;
 use crate::instance::Instance;
 use crate::interfaces::{Interface, Netlink};
+use crate::route::default_interface;
 use crate::stack::{self, Place};
 use crate::status::Status;
 use address::Address;
@@ -187,8 +187,7 @@ fn names(
         }
     }
     if names.is_empty() {
-        let routes = std::fs::read_to_string("/proc/thread-self/net/route").unwrap_or_default();
-        names.extend(of_default_route(&routes));
+        names.extend(default_interface());
     }
     if names.is_empty() {
         let there: Vec<_> = links.interfaces.iter().map(|interface| interface.name.as_str()).collect();

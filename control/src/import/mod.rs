@@ -13,6 +13,7 @@ use clap::ValueEnum;
 use crate::command::write;
 use crate::config::{Config, read_text};
 use crate::error::{Code, Error, Result};
+use crate::route::default_interface;
 use plan::Plan;
 
 /// `import ...`.
@@ -42,11 +43,7 @@ pub enum Format {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let text = read_text(&arguments.file)?;
     let interfaces = if arguments.interface.is_empty() {
-        std::fs::read_to_string("/proc/net/route")
-            .ok()
-            .and_then(|routes| of_default_route(&routes))
-            .into_iter()
-            .collect()
+        default_interface().into_iter().collect()
     } else {
         arguments.interface.clone()
     };
@@ -134,14 +131,6 @@ fn detect(path: &Path, text: &str) -> Format {
     } else {
         Format::Ntp
     }
-}
-
-/// Of `/proc/net/route`: the interface whose destination and mask are zero.
-pub(crate) fn of_default_route(routes: &str) -> Option<String> {
-    routes.lines().skip(1).find_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        (fields.len() > 7 && fields[1] == "00000000" && fields[7] == "00000000").then(|| fields[0].to_owned())
-    })
 }
 
 #[cfg(test)]

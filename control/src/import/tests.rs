@@ -266,15 +266,6 @@ fn the_format_is_told_from_the_content_then_from_the_name() {
 }
 
 #[test]
-fn the_interface_is_that_of_the_default_route() {
-    let routes = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n\
-                  eth1 0002000A 00000000 0001 0 0 0 00FFFFFF 0 0 0\n\
-                  eth0 00000000 0102000A 0003 0 0 0 00000000 0 0 0\n";
-    assert_eq!(of_default_route(routes).as_deref(), Some("eth0"));
-    assert_eq!(of_default_route("Iface\n\nx"), None);
-}
-
-#[test]
 fn whatever_is_in_a_file_the_configuration_is_right() {
     const WORDS: [&str; 40] = [
         "server",

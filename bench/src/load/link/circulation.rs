@@ -68,13 +68,13 @@ pub(super) fn circulate(
         for core in cores {
             let (identities, results, closed) = (identities.clone(), results.clone(), closed.clone());
             scope.spawn(move || {
-                let _receiver_waits = identities.send(pthread_self());
+                let _receiver_waits = identities.send(word(pthread_self()));
                 let _receiver_waits = results.send(on(*core));
                 let _closed = closed.recv();
             });
         }
         drop((identities, results, closed));
-        let threads: Vec<Pthread> = started.iter().take(cores.len()).collect();
+        let threads: Vec<usize> = started.iter().take(cores.len()).collect();
         let mut outcome = Ok(());
         let mut running = threads.len();
         while running > 0 {
@@ -86,7 +86,7 @@ pub(super) fn circulate(
                 }
                 // Again and again: one that comes just before the call ends nothing.
                 Err(_) => threads.iter().for_each(|thread| {
-                    let _heard = pthread_kill(*thread, END);
+                    let _heard = pthread_kill(*thread as Pthread, END);
                 }),
             }
         }
@@ -95,4 +95,11 @@ pub(super) fn circulate(
     });
     signal_hook::low_level::unregister(listener);
     outcome
+}
+
+/// The name of a thread as a word: to some C libraries it is a number, to others a pointer, which no other thread is
+/// given.
+#[allow(clippy::cast_possible_truncation, reason = "it is a word everywhere")]
+fn word(thread: Pthread) -> usize {
+    thread as usize
 }

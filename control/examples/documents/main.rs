@@ -1,0 +1,9 @@
+//! Writes the man pages and the shells' completions of `pooltime-xdp`: `documents DIRECTORY`. For the package.
+
+mod write;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    write::run(control::command::definition())
+}
