@@ -110,7 +110,15 @@ impl Lab {
         Server::start(self, "server", &self.name, &command)
     }
 
-    fn namespace(&self, host: &str) -> PathBuf {
+    /// A directory of the lab's own, likewise.
+    pub(crate) fn directory(&self, name: &str) -> PathBuf {
+        let path = self.directory.join(name);
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    /// The network namespace that a host is.
+    pub(crate) fn namespace(&self, host: &str) -> PathBuf {
         Path::new("/run/netns").join(format!("{}-{host}", self.name))
     }
 }
