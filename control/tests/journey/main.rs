@@ -168,16 +168,17 @@ impl Journey<'_> {
         let (account, ()) = load(lab, RATE, || {
             self.take("restart");
             self.machine.says("sleep 1");
-            self.machine.says("rm /root/pooltime-xdp_*.deb");
+            self.machine.says("cd; rm pooltime-xdp_*.deb");
             self.machine.put(&Packages::get().next_deb, "/root");
             self.take("upgrade");
             self.machine.says("sleep 1");
         });
         let (average, worst) = account.rates();
         println!(
-            "{} requests during restart and upgrade, {average}/s (worst second {worst}): {} lost",
+            "{} requests during restart and upgrade, {average}/s (worst second {worst}): {} lost, {} kinds of answers in turn",
             account.sent,
-            account.lost()
+            account.lost(),
+            account.changes().len()
         );
         assert_eq!(
             (account.lost(), account.duplicates, account.strange),
