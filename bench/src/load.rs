@@ -69,6 +69,19 @@ pub(crate) struct Load {
     pub(crate) tolerance: Duration,
 }
 
+impl Load {
+    /// The options that only whole frames can meet, if there are some.
+    fn for_frames(&self) -> Option<&'static str> {
+        if self.sources.is_some() {
+            Some("--clients and --source-net")
+        } else if self.way.are_made() {
+            Some("--interface, --gateway and --next-hop")
+        } else {
+            None
+        }
+    }
+}
+
 /// Where results go.
 #[derive(Clone, Debug)]
 pub(crate) struct Output {

@@ -239,6 +239,8 @@ fn what_is_wrong_with_the_way_to_the_server_is_named() {
     assert!(nowhere.contains("no route to 10.55.0.1") && nowhere.contains("ip route get"), "{nowhere}");
     let unknown = refused("10.99.0.1", &["--interface", "eth77"]);
     assert!(unknown.contains("no interface eth77; there are: lo, link0"), "{unknown}");
+    let by_any = lab.bench(&["load", "10.99.0.1", "--interface", "eth77"]);
+    assert_eq!(String::from_utf8_lossy(&by_any.stderr), unknown, "not that sockets cannot");
     let loopback = refused("10.99.0.1", &["--interface", "lo"]);
     assert!(loopback.contains("lo is down"), "{loopback}");
     let own = refused("10.99.0.2", &[]);

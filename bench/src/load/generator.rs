@@ -52,7 +52,11 @@ pub(super) fn open(target: SocketAddr, load: &Load) -> Result<Box<dyn Generator>
         Kind::Xdp => link(&[Sender::Xdp]),
         Kind::Packet => link(&[Sender::Packet]),
         Kind::Auto if target.ip().is_loopback() => socket("loopback is no Ethernet".into()),
-        // What stands in the way of the faster ones is worth knowing, and no reason to stop.
-        Kind::Auto => link(&Sender::ALL).or_else(|failure| socket(format!("no frames: {failure}"))),
+        // What stands in the way of the faster ones is worth knowing, and no reason to stop, unless it has to be one
+        // of them.
+        Kind::Auto => link(&Sender::ALL).or_else(|failure| match load.for_frames() {
+            None => socket(format!("no frames: {failure}")),
+            Some(_) => Err(failure),
+        }),
     }
 }

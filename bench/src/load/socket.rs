@@ -48,11 +48,8 @@ pub(super) struct SocketGenerator {
 
 impl SocketGenerator {
     pub(super) fn open(target: SocketAddr, load: Load, why: String) -> Result<Self, Failure> {
-        if load.sources.is_some() {
-            return Err(LoadError::NotBySockets("--clients and --source-net").into());
-        }
-        if load.way.are_made() {
-            return Err(LoadError::NotBySockets("--interface, --gateway and --next-hop").into());
+        if let Some(options) = load.for_frames() {
+            return Err(LoadError::NotBySockets(options).into());
         }
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         let generator = Self { target, load, cores, why };

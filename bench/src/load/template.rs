@@ -1,6 +1,6 @@
 //! The frame of a request: what all requests have in common, and where their clients' addresses go.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use xdp_ebpf::probe::{CLIENT_IPV4, CLIENT_IPV6_HOST, CLIENT_IPV6_NETWORK, FRAME_WORDS, MAX_CLIENTS};
@@ -85,7 +85,16 @@ impl Sources {
 
     /// Whether answers to these addresses stay within private networks.
     pub(super) fn is_private(self) -> bool {
-        is_private(self.net.address)
+        // Private networks are whole ones: what begins and ends in one is in it.
+        is_private(self.net.address) && is_private(self.last())
+    }
+
+    fn last(self) -> IpAddr {
+        match self.net.address {
+            IpAddr::V4(address) => Ipv4Addr::from(u32::from(address) | (self.clients - 1)).into(),
+            // Where clients are told apart is behind the bits that say what is private.
+            address @ IpAddr::V6(_) => address,
+        }
     }
 
     pub(super) fn is_ipv4(self) -> bool {
@@ -190,6 +199,16 @@ mod tests {
             [256, 1 << 16, 16, 1 << 24]
         );
         assert!(sources("10.0.0.0/8", 1 << 24).is_ok() && sources("fd64::/16", (1 << 24) + 1).is_err());
+    }
+
+    #[test]
+    fn clients_that_reach_beyond_a_private_network_are_not_private() {
+        assert!(sources("172.16.0.0/12", 1 << 20).unwrap().is_private());
+        assert!(!sources("169.254.0.0/15", 1 << 17).unwrap().is_private());
+        assert!(!Sources::all("192.168.0.0/15".parse().unwrap()).is_private());
+        assert!(Sources::all("10.0.0.0/8".parse().unwrap()).is_private());
+        assert!(Sources::all("fd00::/8".parse().unwrap()).is_private());
+        assert!(!sources("2001:db8::/32", 4).unwrap().is_private());
     }
 
     #[test]
