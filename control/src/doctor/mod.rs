@@ -9,6 +9,7 @@ mod configuration;
 mod conntrack;
 mod finding;
 mod firewall;
+mod following;
 mod inbound;
 mod interface;
 mod native;
@@ -105,6 +106,7 @@ pub(crate) fn run(instance: &Instance, arguments: &Arguments) -> Result<ExitCode
     }
     report.add(clock::examine(instance, &config.clock, served));
     report.add(upstream::examine(&config));
+    report.add(served.map(following::examine).into_iter().flatten());
     report.add(port::examine(&config, served.and_then(|status| Some(status.daemon.as_ref()?.pid))));
     let has_ipv6 = links.addresses.iter().any(|address| address.ip.is_ipv6());
     report.add(firewall::examine(&names, if has_ipv6 { Family::ALL } else { &[Family::Ipv4] }));
