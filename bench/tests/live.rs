@@ -45,7 +45,7 @@ impl Served {
     }
 
     fn step(&self, generator: &str, arguments: &[&str]) -> Json {
-        let all = ["--generator", generator, "--json", "--warm-up", "100ms", "--timeout", "300ms"];
+        let all = ["--generator", generator, "--json", "--warm-up", "0s", "--timeout", "200ms"];
         let output = self.lab.bench(&[arguments, &all].concat());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let report: Json = serde_json::from_slice(&output.stdout).unwrap();
@@ -282,8 +282,9 @@ fn a_wrong_checksum_is_named_whatever_takes_the_answers() {
     let lab = Lab::up("checksum");
     Lab::inside(&lab.server, serve_wrong_checksums);
     for generator in LINK_GENERATORS.iter().chain(&["socket"]) {
-        let arguments = ["load", "10.99.0.1", "--rate", "500", "--duration", "400ms", "--json"];
-        let output = lab.bench(&[&arguments[..], &["--generator", generator, "--timeout", "200ms"]].concat());
+        let arguments = ["load", "10.99.0.1", "--rate", "500", "--duration", "300ms", "--json"];
+        let more = ["--generator", generator, "--warm-up", "0s", "--timeout", "100ms"];
+        let output = lab.bench(&[&arguments[..], &more].concat());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let report: Json = serde_json::from_slice(&output.stdout).unwrap();
         let step = &report["steps"][0];
@@ -304,7 +305,8 @@ fn behind_a_driver_that_refuses_answers_are_checked_too() {
     Lab::inside(&lab.server, serve_wrong_checksums);
     for (generator, by) in [("packet", "AF_PACKET"), ("xdp", "AF_XDP"), ("auto", "AF_XDP")] {
         let arguments = ["load", "10.99.0.1", "--rate", "500", "--duration", "200ms", "--json"];
-        let output = lab.bench(&[&arguments[..], &["--generator", generator, "--timeout", "200ms"]].concat());
+        let more = ["--generator", generator, "--warm-up", "0s", "--timeout", "100ms"];
+        let output = lab.bench(&[&arguments[..], &more].concat());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let report: Json = serde_json::from_slice(&output.stdout).unwrap();
         let (name, step) = (report["generator"].as_str().unwrap(), &report["steps"][0]);
