@@ -27,3 +27,17 @@ pub const fn bucket_value(bucket: usize) -> u64 {
     let shift = (bucket >> SUB_BITS) - 1;
     ((1 << SUB_BITS | bucket & 31) << shift) + (1 << shift >> 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_has_values_near_its_own() {
+        for value in (0..40).flat_map(|bit| [1_u64 << bit, (1 << bit) + (1 << bit) / 3]) {
+            let middle = bucket_value(bucket(value));
+            assert!(middle.abs_diff(value) * 32 <= value, "{value} {middle}");
+        }
+        assert!(bucket(u64::MAX) < BUCKETS);
+    }
+}

@@ -3,6 +3,8 @@
 use responder::Packet;
 use responder::checksum::Sum;
 
+use super::flaw::{Flaw, draw};
+use super::pace::Spike;
 use super::{Key, Token};
 
 /// What all who send and check are told of a step; a map value of the programs in the kernel.
@@ -47,7 +49,7 @@ pub struct Plan {
     pub clients: u64,
     /// The one's complement sum that an IPv4 header's checksum is the complement of, without that word.
     pub header_sum: u64,
-    /// Not 0: requests come as from independent clients, by [`exponential`] intervals.
+    /// Not 0: requests come as from independent clients, by [`exponential`](super::exponential) intervals.
     pub poisson: u64,
     /// Not 0: the target sends requests back as they are, and nothing is judged but that they come.
     pub echo: u64,
@@ -67,84 +69,6 @@ pub struct Plan {
     pub spike: Spike,
 }
 
-/// A rate that jumps up, stays there, and falls back in a straight line. Times are from the start of a step.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct Spike {
-    /// When it jumps.
-    pub start_ns: u64,
-    /// When it begins to fall.
-    pub end_ns: u64,
-    /// When it is back; not before `end_ns`.
-    pub gone_ns: u64,
-    /// What is added to the rate at most: a multiple of it, with 8 bits of fraction. 0 for no spike.
-    pub extra: u64,
-}
-
-impl Spike {
-    /// The rate at a time as a multiple of the base rate, with 8 bits of fraction.
-    #[must_use]
-    #[inline(always)]
-    pub const fn factor(&self, at_ns: u64) -> u64 {
-        if at_ns < self.start_ns || at_ns >= self.gone_ns {
-            256
-        } else if at_ns < self.end_ns {
-            256 + self.extra
-        } else {
-            // In 1024 ns, so that nothing overflows.
-            let (left, fall) = ((self.gone_ns - at_ns) >> 10, (self.gone_ns - self.end_ns) >> 10);
-            256 + self.extra * left / (fall + 1)
-        }
-    }
-}
-
-/// What is wrong with a request that no server may answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Flaw {
-    /// Four bytes of the message are missing.
-    Short,
-    /// Mode 4: an answer.
-    Mode,
-    /// A wrong UDP checksum.
-    Checksum,
-    /// The UDP header tells of eight bytes more than there are.
-    Length,
-}
-
-impl Flaw {
-    /// All of them, by their numbers.
-    pub const ALL: [Self; Self::COUNT as usize] = [Self::Short, Self::Mode, Self::Checksum, Self::Length];
-    /// How many kinds there are.
-    pub const COUNT: u32 = Self::Length as u32 + 1;
-    /// How many of them, from the first on, a UDP socket can send.
-    pub const BY_SOCKETS: u64 = 2;
-
-    /// That of a request, of the first so many kinds; none, if it is not one of those that have one.
-    #[must_use]
-    #[inline(always)]
-    pub const fn of(sequence: u64, malformed: u64, kinds: u64) -> Option<Self> {
-        let drawn = draw(sequence);
-        if drawn >= malformed {
-            return None;
-        }
-        Some(match sequence % kinds {
-            0 => Self::Short,
-            1 => Self::Mode,
-            2 => Self::Checksum,
-            _ => Self::Length,
-        })
-    }
-}
-
-/// A number below 65,536 for each request, by which one is picked out of many.
-#[must_use]
-#[inline(always)]
-pub const fn draw(sequence: u64) -> u64 {
-    let mixed = sequence.wrapping_mul(0xff51_afd7_ed55_8ccd);
-    (mixed ^ mixed >> 29) >> 16 & 0xffff
-}
-
 /// The most sources that requests can come from.
 pub const MAX_CLIENTS: u64 = 1 << 24;
 /// [`Plan::client_at`] in IPv4 frames: the whole source address.
@@ -159,29 +83,6 @@ pub const CLIENT_IPV6_HOST: u64 = 34;
 #[inline(always)]
 pub const fn client(sequence: u64, clients: u64) -> u64 {
     (sequence.wrapping_mul(0xd605_1c09_5f8f_b4a1) >> 24) & (clients.wrapping_sub(1)) & (MAX_CLIENTS - 1)
-}
-
-/// Entries of the table of [`exponential`] intervals.
-pub const INTERVALS: usize = 4096;
-
-/// Intervals between independent requests as a table to draw from: parts of their mean, with 16 bits of fraction.
-#[must_use]
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_precision_loss,
-    reason = "up to nine times 2^16"
-)]
-#[cfg(not(target_arch = "bpf"))]
-pub fn exponential() -> Vec<u32> {
-    // The mean of the distribution over each of as many equal parts of its probability: all together have the
-    // mean 1, which the values in the middle would not have.
-    let integral = |left: f64| if left > 0.0 { left * (1.0 - left.ln()) } else { 0.0 };
-    let part = |index: usize| {
-        let left = |index: usize| 1.0 - index as f64 / INTERVALS as f64;
-        (integral(left(index)) - integral(left(index + 1))) * INTERVALS as f64
-    };
-    (0..INTERVALS).map(|index| (part(index) * 65_536.0).round() as u32).collect()
 }
 
 /// Words of a frame in [`Plan`]: an IPv6 request has 110 bytes.
@@ -349,16 +250,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_spike_jumps_stays_and_falls_back() {
-        let spike = Spike { start_ns: 1_000_000, end_ns: 2_000_000, gone_ns: 4_048_000, extra: 9 * 256 };
-        assert_eq!([0, 999_999, 4_048_000, 9_000_000].map(|at| spike.factor(at)), [256; 4]);
-        assert_eq!([1_000_000, 1_999_999].map(|at| spike.factor(at)), [2560; 2]);
-        let half = spike.factor(3_024_000);
-        assert!((1400..1416).contains(&half), "{half}");
-        assert_eq!(Spike::default().factor(5), 256);
-    }
-
-    #[test]
     fn a_hot_source_has_its_share() {
         let plan = Plan { hot: 1 << 14, clients: 1024, first_client: 7, ports: 1, ..Plan::default() };
         let is_first = |sequence: &u64| {
@@ -366,18 +257,5 @@ mod tests {
         };
         let share = (0..1 << 16).filter(is_first).count();
         assert!((15_900..16_900).contains(&share), "{share}");
-    }
-
-    #[test]
-    fn a_share_of_the_requests_has_a_flaw_and_each_kind_comes_as_often() {
-        let mut kinds = [0_u32; 4];
-        for sequence in 0..1 << 16 {
-            if let Some(flaw) = Flaw::of(sequence, 6554, 4) {
-                kinds[flaw as usize] += 1;
-            }
-        }
-        let all: u32 = kinds.iter().sum();
-        assert!((6300..6800).contains(&all), "{kinds:?}");
-        assert!(kinds.iter().all(|kind| kind * 5 > all && kind * 3 < all), "{kinds:?}");
     }
 }
