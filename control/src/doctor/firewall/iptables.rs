@@ -2,7 +2,7 @@
 
 use responder::verdict::Family;
 
-use super::ruleset::{Action, Chain, Hook, Kind, Rule, Ruleset, State, Test};
+use super::ruleset::{Action, Chain, Destination, Hook, Kind, Rule, Ruleset, State, Test};
 
 /// Reads it. Lines that make no sense are left out; options that are not known leave a doubt.
 pub(super) fn read(text: &str, family: Family) -> Ruleset {
@@ -82,9 +82,21 @@ fn read_rule(line: &str, words: &[String]) -> Rule {
             "--state" | "--ctstate" => Some(states(value(), negated)),
             "-m" | "--match" => match value() {
                 // Their options are read, or they always hold.
-                "udp" | "tcp" | "icmp6" | "multiport" | "state" | "conntrack" | "comment" => None,
+                "udp" | "tcp" | "icmp6" | "multiport" | "state" | "conntrack" | "comment" | "addrtype"
+                | "rt" | "hl" => None,
                 _ => Some(Test::Unknown),
             },
+            "--dst-type" if !negated => Some(Test::Destination(match value() {
+                "LOCAL" => Destination::Local,
+                "MULTICAST" => Destination::Multicast,
+                _ => Destination::Other,
+            })),
+            // No packet that matters here has a routing header, and neighbours' questions have crossed no router.
+            "--rt-type" => {
+                let _kind = value();
+                Some(Test::Kind(Vec::new()))
+            }
+            "--hl-eq" if !negated && value() == "255" => Some(Test::Kind(vec![Kind::Solicitation])),
             "--comment" => {
                 let _text = value();
                 None
@@ -175,7 +187,9 @@ mod tests {
         -A ufw-before-input -p udp -m udp --sport 67 --dport 68 -j ACCEPT\n\
         -A ufw-before-input -j ufw-not-local\n\
         -A ufw-not-local -m addrtype --dst-type LOCAL -j RETURN\n\
-        -A ufw-not-local -m limit --limit 3/min --limit-burst 10 -j LOG --log-prefix \"[UFW BLOCK] \"\n\
+        -A ufw-not-local -m addrtype --dst-type BROADCAST -j RETURN\n\
+        -A ufw-not-local -j DROP\n\
+        -A ufw-user-input -m limit --limit 3/min --limit-burst 10 -j LOG --log-prefix \"[UFW BLOCK] \"\n\
         -A ufw-before-input -j ufw-user-input\n\
         -A ufw-user-input -p tcp -m tcp --dport 22 -m comment --comment \"say \\\"hi\\\" -j ACCEPT\" -j ACCEPT\n\
         -A ufw-skip-to-policy-input -j DROP\nCOMMIT\n";
@@ -222,6 +236,9 @@ mod tests {
         let solicitation =
             Packet { family: Family::Ipv6, kind: Kind::Solicitation, state: State::Untracked, ..REQUEST };
         assert_eq!(read(rules, Family::Ipv6).fate(solicitation), Fate::Passes);
+        let ufw = rules.replace("icmp6 --icmpv6-type 135", "icmp6 --icmpv6-type 135 -m hl --hl-eq 255");
+        let ufw = ufw.replace("-A INPUT", "-A INPUT -m rt --rt-type 0 -j DROP\n-A INPUT");
+        assert_eq!(read(&ufw, Family::Ipv6).fate(solicitation), Fate::Passes);
         let others = rules.replace("135", "128");
         assert!(matches!(read(&others, Family::Ipv6).fate(solicitation), Fate::Dropped(..)));
     }

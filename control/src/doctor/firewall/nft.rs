@@ -3,7 +3,7 @@
 use responder::verdict::Family;
 use serde_json::Value;
 
-use super::ruleset::{Action, Chain, Hook, Kind, Rule, Ruleset, State, Test};
+use super::ruleset::{Action, Chain, Destination, Hook, Kind, Rule, Ruleset, State, Test};
 
 /// Reads it. What is of another kind (bridges, interfaces' own hooks) or not for packets of this host is left out.
 pub(super) fn read(json: &str) -> Result<Ruleset, String> {
@@ -139,6 +139,16 @@ fn test(left: &Value, right: &Value, negated: bool) -> Test {
         _ => {}
     }
     let Some(words) = words(right) else { return Test::Unknown };
+    let about_destination = left["meta"]["key"] == "pkttype"
+        || (left["fib"]["result"] == "type"
+            && left["fib"]["flags"].as_array().is_some_and(|flags| *flags == ["daddr"]));
+    if let ([word], true, false) = (words.as_slice(), about_destination, negated) {
+        return Test::Destination(match word.as_str() {
+            "local" | "host" => Destination::Local,
+            "multicast" => Destination::Multicast,
+            _ => Destination::Other,
+        });
+    }
     match (left["meta"]["key"].as_str(), left["ct"]["key"].as_str()) {
         (Some("l4proto"), _) => protocol_test(&words, negated),
         (Some("nfproto"), _) => match words.as_slice() {
@@ -287,6 +297,7 @@ mod tests {
             ),
             (r#"{"meta": {"key": "l4proto"}}"#, r#""ipv6-icmp""#),
             (r#"{"ct": {"key": "state"}}"#, r#"["established", "untracked"]"#),
+            (r#"{"fib": {"result": "type", "flags": ["daddr"]}}"#, r#""multicast""#),
         ] {
             let rule = format!(
                 r#"{{"match": {{"op": "in", "left": {left}, "right": {right}}}}}, {{"accept": null}}"#

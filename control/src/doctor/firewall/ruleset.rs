@@ -61,6 +61,8 @@ pub(super) enum Test {
     DestinationPort(Vec<(u16, u16)>, bool),
     /// Which states of a flow pass.
     State(Vec<State>),
+    /// To an address of this kind.
+    Destination(Destination),
     /// Of this interface; a `*` at the end stands for anything. Or not of it.
     Interface(Hook, String, bool),
     /// Anything else: it may hold or not.
@@ -87,6 +89,17 @@ pub(super) enum Kind {
     Udp,
     /// A neighbour asks for the station of an IPv6 address.
     Solicitation,
+}
+
+/// Whose address a packet goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Destination {
+    /// One of this host's.
+    Local,
+    /// A group's: neighbours are asked for by one.
+    Multicast,
+    /// Another one, which no packet that matters here has.
+    Other,
 }
 
 /// What connection tracking makes of a packet.
@@ -173,6 +186,8 @@ impl Ruleset {
         doubts: &mut Doubts<'a>,
         depth: usize,
     ) -> End<'a> {
+        // Whether a rule may have ended the chain: what later ones do is in doubt then.
+        let mut perhaps_returned = false;
         for rule in &chain.rules {
             doubts.steps += 1;
             if doubts.steps > MOST_STEPS {
@@ -180,9 +195,16 @@ impl Ruleset {
                 doubts.dropped = doubts.dropped.or(Some(rule));
                 return End::Returned;
             }
-            let holds = rule.holds(packet);
+            let holds = match rule.holds(packet) {
+                Holds::Yes if perhaps_returned => Holds::Perhaps,
+                holds => holds,
+            };
             let target = match (&rule.action, holds) {
-                (_, Holds::No) | (Action::Nothing, _) | (Action::Return, Holds::Perhaps) => continue,
+                (_, Holds::No) | (Action::Nothing, _) => continue,
+                (Action::Return, Holds::Perhaps) => {
+                    perhaps_returned = true;
+                    continue;
+                }
                 (Action::Accept, Holds::Yes) => return End::Accepted,
                 (Action::Drop, Holds::Yes) => return End::Dropped(Some(rule)),
                 (Action::Return, Holds::Yes) => return End::Returned,
@@ -235,6 +257,11 @@ impl Test {
             Self::SourcePort(ranges, negated) => within(ranges, packet.source_port) != *negated,
             Self::DestinationPort(ranges, negated) => within(ranges, packet.destination_port) != *negated,
             Self::State(states) => states.contains(&packet.state),
+            Self::Destination(destination) => match destination {
+                Destination::Local => packet.hook == Hook::In && packet.kind == Kind::Udp,
+                Destination::Multicast => packet.kind == Kind::Solicitation,
+                Destination::Other => false,
+            },
             // A packet to this host has no interface that it leaves by.
             Self::Interface(hook, name, negated) => {
                 let is_it = *hook == packet.hook
@@ -351,6 +378,13 @@ mod tests {
             true,
         );
         assert!(matches!(sure.fate(REQUEST), Fate::Dropped(..)));
+    }
+    #[test]
+    fn a_chain_that_may_have_ended_leaves_a_doubt_about_what_comes_after() {
+        let rules = vec![rule(&[Test::Unknown], Action::Return), rule(&[], Action::Drop)];
+        assert!(matches!(of(rules, true).fate(REQUEST), Fate::Unsure(_, Some(_))));
+        let local = |kind| vec![rule(&[Test::Destination(kind)], Action::Return), rule(&[], Action::Drop)];
+        assert!(passes(local(Destination::Local), true) && !passes(local(Destination::Other), true));
     }
 
     #[test]
