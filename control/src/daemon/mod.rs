@@ -209,6 +209,7 @@ impl Daemon {
         }
         let source = Source::begin(&config, &options.instance)?;
         let datapath = Datapath::open_or_create(&options.instance, config.limits.table_entries)?;
+        let publisher = Publisher::inheriting(datapath.clock());
         let http = listeners.listening.clone();
         let sockets = UserspacePath::start()?;
         let mut daemon = Self {
@@ -218,7 +219,7 @@ impl Daemon {
             datapath,
             netlink,
             source,
-            publisher: Publisher::default(),
+            publisher,
             reports: observe::start(listeners, &options.instance, Arc::clone(&sockets.shared))?,
             sockets,
             attached: BTreeMap::new(),
