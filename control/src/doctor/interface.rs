@@ -196,8 +196,9 @@ fn prospect(facts: &Facts, driver: &str) -> Vec<Finding> {
         .why("kernels before 6.3 do not tell"),
         None => Finding::ok("xdp-mode", format!("{name} ({driver}): the driver has native XDP")),
     };
-    let slow = facts.slow_transmit.as_ref().map(|text| Finding::note("transmit-queues", text.clone()));
-    std::iter::once(finding).chain(slow).collect()
+    // Generic mode takes no queues of its own.
+    let slow = facts.slow_transmit.as_ref().filter(|_| not_native.is_none());
+    std::iter::once(finding).chain(slow.map(|text| Finding::note("transmit-queues", text.clone()))).collect()
 }
 
 /// Settings that keep drivers from native mode, or spoil it. Attached in native mode, the first are as they should
@@ -319,6 +320,10 @@ mod tests {
     fn a_program_that_should_be_there_and_is_not_is_a_problem_and_else_the_prospect_is_told() {
         let absent = |expected, native| Facts { program: Program::Absent, expected, native, ..facts() };
         assert_eq!(fix(&absent(true, Some(true)), "xdp-missing"), "pooltime-xdp attach eth0");
+        for (native, findings) in [(Some(true), 3), (Some(false), 2)] {
+            let slow = Facts { slow_transmit: Some("few queues".into()), ..absent(false, native) };
+            assert_eq!(judge(&slow).len(), findings, "generic mode takes no queues of its own");
+        }
         let prospect = |facts: &Facts| only(&judge(facts), "xdp-mode").severity;
         assert_eq!(prospect(&absent(false, Some(true))), Ok);
         assert_eq!(prospect(&absent(false, Some(false))), Note);
