@@ -61,6 +61,8 @@ fn the_document_leads_from_an_empty_server_to_the_pool_and_back() {
         Err(reason) => return not_run(&reason),
     };
     machine.write("/etc/hosts", &names());
+    // Nothing may come in, as long as the operator says nothing else.
+    machine.says("ufw --force enable");
     // The operator says yes.
     machine.write("/etc/apt/apt.conf.d/90yes", "APT::Get::Assume-Yes \"true\";\n");
     let mut journey = Journey { lab: &lab, machine, steps: steps(DOCUMENT).unwrap().into_iter() };
@@ -133,10 +135,13 @@ impl Journey<'_> {
         self.machine.write("/etc/pooltime-xdp.toml", &(config + unlimited));
     }
 
+    /// By another host even before the firewall lets anything in.
     fn starts_and_is_seen(&mut self) {
         let said = self.take("start");
         assert!(said.contains("healthy: serving synchronised time"), "{said}");
         self.is_hardened();
+        let query = "tar -xf *.tar.xz; pooltime-xdp-*-linux/usr/bin/pooltime-xdp query 192.0.2.1";
+        self.elsewhere(query).expect_success();
         self.take("firewall");
         wait_for("the upstreams to be followed", || {
             self.machine.says("ntpq -pn").lines().any(|line| line.starts_with('*')).then_some(())
