@@ -26,8 +26,8 @@ use lab::{Cores, Lab};
 use results::Results;
 use trial::Terms;
 
-/// The script of the tree that this was built from.
-pub(crate) const LAB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/lab");
+/// The script of the tree that this is called in.
+pub(crate) const LAB: &str = "scripts/lab";
 
 /// Where a server's program is, if not where it is looked for.
 #[derive(Clone, Debug)]
@@ -123,6 +123,11 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         .into_iter()
         .filter(|found| options.only.is_empty() || options.only.iter().any(|name| name == found.name()))
         .collect();
+    if !options.lab.exists() {
+        let what = options.lab.display().to_string();
+        let reason = "it is not there; call this in the project's tree, or say by --lab where it is".into();
+        return Err(CompareError::Lab { what, reason }.into());
+    }
     let mut results = Results::new(options, cores);
     let mut contestants = Vec::new();
     for found in found {

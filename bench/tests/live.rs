@@ -364,7 +364,10 @@ fn compare(arguments: &[&str]) -> Option<Command> {
         None if cores < 2 => "a comparison needs two CPUs".into(),
         None => {
             let mut command = Command::new(BENCH);
-            command.args(["compare", "--rounds", "1", "--only", "native,chronyd"]).args(arguments);
+            let lab = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/lab");
+            command
+                .args(["compare", "--lab", lab, "--rounds", "1", "--only", "native,chronyd"])
+                .args(arguments);
             return Some(command);
         }
     };
