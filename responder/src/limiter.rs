@@ -6,8 +6,9 @@
 //! arrival time" of the generic cell rate algorithm, ITU-T I.371), so that filling up needs no work: a request
 //! moves that moment on by the interval of its [`Class`], and is refused where that would take it further from
 //! now than the class's window, burst x interval. The moment has the highest bits, so that adding to it and
-//! subtracting from it need no masks; below are the bits that say whose bucket it is. A refused request moves nothing. In any time t a source gets
-//! at most `burst + t / interval` answers beside the leak, and never less than one an interval if it asks.
+//! subtracting from it need no masks; below are the bits that say whose bucket it is. A refused request moves
+//! nothing. In any time t a source gets at most `burst + t / interval` answers beside the leak, and never less than
+//! one an interval if it asks.
 //!
 //! Loads and stores are plain. Two CPUs that have the same source in hand at once may count one request for
 //! two: a race costs a token and never a lock.
@@ -318,6 +319,7 @@ impl Ruling {
     #[must_use]
     #[inline(always)]
     pub const fn owed(&self) -> u64 {
+        // More than the longest window is a moment of the past; just that is what `of_denied` says.
         let owed = self.until_full >> MOMENT_SHIFT;
         if owed >> LONGEST_WINDOW_BITS > 1 { 0 } else { owed }
     }

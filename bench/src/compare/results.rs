@@ -54,7 +54,7 @@ struct Digest {
     limit: String,
     /// By the bare reflector's, round by round.
     of_reflector: Option<Summary>,
-    answers_per_core_s: Summary,
+    answers_per_core_s: Option<Summary>,
     /// Ours in the driver by this one's, round by round.
     native_by_this: Option<Summary>,
     p50_us: Summary,
@@ -125,8 +125,8 @@ impl Results {
         let Some(directory) = &options.results else {
             return Ok(());
         };
-        let json = serde_json::to_string_pretty(self)
-            .map_err(|error| Failure::Output(std::io::Error::other(error)))?;
+        let json =
+            serde_json::to_string(self).map_err(|error| Failure::Output(std::io::Error::other(error)))?;
         write(directory, "compare.json", &json)?;
         write(directory, "compare.md", &table)
     }
@@ -217,7 +217,7 @@ fn row(name: &str, entry: &Entry, digest: &Digest) -> String {
         with(&digest.highest_rate, 0),
         digest.limit,
         percent(digest.of_reflector),
-        with(&digest.answers_per_core_s, 0),
+        digest.answers_per_core_s.map_or_else(String::new, |answers| with(&answers, 0)),
         digest.native_by_this.map_or_else(String::new, |ratio| format!("{} x", with(&ratio, 1))),
         with(&digest.p50_us, 0),
         with(&digest.p99_us, 0),
@@ -229,18 +229,21 @@ fn row(name: &str, entry: &Entry, digest: &Digest) -> String {
 
 fn digest(runs: &[Trial], native: &[Trial], reflector: &[Trial]) -> Option<Digest> {
     let of = |value: &dyn Fn(&Trial) -> f64| Summary::of(&runs.iter().map(value).collect::<Vec<_>>());
-    let by_round = |others: &[Trial], ratio: &dyn Fn(&Trial, &Trial) -> f64| {
-        Summary::of(&runs.iter().zip(others).map(|(this, other)| ratio(this, other)).collect::<Vec<_>>())
-    };
+    let of_reflector: Vec<f64> =
+        runs.iter().zip(reflector).map(|(this, other)| this.highest.rate / other.highest.rate).collect();
+    let answers: Vec<f64> = runs.iter().filter_map(|run| run.near.answers_per_core_s).collect();
+    let native_by_this: Vec<f64> = runs
+        .iter()
+        .zip(native)
+        .filter_map(|(this, other)| Some(other.near.answers_per_core_s? / this.near.answers_per_core_s?))
+        .collect();
     let offsets: Vec<f64> = runs.iter().filter_map(|run| Some(run.half.step.offset_ns?.mean / 1e3)).collect();
     Some(Digest {
         highest_rate: of(&|run| run.highest.rate)?,
         limit: most_common(runs.iter().map(|run| run.highest.limit.as_str())),
-        of_reflector: by_round(reflector, &|this, other| this.highest.rate / other.highest.rate),
-        answers_per_core_s: of(&|run| run.near.answers_per_core_s)?,
-        native_by_this: by_round(native, &|this, other| {
-            other.near.answers_per_core_s / this.near.answers_per_core_s
-        }),
+        of_reflector: Summary::of(&of_reflector),
+        answers_per_core_s: Summary::of(&answers),
+        native_by_this: Summary::of(&native_by_this),
         p50_us: of(&|run| us(run.half.step.round_trip_ns.p50))?,
         p99_us: of(&|run| us(run.half.step.round_trip_ns.p99))?,
         offset_us: Summary::of(&offsets),

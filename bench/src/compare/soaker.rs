@@ -19,11 +19,8 @@ use crate::failure::Failure;
 
 /// Counts at a time, between two looks at whether to stop: microseconds.
 const STRIDE: u64 = 4096;
-/// To see what happens while nothing comes.
+/// To see how fast it counts alone.
 const ALONE: Duration = Duration::from_millis(250);
-/// How fast it counts alone is the fastest of so many pieces of that: a neighbour of a virtual CPU makes it slower for
-/// a while, and then all that is measured against it would seem to take nothing.
-const PIECES: u32 = 10;
 
 /// See the module.
 pub(super) struct Soaker {
@@ -69,14 +66,10 @@ impl Soaker {
             Self { count, stop, thread: Some(thread), id, alone_per_s: f64::INFINITY, idle: 0.0 };
         soaker.keep_others_off(true)?;
         lab.rest()?;
-        let pieces = (0..PIECES).map(|_| {
-            let before = soaker.mark(lab);
-            thread::sleep(ALONE / PIECES);
-            let after = soaker.mark(lab);
-            // By the clock: its account is brought up to date a few times in so short a piece.
-            after.counts_since(before) / (after.at - before.at).as_secs_f64()
-        });
-        soaker.alone_per_s = pieces.fold(0.0, f64::max);
+        let before = soaker.mark(lab);
+        thread::sleep(ALONE);
+        let after = soaker.mark(lab);
+        soaker.alone_per_s = after.counts_since(before) / (after.soaker_s - before.soaker_s).max(1e-3);
         lab.settle()?;
         let before = soaker.mark(lab);
         thread::sleep(ALONE);

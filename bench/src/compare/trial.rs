@@ -84,7 +84,8 @@ pub(super) struct Highest {
 pub(super) struct Loaded {
     /// Seconds of the server's core, whatever ran there.
     pub(super) core_s: f64,
-    pub(super) answers_per_core_s: f64,
+    /// Nothing where the account of the core came to nothing, as it may where neighbours slow a virtual CPU down.
+    pub(super) answers_per_core_s: Option<f64>,
     duration_s: f64,
     pub(super) step: Step,
 }
@@ -99,11 +100,11 @@ impl Loaded {
 impl Trial {
     /// In a line.
     pub(super) fn line(&self, name: &str) -> String {
+        let answers = self.near.answers_per_core_s.map_or_else(|| "?".into(), |it| format!("{it:.0}"));
         format!(
-            "{name:<10} {:>9.0}/s ({}), {:>9.0} answers/core s, p99 {:.0} us at half of it",
+            "{name:<10} {:>9.0}/s ({}), {answers:>9} answers/core s, p99 {:.0} us at half of it",
             self.highest.rate,
             self.highest.limit,
-            self.near.answers_per_core_s,
             us(self.half.step.round_trip_ns.p99)
         )
     }
@@ -184,7 +185,7 @@ impl Bench<'_> {
             return Err(unreadable("there is no step in them"));
         };
         #[expect(clippy::cast_precision_loss, reason = "counts below 2^52")]
-        let answers_per_core_s = step.answered as f64 / core_s.max(1e-6);
+        let answers_per_core_s = (core_s > 0.0).then(|| step.answered as f64 / core_s);
         Ok(Loaded { core_s, answers_per_core_s, duration_s: self.terms.duration.as_secs_f64(), step })
     }
 

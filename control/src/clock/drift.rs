@@ -82,6 +82,7 @@ impl DriftFile {
     pub const fn new(path: PathBuf) -> Self {
         Self { path }
     }
+
     /// Reads it. A file that makes no sense is set aside and told of, and the start goes on without it; so it does
     /// where none can be written.
     #[must_use]
@@ -112,6 +113,7 @@ impl DriftFile {
             }
         }
     }
+
     fn make_directory(&self) -> Result<()> {
         let directory = self.path.parent().unwrap_or_else(|| Path::new("/"));
         fs::create_dir_all(directory)

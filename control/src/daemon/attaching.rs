@@ -87,6 +87,7 @@ impl Daemon {
             }
         }
     }
+
     /// Attaches to an interface that is there again, or at last, if it is one.
     pub(super) async fn attach_lost(&mut self, interface: Interface) {
         let (name, index) = (interface.name.clone(), interface.index);

@@ -218,7 +218,7 @@ fn ports(value: &Value) -> Option<Vec<(u16, u16)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::firewall::ruleset::{Fate, Packet};
+    use crate::doctor::firewall::ruleset::{Fate, Packet, REQUEST};
 
     /// As nft 1.0.6 shows a workstation's ruleset: policy drop, established and SSH accepted.
     const CLOSED: &str = r#"{"nftables": [
@@ -234,16 +234,6 @@ mod tests {
         {"rule": {"family": "inet", "table": "filter", "chain": "input", "handle": 6, "expr": [
             {"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": {"set": [22, 80]}}}, {"counter": {"packets": 0, "bytes": 0}}, {"accept": null}]}}
     ]}"#;
-
-    const REQUEST: Packet<'_> = Packet {
-        hook: Hook::In,
-        family: Family::Ipv4,
-        interface: "eth0",
-        source_port: 40_000,
-        destination_port: 123,
-        kind: Kind::Udp,
-        state: State::New,
-    };
 
     fn with(rules: &str) -> Ruleset {
         let end = CLOSED.rfind("    ]}").unwrap();

@@ -276,19 +276,21 @@ impl Test {
     }
 }
 
+/// A request for the time, as it comes in.
+#[cfg(test)]
+pub(super) const REQUEST: Packet<'_> = Packet {
+    hook: Hook::In,
+    family: Family::Ipv4,
+    interface: "eth0",
+    source_port: 40_000,
+    destination_port: 123,
+    kind: Kind::Udp,
+    state: State::New,
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const REQUEST: Packet<'_> = Packet {
-        hook: Hook::In,
-        family: Family::Ipv4,
-        interface: "eth0",
-        source_port: 40_000,
-        destination_port: 123,
-        kind: Kind::Udp,
-        state: State::New,
-    };
 
     fn rule(tests: &[Test], action: Action) -> Rule {
         Rule { text: format!("{action:?}"), tests: tests.to_vec(), action }
