@@ -11,7 +11,8 @@ use crate::compare::{self, Named};
 use crate::cost;
 use crate::failure::{self, Failure};
 use crate::load::{
-    self, Choices, Format, Kind, Load, Mac, Mix, Profile, Rates, SourceNet, SourcePorts, Sources, Spacing,
+    self, Allowed, Choices, Format, Kind, Load, Mac, Mix, Profile, Rates, SourceNet, SourcePorts, Sources,
+    Spacing,
 };
 
 /// Measures NTP servers, pooltime-xdp above all.
@@ -127,6 +128,10 @@ struct FindMax {
     /// Acceptable loss
     #[arg(long, default_value = "0.1%", value_parser = load::fraction)]
     loss: f64,
+    /// Leave out this part of each step, the worst of it: the milliseconds in which a host takes a virtual machine's CPU
+    /// away say nothing of the server
+    #[arg(long, default_value = "0%", value_parser = load::fraction, value_name = "PART")]
+    leave_out: f64,
     /// Rates between which to look
     #[arg(long, default_value = "1000..2M")]
     rate: Rates,
@@ -323,9 +328,9 @@ fn dispatch(command: Command) -> Result<(), Failure> {
             results: it.results,
             lab: it.lab,
         }),
-        Command::FindMax(FindMax { common, loss, rate }) => {
+        Command::FindMax(FindMax { common, loss, leave_out, rate }) => {
             let (load, output) = common.into_parts()?;
-            load::find_max(load, rate, loss, &output)
+            load::find_max(load, rate, Allowed { loss, left_out: leave_out }, &output)
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `pooltime-bench load` and `find-max`: open-loop load on any NTP server, with every answer checked.
 
 mod clock;
+mod course;
 mod find_max;
 mod generator;
 mod inspect;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use crate::failure::Failure;
 use crate::progress::Progress;
+pub(crate) use find_max::Allowed;
 pub(crate) use generator::{Generator, Kind};
 pub(crate) use link::{Choices, LinkError, Mac};
 pub(crate) use plan::{Mix, Rates, SourcePorts, Spacing, fraction, rate, time};
@@ -161,8 +163,13 @@ pub(crate) fn run(mut load: Load, rates: Rates, factor: f64, output: &Output) ->
     report.end(output)
 }
 
-/// Looks for the highest rate at which no more than `loss` of the requests are lost.
-pub(crate) fn find_max(mut load: Load, rates: Rates, loss: f64, output: &Output) -> Result<(), Failure> {
+/// Looks for the highest rate at which no more of the requests fail than may.
+pub(crate) fn find_max(
+    mut load: Load,
+    rates: Rates,
+    allowed: Allowed,
+    output: &Output,
+) -> Result<(), Failure> {
     if let Some(reason) = load.profile.unsearchable() {
         return Err(Failure::Usage(reason.into()));
     }
@@ -178,7 +185,7 @@ pub(crate) fn find_max(mut load: Load, rates: Rates, loss: f64, output: &Output)
     report.begin(output)?;
     // Most searches take about half of the steps that they may.
     let progress = Progress::over(load.duration * find_max::MOST_STEPS / 2, output.is_for_programs());
-    let mut search = find_max::Search::new(rates, loss);
+    let mut search = find_max::Search::new(rates, allowed);
     while let Some(rate) = search.next_rate() {
         progress.tell(format!("trying {rate:.0}/s"));
         let mut step = measure(generator.as_mut(), rate, &load)?;

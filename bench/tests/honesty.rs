@@ -155,6 +155,7 @@ macro_rules! rules {
 rules!(
     a_right_server_has_nothing_lost_and_nothing_wrong,
     one_percent_dropped_is_one_percent_lost,
+    what_is_lost_in_one_go_is_told_from_what_is_lost_all_the_time,
     a_millisecond_of_delay_is_seen_in_round_trip_and_residence,
     a_wrong_origin_is_named_and_the_request_counts_as_lost,
     each_wrong_field_is_named,
@@ -186,6 +187,24 @@ fn one_percent_dropped_is_one_percent_lost(with: &Setting<'_>) {
     #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
     let percent = 100.0 * lost as f64 / sent as f64;
     assert!((percent - 1.0).abs() <= 0.05, "{percent} % of {sent}");
+}
+
+fn what_is_lost_in_one_go_is_told_from_what_is_lost_all_the_time(with: &Setting<'_>) {
+    // A tenth in either case: of the time, or of the requests.
+    let deaf: Spoil = |number, _, _| u32::from(!(1000..1200).contains(&number));
+    let careless: Spoil = |number, _, _| u32::from(number % 10 != 9);
+    let [in_one_go, all_the_time] = [deaf, careless].map(|spoil| {
+        let step = with.step(spoil, "4000", "500ms");
+        let course = |what: &str| step["course"][what].as_array().unwrap().clone();
+        let windows = course("sent").into_iter().zip(course("answered"));
+        let answered_all = |(sent, answered): &(Value, Value)| sent == answered;
+        let (good, bad): (Vec<_>, Vec<_>) = windows.partition(answered_all);
+        let percent = number(&step, "lost") * 100 / number(&step, "sent");
+        assert!((9..=11).contains(&percent), "{step}");
+        (good.len(), bad.len())
+    });
+    assert!(in_one_go.0 >= 45 && in_one_go.1 <= 8, "{in_one_go:?}");
+    assert!(all_the_time.0 <= 6 && all_the_time.1 >= 45, "{all_the_time:?}");
 }
 
 fn a_millisecond_of_delay_is_seen_in_round_trip_and_residence(with: &Setting<'_>) {

@@ -21,7 +21,7 @@ use responder::Packet as _;
 use responder::checksum::Sum;
 use xdp_ebpf::probe::{
     self, BUCKETS, DATAGRAM, Fault, INTERVALS, IPV4_MESSAGE, IPV6_MESSAGE, Judgement, Key, MAX_EXTENSION,
-    MAX_REQUESTS, MESSAGE, MIX, Plan, Request, Token, count,
+    MAX_REQUESTS, MESSAGE, MIX, Plan, Request, Token, WINDOWS, count,
 };
 
 #[btf_map]
@@ -46,6 +46,10 @@ static GN_COUNTS: PerCpuArray<[u64; count::COUNTS], 1> = PerCpuArray::new();
 /// Round trips, then residence times.
 #[btf_map]
 static GN_TIMES: PerCpuArray<[u64; BUCKETS], 2> = PerCpuArray::new();
+
+/// By the window in which they were sent: requests sent, then those answered right.
+#[btf_map]
+static GN_COURSE: PerCpuArray<[u64; WINDOWS], 2> = PerCpuArray::new();
 
 /// A bit for each request, set when something has come back to it. The loader makes it as long as needed.
 #[btf_map]
@@ -102,7 +106,12 @@ fn generate(context: XdpContext) -> u32 {
         let from = if next >> 16 == due_ns { next } else { due_ns << 16 };
         worker[2] = from.wrapping_add(interval);
     }
-    counts[if request.is_malformed() { count::MALFORMED } else { count::SENT }] += 1;
+    if request.is_malformed() {
+        counts[count::MALFORMED] += 1;
+    } else {
+        counts[count::SENT] += 1;
+        count_in(&GN_COURSE, 0, probe::window(now_ns, plan.window_shift));
+    }
     // SAFETY: the helper takes plain numbers.
     unsafe { bpf_redirect(plan.interface as u32, 0).cast_unsigned() as u32 }
 }
@@ -246,8 +255,7 @@ fn inspect(plan: &Plan, counts: &mut [u64; count::COUNTS], words: [u64; 6]) {
     unsafe { atomic_or::<u64, u64, { AtomicOrdering::Relaxed }>(word, mask) };
     counts[count::MATCHED] += 1;
     if echo {
-        counts[count::ANSWERED] += 1;
-        record(0, round_trip_ns);
+        answered(plan, counts, token, round_trip_ns);
         return;
     }
 
@@ -259,24 +267,30 @@ fn inspect(plan: &Plan, counts: &mut [u64; count::COUNTS], words: [u64; 6]) {
         Judgement::Kiss => counts[count::KISSES] += 1,
         Judgement::Wrong(fault) => counts[(count::FAULTS + fault as usize) & (count::COUNTS - 1)] += 1,
         Judgement::Time { receive, transmit } => {
-            counts[count::ANSWERED] += 1;
+            answered(plan, counts, token, round_trip_ns);
             let ahead = receive.wrapping_sub(sent).wrapping_add(transmit.wrapping_sub(received));
             counts[count::OFFSETS] = counts[count::OFFSETS].wrapping_add(ahead);
-            record(0, round_trip_ns);
-            record(1, probe::nanoseconds(transmit.wrapping_sub(receive)));
+            count_in(&GN_TIMES, 1, probe::bucket(probe::nanoseconds(transmit.wrapping_sub(receive))));
         }
     }
 }
 
 #[inline(always)]
-fn record(histogram: u32, value: u64) {
-    let bucket = probe::bucket(value);
+fn answered(plan: &Plan, counts: &mut [u64; count::COUNTS], token: Token, round_trip_ns: u64) {
+    counts[count::ANSWERED] += 1;
+    count_in(&GN_TIMES, 0, probe::bucket(round_trip_ns));
+    count_in(&GN_COURSE, 1, probe::window(token.sent_ns, plan.window_shift));
+}
+
+/// Counts one more in a place of an entry, which has a power of two of places.
+#[inline(always)]
+fn count_in<const N: usize>(map: &PerCpuArray<[u64; N], 2>, entry: u32, place: usize) {
     // SAFETY: a local value. Volatile, because the compiler knows that the mask changes nothing and would leave
     // it out, and the verifier, which does not, would refuse the index.
-    let bucket = unsafe { core::ptr::read_volatile(&raw const bucket) } & (BUCKETS - 1);
-    if let Some(times) = GN_TIMES.get_ptr_mut(histogram) {
+    let place = unsafe { core::ptr::read_volatile(&raw const place) } & (N - 1);
+    if let Some(counts) = map.get_ptr_mut(entry) {
         // SAFETY: this CPU's value, and the index is below its length.
-        unsafe { *times.cast::<u64>().add(bucket) += 1 };
+        unsafe { *counts.cast::<u64>().add(place) += 1 };
     }
 }
 

@@ -62,8 +62,7 @@ impl Inspector {
         }
         tally.matched += 1;
         if self.echo {
-            tally.answered += 1;
-            tally.round_trip.saturating_record(round_trip_ns.max(1));
+            tally.answer(token, now_ns);
             return;
         }
 
@@ -77,8 +76,7 @@ impl Inspector {
             Judgement::Kiss => tally.kisses += 1,
             Judgement::Wrong(fault) => tally.fault(fault),
             Judgement::Time { receive, transmit } => {
-                tally.answered += 1;
-                tally.round_trip.saturating_record(round_trip_ns.max(1));
+                tally.answer(token, now_ns);
                 let residence = nanoseconds(transmit.wrapping_sub(receive));
                 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative")]
                 tally.residence.saturating_record((residence as u64).max(1));

@@ -16,9 +16,10 @@ use std::net::SocketAddr;
 use std::ops::Add;
 use std::time::Duration;
 
-use xdp_ebpf::probe::{MAX_REQUESTS, Request};
+use xdp_ebpf::probe::{MAX_REQUESTS, Request, Token};
 
 use super::Load;
+use super::course::Course;
 use super::generator::Generator;
 use super::tally::Tally;
 use super::template::Sources;
@@ -29,7 +30,7 @@ pub(crate) use error::LinkError;
 use packet::PacketOutlet;
 use place::{Mode, Place};
 pub(crate) use route::{Choices, Mac};
-use setup::Setup;
+use setup::{Setup, Step};
 use xdp::XdpOutlet;
 
 /// What puts frames on the link.
@@ -78,7 +79,7 @@ enum Outlets {
 }
 
 /// What senders have done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 struct Sent {
     /// To be answered.
     right: u64,
@@ -86,23 +87,42 @@ struct Sent {
     malformed: u64,
     /// Due, and not sent.
     unsent: u64,
+    /// When those were sent that are to be answered.
+    course: Course,
 }
 
 impl Sent {
-    fn count(&mut self, request: Request) {
-        if request.is_malformed() { self.malformed += 1 } else { self.right += 1 }
+    /// Nothing yet of a step.
+    fn nothing(step: &Step) -> Self {
+        Self { right: 0, malformed: 0, unsent: 0, course: Course::over(step.duration) }
+    }
+
+    fn count(&mut self, request: Request, token: Token) {
+        if request.is_malformed() {
+            self.malformed += 1;
+        } else {
+            self.right += 1;
+            self.course.sent_at(token.sent_ns);
+        }
+    }
+
+    /// What did not go out after all. Which of them is not known; there are few that are malformed.
+    fn take_back(&mut self, requests: u64) {
+        self.right = self.right.saturating_sub(requests);
+        self.unsent += requests;
+        self.course.unsend(requests);
     }
 }
 
 impl Add for Sent {
     type Output = Self;
 
-    fn add(self, other: Self) -> Self {
-        Self {
-            right: self.right + other.right,
-            malformed: self.malformed + other.malformed,
-            unsent: self.unsent + other.unsent,
-        }
+    fn add(mut self, other: Self) -> Self {
+        self.right += other.right;
+        self.malformed += other.malformed;
+        self.unsent += other.unsent;
+        self.course.add(&other.course);
+        self
     }
 }
 
@@ -177,8 +197,8 @@ impl Generator for LinkGenerator {
             Outlets::Xdp(outlets) => worker::send(setup, &step, outlets)?,
             Outlets::Packet(outlets) => worker::send(setup, &step, outlets)?,
         };
-        collector.wait(sent, setup.load.timeout)?;
-        collector.tally(sent, &setup.load)
+        collector.wait(&sent, setup.load.timeout)?;
+        collector.tally(sent, &step, &setup.load)
     }
 }
 

@@ -11,6 +11,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use xdp_ebpf::probe::Fault;
 
+use super::course::Course;
 use super::find_max::Search;
 use super::generator::Generator;
 use super::tally::Tally;
@@ -48,6 +49,8 @@ pub(crate) struct Step {
     pub(crate) unsent: u64,
     /// Sent, and not to be answered; not among `sent`.
     pub(crate) malformed: u64,
+    /// And answered nevertheless.
+    pub(crate) answered_malformed: u64,
     pub(crate) answered: u64,
     pub(crate) lost: u64,
     /// Came after the time-out; lost, too.
@@ -65,6 +68,7 @@ pub(crate) struct Step {
     pub(crate) offset_ns: Option<Offset>,
     /// Counts of round trips by powers of two: below 2^n ns.
     pub(crate) histogram: Vec<Bucket>,
+    pub(crate) course: Course,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
@@ -104,6 +108,7 @@ impl Step {
             sent_late: tally.sent_late,
             unsent: tally.unsent,
             malformed: tally.malformed,
+            answered_malformed: tally.answered_malformed(),
             answered: tally.answered,
             lost: tally.lost(),
             late: tally.late,
@@ -116,6 +121,7 @@ impl Step {
             residence_ns: Percentiles::of(&tally.residence),
             offset_ns: tally.offset.summary().map(|(min, mean, max)| Offset { min, mean, max }),
             histogram: buckets(&tally.round_trip),
+            course: tally.course.clone(),
         }
     }
 
@@ -124,9 +130,16 @@ impl Step {
         fraction(self.lost, self.sent)
     }
 
-    /// Requests without a right answer as a part of those sent: lost, answered wrongly, or refused.
-    pub(super) fn failure_fraction(&self) -> f64 {
-        fraction(self.sent.saturating_sub(self.answered), self.sent)
+    /// Requests that went wrong as a part of those sent: lost, answered wrongly, refused, or answered where they must
+    /// not be. A part of the time may be left out, the worst of it.
+    pub(crate) fn failure_fraction(&self, left_out: f64) -> f64 {
+        let malformed = fraction(self.answered_malformed, self.sent + self.malformed);
+        let others = if left_out > 0.0 {
+            self.course.failure_fraction(left_out)
+        } else {
+            fraction(self.sent.saturating_sub(self.answered), self.sent)
+        };
+        malformed + others
     }
 
     /// Whether the generator sent what was due.
@@ -236,7 +249,7 @@ impl Report {
                 to,
                 "rate,sent_rate,sent,sent_late,unsent,answered,lost,late,invalid,kisses,duplicates,dropped_here,\
                  rtt_min_ns,rtt_p50_ns,rtt_p90_ns,rtt_p99_ns,rtt_p99_9_ns,rtt_max_ns,residence_p50_ns,\
-                 residence_p99_ns,offset_mean_ns,malformed"
+                 residence_p99_ns,offset_mean_ns,malformed,window_ms,windows,windows_failed"
             ),
             Format::Ntpperf => writeln!(
                 to,
@@ -313,6 +326,11 @@ fn write_row(to: &mut impl Write, step: &Step) -> io::Result<()> {
                     an XDP program too, if only one that passes everything";
         note(to, text.into())?;
     }
+    let (windows, failed) = step.course.windows();
+    if failed > 0 && failed * 2 <= windows {
+        let text = format!("all of it in {failed} of {windows} parts of {:.1} ms", step.course.window_ms());
+        note(to, text)?;
+    }
     if step.malformed > 0 {
         let text = "requests besides that no server may answer";
         note(to, format!("{} {text}", step.malformed))?;
@@ -335,10 +353,11 @@ fn write_row(to: &mut impl Write, step: &Step) -> io::Result<()> {
 
 fn write_csv(to: &mut impl Write, step: &Step) -> io::Result<()> {
     let Percentiles { min, p50, p90, p99, p99_9, max, .. } = step.round_trip_ns;
+    let (windows, windows_failed) = step.course.windows();
     let offset = step.offset_ns.map(|offset| format!("{:.0}", offset.mean)).unwrap_or_default();
     writeln!(
         to,
-        "{:.1},{:.1},{},{},{},{},{},{},{},{},{},{},{min},{p50},{p90},{p99},{p99_9},{max},{},{},{offset},{}",
+        "{:.1},{:.1},{},{},{},{},{},{},{},{},{},{},{min},{p50},{p90},{p99},{p99_9},{max},{},{},{offset},{},{:.3},{windows},{windows_failed}",
         step.rate,
         step.sent_rate,
         step.sent,
@@ -354,6 +373,7 @@ fn write_csv(to: &mut impl Write, step: &Step) -> io::Result<()> {
         step.residence_ns.p50,
         step.residence_ns.p99,
         step.malformed,
+        step.course.window_ms(),
     )
 }
 
@@ -396,7 +416,7 @@ mod tests {
 
     #[test]
     fn a_row_of_ntpperf_has_its_columns() {
-        let mut tally = Tally::new();
+        let mut tally = Tally::over(Duration::from_secs(1));
         (tally.sent, tally.matched, tally.answered) = (1000, 990, 980);
         tally.fault(Fault::Mode);
         tally.round_trip.record_n(5343, 980).unwrap();

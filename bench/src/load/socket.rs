@@ -117,7 +117,7 @@ impl Generator for SocketGenerator {
                 },
                 duration,
                 issued: 0,
-                tally: Tally::new(),
+                tally: Tally::over(duration),
             });
         }
         let (results, finished) = crossbeam_channel::unbounded();
@@ -133,7 +133,7 @@ impl Generator for SocketGenerator {
             }
         });
         drop(results);
-        let mut total = Tally::new();
+        let mut total = Tally::over(duration);
         for tally in finished {
             total.add(&tally);
         }
@@ -229,6 +229,7 @@ impl Worker {
             }
             self.issued += 1;
             self.tally.sent += 1;
+            self.tally.course.sent_at(sent_ns);
             if sent_ns > due_ns + LATE_NS {
                 self.tally.sent_late += 1;
             }

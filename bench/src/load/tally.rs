@@ -1,7 +1,11 @@
 //! What became of the requests of a step.
 
+use std::time::Duration;
+
 use hdrhistogram::Histogram;
-use xdp_ebpf::probe::{Fault, MAX_REQUESTS};
+use xdp_ebpf::probe::{Fault, Flaw, MAX_REQUESTS, Token};
+
+use super::course::Course;
 
 /// The longest round trip that is told from a longer one.
 const LONGEST_NS: u64 = 60_000_000_000;
@@ -39,10 +43,13 @@ pub(crate) struct Tally {
     pub(crate) residence: Histogram<u64>,
     /// Nanoseconds that the server's clock is ahead of ours, where both are the same clock.
     pub(crate) offset: Moments,
+    /// When requests failed.
+    pub(crate) course: Course,
 }
 
 impl Tally {
-    pub(crate) fn new() -> Self {
+    /// Of a step that lasts so long.
+    pub(crate) fn over(duration: Duration) -> Self {
         // Three digits, as far as they go: the arguments are constants within the crate's limits.
         let histogram =
             || Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("bounds and digits are within limits");
@@ -62,6 +69,7 @@ impl Tally {
             round_trip: histogram(),
             residence: histogram(),
             offset: Moments::default(),
+            course: Course::over(duration),
         }
     }
 
@@ -70,9 +78,21 @@ impl Tally {
         self.sent.saturating_sub(self.matched)
     }
 
+    /// Answers to requests that must not be answered.
+    pub(crate) fn answered_malformed(&self) -> u64 {
+        Flaw::ALL.iter().map(|flaw| self.faults[Fault::answered(*flaw) as usize]).sum()
+    }
+
     /// Wrong answers of all kinds.
     pub(crate) fn invalid(&self) -> u64 {
         self.faults.iter().sum()
+    }
+
+    /// Counts a right answer that came so long after the start.
+    pub(crate) fn answer(&mut self, token: Token, now_ns: u64) {
+        self.answered += 1;
+        self.round_trip.saturating_record((now_ns - token.sent_ns).max(1));
+        self.course.answered_at(token.sent_ns);
     }
 
     pub(crate) fn fault(&mut self, fault: Fault) {
@@ -98,6 +118,7 @@ impl Tally {
         self.round_trip.add(&other.round_trip).expect("the same bounds");
         self.residence.add(&other.residence).expect("the same bounds");
         self.offset.add(&other.offset);
+        self.course.add(&other.course);
     }
 }
 

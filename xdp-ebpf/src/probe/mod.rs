@@ -7,6 +7,7 @@ mod histogram;
 mod judge;
 mod pace;
 mod request;
+mod window;
 
 pub use flaw::{Flaw, draw};
 pub use histogram::{BUCKETS, bucket, bucket_value};
@@ -15,6 +16,7 @@ pub use judge::{Fault, Judgement, judge};
 pub use pace::exponential;
 pub use pace::{INTERVALS, Spike};
 pub use request::*;
+pub use window::{WINDOWS, window, window_shift};
 
 /// Bits of a token that number the request; the rest is its time.
 pub const SEQUENCE_BITS: u32 = 28;

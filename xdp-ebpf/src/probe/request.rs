@@ -65,6 +65,8 @@ pub struct Plan {
     pub flaw_port: u64,
     /// Bytes of a request behind the message.
     pub extension: u64,
+    /// [`window_shift`](super::window_shift) of the step.
+    pub window_shift: u64,
     /// When there are more requests than by the interval.
     pub spike: Spike,
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 use aya::maps::{Array, MapData, MapError, PerCpuArray};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
-use xdp_ebpf::probe::{self, BUCKETS, Fault, Plan, count, exponential};
+use xdp_ebpf::probe::{self, BUCKETS, Fault, Plan, WINDOWS, count, exponential};
 
 use super::super::clock::{monotonic_ns, nanos};
 use super::super::tally::{Moments, Tally};
+use super::setup::Step;
 use super::{Load, Sent};
 use crate::failure::Failure;
 use crate::map_values::Value;
@@ -23,6 +24,7 @@ const INTERVALS: &str = "GN_INTERVALS";
 const SEEN: &str = "GN_SEEN";
 const COUNTS: &str = "GN_COUNTS";
 const TIMES: &str = "GN_TIMES";
+const COURSE: &str = "GN_COURSE";
 
 /// Answers that are waited for are counted this often.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
@@ -76,7 +78,7 @@ impl Collector {
     }
 
     /// Waits until everything that was sent has been answered, or would be answered too late.
-    pub(super) fn wait(&self, sent: Sent, timeout: Duration) -> Result<(), Failure> {
+    pub(super) fn wait(&self, sent: &Sent, timeout: Duration) -> Result<(), Failure> {
         let give_up_ns = monotonic_ns() + nanos(timeout);
         // That nothing comes back takes all of the time to find out.
         let is_all = |matched: u64| sent.malformed == 0 && matched >= sent.right;
@@ -86,20 +88,23 @@ impl Collector {
         Ok(())
     }
 
+    /// What the sender in the kernel has sent by the windows of time.
+    pub(super) fn sent_by_window(&self) -> Result<Vec<u64>, Failure> {
+        self.sums::<WINDOWS>(COURSE, 0)
+    }
+
     /// What has been counted so far.
     pub(super) fn counts(&self) -> Result<Vec<u64>, Failure> {
         self.sums::<{ count::COUNTS }>(COUNTS, 0)
     }
 
     /// What became of a step's requests.
-    pub(super) fn tally(
-        &self,
-        Sent { right, malformed, unsent }: Sent,
-        load: &Load,
-    ) -> Result<Tally, Failure> {
+    pub(super) fn tally(&self, sent: Sent, step: &Step, load: &Load) -> Result<Tally, Failure> {
         let counts = self.counts()?;
-        let mut tally = Tally::new();
-        (tally.sent, tally.malformed, tally.unsent) = (right, malformed, unsent);
+        let mut tally = Tally::over(step.duration);
+        (tally.sent, tally.malformed, tally.unsent) = (sent.right, sent.malformed, sent.unsent);
+        tally.course = sent.course;
+        tally.course.count(&[], &self.sums::<WINDOWS>(COURSE, 1)?);
         tally.matched = counts[count::MATCHED];
         tally.answered = counts[count::ANSWERED];
         tally.late = counts[count::LATE];

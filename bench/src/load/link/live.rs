@@ -10,6 +10,7 @@ use aya::util::nr_cpus;
 use core_affinity::CoreId;
 use xdp_ebpf::probe::count;
 
+use super::super::course::Course;
 use super::super::plan::Spacing;
 use super::circulation::circulate;
 use super::collector::Collector;
@@ -79,7 +80,9 @@ pub(super) fn send(collector: &Collector, setup: &Setup, step: &Step) -> Result<
     };
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "capped")]
     let missing = ((due - tolerated).max(0.0) as u64).saturating_sub(right + malformed);
-    Ok(Sent { right, malformed, unsent: missing.max(counts[count::SKIPPED]) })
+    let mut course = Course::over(step.duration);
+    course.count(&collector.sent_by_window()?, &[]);
+    Ok(Sent { right, malformed, unsent: missing.max(counts[count::SKIPPED]), course })
 }
 
 fn refused(route: &Route, reason: &str) -> LinkError {

@@ -116,6 +116,7 @@ impl Setup {
             malformed: load.profile.malformed(),
             flaw_port: u64::from(ports.first()),
             extension: load.profile.extension().len() as u64,
+            window_shift: probe::window_shift(nanos(duration)).into(),
             spike: load.profile.spike(duration),
         };
         Step { plan, rate, duration }

@@ -47,7 +47,7 @@ pub(super) fn send<O: Outlet + Send>(setup: &Setup, step: &Step, outlets: &mut [
     drop(results);
     finished
         .into_iter()
-        .try_fold(Sent::default(), |total, one: Result<Sent, Failure>| one.map(|one| total + one))
+        .try_fold(Sent::nothing(step), |total, one: Result<Sent, Failure>| one.map(|one| total + one))
 }
 
 /// A thread's part of a step.
@@ -73,7 +73,7 @@ impl<'a, O: Outlet> Worker<'a, O> {
             versions: load.mix.table(),
             sequence: index.into(),
             stride: workers.into(),
-            sent: Sent::default(),
+            sent: Sent::nothing(step),
         }
     }
 
@@ -91,11 +91,11 @@ impl<'a, O: Outlet> Worker<'a, O> {
             } else {
                 self.put_due(now_ns);
                 let dropped = self.outlet.flush()?;
-                self.take_back(dropped);
+                self.sent.take_back(dropped);
             }
         }
         let left = self.outlet.finish()?;
-        self.take_back(left);
+        self.sent.take_back(left);
         Ok(self.sent)
     }
 
@@ -115,19 +115,13 @@ impl<'a, O: Outlet> Worker<'a, O> {
             } else if self.outlet.put(|frame| {
                 let _long_enough = request.write_to(frame, plan);
             }) {
-                self.sent.count(request);
+                self.sent.count(request, token);
                 self.sequence += self.stride;
             } else {
                 return;
             }
             self.schedule.advance();
         }
-    }
-
-    /// What was put and did not go out after all. Which of them is not known; there are few that are malformed.
-    fn take_back(&mut self, frames: u64) {
-        self.sent.right = self.sent.right.saturating_sub(frames);
-        self.sent.unsent += frames;
     }
 }
 
