@@ -61,6 +61,9 @@ struct Compare {
     /// Acceptable loss at the highest rate, wrong answers included
     #[arg(long, default_value = "0.1%", value_parser = load::fraction)]
     loss: f64,
+    /// Leave out this part of each step there, the worst of it
+    #[arg(long, default_value = "10%", value_parser = load::fraction, value_name = "PART")]
+    leave_out: f64,
     /// Addresses that requests come from, rounded up to a power of two
     #[arg(long, default_value_t = 131_072, value_parser = value_parser!(u32).range(1..=8_388_608))]
     clients: u32,
@@ -319,6 +322,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
             duration: it.duration,
             common_rate: it.rate,
             loss: it.loss,
+            left_out: it.leave_out,
             clients: it.clients,
             at_most: it.at_most,
             server_core: it.server_cpu,

@@ -5,10 +5,11 @@
 //! takes on the other. The rounds go through all contestants, each round in another order, so that whatever
 //! disturbs the machine for a while disturbs none of them alone.
 
+mod account;
+mod awake;
 mod contestant;
 mod lab;
 mod results;
-mod soaker;
 mod trial;
 
 use std::path::PathBuf;
@@ -57,6 +58,8 @@ pub(crate) struct Options {
     /// Rate at which all are put under the same load.
     pub(crate) common_rate: f64,
     pub(crate) loss: f64,
+    /// The part of the time that is left out, the worst of it, where loss matters.
+    pub(crate) left_out: f64,
     pub(crate) clients: u32,
     /// No higher rate is tried.
     pub(crate) at_most: f64,

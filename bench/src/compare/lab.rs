@@ -1,20 +1,17 @@
 //! The link that the contestants are put on: two hosts of `scripts/lab`, and which core does what.
 //!
 //! Left to itself, all that a veth link does runs on the core that sends: the server's share and the load's could
-//! not be told apart. So each end is polled on a core of its own, every 50 us as by a NIC that coalesces its
-//! interrupts (`gro_flush_timeout`, and `napi_defer_hard_irqs` as large as it can be, so that the timer is never
-//! given up). A NAPI instance stays on the core on which it was woken up, which is the core of whoever sends the
-//! first packet after that is set.
+//! not be told apart. So each end is polled by a thread of its own (`threaded`), on its side's core and before all else
+//! there, every 50 us as by a NIC that coalesces its interrupts (`gro_flush_timeout`, and `napi_defer_hard_irqs` as
+//! large as it can be, so that the timer is never given up).
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::net::UdpSocket;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
-use std::time::Duration;
 
-use core_affinity::CoreId;
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::Pid;
 
@@ -30,20 +27,13 @@ pub(super) const LINK: &str = "lan0";
 /// The network of the clients, behind the client's host.
 pub(super) const CLIENTS: &str = "10.128.0.0/9";
 
-/// Real-time priorities: what interrupts would do is above the servers, the soaker below them.
+/// Real-time priorities: what interrupts would do is above the servers.
 const POLL_PRIORITY: u32 = 3;
 pub(super) const SERVER_PRIORITY: u32 = 2;
-pub(super) const SOAKER_PRIORITY: u32 = 1;
 
 const POLL_NS: u32 = 50_000;
 /// `S32_MAX`: the most that the kernel takes.
 const POLL_FOR_EVER: u32 = 0x7fff_ffff;
-/// To see where an end is polled, and how often that is at least if it is polled at all.
-const LOOK: Duration = Duration::from_millis(100);
-const LEAST_POLLS: u64 = 500;
-const ATTEMPTS: u32 = 20;
-/// What wakes an end up: nobody listens, and nobody complains about a broadcast.
-const WAKER: (&str, u16) = ("10.77.0.255", 9);
 
 /// Which core does what.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
@@ -78,7 +68,8 @@ pub(super) struct Lab {
     /// For configurations and logs.
     pub(super) directory: PathBuf,
     script: PathBuf,
-    ksoftirqd: Option<Pid>,
+    /// The kernel's thread that polls the server's end.
+    poller: Option<Pid>,
 }
 
 impl Lab {
@@ -86,7 +77,7 @@ impl Lab {
         let name = format!("compare{}", std::process::id());
         let directory = std::env::temp_dir().join(&name);
         fs::create_dir(&directory).map_err(|reason| Failure::File { path: directory.clone(), reason })?;
-        let mut lab = Self { name, cores, directory, script: script.into(), ksoftirqd: None };
+        let mut lab = Self { name, cores, directory, script: script.into(), poller: None };
         call(Command::new(&lab.script).args(["up", &lab.name]))?;
         // With GRO, and nothing that the other end could leave in one piece, an end is polled whether or not it has
         // an XDP program; the generator brings its own.
@@ -100,27 +91,9 @@ impl Lab {
             lab.ip(host, &permanent)?;
         }
         lab.ip("server", &["route", "add", CLIENTS, "via", CLIENT])?;
-        // Softirqs that are left to this thread would not run beside real-time servers.
-        lab.ksoftirqd = find_kernel_thread(&format!("ksoftirqd/{}", cores.server));
-        if let Some(thread) = lab.ksoftirqd {
-            give_priority(thread, POLL_PRIORITY)?;
-        }
+        lab.poll("client", cores.generator)?;
+        lab.poller = Some(lab.poll("server", cores.server)?);
         Ok(lab)
-    }
-
-    /// Has neither end polled without need.
-    pub(super) fn rest(&self) -> Result<(), Failure> {
-        for host in ["client", "server"] {
-            self.set(host, "napi_defer_hard_irqs", "0")?;
-            self.set(host, "gro_flush_timeout", "0")?;
-        }
-        Ok(())
-    }
-
-    /// Sees to it that each end is polled on its core.
-    pub(super) fn settle(&self) -> Result<(), Failure> {
-        self.poll("client", "server", self.cores.generator)?;
-        self.poll("server", "client", self.cores.server)
     }
 
     /// A command that will run on a host.
@@ -153,8 +126,8 @@ impl Lab {
             .unwrap_or_else(|_| Err(failed("a thread on a host", "it ended early").into()))
     }
 
-    /// Accounts (`schedstat`) of all threads that work for the server: of the processes on its host, and of the
-    /// kernel on its core.
+    /// Accounts (`schedstat`) of all threads that work for the server: of the processes on its host, and the one that
+    /// polls its end of the link.
     pub(super) fn server_threads(&self) -> Vec<String> {
         let namespace = fs::metadata(self.namespace("server")).map(|it| it.ino()).ok();
         let processes = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
@@ -164,41 +137,24 @@ impl Lab {
         let tasks =
             on_host.flat_map(|process| fs::read_dir(process.join("task")).into_iter().flatten().flatten());
         let of_task = |task: fs::DirEntry| task.path().join("schedstat").display().to_string();
-        let kernel = self.ksoftirqd.map(|pid| format!("/proc/{pid}/schedstat"));
+        let kernel = self.poller.map(|pid| format!("/proc/{pid}/schedstat"));
         tasks.map(of_task).chain(kernel).collect()
     }
 
-    /// Has an end polled on a core, on which nothing else of the kind happens.
-    fn poll(&self, host: &str, other: &str, core: usize) -> Result<(), Failure> {
-        for _ in 0..ATTEMPTS {
-            let before = polls_on(core);
-            thread::sleep(LOOK);
-            if polls_on(core).saturating_sub(before) >= LEAST_POLLS {
-                return Ok(());
-            }
-            // Not at all so far, or elsewhere: a packet that nobody sends on purpose, of IPv6 say, came first.
-            self.set(host, "napi_defer_hard_irqs", "0")?;
-            self.set(host, "gro_flush_timeout", "0")?;
-            thread::sleep(LOOK / 10);
-            self.set(host, "gro_flush_timeout", &POLL_NS.to_string())?;
-            self.set(host, "napi_defer_hard_irqs", &POLL_FOR_EVER.to_string())?;
-            self.inside(other, || {
-                let sent = core_affinity::set_for_current(CoreId { id: core })
-                    && UdpSocket::bind("0.0.0.0:0")
-                        .and_then(|socket| {
-                            socket.set_broadcast(true).and_then(|()| socket.send_to(&[0], WAKER))
-                        })
-                        .is_ok();
-                if sent {
-                    Ok(())
-                } else {
-                    Err(failed("waking up a link's end", "cannot send a broadcast").into())
-                }
-            })?;
-        }
-        let what = format!("polling {LINK} of the {host} on CPU {core}");
-        Err(failed(&what, "it is polled elsewhere, or not at all; other network traffic on this machine?")
-            .into())
+    /// Has an end polled by a thread of its own on a core; which thread that is.
+    fn poll(&self, host: &str, core: usize) -> Result<Pid, Failure> {
+        self.set(host, "gro_flush_timeout", &POLL_NS.to_string())?;
+        self.set(host, "napi_defer_hard_irqs", &POLL_FOR_EVER.to_string())?;
+        let before = pollers();
+        self.set(host, "threaded", "1")?;
+        let Some(thread) = pollers().difference(&before).next().copied() else {
+            let reason = "the kernel has made no thread for it: Linux 5.12 is the first that can";
+            return Err(failed(&format!("polling {LINK} of the {host}"), reason).into());
+        };
+        let thread = Pid::from_raw(thread);
+        call(Command::new("taskset").args(["-pc", &core.to_string(), &thread.to_string()]))?;
+        give_priority(thread, POLL_PRIORITY)?;
+        Ok(thread)
     }
 
     /// Writes a setting of a host's end of the link. It goes with the lab.
@@ -216,9 +172,6 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        if let Some(thread) = self.ksoftirqd {
-            let _gone = call(Command::new("chrt").args(["--other", "-p", "0", &thread.to_string()]));
-        }
         // It says itself what it could not take down.
         let _said = Command::new(&self.script).args(["down", &self.name]).status();
         let _nothing_left = fs::remove_dir_all(&self.directory);
@@ -253,37 +206,13 @@ fn failed(what: &str, reason: &str) -> CompareError {
     CompareError::Lab { what: what.into(), reason: reason.into() }
 }
 
-fn find_kernel_thread(name: &str) -> Option<Pid> {
-    let mut processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let named = |entry: fs::DirEntry| {
+/// The kernel's threads that poll links of this name.
+fn pollers() -> BTreeSet<i32> {
+    let name = format!("napi/{LINK}-");
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let polls = |entry: fs::DirEntry| {
         let pid = entry.file_name().to_str()?.parse().ok()?;
-        let found = fs::read_to_string(entry.path().join("comm")).ok()?;
-        (found.trim() == name).then(|| Pid::from_raw(pid))
+        fs::read_to_string(entry.path().join("comm")).ok()?.starts_with(&name).then_some(pid)
     };
-    processes.find_map(named)
-}
-
-/// How often receive queues have been polled on a core.
-fn polls_on(core: usize) -> u64 {
-    polls_in(&fs::read_to_string("/proc/softirqs").unwrap_or_default(), core)
-}
-
-/// By a table of the shape of `/proc/softirqs`, whose columns are the CPUs that are online.
-fn polls_in(table: &str, core: usize) -> u64 {
-    let name = format!("CPU{core}");
-    let column = table.lines().next().and_then(|line| line.split_whitespace().position(|cpu| cpu == name));
-    let row = table.lines().find_map(|line| line.trim_start().strip_prefix("NET_RX:"));
-    let count = row.zip(column).and_then(|(row, column)| row.split_whitespace().nth(column));
-    count.and_then(|count| count.parse().ok()).unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn polls_are_those_of_the_core() {
-        let table = "                    CPU0       CPU2\n          HI:          1          2\n      NET_RX:    3157       25813\n";
-        assert_eq!([0, 1, 2].map(|core| polls_in(table, core)), [3157, 0, 25813]);
-    }
+    processes.filter_map(polls).collect()
 }

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::account::Account;
+use super::awake::Awake;
 use super::contestant::Contestant;
 use super::lab::{CLIENTS, Lab, SERVER};
-use super::soaker::Soaker;
 use super::{CompareError, Interrupt, Options};
 use crate::failure::Failure;
 use crate::load::{Results, Step};
@@ -34,6 +35,7 @@ pub(super) struct Terms {
     duration: Duration,
     common_rate: f64,
     loss: f64,
+    left_out: f64,
     clients: u32,
     at_most: f64,
 }
@@ -44,6 +46,7 @@ impl Terms {
             duration: options.duration,
             common_rate: options.common_rate,
             loss: options.loss,
+            left_out: options.left_out,
             clients: options.clients,
             at_most: options.at_most.max(SEARCH_FROM),
         }
@@ -84,8 +87,7 @@ pub(super) struct Highest {
 pub(super) struct Loaded {
     /// Seconds of the server's core, whatever ran there.
     pub(super) core_s: f64,
-    /// Nothing where the account of the core came to nothing, as it may where neighbours slow a virtual CPU down.
-    pub(super) answers_per_core_s: Option<f64>,
+    pub(super) answers_per_core_s: f64,
     duration_s: f64,
     pub(super) step: Step,
 }
@@ -100,11 +102,11 @@ impl Loaded {
 impl Trial {
     /// In a line.
     pub(super) fn line(&self, name: &str) -> String {
-        let answers = self.near.answers_per_core_s.map_or_else(|| "?".into(), |it| format!("{it:.0}"));
         format!(
-            "{name:<10} {:>9.0}/s ({}), {answers:>9} answers/core s, p99 {:.0} us at half of it",
+            "{name:<10} {:>9.0}/s ({}), {:>9.0} answers/core s, p99 {:.0} us at half of it",
             self.highest.rate,
             self.highest.limit,
+            self.near.answers_per_core_s,
             us(self.half.step.round_trip_ns.p99)
         )
     }
@@ -123,7 +125,8 @@ pub(super) fn run(
     if !bench.answers_within(START)? {
         return Err(running.failed("does not answer"));
     }
-    let soaker = Soaker::start(bench.lab)?;
+    let _awake = Awake::keep(bench.lab.cores.server)?;
+    let account = Account::open(bench.lab);
     let first = known.map_or(SEARCH_FROM, |known| (known / 2.0).max(SEARCH_FROM));
     let found = bench.find_max(first)?;
     let Some(rate) = found.highest_rate else {
@@ -131,9 +134,9 @@ pub(super) fn run(
     };
     let highest = Highest { rate, limit: found.limit.unwrap_or_default(), steps: found.steps };
     Ok(Trial {
-        half: bench.load(&soaker, rate * HALF)?,
-        near: bench.cost(&soaker, rate * NEAR)?,
-        common: bench.cost(&soaker, terms.common_rate)?,
+        half: bench.load(&account, rate * HALF)?,
+        near: bench.load(&account, rate * NEAR)?,
+        common: bench.load(&account, terms.common_rate)?,
         highest,
     })
 }
@@ -161,31 +164,25 @@ impl Bench<'_> {
     }
 
     fn find_max(&self, first: f64) -> Result<Results, Failure> {
+        let Terms { loss, left_out, .. } = self.terms;
         let rates = format!("{first:.0}..{:.0}", self.terms.at_most);
         self.call(
-            &["find-max", "--loss", &self.terms.loss.to_string()],
+            &["find-max", "--loss", &loss.to_string(), "--leave-out", &left_out.to_string()],
             &rates,
             SEARCH_STEP.min(self.terms.duration),
         )
     }
 
-    /// A load of which the cost is of interest, not the latency.
-    fn cost(&self, soaker: &Soaker, rate: f64) -> Result<Loaded, Failure> {
-        soaker.keep_others_off(true)?;
-        let loaded = self.load(soaker, rate);
-        soaker.keep_others_off(false)?;
-        loaded
-    }
-
-    fn load(&self, soaker: &Soaker, rate: f64) -> Result<Loaded, Failure> {
-        let mark = soaker.mark(self.lab);
+    fn load(&self, account: &Account<'_>, rate: f64) -> Result<Loaded, Failure> {
+        let mark = account.mark();
         let results = self.call(&["load"], &format!("{rate:.0}"), self.terms.duration)?;
-        let core_s = soaker.taken_since(self.lab, mark, self.terms.duration);
+        let core_s = account.had_since(mark, self.terms.duration);
         let Some(step) = results.steps.into_iter().next() else {
             return Err(unreadable("there is no step in them"));
         };
         #[expect(clippy::cast_precision_loss, reason = "counts below 2^52")]
-        let answers_per_core_s = (core_s > 0.0).then(|| step.answered as f64 / core_s);
+        // No time at all is less than the kernel's accounts can tell.
+        let answers_per_core_s = step.answered as f64 / core_s.max(1e-6);
         Ok(Loaded { core_s, answers_per_core_s, duration_s: self.terms.duration.as_secs_f64(), step })
     }
 
