@@ -21,6 +21,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Where chronyd is for those that relay its time.
 const RELAYED_PORT: u16 = 11_123;
 
+/// openntpd becomes the user of its package, and keeps files where its package does. Where it is not installed, it has
+/// a view of the file system of its own in which both exist.
+const OPENNTPD_USER: &str = "ntpd:x:65533:65533::/var/lib/openntpd:/bin/false";
+const OPENNTPD_VIEW: &str = "mount --bind \"$1\" /etc/passwd; mount -t tmpfs none /var/lib; \
+    mkdir -p /var/lib/openntpd/run /var/lib/openntpd/db; shift; exec \"$@\"";
+
 /// What runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -208,7 +214,12 @@ impl Contestant {
             }
             Kind::Openntpd => {
                 let config = write("openntpd.conf", "listen on *\n")?;
-                running.spawn(&self.program, &["-d", "-f", &config])?;
+                let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+                let users = write("passwd", &format!("{users}\n{OPENNTPD_USER}\n"))?;
+                let program = self.program.display().to_string();
+                let shell = ["--mount", "sh", "-euc", OPENNTPD_VIEW, "sh", &users];
+                running
+                    .spawn(Path::new("unshare"), &[&shell[..], &[&program, "-d", "-f", &config]].concat())?;
             }
             Kind::NtpdRs => {
                 let observe = work("observe");

@@ -60,7 +60,7 @@ fn files_as_debian_ships_them_are_imported() {
     let Some(tools) = std::env::var_os("POOLTIME_TOOLS").map(PathBuf::from) else {
         return not_run("POOLTIME_TOOLS is not set");
     };
-    for name in ["etc/ntpsec/ntp.conf", "usr/share/chrony/chrony.conf"] {
+    for name in ["ntpsec/etc/ntpsec/ntp.conf", "chrony/usr/share/chrony/chrony.conf"] {
         let path = tools.join("unpacked").join(name);
         let output = imported(path.to_str().unwrap());
         assert!(output.stdout.contains("source = \"system\""), "{output:#?}");
