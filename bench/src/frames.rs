@@ -26,6 +26,21 @@ pub(crate) struct Path {
     pub(crate) destination_port: u16,
 }
 
+#[cfg(test)]
+impl Path {
+    /// To an NTP server, from port 0.
+    pub(crate) fn between(source: &str, destination: &str) -> Self {
+        Self {
+            source_mac: [2; 6],
+            destination_mac: [4; 6],
+            source: source.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            source_port: 0,
+            destination_port: NTP_PORT,
+        }
+    }
+}
+
 /// A client's request without anything in it but version, mode and transmit timestamp, as privacy-minded
 /// clients send it.
 pub(crate) fn request(version: u8, transmit: u64) -> [u8; MESSAGE] {

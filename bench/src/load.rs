@@ -138,16 +138,9 @@ pub(crate) enum LoadError {
 
 /// Puts on the load, step by step, and prints the results.
 pub(crate) fn run(mut load: Load, rates: Rates, factor: f64, output: &Output) -> Result<(), Failure> {
-    let target = admit(&mut load)?;
     let rates_of_steps = rates.steps(factor);
     let steps = u32::try_from(rates_of_steps.len()).unwrap_or(u32::MAX);
-    limit(
-        &load,
-        rates.last() * load.profile.peak(),
-        (load.duration + load.timeout).saturating_mul(steps) + load.warm_up,
-    )?;
-    let mut generator = generator::open(target, &load)?;
-    let mut report = Report::new("load", generator.as_ref(), &load);
+    let (mut generator, mut report) = open("load", &mut load, rates, steps)?;
     report.begin(output)?;
     let progress = Progress::over(load.duration * steps + load.warm_up, output.is_for_programs());
     if let Some(first) = rates_of_steps.first().filter(|_| !load.warm_up.is_zero()) {
@@ -173,15 +166,8 @@ pub(crate) fn find_max(
     if let Some(reason) = load.profile.unsearchable() {
         return Err(Failure::Usage(reason.into()));
     }
-    let target = admit(&mut load)?;
     let steps = find_max::MOST_STEPS * find_max::TRIES;
-    limit(
-        &load,
-        rates.last() * load.profile.peak(),
-        (load.duration + load.timeout).saturating_mul(steps) + load.warm_up,
-    )?;
-    let mut generator = generator::open(target, &load)?;
-    let mut report = Report::new("find-max", generator.as_ref(), &load);
+    let (mut generator, mut report) = open("find-max", &mut load, rates, steps)?;
     report.begin(output)?;
     // Most searches take about half of the steps that they may.
     let progress = Progress::over(load.duration * find_max::MOST_STEPS / 2, output.is_for_programs());
@@ -201,6 +187,21 @@ pub(crate) fn find_max(
     drop(progress);
     report.conclude(&search);
     report.end(output)
+}
+
+/// Makes a load of so many steps at most ready, if it may be put on.
+fn open(
+    command: &'static str,
+    load: &mut Load,
+    rates: Rates,
+    steps: u32,
+) -> Result<(Box<dyn Generator>, Report), Failure> {
+    let target = admit(load)?;
+    let time = (load.duration + load.timeout).saturating_mul(steps) + load.warm_up;
+    limit(load, rates.last() * load.profile.peak(), time)?;
+    let generator = generator::open(target, load)?;
+    let report = Report::new(command, generator.as_ref(), load);
+    Ok((generator, report))
 }
 
 fn measure(generator: &mut dyn Generator, rate: f64, load: &Load) -> Result<Step, Failure> {

@@ -332,7 +332,7 @@ fn detach(instance: &Instance, interfaces: &[String]) -> Result<()> {
 
 fn status(instance: &Instance, json: bool) -> Result<()> {
     let status = current_status(instance)?;
-    if json { say_json(&status) } else { write(&status.to_text()) }
+    if json { say_json(&status) } else { write(&status.to_string()) }
 }
 
 /// From the daemon, or from what it left behind.
@@ -373,7 +373,7 @@ fn peers(instance: &Instance, json: bool) -> Result<()> {
             "no upstreams: the clock is the system's; `clock.source = \"upstream\"` has them asked"
         ));
     }
-    write(&peers.to_text())
+    write(&peers.to_string())
 }
 
 fn set_access(instance: &Instance, entry: &AccessArguments, access: AccessWord) -> Result<()> {

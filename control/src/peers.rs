@@ -1,7 +1,7 @@
 //! The upstreams and what is made of them, in one structure for people and for programs.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt;
 use std::net::IpAddr;
 
 use responder::ClockState;
@@ -227,16 +227,9 @@ impl Peer {
     }
 }
 
-impl Peers {
-    /// The columns of `ntpq -p`: times in ms, `when` in s (or m, h, d), `poll` in s, `reach` in octal.
-    #[must_use]
-    pub fn to_text(&self) -> String {
-        let mut text = String::new();
-        let _infallible = self.write_text(&mut text);
-        text
-    }
-
-    fn write_text(&self, text: &mut String) -> std::fmt::Result {
+/// The columns of `ntpq -p`: times in ms, `when` in s (or m, h, d), `poll` in s, `reach` in octal.
+impl fmt::Display for Peers {
+    fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.peers.iter().map(|peer| peer.name.chars().count()).max().unwrap_or(0).max(15);
         let header = format!(
             " {:<width$} {:<15} {:>2} t {:>4} {:>4} {:>5} {:>9} {:>9} {:>9}",
@@ -304,7 +297,7 @@ mod tests {
             ..Peer::default()
         };
         let silent = Peer { name: "192.0.2.1".into(), stratum: 16, poll_log2: 10, ..Peer::default() };
-        let text = Peers { peers: vec![peer, silent], ..Peers::default() }.to_text();
+        let text = Peers { peers: vec![peer, silent], ..Peers::default() }.to_string();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
             lines[0],

@@ -26,7 +26,7 @@ pub(crate) fn show(instance: &Instance, json: bool, once: bool) -> Result<()> {
             let text = serde_json::to_string_pretty(&top);
             text.map_err(Error::because(Code::Software, "cannot write JSON"))? + "\n"
         } else {
-            top.to_text()
+            top.to_string()
         };
         let mut output = stdout().lock();
         let written = if live { write!(output, "{CLEAR}{text}") } else { write!(output, "{text}") }

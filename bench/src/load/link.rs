@@ -211,15 +211,7 @@ mod tests {
 
     /// A malformed request as a frame, and its flaw.
     fn frame(source: &str, destination: &str, sequence: u64) -> Option<(Flaw, Vec<u8>)> {
-        let path = Path {
-            source_mac: [2; 6],
-            destination_mac: [4; 6],
-            source: source.parse().unwrap(),
-            destination: destination.parse().unwrap(),
-            source_port: 0,
-            destination_port: 123,
-        };
-        let template = Template::new(&path, None, &[]);
+        let template = Template::new(&Path::between(source, destination), None, &[]);
         let plan = Plan {
             frame: template.frame,
             sum: template.sum.into(),

@@ -213,14 +213,7 @@ mod tests {
 
     #[test]
     fn the_word_of_the_clients_is_left_out_of_the_frame() {
-        let path = |source: &str, destination: &str| Path {
-            source_mac: [2; 6],
-            destination_mac: [4; 6],
-            source: source.parse().unwrap(),
-            destination: destination.parse().unwrap(),
-            source_port: 0,
-            destination_port: 123,
-        };
+        let path = Path::between;
         let own = Template::new(&path("10.1.2.3", "10.1.2.4"), None, &[]);
         assert_eq!((own.first_client, own.clients, own.bytes.len()), (0x0a01_0203, 1, 90));
         let many = Template::new(&path("10.1.2.3", "10.1.2.4"), sources("10.64.0.0/10", 1024).ok(), &[]);

@@ -35,7 +35,7 @@ pub(super) fn probe(arguments: &ProbeArguments) -> Result<()> {
             .map_err(Error::because(Code::Software, "cannot write JSON"))?;
         say(format_args!("{text}"))?;
     } else {
-        write(&ranking.to_text())?;
+        write(&ranking.to_string())?;
     }
     if ranking.taken().next().is_none() {
         return Err(Error::new(Code::Unavailable, "no candidate is fit to be an upstream")

@@ -1,19 +1,12 @@
 //! A ranking for people: a table and reasons as comments, and the configuration's lines.
 
-use std::fmt::Write as _;
+use std::fmt;
 
 use super::{Fit, Ranked, Ranking};
 
-impl Ranking {
-    /// All of it is TOML: it can be put into a configuration as it is.
-    #[must_use]
-    pub fn to_text(&self) -> String {
-        let mut text = String::new();
-        let _infallible = self.write_text(&mut text);
-        text
-    }
-
-    fn write_text(&self, text: &mut String) -> std::fmt::Result {
+/// All of it is TOML: it can be put into a configuration as it is.
+impl fmt::Display for Ranking {
+    fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = self.candidates.iter().map(|candidate| candidate.name.chars().count());
         let width = names.max().unwrap_or(0).max("candidate".len());
         writeln!(
@@ -51,7 +44,7 @@ impl Ranking {
 }
 
 impl Ranked {
-    fn write_row(&self, text: &mut String, width: usize) -> std::fmt::Result {
+    fn write_row(&self, text: &mut fmt::Formatter<'_>, width: usize) -> fmt::Result {
         let Some(figures) = &self.figures else {
             return writeln!(text, "# {:<width$}  -", self.name);
         };

@@ -1,21 +1,14 @@
 //! The status for people.
 
-use std::fmt::Write as _;
+use std::fmt;
 
 use super::{Clock, Counter, Discipline, Limits, Status};
 use crate::datapath::Mode;
 use crate::traffic::Clients;
 
-impl Status {
-    /// For people.
-    #[must_use]
-    pub fn to_text(&self) -> String {
-        let mut text = String::new();
-        let _infallible = self.write_text(&mut text);
-        text
-    }
-
-    fn write_text(&self, text: &mut String) -> std::fmt::Result {
+/// For people.
+impl fmt::Display for Status {
+    fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
         let clock = &self.clock;
         match &self.daemon {
             Some(daemon) => writeln!(
@@ -74,7 +67,9 @@ impl Status {
         }
         writeln!(text, "maps        {:.1} KiB of kernel memory", kibibytes(self.maps.bytes))
     }
+}
 
+impl Status {
     /// The clock in a few words.
     #[must_use]
     pub fn clock_line(&self) -> String {
@@ -87,7 +82,7 @@ impl Status {
     }
 }
 
-fn write_discipline(text: &mut String, clock: &Clock, discipline: &Discipline) -> std::fmt::Result {
+fn write_discipline(text: &mut fmt::Formatter<'_>, clock: &Clock, discipline: &Discipline) -> fmt::Result {
     let Discipline { selected, upstreams, steering, .. } = discipline;
     let reference = discipline.system_peer.as_deref().unwrap_or("none");
     writeln!(text, "upstreams   {selected} of {upstreams} are followed, system peer {reference}")?;
@@ -112,7 +107,7 @@ fn write_discipline(text: &mut String, clock: &Clock, discipline: &Discipline) -
     discipline.trouble.iter().try_for_each(|trouble| writeln!(text, "            {trouble}"))
 }
 
-fn write_limits(text: &mut String, limits: &Limits) -> std::fmt::Result {
+fn write_limits(text: &mut fmt::Formatter<'_>, limits: &Limits) -> fmt::Result {
     let Limits { rate, burst, ipv4_prefix, ipv6_prefix, leak, kod, .. } = limits;
     if limits.enabled {
         writeln!(
@@ -141,7 +136,7 @@ fn write_limits(text: &mut String, limits: &Limits) -> std::fmt::Result {
     )
 }
 
-fn write_counters(text: &mut String, counters: &[Counter]) -> std::fmt::Result {
+fn write_counters(text: &mut fmt::Formatter<'_>, counters: &[Counter]) -> fmt::Result {
     for counter in counters {
         let Counter { verdict, family, version, packets, .. } = counter;
         let version = if *version == 0 { String::new() } else { format!(" v{version}") };

@@ -1,6 +1,6 @@
 //! What `top` shows, for people and for programs.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use responder::verdict::Family;
@@ -132,16 +132,9 @@ fn show(address: IpAddr, length: u8, whole: u8) -> String {
     if length == whole { address.to_string() } else { format!("{address}/{length}") }
 }
 
-impl Top {
-    /// For people.
-    #[must_use]
-    pub fn to_text(&self) -> String {
-        let mut text = String::new();
-        let _infallible = self.write_text(&mut text);
-        text
-    }
-
-    fn write_text(&self, text: &mut String) -> fmt::Result {
+/// For people.
+impl fmt::Display for Top {
+    fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(text, "answered {:.0}/s, dropped {:.0}/s", self.answered_per_s, self.dropped_per_s)?;
         let clients: Vec<_> = self
             .clients
@@ -172,7 +165,7 @@ impl Top {
     }
 }
 
-fn write_talkers(text: &mut String, title: &str, talkers: &[Talker]) -> fmt::Result {
+fn write_talkers(text: &mut fmt::Formatter<'_>, title: &str, talkers: &[Talker]) -> fmt::Result {
     writeln!(text, "\n{title:<42} {:>11} {:>11} {:>6}", "requests/s", "dropped/s", "+-")?;
     for Talker { source, requests_per_s, dropped_per_s, error } in talkers {
         writeln!(text, "  {source:<40} {requests_per_s:>11.1} {dropped_per_s:>11.1} {:>6}", percent(*error))?;
