@@ -377,7 +377,8 @@ fn a_terminal_shows_how_far_it_has_come_and_a_program_is_told_results_only() {
     // A terminal of its own, as standard output and standard error.
     let terminal = |options: &str| {
         let load = format!("{BENCH} load {} --duration 600ms --warm-up 0s {options}", server.address);
-        let output = Command::new("script").args(["-qec", &load, "/dev/null"]).output().unwrap();
+        let mut script = Command::new("script");
+        let output = script.args(["-qec", &load, "/dev/null"]).env("TERM", "xterm").output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     let (bar, json) = (terminal(""), terminal("--json"));
