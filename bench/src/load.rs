@@ -11,6 +11,7 @@ mod profile;
 mod report;
 mod schedule;
 mod socket;
+mod step;
 mod tally;
 mod target;
 mod template;
@@ -28,8 +29,8 @@ pub(crate) use plan::{Mix, Rates, SourcePorts, Spacing, fraction, rate, time};
 pub(crate) use profile::Profile;
 pub(crate) use report::Format;
 use report::Report;
-pub(crate) use report::Step;
 use serde::Deserialize;
+pub(crate) use step::Step;
 pub(crate) use target::TargetError;
 pub(crate) use template::{SourceNet, Sources};
 

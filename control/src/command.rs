@@ -1,16 +1,15 @@
 //! The command line.
 
 mod probe;
+mod query;
 
 use std::io::Write as _;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
-use responder::udp::NTP_PORT;
-use serde_json::json;
 
 use crate::config::Config;
 use crate::daemon::protocol::{AccessWord, Request, ask, ask_running};
@@ -25,7 +24,6 @@ use crate::limits::{Listed, Prefix, duration};
 use crate::log::{self, LogFormat};
 use crate::peers::Peers;
 use crate::pool::{self, PoolCommand};
-use crate::query::{Failure, Reading, exchange};
 use crate::status::Status;
 
 /// An NTP server that answers in the NIC path.
@@ -94,7 +92,7 @@ enum Command {
     #[command(subcommand)]
     Access(AccessCommand),
     /// Ask servers for the time, as a client; sets nothing
-    Query(QueryArguments),
+    Query(query::QueryArguments),
     /// The NTP Pool: check a server as its monitor does, see its score, prove that it is yours
     #[command(subcommand)]
     Pool(PoolCommand),
@@ -141,24 +139,6 @@ struct RunArguments {
     /// What log lines look like
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
-}
-
-#[derive(Args, Debug)]
-struct QueryArguments {
-    /// Names or addresses of servers
-    #[arg(required = true, value_name = "SERVER")]
-    servers: Vec<String>,
-    #[command(flatten)]
-    family: FamilyArguments,
-    /// Port to ask
-    #[arg(long, default_value_t = NTP_PORT)]
-    port: u16,
-    /// How long to wait for each answer, in seconds
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
-    timeout: u64,
-    /// As JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// Which addresses of a name are meant.
@@ -272,7 +252,7 @@ fn execute(arguments: Arguments) -> Result<ExitCode> {
             let messages: Vec<String> = ask_running(&instance, &Request::RemoveAccess { prefix })?;
             messages.iter().try_for_each(|message| say(format_args!("{message}")))
         }
-        Command::Query(arguments) => query(&arguments),
+        Command::Query(arguments) => query::query(&arguments),
         Command::Import(arguments) => import::run(&arguments),
         Command::Pool(command) => pool::run(&command),
         Command::Upstream(UpstreamCommand::Probe(arguments)) => probe::probe(&arguments),
@@ -399,29 +379,6 @@ fn list_access(instance: &Instance, json: bool) -> Result<()> {
     Ok(())
 }
 
-fn query(arguments: &QueryArguments) -> Result<()> {
-    let timeout = Duration::from_secs(arguments.timeout);
-    let (mut lines, mut synchronised) = (Vec::new(), 0);
-    for server in &arguments.servers {
-        for address in resolve(server, arguments.port, &arguments.family)? {
-            let result = exchange(SocketAddr::new(address.ip(), arguments.port), timeout);
-            synchronised += usize::from(result.as_ref().is_ok_and(Reading::is_synchronised));
-            if arguments.json {
-                lines.push(describe_json(server, address.ip(), &result));
-            } else {
-                say(format_args!("{}", describe(address.ip(), &result)))?;
-            }
-        }
-    }
-    if arguments.json {
-        say(format_args!("{:#}", serde_json::Value::from(lines)))?;
-    }
-    if synchronised == 0 {
-        return Err(Error::new(Code::Unavailable, "no server that is synchronised answered"));
-    }
-    Ok(())
-}
-
 /// The addresses of a server, of one family or both.
 pub(crate) fn resolve(server: &str, port: u16, family: &FamilyArguments) -> Result<Vec<SocketAddr>> {
     let addresses: Vec<_> = (server, port)
@@ -433,49 +390,6 @@ pub(crate) fn resolve(server: &str, port: u16, family: &FamilyArguments) -> Resu
         return Err(Error::new(Code::NoInput, format_args!("`{server}` has no address of that family")));
     }
     Ok(addresses)
-}
-
-/// In the words of `ntpdate -q`.
-fn describe(address: IpAddr, result: &std::result::Result<Reading, Failure>) -> String {
-    match result {
-        Ok(reading) => {
-            let note = if reading.is_synchronised() { "" } else { ", NOT SYNCHRONISED" };
-            format!(
-                "server {address}, stratum {}, offset {:.6}, delay {:.6}, leap {}, refid {}{note}",
-                reading.stratum,
-                seconds(reading.offset_ns),
-                seconds(reading.delay_ns),
-                reading.leap,
-                reading.reference(),
-            )
-        }
-        Err(failure) => format!("server {address}: {failure}"),
-    }
-}
-
-fn describe_json(
-    server: &str,
-    address: IpAddr,
-    result: &std::result::Result<Reading, Failure>,
-) -> serde_json::Value {
-    match result {
-        Ok(reading) => json!({
-            "server": server,
-            "address": address.to_string(),
-            "synchronised": reading.is_synchronised(),
-            "leap": reading.leap,
-            "stratum": reading.stratum,
-            "precision": reading.precision,
-            "reference": reading.reference(),
-            "offset_s": seconds(reading.offset_ns),
-            "delay_s": seconds(reading.delay_ns),
-            "root_delay_s": seconds(reading.root_delay.as_nanos().cast_signed()),
-            "root_dispersion_s": seconds(reading.root_dispersion.as_nanos().cast_signed()),
-        }),
-        Err(failure) => {
-            json!({ "server": server, "address": address.to_string(), "error": failure.to_string() })
-        }
-    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for showing")]

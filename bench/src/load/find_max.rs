@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::plan::Rates;
-use super::report::Step;
+use super::step::Step;
 
 /// More steps are not taken: by then the rate is known to 2 %.
 pub(super) const MOST_STEPS: u32 = 24;

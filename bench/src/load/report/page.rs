@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::super::step::{Bucket, Percentiles};
 use super::Report;
 
 const WIDTH: f64 = 640.0;
@@ -63,7 +64,7 @@ fn loss_plot(report: &Report) -> String {
 
 #[expect(clippy::cast_precision_loss, reason = "a plot has fewer than 53 bits of resolution")]
 fn times_plot(report: &Report) -> String {
-    let of = |pick: fn(&super::Percentiles) -> u64| {
+    let of = |pick: fn(&Percentiles) -> u64| {
         report.steps.iter().map(|step| (step.rate, pick(&step.round_trip_ns).max(1) as f64 / 1e3)).collect()
     };
     let lines = [
@@ -78,7 +79,7 @@ fn times_plot(report: &Report) -> String {
 #[expect(clippy::cast_precision_loss, reason = "a plot has fewer than 53 bits of resolution")]
 fn histogram_plot(report: &Report) -> String {
     let Some(step) = report.steps.last() else { return String::new() };
-    let point = |bucket: &super::Bucket| (bucket.below_ns as f64 / 1e3, bucket.count as f64);
+    let point = |bucket: &Bucket| (bucket.below_ns as f64 / 1e3, bucket.count as f64);
     let points = step.histogram.iter().map(point).collect();
     let line = Line { name: "answers", colour: "#383", points };
     plot("Answers of the last step by round trip, up to us", &[line], true)

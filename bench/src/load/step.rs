@@ -1,0 +1,160 @@
+//! What became of one step's requests, as results have it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+use xdp_ebpf::probe::Fault;
+
+use super::course::Course;
+use super::tally::Tally;
+
+/// A schedule that was kept to this part counts as kept.
+pub(super) const KEPT: f64 = 0.995;
+
+/// What became of one step's requests.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Step {
+    /// Requests a second that were due.
+    pub(crate) rate: f64,
+    /// Requests a second that were sent.
+    pub(crate) sent_rate: f64,
+    pub(crate) sent: u64,
+    /// Sent more than 1 ms behind the schedule.
+    pub(crate) sent_late: u64,
+    /// Due and not sent.
+    pub(crate) unsent: u64,
+    /// Sent, and not to be answered; not among `sent`.
+    pub(crate) malformed: u64,
+    /// And answered nevertheless.
+    pub(crate) answered_malformed: u64,
+    pub(crate) answered: u64,
+    pub(crate) lost: u64,
+    /// Came after the time-out; lost, too.
+    pub(crate) late: u64,
+    pub(crate) invalid: u64,
+    pub(crate) kisses: u64,
+    pub(crate) duplicates: u64,
+    /// Answers that this host dropped for want of room; lost, too, but not by the server.
+    pub(crate) dropped_here: u64,
+    pub(crate) faults: BTreeMap<String, u64>,
+    pub(crate) round_trip_ns: Percentiles,
+    /// From the server's receive to its transmit timestamp.
+    pub(crate) residence_ns: Percentiles,
+    /// How far the server's clock is ahead, where it should be the same.
+    pub(crate) offset_ns: Option<Offset>,
+    /// Counts of round trips by powers of two: below 2^n ns.
+    pub(crate) histogram: Vec<Bucket>,
+    pub(crate) course: Course,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Percentiles {
+    pub(crate) min: u64,
+    pub(crate) p50: u64,
+    pub(crate) p90: u64,
+    pub(crate) p99: u64,
+    pub(crate) p99_9: u64,
+    pub(crate) max: u64,
+    pub(crate) mean: f64,
+    pub(crate) deviation: f64,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub(crate) struct Offset {
+    pub(crate) min: f64,
+    pub(crate) mean: f64,
+    pub(crate) max: f64,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub(crate) struct Bucket {
+    pub(crate) below_ns: u64,
+    pub(crate) count: u64,
+}
+
+impl Step {
+    pub(super) fn new(rate: f64, duration: Duration, tally: &Tally) -> Self {
+        let named = |fault: &Fault| (fault.label().to_owned(), tally.faults[*fault as usize]);
+        #[expect(clippy::cast_precision_loss, reason = "counts below 2^52")]
+        let sent_rate = (tally.sent + tally.malformed) as f64 / duration.as_secs_f64();
+        Self {
+            rate,
+            sent_rate,
+            sent: tally.sent,
+            sent_late: tally.sent_late,
+            unsent: tally.unsent,
+            malformed: tally.malformed,
+            answered_malformed: tally.answered_malformed(),
+            answered: tally.answered,
+            lost: tally.lost(),
+            late: tally.late,
+            invalid: tally.invalid(),
+            kisses: tally.kisses,
+            duplicates: tally.duplicates,
+            dropped_here: tally.dropped_here,
+            faults: Fault::ALL.iter().map(named).filter(|(_, count)| *count > 0).collect(),
+            round_trip_ns: Percentiles::of(&tally.round_trip),
+            residence_ns: Percentiles::of(&tally.residence),
+            offset_ns: tally.offset.summary().map(|(min, mean, max)| Offset { min, mean, max }),
+            histogram: buckets(&tally.round_trip),
+            course: tally.course.clone(),
+        }
+    }
+
+    /// Lost requests as a part of those sent.
+    pub(crate) fn loss_fraction(&self) -> f64 {
+        fraction(self.lost, self.sent)
+    }
+
+    /// Requests that went wrong as a part of those sent: lost, answered wrongly, refused, or answered where they must
+    /// not be. A part of the time may be left out, the worst of it.
+    pub(crate) fn failure_fraction(&self, left_out: f64) -> f64 {
+        let malformed = fraction(self.answered_malformed, self.sent + self.malformed);
+        let others = if left_out > 0.0 {
+            self.course.failure_fraction(left_out)
+        } else {
+            fraction(self.sent.saturating_sub(self.answered), self.sent)
+        };
+        malformed + others
+    }
+
+    /// Whether the generator sent what was due.
+    pub(super) fn kept_rate(&self) -> bool {
+        let sent = self.sent + self.malformed;
+        fraction(sent, sent + self.unsent) >= KEPT
+    }
+}
+
+impl Percentiles {
+    fn of(histogram: &Histogram<u64>) -> Self {
+        if histogram.is_empty() {
+            return Self::default();
+        }
+        Self {
+            min: histogram.min(),
+            p50: histogram.value_at_quantile(0.5),
+            p90: histogram.value_at_quantile(0.9),
+            p99: histogram.value_at_quantile(0.99),
+            p99_9: histogram.value_at_quantile(0.999),
+            max: histogram.max(),
+            mean: histogram.mean(),
+            deviation: histogram.stdev(),
+        }
+    }
+}
+
+fn buckets(histogram: &Histogram<u64>) -> Vec<Bucket> {
+    let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
+    for entry in histogram.iter_recorded() {
+        let below_ns = (entry.value_iterated_to() + 1).next_power_of_two();
+        *counts.entry(below_ns).or_default() += entry.count_at_value();
+    }
+    counts.into_iter().map(|(below_ns, count)| Bucket { below_ns, count }).collect()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts below 2^52")]
+pub(super) fn fraction(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
