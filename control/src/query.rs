@@ -8,7 +8,8 @@ use responder::clock::{NtpShort, NtpTimestamp};
 use responder::message::{LEAP_UNSYNCHRONISED, MAX_STRATUM};
 
 use crate::clock::kernel::realtime_ns;
-use crate::upstream::answer::{self, Answer, Asked, Reject, ServerTime};
+use crate::upstream::answer::{self, Answer, Asked, ServerTime};
+use crate::upstream::reject::Reject;
 
 const NANOS: i128 = 1_000_000_000;
 

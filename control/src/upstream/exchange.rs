@@ -12,7 +12,8 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
-use super::answer::{self, Answer, Asked, Kiss, Reject, ServerTime, Times};
+use super::answer::{self, Answer, Asked, Kiss, ServerTime, Times};
+use super::reject::Reject;
 use super::stamp::Seen;
 use crate::clock::kernel::{KernelClock as _, Machine, Sample, monotonic_ns};
 

@@ -8,6 +8,7 @@ pub mod answer;
 pub mod exchange;
 mod peer;
 pub mod reference;
+pub mod reject;
 mod stamp;
 
 use std::net::{IpAddr, SocketAddr};

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use super::answer::{Kiss, Reject, ServerTime};
+use super::answer::{Kiss, ServerTime};
 use super::exchange::has_route;
+use super::reject::Reject;
 use crate::config::UpstreamConfig;
 use crate::discipline::{LocalTime, SourceConfig};
 use crate::peers;

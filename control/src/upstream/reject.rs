@@ -1,0 +1,102 @@
+//! Why an answer was refused, by name.
+
+use std::fmt;
+
+/// Why an answer was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reject {
+    /// Not 48 bytes, as the request was.
+    Length,
+    /// Neither version 4 nor 3.
+    Version,
+    /// Not a server's answer.
+    Mode,
+    /// Its origin is not the request's transmit timestamp.
+    Origin,
+    /// Its transmit timestamp is zero.
+    ZeroTransmit,
+    /// Its receive timestamp is zero.
+    ZeroReceive,
+    /// It says that it was sent before the request was received.
+    Order,
+    /// Leap indicator 3.
+    Unsynchronised,
+    /// Stratum 0 without a kiss, or above 15.
+    Stratum,
+    /// The server is too far from its primary source.
+    RootDistance,
+    /// It is synchronised to this host.
+    Loop,
+    /// The server claims to have kept the request for longer than the answer took.
+    Residence,
+}
+
+impl Reject {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Length,
+        Self::Version,
+        Self::Mode,
+        Self::Origin,
+        Self::ZeroTransmit,
+        Self::ZeroReceive,
+        Self::Order,
+        Self::Unsynchronised,
+        Self::Stratum,
+        Self::RootDistance,
+        Self::Loop,
+        Self::Residence,
+    ];
+
+    /// The name under which it is counted.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Length => "length",
+            Self::Version => "version",
+            Self::Mode => "mode",
+            Self::Origin => "origin",
+            Self::ZeroTransmit => "zero_transmit",
+            Self::ZeroReceive => "zero_receive",
+            Self::Order => "order",
+            Self::Unsynchronised => "unsynchronised",
+            Self::Stratum => "stratum",
+            Self::RootDistance => "root_distance",
+            Self::Loop => "loop",
+            Self::Residence => "residence",
+        }
+    }
+
+    /// The reason in words.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Length => "it is not 48 bytes long, as the request was",
+            Self::Version => "it is neither of version 4 nor of version 3",
+            Self::Mode => "it is not from a server (mode 4)",
+            Self::Origin => "its origin is not our transmit timestamp",
+            Self::ZeroTransmit => "its transmit timestamp is zero",
+            Self::ZeroReceive => "its receive timestamp is zero",
+            Self::Order => "it was received after it was sent",
+            Self::Unsynchronised => "the server is not synchronised (leap 3)",
+            Self::Stratum => "its stratum is not 1 to 15",
+            Self::RootDistance => "the server's root distance is above the limit",
+            Self::Loop => "the server is synchronised to this host",
+            Self::Residence => "the server claims to have kept the request for longer than the answer took",
+        }
+    }
+
+    /// Whether it may be anybody's: the answer itself may still come.
+    #[must_use]
+    pub const fn is_forgery(self) -> bool {
+        matches!(self, Self::Length | Self::Version | Self::Mode | Self::Origin)
+    }
+}
+
+impl fmt::Display for Reject {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.reason())
+    }
+}
+
+impl std::error::Error for Reject {}
