@@ -19,6 +19,9 @@ unsafe impl Pod for Value<State> {}
 // SAFETY: `repr(C)` of nothing but u64.
 unsafe impl Pod for Value<xdp_ebpf::probe::Plan> {}
 
+// SAFETY: as above.
+unsafe impl Pod for Value<xdp_ebpf::turns::Turns> {}
+
 const _: () = assert!(
     size_of::<State>()
         == 8 + 4

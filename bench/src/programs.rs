@@ -1,10 +1,12 @@
 //! The eBPF programs, loaded but attached to nothing: the server with maps of our own making, and the
 //! yardstick programs.
 
+mod yardstick;
+
 use std::time::Duration;
 
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, LpmTrie, MapError, PerCpuArray, PerCpuValues, ProgramArray};
+use aya::maps::{Array, LpmTrie, MapError, PerCpuArray, PerCpuValues};
 use aya::programs::{ProgramError, ProgramFd, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use caps::{CapSet, Capability};
@@ -18,6 +20,7 @@ use responder::{Access, ClockState, Policy, ServedTable};
 use crate::failure::Failure;
 use crate::machine;
 use crate::map_values::Value;
+pub(crate) use yardstick::{Gauge, Yardstick};
 
 /// Bytes of a frame that the yardstick's `rearm` can write: it writes this many and no other number.
 pub(crate) const REARMED_FRAME: usize = 112;
@@ -63,54 +66,8 @@ pub(crate) struct Run {
 /// The server's program.
 pub(crate) struct Server {
     ebpf: Ebpf,
-}
-
-/// The programs that it is measured against.
-pub(crate) struct Yardstick {
-    ebpf: Ebpf,
-}
-
-/// A program of the yardstick.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gauge {
-    /// Returns `XDP_PASS`.
-    Pass,
-    /// Swaps addresses and ports, returns `XDP_TX`.
-    Reflect,
-    /// Writes the frame anew and goes on to another program.
-    Rearm,
-    /// The same with a new IPv6 source each time.
-    RearmScattered,
-    /// The same with a new IPv4 source each time.
-    RearmScatteredIpv4,
-    /// A limiter alone that keeps its sources in the kernel's LRU hash; leaves the frame and returns `XDP_TX`.
-    Lru,
-    /// The server's limiter alone, likewise.
-    Table,
-}
-
-impl Gauge {
-    const ALL: [Self; 7] = [
-        Self::Pass,
-        Self::Reflect,
-        Self::Rearm,
-        Self::RearmScattered,
-        Self::RearmScatteredIpv4,
-        Self::Lru,
-        Self::Table,
-    ];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Pass => "pass",
-            Self::Reflect => "reflect",
-            Self::Rearm => "rearm",
-            Self::RearmScattered => "rearm_scattered",
-            Self::RearmScatteredIpv4 => "rearm_scattered_ipv4",
-            Self::Lru => "lru",
-            Self::Table => "table",
-        }
-    }
+    /// As published.
+    state: State,
 }
 
 impl Server {
@@ -128,11 +85,17 @@ impl Server {
         let mut ebpf = loader.load(object).map_err(|error| not_loaded(name, error))?;
         load_program(&mut ebpf, name, layout::PROGRAM)?;
 
-        let policy = Policy { set_mask: SETS - 1, ..*policy };
-        let state = State { clocks: [clock.to_words(); 2], tables: [*served; 2], policy, ..State::EMPTY };
-        set_first(&mut ebpf, layout::STATE, Value(state))?;
         allow_samples(&mut ebpf)?;
-        Ok(Self { ebpf })
+        let state = State { clocks: [clock.to_words(); 2], tables: [*served; 2], ..State::EMPTY };
+        let mut this = Self { ebpf, state };
+        this.set_policy(policy)?;
+        Ok(this)
+    }
+
+    /// Publishes another policy.
+    pub(crate) fn set_policy(&mut self, policy: &Policy) -> Result<(), Failure> {
+        self.state.policy = Policy { set_mask: SETS - 1, ..*policy };
+        set_first(&mut self.ebpf, layout::STATE, Value(self.state))
     }
 
     /// Denies these prefixes; no IPv4 one is wider than a /24.
@@ -191,57 +154,6 @@ impl Server {
     /// A handle to put it behind the yardstick's `rearm`.
     pub(crate) fn handle(&self) -> Result<ProgramFd, Failure> {
         handle(&self.ebpf, layout::PROGRAM)
-    }
-}
-
-impl Yardstick {
-    const OBJECT: &'static str = "the built-in yardstick object";
-    const FRAME: &'static str = "YS_FRAME";
-    const RUNS: &'static str = "YS_RUNS";
-    const MEASURED: &'static str = "YS_MEASURED";
-
-    /// Loads its programs.
-    pub(crate) fn load() -> Result<Self, Failure> {
-        let mut ebpf =
-            EbpfLoader::new().load(xdp_ebpf::YARDSTICK).map_err(|error| not_loaded(Self::OBJECT, error))?;
-        for gauge in Gauge::ALL {
-            load_program(&mut ebpf, Self::OBJECT, gauge.name())?;
-        }
-        Ok(Self { ebpf })
-    }
-
-    /// A handle of one of its programs, to put it behind `rearm`.
-    pub(crate) fn handle(&self, gauge: Gauge) -> Result<ProgramFd, Failure> {
-        handle(&self.ebpf, gauge.name())
-    }
-
-    /// Runs one of its programs directly.
-    pub(crate) fn run(&self, gauge: Gauge, frame: &[u8], repeat: u32) -> Result<Run, Failure> {
-        run(&self.ebpf, gauge.name(), frame, repeat)
-    }
-
-    /// Puts `measured` behind the gauges that write `frame` anew each time; [`Self::run`] then runs both.
-    pub(crate) fn put_behind(
-        &mut self,
-        measured: &ProgramFd,
-        frame: &[u8; REARMED_FRAME],
-    ) -> Result<(), Failure> {
-        let (words, _) = frame.as_chunks::<8>();
-        let mut value = [0_u64; REARMED_FRAME / 8];
-        for (value, bytes) in value.iter_mut().zip(words) {
-            *value = u64::from_ne_bytes(*bytes);
-        }
-        set_first(&mut self.ebpf, Self::FRAME, value)?;
-        let access = |reason| Failure::MapAccess { map: Self::MEASURED, reason };
-        let map = self.ebpf.map_mut(Self::MEASURED).ok_or(access(MapError::KeyNotFound))?;
-        ProgramArray::try_from(map).and_then(|mut map| map.set(0, measured, 0)).map_err(access)
-    }
-
-    /// How often `rearm` has run since it was loaded.
-    pub(crate) fn rearmed(&self) -> Result<u64, Failure> {
-        let access = |reason| Failure::MapAccess { map: Self::RUNS, reason };
-        let map = self.ebpf.map(Self::RUNS).ok_or(access(MapError::KeyNotFound))?;
-        Array::<_, u64>::try_from(map).and_then(|runs| runs.get(&0, 0)).map_err(access)
     }
 }
 

@@ -5,10 +5,11 @@
 //! - `yardstick.rs` has the programs that the bench measures it against;
 //! - `generator.rs` has the programs by which the bench sends requests and checks answers in the kernel.
 //!
-//! [`probe`] is what the bench and its programs have to agree on.
+//! [`probe`] and [`turns`] are what the bench and its programs have to agree on.
 #![cfg_attr(target_arch = "bpf", no_std)]
 
 pub mod probe;
+pub mod turns;
 
 #[cfg(not(target_arch = "bpf"))]
 mod objects {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde::{Deserialize, Serialize};
 
 use super::pairing::Times;
-use super::subjects::{self, Method, PASS, Program, REARMED_PASS, SERVER, Subject};
+use super::subjects::{self, Method, PASS, REARMED_PASS, Subject};
 use crate::machine::Machine;
 use crate::statistics::Summary;
 
@@ -42,7 +42,8 @@ struct Row {
     ratio: Summary,
     aim: Option<Aim>,
     rounds_ns: Vec<f64>,
-    /// Of a variant's or a candidate's row: what it costs more than the same row of the plain built-in server, in ns.
+    /// Of a variant's or a candidate's row: what it costs more than the same row of the plain built-in server, in ns, as
+    /// they took turns.
     more_ns: Option<Summary>,
     /// And how many times as much.
     times_plain: Option<Summary>,
@@ -71,22 +72,16 @@ impl Report {
         let row = |(index, subject): (usize, &Subject)| {
             let costs = times.costs(subjects, index);
             let ratio = Summary::of(&times.ratios(subjects, index))?;
-            let plain = counterpart(subjects, subject).map(|other| times.costs(subjects, other));
-            let more_ns = plain.as_ref().and_then(|plain| Summary::of(&differences(&costs, plain)));
-            let times_plain = plain.as_ref().and_then(|plain| {
-                Summary::of(&costs.iter().zip(plain).map(|(cost, plain)| cost / plain).collect::<Vec<_>>())
-            });
-            let pass = ratio.median / Summary::of(&costs)?.median;
+            let more_ns = Summary::of(&times.more(index));
+            let more_ratio = Summary::of(&times.more_ratios(subjects, index));
+            let times_plain = Summary::of(&times.times_plain(subjects, index));
             let aim = subject.aim.map(|aim| {
                 let (is, most, unit) = match aim {
-                    subjects::Aim::Ratio(most) => (ratio.median, most, ""),
-                    subjects::Aim::More(most) => {
-                        (more_ns.map_or(f64::NAN, |more| more.median * pass), most, " x PASS more")
-                    }
-                    subjects::Aim::Times(most) => {
-                        (times_plain.map_or(f64::NAN, |times| times.median), most, " x plain")
-                    }
+                    subjects::Aim::Ratio(most) => (Some(ratio), most, ""),
+                    subjects::Aim::More(most) => (more_ratio, most, " x PASS more"),
+                    subjects::Aim::Times(most) => (times_plain, most, " x plain"),
                 };
+                let is = is.map_or(f64::NAN, |is| is.median);
                 Aim { is, most, unit: unit.into(), met: is <= most }
             });
             Some(Row {
@@ -175,6 +170,12 @@ impl Report {
                 rearming.median, rearming.spread
             )?;
         }
+        writeln!(
+            output,
+            "What a row costs beside its plain one (+ ns, x, and x PASS more) is not the difference of the two rows: in each \
+             round\nboth programs take turns within milliseconds, and it is the median of the differences of neighbouring \
+             turns."
+        )?;
         if let Some(earlier) = earlier.filter(|earlier| earlier.machine != self.machine) {
             writeln!(
                 output,
@@ -190,26 +191,9 @@ impl Report {
     }
 }
 
-/// The plain built-in server's row to a variant's or a candidate's.
-fn counterpart(subjects: &[Subject], subject: &Subject) -> Option<usize> {
-    let plain = Program::Server(SERVER);
-    if subject.program == plain || matches!(subject.program, Program::Gauge(_)) {
-        return None;
-    }
-    subjects.iter().position(|other| {
-        other.program == plain
-            && other.method == subject.method
-            && other.frame == subject.frame
-            && other.crowded == subject.crowded
-    })
-}
-
-fn differences(costs: &[f64], others: &[f64]) -> Vec<f64> {
-    costs.iter().zip(others).map(|(cost, other)| cost - other).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::pairing::Comparison;
     use super::super::subjects::all;
     use super::*;
 
@@ -220,11 +204,13 @@ mod tests {
             let ns = match subject.name.as_str() {
                 PASS => 20.0,
                 REARMED_PASS => 40.0,
-                "answer, IPv4 (candidate)" => answer_ns - 5.0,
                 "answer, IPv4" => answer_ns,
                 _ => 24.0,
             };
             times.add(index, ns);
+            if subjects::plain(&subjects, subject).is_some() {
+                times.add_comparison(index, Comparison { more_ns: 3.0, plain_ns: 120.0 });
+            }
         }
         let machine = Machine { kernel: "6".into(), processor: "P".into(), cpus: 2, jit: true };
         Report::new(machine, 1, 1, 1000, Vec::new(), &subjects, &times)
@@ -250,9 +236,12 @@ mod tests {
     }
 
     #[test]
-    fn a_candidate_is_told_by_its_difference_in_the_same_rounds() {
+    fn variants_and_candidates_are_told_by_what_they_cost_beside_the_plain_row() {
         let table = table(&report(90.0), None);
-        assert!(line(&table, "answer, IPv4 (candidate)").contains("-5.0 ns"), "{table}");
+        assert!(line(&table, "answer, IPv4 (candidate)").contains("+3.0 ns (spread 0.0), 1.03 x"), "{table}");
+        let limited = line(&table, "limiter, one source, IPv6");
+        assert!(limited.contains("at most 0.15 x PASS more: 0.15, met"), "{table}");
+        assert!(line(&table, "limiter, random sources, IPv6").contains("plain: 1.03, met"), "{table}");
     }
 
     #[test]

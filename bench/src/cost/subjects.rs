@@ -9,6 +9,7 @@ use responder::{ClockState, Family, NtpShort, NtpTimestamp, Outcome, Policy, Ser
 
 use crate::frames::{self, NTP_PORT, Path};
 use crate::programs::{Gauge, REARMED_FRAME, XdpAction};
+use xdp_ebpf::turns::{MOST_TURNS, Turns};
 
 /// A kind of packet to be measured.
 pub(super) struct Subject {
@@ -56,6 +57,31 @@ pub(super) enum Method {
     ScatteredIpv4,
 }
 
+impl Method {
+    /// What runs before the program, if anything does.
+    pub(super) const fn gauge(self) -> Option<Gauge> {
+        match self {
+            Self::Direct => None,
+            Self::Rearmed => Some(Gauge::Rearm),
+            Self::Scattered => Some(Gauge::RearmScattered),
+            Self::ScatteredIpv4 => Some(Gauge::RearmScatteredIpv4),
+        }
+    }
+
+    /// How two programs take turns, for each of two copies, where a row has so many runs.
+    ///
+    /// From one source all that a program needs is at hand at once, and turns are the better the shorter they are: what
+    /// slows the machine down lasts longer. From random sources it needs the whole table of sources, which falls out of
+    /// the cache while the other one runs, as it would not if all the time were its own: turns go once through the
+    /// table before they are measured, and then again.
+    pub(super) const fn turns(self, repeat: u32) -> Turns {
+        match self {
+            Self::Direct | Self::Rearmed => Turns::of(MOST_TURNS, repeat / 64, repeat / 512),
+            Self::Scattered | Self::ScatteredIpv4 => Turns::of(4, repeat / 4, repeat / 8),
+        }
+    }
+}
+
 /// What a program must do with each frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Expected {
@@ -78,12 +104,16 @@ pub(super) enum Output {
 /// The built-in server without limits.
 pub(super) const SERVER: usize = 0;
 /// With the limiter on.
-const LIMITED: usize = 1;
+pub(super) const LIMITED: usize = 1;
 /// With so many prefixes in each access list, one server for each size.
 pub(super) const LISTS: [u32; 2] = [100, 100_000];
 const LISTED: usize = 2;
-/// The candidate.
+/// The candidate without limits.
 pub(super) const CANDIDATE: usize = LISTED + LISTS.len();
+/// With the limiter on.
+const CANDIDATE_LIMITED: usize = CANDIDATE + 1;
+/// What the candidate's rows are called, behind the name of the built-in server's.
+const OF_CANDIDATE: &str = " (candidate)";
 
 /// The baseline: its cost is the unit of all ratios.
 pub(super) const PASS: &str = "XDP_PASS";
@@ -165,23 +195,57 @@ pub(super) fn all(candidate: bool) -> Vec<Subject> {
             Expected { output: Output::Unchanged, ..reflect },
         ),
     ];
-    subjects.extend(of_server(SERVER, ""));
+    subjects.extend(of_server());
     subjects.extend(of_limits());
     subjects.extend(of_limiters_alone());
     let is_worth_it = |row: &Subject| row.method == Method::Scattered || row.name.contains("alone");
     let of_all = of_limits().into_iter().chain(of_limiters_alone()).filter(is_worth_it);
     subjects.extend(crowded(of_all.collect()));
     if candidate {
-        subjects.extend(of_server(CANDIDATE, " (candidate)"));
+        let built_in: Vec<_> = of_server().into_iter().chain(of_limits()).collect();
+        subjects.extend(built_in.iter().filter_map(of_candidate));
     }
     subjects
 }
 
-fn of_server(index: usize, suffix: &str) -> Vec<Subject> {
+/// The row that another is compared with: to a candidate's that of the built-in server, to a variant's that of the plain
+/// server.
+pub(super) fn plain<'a>(subjects: &'a [Subject], subject: &Subject) -> Option<&'a Subject> {
+    let program = match subject.program {
+        Program::Gauge(_) | Program::Server(SERVER) => return None,
+        Program::Server(CANDIDATE_LIMITED) => LIMITED,
+        Program::Server(_) => SERVER,
+    };
+    subjects.iter().find(|other| {
+        other.program == Program::Server(program)
+            && other.method == subject.method
+            && other.frame == subject.frame
+            && other.expected == subject.expected
+            && other.crowded == subject.crowded
+    })
+}
+
+/// The candidate's row to one of the built-in server's.
+fn of_candidate(row: &Subject) -> Option<Subject> {
+    let (program, aim) = match row.program {
+        Program::Server(SERVER) => (CANDIDATE, row.aim),
+        // Its aim is against the plain server.
+        Program::Server(LIMITED) => (CANDIDATE_LIMITED, None),
+        _ => return None,
+    };
+    Some(Subject {
+        name: format!("{}{OF_CANDIDATE}", row.name),
+        program: Program::Server(program),
+        aim,
+        ..*row
+    })
+}
+
+fn of_server() -> Vec<Subject> {
     let message = frames::request(VERSION, TRANSMIT);
     let row = |name: &str, method, frame: &[u8], expected, aim| Subject {
-        name: format!("{name}{suffix}"),
-        program: Program::Server(index),
+        name: name.into(),
+        program: Program::Server(SERVER),
         method,
         frame: padded(frame),
         expected,
@@ -347,10 +411,19 @@ mod tests {
                 1
             }
         }
-        for subject in of_server(0, "") {
+        for subject in of_server() {
             let mut frame = subject.frame;
             let outcome = responder::respond(&mut frame.as_mut_slice(), &Host(served()));
             assert_eq!(outcome, subject.expected.counted.unwrap_or(Outcome::NOT_NTP), "{}", subject.name);
+        }
+    }
+
+    #[test]
+    fn each_row_of_a_variant_or_a_candidate_has_its_plain_one() {
+        let subjects = all(true);
+        for subject in &subjects {
+            let other = matches!(subject.program, Program::Server(index) if index != SERVER);
+            assert_eq!(plain(&subjects, subject).is_some(), other, "{}", subject.name);
         }
     }
 

@@ -10,8 +10,12 @@ use crate::programs::{Counts, REARMED_FRAME, XdpAction};
 
 /// What is known after a measurement.
 pub(super) struct Evidence<'a> {
-    /// How often the program was to run.
-    pub(super) repeat: u64,
+    /// Whether the frame was to be written anew before each run.
+    pub(super) behind_gauge: bool,
+    /// How often each program was to run on each CPU. They all have to come to what is expected of the subject.
+    pub(super) ran: &'a [(Program, u64)],
+    /// Those CPUs.
+    pub(super) cpus: &'a [usize],
     /// What it returned the last time.
     pub(super) action: u32,
     /// The frame as it left it the last time.
@@ -19,8 +23,9 @@ pub(super) struct Evidence<'a> {
     /// Counters of all servers.
     pub(super) counted_before: &'a [Counts],
     pub(super) counted_after: &'a [Counts],
-    /// How often the frame was written anew.
-    pub(super) rearmed: u64,
+    /// How often the frame was written anew, on each CPU that there is.
+    pub(super) rearmed_before: &'a [u64],
+    pub(super) rearmed_after: &'a [u64],
 }
 
 /// A measurement of something else than was intended.
@@ -31,14 +36,26 @@ pub(crate) struct Refusal {
     reason: String,
 }
 
+impl Refusal {
+    /// Two programs did not take turns as they were to.
+    pub(super) fn of_turns(subject: &Subject) -> Self {
+        let reason = "not all turns were taken on the CPUs that it was to run on".into();
+        Self { subject: subject.name.clone(), reason }
+    }
+}
+
 /// Refuses a measurement unless the program did what it should, in each single run.
 pub(super) fn verify(subject: &Subject, evidence: &Evidence<'_>) -> Result<(), Refusal> {
     let refuse = |reason: String| Err(Refusal { subject: subject.name.clone(), reason });
-    let Evidence { repeat, action, .. } = *evidence;
+    let Evidence { ran, cpus, action, .. } = *evidence;
 
-    let expected_rearmed = if subject.method == Method::Direct { 0 } else { repeat };
-    if evidence.rearmed != expected_rearmed {
-        return refuse(format!("its frame was written {} times, not {expected_rearmed}", evidence.rearmed));
+    let of_each: u64 = ran.iter().map(|(_, runs)| runs).sum();
+    for (cpu, (before, after)) in evidence.rearmed_before.iter().zip(evidence.rearmed_after).enumerate() {
+        let expected = if evidence.behind_gauge && cpus.contains(&cpu) { of_each } else { 0 };
+        let rearmed = after.wrapping_sub(*before);
+        if rearmed != expected {
+            return refuse(format!("its frame was written {rearmed} times on CPU {cpu}, not {expected}"));
+        }
     }
     let counted = counted(evidence, subject);
     let expected_action = subject.expected.action as u32;
@@ -50,13 +67,14 @@ pub(super) fn verify(subject: &Subject, evidence: &Evidence<'_>) -> Result<(), R
         ));
     }
     for (index, (before, after)) in evidence.counted_before.iter().zip(evidence.counted_after).enumerate() {
-        let counting = subject.program == Program::Server(index);
-        let expected = subject.expected.counted.filter(|_| counting).map(Outcome::counter);
+        let runs = ran.iter().filter(|(program, _)| *program == Program::Server(index));
+        let runs = cpus.len() as u64 * runs.map(|(_, runs)| runs).sum::<u64>();
+        let expected = subject.expected.counted.map(Outcome::counter);
         let differs = |(counter, (before, after)): (usize, (&u64, &u64))| {
-            after.wrapping_sub(*before) != if expected == Some(counter) { repeat } else { 0 }
+            after.wrapping_sub(*before) != if expected == Some(counter) { runs } else { 0 }
         };
         if before.iter().zip(after).enumerate().any(differs) {
-            return refuse(format!("{repeat} runs were not counted as they should{counted}"));
+            return refuse(format!("{runs} runs were not counted as they should{counted}"));
         }
     }
     let as_expected = match subject.expected.output {
@@ -168,13 +186,20 @@ mod tests {
     }
 
     fn verified(case: &Case) -> Result<(), String> {
+        verified_of(case, &[(case.subject.program, 1000)])
+    }
+
+    fn verified_of(case: &Case, ran: &[(Program, u64)]) -> Result<(), String> {
         let evidence = Evidence {
-            repeat: 1000,
+            behind_gauge: case.subject.method != Method::Direct,
+            ran,
+            cpus: &[1],
             action: case.action,
             frame: &case.frame,
             counted_before: &case.before,
             counted_after: &case.after,
-            rearmed: case.rearmed,
+            rearmed_before: &[3, 7],
+            rearmed_after: &[3, 7 + case.rearmed],
         };
         verify(&case.subject, &evidence).map_err(|refusal| refusal.to_string())
     }
@@ -217,9 +242,60 @@ mod tests {
     }
 
     #[test]
+    fn of_two_that_take_turns_each_must_have_counted_its_own_runs() {
+        let limited = subject("limiter, one source, IPv4");
+        let plain = super::super::subjects::plain(&all(false), &limited).unwrap().program;
+        let counter = limited.expected.counted.unwrap().counter();
+        let ran = [(plain, 501), (limited.program, 499)];
+        let mut case = Case { subject: limited, ..answered() };
+        case.before = vec![vec![5; COUNTERS]; 2];
+        case.after = case.before.clone();
+        for (counts, runs) in case.after.iter_mut().zip([501, 499]) {
+            counts[counter] += runs;
+        }
+        assert_eq!(verified_of(&case, &ran), Ok(()));
+        case.after[0][counter] += 1;
+        case.after[1][counter] -= 1;
+        let refusal = verified_of(&case, &ran).unwrap_err();
+        assert!(refusal.contains("501 runs were not counted as they should"), "{refusal}");
+    }
+
+    #[test]
     fn a_frame_that_was_not_written_each_time_gives_no_figure() {
         let refusal = verified(&Case { rearmed: 1, ..answered() }).unwrap_err();
-        assert!(refusal.contains("written 1 times, not 1000"), "{refusal}");
+        assert!(refusal.contains("written 1 times on CPU 1, not 1000"), "{refusal}");
+    }
+
+    #[test]
+    fn a_cpu_that_did_not_take_part_gives_no_figure() {
+        let mut case = Case { subject: subject("all CPUs: answer, random sources, IPv6"), ..answered() };
+        let counter = case.subject.expected.counted.unwrap().counter();
+        case.after = case.before.clone();
+        case.after[0][counter] += 2000;
+        let evidence = |rearmed_after| {
+            let (before, after) = (&case.before, &case.after);
+            let ran = &[(case.subject.program, 1000)];
+            let (frame, action) = (&case.frame, case.action);
+            verify(
+                &case.subject,
+                &Evidence {
+                    behind_gauge: true,
+                    ran,
+                    cpus: &[1, 0],
+                    action,
+                    frame,
+                    counted_before: before,
+                    counted_after: after,
+                    rearmed_before: &[0, 0],
+                    rearmed_after,
+                },
+            )
+        };
+        let refusal = evidence(&[0, 2000]).unwrap_err().to_string();
+        assert!(refusal.contains("written 0 times on CPU 0, not 1000"), "{refusal}");
+        // What comes next is the frame, which is another row's here.
+        let refusal = evidence(&[1000, 1000]).unwrap_err().to_string();
+        assert!(refusal.contains("came out as"), "{refusal}");
     }
 
     #[test]

@@ -1,0 +1,152 @@
+//! The yardstick's programs: what the server is measured against, and by which gauges.
+
+use aya::maps::{MapError, PerCpuArray, PerCpuValues, ProgramArray};
+use aya::programs::ProgramFd;
+use aya::{Ebpf, EbpfLoader};
+use xdp_ebpf::turns::Turns;
+
+use super::{REARMED_FRAME, Run, handle, load_program, not_loaded, run, set_first};
+use crate::failure::Failure;
+use crate::map_values::Value;
+
+/// In which bits of the number of a CPU's first run its own number is.
+const FIRST_RUN_SHIFT: u32 = 40;
+
+/// The programs that the server is measured against.
+pub(crate) struct Yardstick {
+    ebpf: Ebpf,
+}
+
+/// A program of the yardstick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gauge {
+    /// Returns `XDP_PASS`.
+    Pass,
+    /// Swaps addresses and ports, returns `XDP_TX`.
+    Reflect,
+    /// Writes the frame anew and goes on to another program.
+    Rearm,
+    /// The same with a new IPv6 source each time.
+    RearmScattered,
+    /// The same with a new IPv4 source each time.
+    RearmScatteredIpv4,
+    /// A limiter alone that keeps its sources in the kernel's LRU hash; leaves the frame and returns `XDP_TX`.
+    Lru,
+    /// The server's limiter alone, likewise.
+    Table,
+}
+
+impl Gauge {
+    const ALL: [Self; 7] = [
+        Self::Pass,
+        Self::Reflect,
+        Self::Rearm,
+        Self::RearmScattered,
+        Self::RearmScatteredIpv4,
+        Self::Lru,
+        Self::Table,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Reflect => "reflect",
+            Self::Rearm => "rearm",
+            Self::RearmScattered => "rearm_scattered",
+            Self::RearmScatteredIpv4 => "rearm_scattered_ipv4",
+            Self::Lru => "lru",
+            Self::Table => "table",
+        }
+    }
+}
+
+impl Yardstick {
+    const OBJECT: &'static str = "the built-in yardstick object";
+    const FRAME: &'static str = "YS_FRAME";
+    const TURNS: &'static str = "YS_TURNS";
+    const MEASURED: &'static str = "YS_MEASURED";
+
+    /// Loads its programs.
+    pub(crate) fn load() -> Result<Self, Failure> {
+        let mut ebpf =
+            EbpfLoader::new().load(xdp_ebpf::YARDSTICK).map_err(|error| not_loaded(Self::OBJECT, error))?;
+        for gauge in Gauge::ALL {
+            load_program(&mut ebpf, Self::OBJECT, gauge.name())?;
+        }
+        let mut yardstick = Self { ebpf };
+        // Each CPU counts from elsewhere: what is random about a frame comes of the number of the run.
+        yardstick.change_turns(|cpu, _| Turns::NONE.after((cpu as u64) << FIRST_RUN_SHIFT))?;
+        Ok(yardstick)
+    }
+
+    /// A handle of one of its programs, to put it behind `rearm`.
+    pub(crate) fn handle(&self, gauge: Gauge) -> Result<ProgramFd, Failure> {
+        handle(&self.ebpf, gauge.name())
+    }
+
+    /// Runs one of its programs directly.
+    pub(crate) fn run(&self, gauge: Gauge, frame: &[u8], repeat: u32) -> Result<Run, Failure> {
+        run(&self.ebpf, gauge.name(), frame, repeat)
+    }
+
+    /// Puts `measured` behind the gauges that write `frame` anew each time; [`Self::run`] then runs both.
+    pub(crate) fn put_behind(
+        &mut self,
+        measured: &ProgramFd,
+        frame: &[u8; REARMED_FRAME],
+    ) -> Result<(), Failure> {
+        self.arm(&[measured], frame, &Turns::NONE)
+    }
+
+    /// Puts two programs there, which take turns for so many runs on each CPU.
+    pub(crate) fn put_in_turns(
+        &mut self,
+        measured: [&ProgramFd; 2],
+        frame: &[u8; REARMED_FRAME],
+        turns: &Turns,
+    ) -> Result<(), Failure> {
+        self.arm(&measured, frame, turns)
+    }
+
+    fn arm(
+        &mut self,
+        measured: &[&ProgramFd],
+        frame: &[u8; REARMED_FRAME],
+        turns: &Turns,
+    ) -> Result<(), Failure> {
+        let (words, _) = frame.as_chunks::<8>();
+        let mut value = [0_u64; REARMED_FRAME / 8];
+        for (value, bytes) in value.iter_mut().zip(words) {
+            *value = u64::from_ne_bytes(*bytes);
+        }
+        set_first(&mut self.ebpf, Self::FRAME, value)?;
+
+        self.change_turns(|_, before| turns.after(before.runs))?;
+        let access = |reason| Failure::MapAccess { map: Self::MEASURED, reason };
+        let map = self.ebpf.map_mut(Self::MEASURED).ok_or(access(MapError::KeyNotFound))?;
+        let mut entries = ProgramArray::try_from(map).map_err(access)?;
+        (0..).zip(measured).try_for_each(|(index, program)| entries.set(index, program, 0)).map_err(access)
+    }
+
+    fn change_turns(&mut self, change: impl Fn(usize, Turns) -> Turns) -> Result<(), Failure> {
+        let access = |reason| Failure::MapAccess { map: Self::TURNS, reason };
+        let changed = self.turns()?.into_iter().enumerate().map(|(cpu, turns)| Value(change(cpu, turns)));
+        let changed =
+            PerCpuValues::try_from(changed.collect::<Vec<_>>()).map_err(|error| access(error.into()))?;
+        let map = self.ebpf.map_mut(Self::TURNS).ok_or(access(MapError::KeyNotFound))?;
+        PerCpuArray::try_from(map).and_then(|mut map| map.set(0, changed, 0)).map_err(access)
+    }
+
+    /// The turns on each CPU since programs were put there.
+    pub(crate) fn turns(&self) -> Result<Vec<Turns>, Failure> {
+        let access = |reason| Failure::MapAccess { map: Self::TURNS, reason };
+        let map = self.ebpf.map(Self::TURNS).ok_or(access(MapError::KeyNotFound))?;
+        let of_cpus: PerCpuArray<_, Value<Turns>> = map.try_into().map_err(access)?;
+        Ok(of_cpus.get(&0, 0).map_err(access)?.iter().map(|Value(turns)| *turns).collect())
+    }
+
+    /// For each CPU a number that goes up by one with each run of what was put behind the gauges.
+    pub(crate) fn rearmed(&self) -> Result<Vec<u64>, Failure> {
+        Ok(self.turns()?.iter().map(|turns| turns.runs).collect())
+    }
+}
