@@ -70,6 +70,9 @@ struct Compare {
     /// Do not look for higher rates than this
     #[arg(long, default_value = "4M", value_parser = load::rate, value_name = "RATE")]
     at_most: f64,
+    /// How often either end of the link is polled, as by a NIC that coalesces its interrupts
+    #[arg(long, default_value = "0.05ms", value_parser = load::time)]
+    poll: Duration,
     /// CPU of the servers
     #[arg(long)]
     server_cpu: Option<usize>,
@@ -325,6 +328,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
             left_out: it.leave_out,
             clients: it.clients,
             at_most: it.at_most,
+            poll: it.poll,
             server_core: it.server_cpu,
             generator_core: it.generator_cpu,
             servers: it.servers,

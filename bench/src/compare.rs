@@ -63,6 +63,8 @@ pub(crate) struct Options {
     pub(crate) clients: u32,
     /// No higher rate is tried.
     pub(crate) at_most: f64,
+    /// How often either end of the link is polled.
+    pub(crate) poll: Duration,
     pub(crate) server_core: Option<usize>,
     pub(crate) generator_core: Option<usize>,
     pub(crate) servers: Vec<Named>,
@@ -142,7 +144,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let estimate = announce(options, &contestants);
     let progress = Progress::over(estimate, false);
     progress.tell("making the lab".into());
-    let lab = Lab::up(&options.lab, cores)?;
+    let lab = Lab::up(&options.lab, cores, options.poll)?;
     let terms = Terms::of(options);
     let mut known = vec![None; contestants.len()];
     for round in 0..options.rounds {

@@ -2,7 +2,7 @@
 //!
 //! Left to itself, all that a veth link does runs on the core that sends: the server's share and the load's could
 //! not be told apart. So each end is polled by a thread of its own (`threaded`), on its side's core and before all else
-//! there, every 50 us as by a NIC that coalesces its interrupts (`gro_flush_timeout`, and `napi_defer_hard_irqs` as
+//! there, every 50 us or so as by a NIC that coalesces its interrupts (`gro_flush_timeout`, and `napi_defer_hard_irqs` as
 //! large as it can be, so that the timer is never given up).
 
 use std::collections::BTreeSet;
@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::Pid;
@@ -31,7 +32,6 @@ pub(super) const CLIENTS: &str = "10.128.0.0/9";
 const POLL_PRIORITY: u32 = 3;
 pub(super) const SERVER_PRIORITY: u32 = 2;
 
-const POLL_NS: u32 = 50_000;
 /// `S32_MAX`: the most that the kernel takes.
 const POLL_FOR_EVER: u32 = 0x7fff_ffff;
 
@@ -68,16 +68,18 @@ pub(super) struct Lab {
     /// For configurations and logs.
     pub(super) directory: PathBuf,
     script: PathBuf,
+    /// How often either end is polled.
+    poll: Duration,
     /// The kernel's thread that polls the server's end.
     poller: Option<Pid>,
 }
 
 impl Lab {
-    pub(super) fn up(script: &Path, cores: Cores) -> Result<Self, Failure> {
+    pub(super) fn up(script: &Path, cores: Cores, poll: Duration) -> Result<Self, Failure> {
         let name = format!("compare{}", std::process::id());
         let directory = std::env::temp_dir().join(&name);
         fs::create_dir(&directory).map_err(|reason| Failure::File { path: directory.clone(), reason })?;
-        let mut lab = Self { name, cores, directory, script: script.into(), poller: None };
+        let mut lab = Self { name, cores, directory, script: script.into(), poll, poller: None };
         call(Command::new(&lab.script).args(["up", &lab.name]))?;
         // With GRO, and nothing that the other end could leave in one piece, an end is polled whether or not it has
         // an XDP program; the generator brings its own.
@@ -143,7 +145,7 @@ impl Lab {
 
     /// Has an end polled by a thread of its own on a core; which thread that is.
     fn poll(&self, host: &str, core: usize) -> Result<Pid, Failure> {
-        self.set(host, "gro_flush_timeout", &POLL_NS.to_string())?;
+        self.set(host, "gro_flush_timeout", &self.poll.as_nanos().to_string())?;
         self.set(host, "napi_defer_hard_irqs", &POLL_FOR_EVER.to_string())?;
         let before = pollers();
         self.set(host, "threaded", "1")?;
