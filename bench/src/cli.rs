@@ -62,7 +62,7 @@ struct Compare {
     #[arg(long, default_value = "0.1%", value_parser = load::fraction)]
     loss: f64,
     /// Leave out this part of each step there, the worst of it
-    #[arg(long, default_value = "10%", value_parser = load::fraction, value_name = "PART")]
+    #[arg(long, default_value = "10%", value_parser = load::left_out, value_name = "PART")]
     leave_out: f64,
     /// Addresses that requests come from, rounded up to a power of two
     #[arg(long, default_value_t = 131_072, value_parser = value_parser!(u32).range(1..=8_388_608))]
@@ -71,7 +71,7 @@ struct Compare {
     #[arg(long, default_value = "4M", value_parser = load::rate, value_name = "RATE")]
     at_most: f64,
     /// How often either end of the link is polled, as by a NIC that coalesces its interrupts
-    #[arg(long, default_value = "0.05ms", value_parser = load::time)]
+    #[arg(long, default_value = "50us", value_parser = load::time)]
     poll: Duration,
     /// CPU of the servers
     #[arg(long)]
@@ -136,7 +136,7 @@ struct FindMax {
     loss: f64,
     /// Leave out this part of each step, the worst of it: the milliseconds in which a host takes a virtual machine's CPU
     /// away say nothing of the server
-    #[arg(long, default_value = "0%", value_parser = load::fraction, value_name = "PART")]
+    #[arg(long, default_value = "0%", value_parser = load::left_out, value_name = "PART")]
     leave_out: f64,
     /// Rates between which to look
     #[arg(long, default_value = "1000..2M")]

@@ -6,6 +6,7 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::CompareError;
 use super::lab::Lab;
 
 /// To see what polling takes while nothing comes.
@@ -27,12 +28,16 @@ pub(super) struct Mark {
 
 impl<'lab> Account<'lab> {
     /// Learns what the link takes while nobody sends; it has to be polled already.
-    pub(super) fn open(lab: &'lab Lab) -> Self {
+    pub(super) fn open(lab: &'lab Lab) -> Result<Self, CompareError> {
         let mut account = Self { lab, idle: 0.0 };
         let before = account.mark();
+        if before.had_s <= 0.0 {
+            let reason = "the kernel keeps none in /proc/PID/schedstat (CONFIG_SCHED_INFO)".into();
+            return Err(CompareError::Lab { what: "the account of the server's core".into(), reason });
+        }
         thread::sleep(IDLE);
         account.idle = account.had_since(before, Duration::ZERO) / before.at.elapsed().as_secs_f64();
-        account
+        Ok(account)
     }
 
     pub(super) fn mark(&self) -> Mark {

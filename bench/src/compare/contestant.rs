@@ -21,8 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Where chronyd is for those that relay its time.
 const RELAYED_PORT: u16 = 11_123;
 
-/// openntpd becomes the user of its package, and keeps files where its package does. Where it is not installed, it has
-/// a view of the file system of its own in which both exist.
+/// openntpd becomes the user of its package, and keeps files where its package does: it has a view of the file system of
+/// its own, in which both exist without the package.
 const OPENNTPD_USER: &str = "ntpd:x:65533:65533::/var/lib/openntpd:/bin/false";
 const OPENNTPD_VIEW: &str = "mount --bind \"$1\" /etc/passwd; mount -t tmpfs none /var/lib; \
     mkdir -p /var/lib/openntpd/run /var/lib/openntpd/db; shift; exec \"$@\"";

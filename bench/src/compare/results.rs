@@ -55,7 +55,7 @@ struct Digest {
     limit: String,
     /// By the bare reflector's, round by round.
     of_reflector: Option<Summary>,
-    answers_per_core_s: Summary,
+    answers_per_core_s: Option<Summary>,
     /// Ours in the driver by this one's, round by round.
     native_by_this: Option<Summary>,
     p50_us: Summary,
@@ -136,7 +136,8 @@ impl Results {
     fn table(&self) -> String {
         let mut text = format!(
             "`{}`\n\n{}, {} CPUs, Linux {}. {}. {}. {} rounds; {} clients, evenly spaced requests, at most {} % \
-             without a right answer in all but the worst {} % of the time. Medians, and behind them the interquartile range.\n\n\
+             without a right answer in all but the worst {} % of the time. Medians, and behind them half of the \
+             interquartile range.\n\n\
              | server | requests/s at most | limited by | of the reflector's | answers per core second | native's are \
              | p50 at half | p99 at half | time off | core at {}/s | lost there |\n\
              |---|---|---|---|---|---|---|---|---|---|---|\n",
@@ -179,7 +180,7 @@ impl Results {
         if let Some(ratio) = native.of_reflector {
             let met = said(ratio.median >= 0.9);
             aims.push(format!(
-                "{met}: at least 90 % of the bare reflector's rate: {:.0} %; at nine tenths of it, {}",
+                "{met}: at least 90 % of the bare reflector's rate: {:.0} %; at nine tenths of its own, {}",
                 ratio.median * 100.0,
                 self.lost_near_the_highest_rate()
             ));
@@ -235,7 +236,7 @@ fn row(name: &str, entry: &Entry, digest: &Digest) -> String {
         with(&digest.highest_rate, 0),
         digest.limit,
         percent(digest.of_reflector),
-        with(&digest.answers_per_core_s, 0),
+        digest.answers_per_core_s.map_or_else(String::new, |answers| with(&answers, 0)),
         digest.native_by_this.map_or_else(String::new, |ratio| format!("{} x", with(&ratio, 1))),
         with(&digest.p50_us, 0),
         with(&digest.p99_us, 0),
@@ -249,17 +250,18 @@ fn digest(runs: &[Trial], native: &[Trial], reflector: &[Trial]) -> Option<Diges
     let of = |value: &dyn Fn(&Trial) -> f64| Summary::of(&runs.iter().map(value).collect::<Vec<_>>());
     let of_reflector: Vec<f64> =
         runs.iter().zip(reflector).map(|(this, other)| this.highest.rate / other.highest.rate).collect();
+    let answers: Vec<f64> = runs.iter().filter_map(|run| run.near.answers_per_core_s).collect();
     let native_by_this: Vec<f64> = runs
         .iter()
         .zip(native)
-        .map(|(this, other)| other.near.answers_per_core_s / this.near.answers_per_core_s)
+        .filter_map(|(this, other)| Some(other.near.answers_per_core_s? / this.near.answers_per_core_s?))
         .collect();
     let offsets: Vec<f64> = runs.iter().filter_map(|run| Some(run.half.step.offset_ns?.mean / 1e3)).collect();
     Some(Digest {
         highest_rate: of(&|run| run.highest.rate)?,
         limit: most_common(runs.iter().map(|run| run.highest.limit.as_str())),
         of_reflector: Summary::of(&of_reflector),
-        answers_per_core_s: of(&|run| run.near.answers_per_core_s)?,
+        answers_per_core_s: Summary::of(&answers),
         native_by_this: Summary::of(&native_by_this),
         p50_us: of(&|run| us(run.half.step.round_trip_ns.p50))?,
         p99_us: of(&|run| us(run.half.step.round_trip_ns.p99))?,

@@ -87,7 +87,8 @@ pub(super) struct Highest {
 pub(super) struct Loaded {
     /// Seconds of the server's core, whatever ran there.
     pub(super) core_s: f64,
-    pub(super) answers_per_core_s: f64,
+    /// Nothing where the account came to nothing, as it may if the server had other work before the load.
+    pub(super) answers_per_core_s: Option<f64>,
     duration_s: f64,
     pub(super) step: Step,
 }
@@ -102,11 +103,11 @@ impl Loaded {
 impl Trial {
     /// In a line.
     pub(super) fn line(&self, name: &str) -> String {
+        let answers = self.near.answers_per_core_s.map_or_else(|| "?".into(), |it| format!("{it:.0}"));
         format!(
-            "{name:<10} {:>9.0}/s ({}), {:>9.0} answers/core s, p99 {:.0} us at half of it",
+            "{name:<10} {:>9.0}/s ({}), {answers:>9} answers/core s, p99 {:.0} us at half of it",
             self.highest.rate,
             self.highest.limit,
-            self.near.answers_per_core_s,
             us(self.half.step.round_trip_ns.p99)
         )
     }
@@ -126,7 +127,7 @@ pub(super) fn run(
         return Err(running.failed("does not answer"));
     }
     let _awake = Awake::keep(bench.lab.cores.server)?;
-    let account = Account::open(bench.lab);
+    let account = Account::open(bench.lab)?;
     let first = known.map_or(SEARCH_FROM, |known| (known / 2.0).max(SEARCH_FROM));
     let found = bench.find_max(first)?;
     let Some(rate) = found.highest_rate else {
@@ -181,8 +182,7 @@ impl Bench<'_> {
             return Err(unreadable("there is no step in them"));
         };
         #[expect(clippy::cast_precision_loss, reason = "counts below 2^52")]
-        // No time at all is less than the kernel's accounts can tell.
-        let answers_per_core_s = step.answered as f64 / core_s.max(1e-6);
+        let answers_per_core_s = (core_s > 0.0).then(|| step.answered as f64 / core_s);
         Ok(Loaded { core_s, answers_per_core_s, duration_s: self.terms.duration.as_secs_f64(), step })
     }
 

@@ -65,13 +65,14 @@ pub(crate) fn rate(text: &str) -> Result<f64, String> {
     }
 }
 
-/// A time: digits, and ms or s behind them.
+/// A time: digits, and us, ms or s behind them.
 pub(crate) fn time(text: &str) -> Result<Duration, String> {
-    let (digits, unit) = match text.strip_suffix("ms") {
-        Some(digits) => (digits, 1e-3),
-        None => (text.strip_suffix('s').unwrap_or(text), 1.0),
-    };
-    let seconds = digits.parse::<f64>().map_err(|_| format!("{text} is no time: 5s and 250ms are"))? * unit;
+    let unit = [("us", 1e-6), ("ms", 1e-3), ("s", 1.0)]
+        .into_iter()
+        .find_map(|(suffix, unit)| text.strip_suffix(suffix).map(|digits| (digits, unit)));
+    let (digits, unit) = unit.unwrap_or((text, 1.0));
+    let seconds =
+        digits.parse::<f64>().map_err(|_| format!("{text} is no time: 5s, 250ms and 50us are"))? * unit;
     Duration::try_from_secs_f64(seconds).map_err(|_| format!("{text} is no time that can be waited for"))
 }
 
@@ -80,6 +81,16 @@ pub(crate) fn fraction(text: &str) -> Result<f64, String> {
     let (digits, unit) = text.strip_suffix('%').map_or((text, 1.0), |digits| (digits, 0.01));
     let part = digits.parse::<f64>().map_err(|_| format!("{text} is no fraction: 0.1% is"))? * unit;
     if (0.0..=1.0).contains(&part) { Ok(part) } else { Err(format!("{text} is not between 0 and 100 %")) }
+}
+
+/// A part of a step that is left out of it: without most of the time, what is left would say nothing.
+pub(crate) fn left_out(text: &str) -> Result<f64, String> {
+    let part = fraction(text)?;
+    if part <= 0.5 {
+        Ok(part)
+    } else {
+        Err(format!("{text} is more than half of the time: 10% is much already"))
+    }
 }
 
 /// How requests are spaced.
@@ -224,10 +235,13 @@ mod tests {
     #[test]
     fn times_and_fractions_have_units() {
         assert_eq!(time("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(time("50us"), Ok(Duration::from_micros(50)));
+        assert_eq!(time("0.03ms"), Ok(Duration::from_micros(30)));
         assert_eq!(time("5s"), Ok(Duration::from_secs(5)));
         assert!(time("-1s").is_err() && time("soon").is_err() && time("1e30").is_err());
         assert!((fraction("0.1%").unwrap() - 0.001).abs() < 1e-12);
         assert!(fraction("101%").is_err());
+        assert!(left_out("10%").is_ok() && left_out("51%").is_err() && left_out("much").is_err());
     }
 
     #[test]
