@@ -10,7 +10,7 @@ pub mod command;
 pub mod config;
 pub mod daemon;
 pub mod datapath;
-pub mod discipline;
+pub use ::discipline;
 pub mod doctor;
 pub mod error;
 pub mod health;

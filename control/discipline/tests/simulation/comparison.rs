@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use control::discipline::{Ensemble, Line, LocalTime, Normal, Observation, Path, Sample, ns_to_s, s_to_ns};
+use discipline::{Ensemble, Line, LocalTime, Normal, Observation, Path, Sample, ns_to_s, s_to_ns};
 
 use crate::figures::{Figures, measure, measure_client, median};
 use crate::regression::Regression;
@@ -129,7 +129,7 @@ impl Client for Independent {
             reference: 0,
             updated: now,
             stratum: 2,
-            leap: control::discipline::Leap::None,
+            leap: discipline::Leap::None,
             root_delay_s: 0.0,
             root_dispersion_s: 0.0,
             dispersion_rate: 0.0,

@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use control::discipline::{Leap, LocalTime, Sample};
+use discipline::{Leap, LocalTime, Sample};
 
 use crate::random::Random;
 

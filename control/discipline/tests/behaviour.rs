@@ -1,6 +1,6 @@
 //! What the discipline believes, whom, and when: behaviour in single situations, without noise.
 
-use control::discipline::{
+use discipline::{
     Config, Discipline, Drift, Leap, LeapList, LocalTime, Sample, SourceConfig, Standing, s_to_ns,
 };
 
@@ -54,7 +54,7 @@ fn standings(discipline: &Discipline, sources: usize) -> Vec<Standing> {
 
 fn error_s(discipline: &Discipline, seconds: f64) -> Option<f64> {
     let line = discipline.line(at(seconds))?;
-    Some(control::discipline::ns_to_s(line.utc_ns(at(seconds)) - at(seconds).as_ns() - OFFSET_NS))
+    Some(discipline::ns_to_s(line.utc_ns(at(seconds)) - at(seconds).as_ns() - OFFSET_NS))
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The discipline over simulated days: declared limits, and a table under review.
 //!
-//! `cargo test -p control --test simulation` runs all of it and compares the table with `results.txt`. Where
+//! `cargo test -p discipline --test simulation` runs all of it and compares the table with `results.txt`. Where
 //! a change moves figures, `SIMULATION_WRITE=1` writes them anew, for the diff to be reviewed;
 //! `SIMULATION_ONLY=b,j2` runs and prints some scenarios only, `SIMULATION_SEEDS=64` more seeds of them (both
 //! with `-- --nocapture`). Nothing is random but by seed; `ln` and `cos` of another libm may move a last digit.

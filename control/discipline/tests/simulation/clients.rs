@@ -1,6 +1,6 @@
 //! The clients under test: the discipline with a private line, and with a steered clock.
 
-use control::discipline::{Action, Discipline, Line, LocalTime, Sample, SteerConfig, ns_to_s, steer};
+use discipline::{Action, Discipline, Line, LocalTime, Sample, SteerConfig, ns_to_s, steer};
 
 use crate::world::{Client, Reading};
 

@@ -1,6 +1,6 @@
 //! What is measured of a run, and the medians over seeds.
 
-use control::discipline::{Discipline, LocalTime};
+use discipline::{Discipline, LocalTime};
 
 use crate::clients::{PrivateLine, Steered};
 use crate::scenarios::{Loop, Scenario};

@@ -6,7 +6,7 @@
 //! # How to drive it
 //!
 //! ```
-//! use control::discipline::{Config, Discipline, Leap, LocalTime, Sample, SourceConfig};
+//! use discipline::{Config, Discipline, Leap, LocalTime, Sample, SourceConfig};
 //!
 //! let start = LocalTime::from_ns(0); // CLOCK_MONOTONIC
 //! let mut discipline = Discipline::new(Config::default(), &[SourceConfig::default()], start, None);
@@ -83,8 +83,8 @@
 //!
 //! The regression loses where the clock wanders, since its window is a poor model of that; averages
 //! lose with many servers, since the far ones' knowledge of how the clock *moves* is thrown away with their
-//! ignorance of where it *is*. `control/tests/simulation/filters.txt` has the whole table; it is made by
-//! `SIMULATION_WRITE=1 cargo test -p control --test simulation filters`, and `results.txt` beside it has the
+//! ignorance of where it *is*. `control/discipline/tests/simulation/filters.txt` has the whole table; it is made by
+//! `SIMULATION_WRITE=1 cargo test -p discipline --test simulation filters`, and `results.txt` beside it has the
 //! figures of all scenarios.
 //!
 //! # What it cannot do

@@ -3,7 +3,7 @@
 //! chrony's figures are medians over twelve seeds of a simulation with the same distributions, its default
 //! configuration (`server ... iburst`, `makestep 1 3`), and the same definitions of every figure.
 
-use control::discipline::{Config, SourceConfig};
+use discipline::{Config, SourceConfig};
 
 use crate::world::{EVENT_S, Fault, HOUR_S, Oscillator, Server};
 

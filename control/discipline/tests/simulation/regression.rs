@@ -3,7 +3,7 @@
 //! A window of up to 64 samples; while the signs of the residuals change too rarely to be chance, its oldest
 //! samples are dropped.
 
-use control::discipline::{LocalTime, Normal};
+use discipline::{LocalTime, Normal};
 
 use crate::comparison::Filter;
 
