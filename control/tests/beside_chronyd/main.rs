@@ -18,7 +18,7 @@
 
 #[path = "../lab/mod.rs"]
 mod lab;
-#[path = "../simulation/random.rs"]
+#[path = "../../discipline/tests/simulation/random.rs"]
 #[allow(dead_code, reason = "the simulation uses all of it")]
 mod random;
 mod relay;
