@@ -181,6 +181,7 @@ impl Tally {
             Standing::Falseticker | Standing::NoMajority => Self::Falseticker,
             Standing::Unreachable
             | Standing::Denied
+            | Standing::Unfit
             | Standing::Retired
             | Standing::Waiting
             | Standing::Distant => Self::Reject,

@@ -1,17 +1,21 @@
 //! The discipline as a daemon drives it: requests due, samples in, a line out.
 
+use super::bound::{Consensus, growth};
 use super::ensemble::{Ensemble, Normal};
-use super::follow::{best_reference, dispersion_of};
 use super::leap::{Leap, LeapList};
 use super::leap_second::LEAP_QUIET_S;
 use super::line::{LINE_VALID_S, Line};
 use super::source::{Sample, Source, SourceConfig, Standing};
+use super::surprise::Doubt;
 use super::time::{LocalTime, s_to_ns};
 
 /// Frequency error of a clock never measured, one standard deviation, in s/s.
-pub(super) const UNKNOWN_FREQUENCY: f64 = 50e-6;
-/// Growth of the bound that is never fallen below, in s/s.
-const LEAST_GROWTH: f64 = 1e-8;
+const UNKNOWN_FREQUENCY: f64 = 200e-6;
+/// A frequency from an earlier run is known no better than this, one standard deviation, in s/s: the temperature may be
+/// another one, or the file another machine's.
+const LEAST_SKEW: f64 = 10e-6;
+/// No oscillator that a kernel can discipline is further off, in s/s. What says so is ignored.
+const MOST_FREQUENCY: f64 = 500e-6;
 /// An answer takes no longer than this, in s.
 const ANSWER_S: f64 = 2.0;
 /// Delays and dispersions from here on are nonsense, in s: NTP's short format ends here.
@@ -20,8 +24,8 @@ const MOST_S: f64 = 65_536.0;
 /// What holds for all sources.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Fewest sources that must agree.
-    pub min_sources: usize,
+    /// Fewest sources that must agree. Without it two, where three or more are configured, else one.
+    pub min_sources: Option<usize>,
     /// Largest root distance of a source that may take part, in s.
     pub max_distance_s: f64,
     /// At start-up a majority is counted of all configured sources; when so many seconds have passed since the
@@ -35,7 +39,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { min_sources: 1, max_distance_s: 1.5, patience_s: 20.0, leap_list: None, seed: 1 }
+        Self { min_sources: None, max_distance_s: 1.5, patience_s: 20.0, leap_list: None, seed: 1 }
     }
 }
 
@@ -86,6 +90,11 @@ pub struct Discipline {
     /// How fast the clock wandered in an earlier run.
     pub(super) expected_wander: Option<f64>,
     pub(super) ensemble: Option<Ensemble>,
+    /// What a majority last agreed on.
+    pub(super) consensus: Option<Consensus>,
+    /// When the local clock was last found to have jumped.
+    pub(super) jumped_at: Option<LocalTime>,
+    pub(super) doubt: Option<Doubt>,
     /// How many estimates were begun.
     pub(super) estimates: u32,
     pub(super) leap: Leap,
@@ -95,9 +104,11 @@ impl Discipline {
     /// Begins at `now` with nothing known but, perhaps, the frequency.
     #[must_use]
     pub fn new(config: Config, sources: &[SourceConfig], now: LocalTime, drift: Option<Drift>) -> Self {
+        let drift = drift.filter(|drift| drift.frequency.abs() <= MOST_FREQUENCY);
         let frequency =
             drift.map_or(Normal { mean: 0.0, variance: UNKNOWN_FREQUENCY * UNKNOWN_FREQUENCY }, |drift| {
-                Normal { mean: drift.frequency, variance: drift.skew * drift.skew }
+                let skew = drift.skew.max(LEAST_SKEW);
+                Normal { mean: drift.frequency, variance: skew * skew }
             });
         let mut discipline = Self {
             config,
@@ -107,6 +118,9 @@ impl Discipline {
             frequency,
             expected_wander: drift.and_then(|drift| drift.wander),
             ensemble: None,
+            consensus: None,
+            jumped_at: None,
+            doubt: None,
             estimates: 0,
             leap: Leap::None,
         };
@@ -183,8 +197,14 @@ impl Discipline {
         if self.ensemble.is_none() && self.sources.iter().all(|source| source.recent.is_empty()) {
             self.be_patient(now);
         }
-        let (recent, reading) = self.sources[index].record(sample);
+        let rate = self.rate_by(index, now);
+        let floor_s = self.sources[index].path.floor_s();
+        let (recent, reading) = self.sources[index].record(sample, rate);
         let estimates = self.estimates;
+        self.reconsider_bias(index, &recent, reading, floor_s);
+        if self.estimates == estimates {
+            self.examine(index, &recent, reading);
+        }
         self.judge(now);
         // An estimate that begins just now has this sample in it already.
         let known = self.ensemble.is_some() && self.estimates == estimates;
@@ -202,6 +222,17 @@ impl Discipline {
         self.close(index, Standing::Denied);
     }
 
+    /// The source answered, but what it said cannot be used: it is not synchronised, or to this host. It has no say
+    /// until its next sample.
+    pub fn unfit(&mut self, index: usize, now: LocalTime) {
+        let source = &mut self.sources[index];
+        if source.closed.is_none() {
+            source.forget();
+            source.unfit = Some(Standing::Unfit);
+            self.judge(now);
+        }
+    }
+
     /// The local clock runs faster by `rate` (s/s) from `at` on, because somebody steers it.
     pub fn retuned(&mut self, at: LocalTime, rate: f64) {
         let before = self.rate(at).mean;
@@ -210,6 +241,9 @@ impl Discipline {
         }
         self.frequency.mean = (1.0 + self.frequency.mean) / (1.0 + rate) - 1.0;
         let slower = before - self.rate(at).mean;
+        if let Some(consensus) = &mut self.consensus {
+            consensus.shift(slower * at.seconds_since(consensus.at), 0.0);
+        }
         for source in &mut self.sources {
             for recent in &mut source.recent {
                 // As if the clock had always run at the new rate and read the same at `at`.
@@ -225,6 +259,8 @@ impl Discipline {
         if let Some(ensemble) = self.ensemble.take() {
             self.frequency = ensemble.frequency(now);
         }
+        self.consensus = None;
+        self.doubt = None;
         self.patience_ends = None;
         for source in &mut self.sources {
             source.forget();
@@ -235,25 +271,31 @@ impl Discipline {
     /// The line to publish at `now`, or nothing while the time is not known.
     #[must_use]
     pub fn line(&self, now: LocalTime) -> Option<Line> {
-        let ensemble = self.ensemble.as_ref()?;
-        let (reference, dispersion_s) = best_reference(&self.sources, ensemble, now)?;
-        let latest = self.sources[reference].latest.as_ref()?;
-        let later = now.plus_seconds(LINE_VALID_S);
-        let growth = (dispersion_of(&self.sources[reference], ensemble, reference, later) - dispersion_s)
-            / LINE_VALID_S;
+        let (ensemble, consensus) = (self.ensemble.as_ref()?, self.consensus.as_ref()?);
         let frequency = ensemble.frequency(now);
+        // The estimate never leaves what the majority agrees on.
+        let (low_s, high_s) = consensus.ends_s(now, frequency);
+        let within = |offset_s: f64, at_s: (f64, f64)| offset_s.max(at_s.0).min(at_s.1);
+        let offset_s = within(ensemble.offset(now).mean, (low_s, high_s));
+        let reference = self.reference_with_bound(now, offset_s)?;
+        let later = now.plus_seconds(LINE_VALID_S);
+        let offset_later_s = offset_s + frequency.mean * LINE_VALID_S;
+        let dispersion_later_s = self.reference_with_bound(later, offset_later_s)?.dispersion_s;
+        let doubt_s = self.doubt_s(now) - self.doubt_s(later);
         Some(Line {
             at: now,
-            offset_ns: self.origin_ns.saturating_add(s_to_ns(ensemble.offset(now).mean)),
+            offset_ns: self.origin_ns.saturating_add(s_to_ns(offset_s)),
             frequency: frequency.mean,
             skew: frequency.sd(),
-            reference,
-            updated: latest.at,
-            stratum: latest.stratum.saturating_add(1),
+            reference: reference.index,
+            updated: reference.updated,
+            stratum: reference.stratum,
             leap: self.announced_leap(now),
-            root_delay_s: self.sources[reference].path.floor_s() + latest.root_delay_s,
-            root_dispersion_s: dispersion_s,
-            dispersion_rate: growth.max(LEAST_GROWTH),
+            root_delay_s: reference.root_delay_s,
+            root_dispersion_s: reference.dispersion_s,
+            dispersion_rate: ((dispersion_later_s + doubt_s - reference.dispersion_s) / LINE_VALID_S)
+                .max(growth(frequency)),
+            of_configured_majority: consensus.of_configured,
         })
     }
 
@@ -283,7 +325,7 @@ impl Discipline {
     pub fn report(&self, index: usize, now: LocalTime) -> Report {
         let source = &self.sources[index];
         let offset_s = self.ensemble.as_ref().and_then(|ensemble| {
-            let claim = source.claim(index, now, self.origin_ns, self.rate(now))?;
+            let claim = source.claim(index, now, self.origin_ns, self.rate_by(index, now))?;
             Some(claim.offset_s - ensemble.offset(now).mean)
         });
         Report {
@@ -316,6 +358,14 @@ impl Discipline {
     /// The local clock's frequency.
     pub(super) fn rate(&self, now: LocalTime) -> Normal {
         self.ensemble.as_ref().map_or(self.frequency, |ensemble| ensemble.frequency(now))
+    }
+
+    /// The local clock's frequency, by which a source's claims are carried on.
+    pub(super) fn rate_by(&self, index: usize, now: LocalTime) -> Normal {
+        match &self.ensemble {
+            Some(ensemble) => ensemble.frequency(now),
+            None => self.sources[index].rate(self.frequency),
+        }
     }
 
     fn close(&mut self, index: usize, standing: Standing) {

@@ -62,6 +62,9 @@ impl Discipline {
         if let Some(ensemble) = &mut self.ensemble {
             ensemble.shift(shift_s);
         }
+        if let Some(consensus) = &mut self.consensus {
+            consensus.shift(shift_s, 0.0);
+        }
         for source in &mut self.sources {
             for recent in &mut source.recent {
                 recent.offset_ns = recent.offset_ns.saturating_add(s_to_ns(shift_s));

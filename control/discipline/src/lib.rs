@@ -94,27 +94,29 @@
 //! can be taken for the route. With no source at all the error grows as the oscillator's wander has it; the
 //! bound then says by how much.
 
+mod bound;
 mod engine;
 mod ensemble;
-mod follow;
-mod judge;
+mod intersection;
 mod kalman;
 mod leap;
 mod leap_second;
 mod line;
 mod path;
 mod poll;
-mod select;
+mod selection;
 mod source;
 mod steer;
+mod surprise;
 mod time;
+mod update;
 
 pub use engine::{Config, Discipline, Drift, Report};
 pub use ensemble::{Ensemble, Normal, Observation};
+pub use intersection::{Agreement, Claim, agreement, majority_hull};
 pub use leap::{Leap, LeapList, LeapListError};
 pub use line::Line;
 pub use path::{Path, Reading};
-pub use select::{Agreement, Claim, agreement};
 pub use source::{Sample, SourceConfig, Standing};
 pub use steer::{Action, Panic, SteerConfig, steer};
 pub use time::{LocalTime, ns_to_s, s_to_ns};

@@ -31,6 +31,8 @@ pub struct Line {
     pub root_dispersion_s: f64,
     /// Growth of the dispersion, in s/s; holds for [`Line::valid_s`].
     pub dispersion_rate: f64,
+    /// Whether a majority of all configured sources has agreed on it, not only one of those that answer.
+    pub of_configured_majority: bool,
 }
 
 impl Line {

@@ -163,6 +163,12 @@ impl Path {
         self.mean_excess_s += share * (excess_s - self.mean_excess_s);
     }
 
+    /// Forgets all but this round trip: what was seen before was not the path.
+    pub(super) fn restart(&mut self, delay_s: f64) {
+        *self = Self::default();
+        let _usual = self.observe(delay_s);
+    }
+
     fn restart_at(&mut self, floor_s: f64, samples: u32) {
         self.floor_s = floor_s;
         self.previous_floor_s = f64::INFINITY;

@@ -37,6 +37,10 @@ const LOST_AFTER: u8 = 8;
 const PATIENCE: u8 = 4;
 /// The most that chance adds to an interval, as a share of it.
 const SPREAD: f64 = 1.0 / 32.0;
+/// Requests that may be made ahead of time when something contradicts the estimate: half a first contact...
+const MOST_EXTRA: u8 = 4;
+/// ... and one more after so many of the shortest intervals.
+const EXTRA_AFTER_POLLS: f64 = 4.0;
 /// RATE kisses are answered by this minimum at the most.
 const SLOWEST_POLL: u8 = 17;
 
@@ -72,6 +76,11 @@ pub(super) struct Pace {
     slower_wishes: u8,
     unanswered: u8,
     noise: u64,
+    /// Requests that may still be made ahead of time, and when one more was last granted.
+    extra: u8,
+    extra_since: LocalTime,
+    /// Requests still to be made ahead of time.
+    urgent: u8,
 }
 
 impl Pace {
@@ -91,6 +100,9 @@ impl Pace {
             slower_wishes: 0,
             unanswered: 0,
             noise: seed | 1,
+            extra: MOST_EXTRA,
+            extra_since: start,
+            urgent: 0,
         }
     }
 
@@ -112,6 +124,12 @@ impl Pace {
         f64::from(1_u32 << self.poll.min(SLOWEST_POLL))
     }
 
+    /// The shortest interval in s.
+    #[must_use]
+    pub(super) fn least_interval_s(&self) -> f64 {
+        f64::from(1_u32 << self.min_poll.min(SLOWEST_POLL))
+    }
+
     /// Whether the requests of first contact are spent.
     #[must_use]
     pub(super) fn burst_over(&self) -> bool {
@@ -121,11 +139,14 @@ impl Pace {
     /// A request goes out at `now`.
     pub(super) fn asked(&mut self, now: LocalTime) {
         self.burst_requests_left = self.burst_requests_left.saturating_sub(1);
+        self.urgent = self.urgent.saturating_sub(1);
         self.unanswered = self.unanswered.saturating_add(1);
         if self.burst_over() && self.unanswered > LOST_AFTER && self.unanswered.is_multiple_of(LOST_AFTER) {
             self.poll = (self.poll + 1).min(WITNESS_POLL.max(self.poll)).min(self.max_poll);
         }
-        let interval_s = if self.burst_over() {
+        let interval_s = if self.urgent > 0 {
+            BURST_INTERVAL_S
+        } else if self.burst_over() {
             self.interval_s() * (1.0 + SPREAD * self.chance())
         } else if self.burst_answers < BURST_ANSWERS {
             BURST_INTERVAL_S
@@ -163,10 +184,53 @@ impl Pace {
         }
     }
 
+    /// Something contradicts the estimate: asks now, if that may be.
+    pub(super) fn ask_now(&mut self, now: LocalTime) {
+        self.hurry(now, now, 1);
+    }
+
+    /// The source itself contradicts the estimate: asks again soon, if that may be.
+    pub(super) fn ask_again(&mut self, now: LocalTime) {
+        self.hurry(now, now.plus_seconds(BURST_INTERVAL_S), 1);
+    }
+
+    /// The clock has jumped: asks a few times in a row, as far as that may be.
+    pub(super) fn ask_often(&mut self, now: LocalTime, requests: u8) {
+        self.poll = self.min_poll;
+        self.slower_wishes = 0;
+        self.hurry(now, now.plus_seconds(BURST_INTERVAL_S), requests);
+    }
+
+    /// Brings requests forward, within what is left of the extra ones.
+    fn hurry(&mut self, now: LocalTime, at: LocalTime, requests: u8) {
+        let granted_after_s = EXTRA_AFTER_POLLS * self.least_interval_s();
+        while self.extra < MOST_EXTRA && now.seconds_since(self.extra_since) >= granted_after_s {
+            self.extra += 1;
+            self.extra_since = self.extra_since.plus_seconds(granted_after_s);
+        }
+        if self.extra == MOST_EXTRA {
+            self.extra_since = now;
+        }
+        let soon = at.plus_seconds(BURST_INTERVAL_S);
+        if !self.burst_over() || (self.next <= soon && requests <= 1) {
+            return;
+        }
+        let granted = requests.saturating_sub(self.urgent).min(self.extra);
+        if granted == 0 {
+            return;
+        }
+        self.extra -= granted;
+        self.urgent += granted;
+        self.next = self.next.min(at);
+    }
+
     /// The server sent a RATE kiss: it wants fewer requests, so it gets half as many, for good.
     pub(super) fn slow_down(&mut self, now: LocalTime) {
         self.iburst = false;
         self.burst_requests_left = 0;
+        self.urgent = 0;
+        self.extra = 0;
+        self.extra_since = now;
         self.min_poll = (self.poll.max(self.min_poll) + 1).min(SLOWEST_POLL);
         self.max_poll = self.max_poll.max(self.min_poll);
         self.poll = self.min_poll;

@@ -1,18 +1,23 @@
 //! One upstream: its pace, its path, its latest samples, and its standing with the others.
 
+use super::bound::growth;
 use super::ensemble::{Normal, Observation};
+use super::intersection::Claim;
 use super::leap::Leap;
 use super::path::{Path, Reading};
 use super::poll::Pace;
-use super::select::Claim;
+use super::surprise::Outlier;
 use super::time::{LocalTime, ns_to_s};
 
 /// Samples kept to make a claim from.
 const KEPT: usize = 8;
-/// What any clock may drift, in s/s (RFC 5905's PHI): an old sample claims less.
-const DRIFT_ALLOWED: f64 = 15e-6;
-/// Standard deviations of the frequency that are allowed on top.
-const RATE_SIGMAS: f64 = 2.0;
+/// Samples less far apart say nothing of the frequency, in s.
+const LEAST_ARM_S: f64 = 1.0;
+/// Standard deviation of a path's bias as a share of the round trip to the primary source, before anything else is
+/// known. Half of the round trip is the most that it can be.
+const BIAS_SHARE: f64 = 0.05;
+/// Standard deviation of a server's own error as a share of the most that it says it may be.
+const SERVER_SHARE: f64 = 0.5;
 
 /// How one upstream is to be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +68,8 @@ pub enum Standing {
     Unreachable,
     /// It forbade further requests (DENY or RSTR kiss).
     Denied,
+    /// It answers, but what it says cannot be used: it is not synchronised, or to this host.
+    Unfit,
     /// It is no longer configured.
     Retired,
     /// Too few samples yet.
@@ -87,6 +94,9 @@ impl Standing {
             Self::Unreachable => "no valid answer to the last eight requests",
             Self::Retired => "no longer configured",
             Self::Denied => "the server forbade further requests",
+            Self::Unfit => {
+                "its latest answer cannot be used: it is not synchronised, or synchronised to this host"
+            }
             Self::Waiting => "too few samples yet",
             Self::Distant => "its root distance is above the limit",
             Self::NoMajority => "no majority of sources agrees on the time",
@@ -104,6 +114,15 @@ pub(super) struct Recent {
     pub(super) offset_ns: i64,
     pub(super) delay_s: f64,
     pub(super) dispersion_s: f64,
+    /// What the server may be wrong by, as it said then.
+    pub(super) root_s: f64,
+}
+
+impl Recent {
+    /// The most that the offset may be wrong by when it is measured.
+    pub(super) fn distance_s(&self) -> f64 {
+        self.delay_s / 2.0 + self.dispersion_s + self.root_s
+    }
 }
 
 /// The state kept of one upstream.
@@ -115,8 +134,12 @@ pub(super) struct Source {
     pub(super) standing: Standing,
     /// It has a bias in the ensemble.
     pub(super) admitted: bool,
-    /// How many of its samples in a row contradicted the estimate.
-    pub(super) surprises: u32,
+    /// Variance of its bias that the ensemble started from or was widened to.
+    pub(super) bias_prior_in_force_s2: f64,
+    /// Its latest samples contradict the estimate.
+    pub(super) outlier: Option<Outlier>,
+    /// Why its latest answer could not be used.
+    pub(super) unfit: Option<Standing>,
     /// Never to be asked again: denied or retired.
     pub(super) closed: Option<Standing>,
     pub(super) reach: u8,
@@ -132,7 +155,9 @@ impl Source {
             path: Path::default(),
             standing: Standing::Waiting,
             admitted: false,
-            surprises: 0,
+            bias_prior_in_force_s2: 0.0,
+            outlier: None,
+            unfit: None,
             closed: None,
             reach: 0,
             recent: Vec::with_capacity(KEPT),
@@ -145,20 +170,47 @@ impl Source {
         self.pace.asked(now);
     }
 
-    pub(super) fn record(&mut self, sample: &Sample) -> (Recent, Reading) {
+    /// Takes in a sample. `rate` is the frequency of the local clock.
+    pub(super) fn record(&mut self, sample: &Sample, rate: Normal) -> (Recent, Reading) {
         let recent = Recent {
             at: sample.at,
             offset_ns: sample.offset_ns,
             delay_s: sample.delay_s,
             dispersion_s: sample.dispersion_s,
+            root_s: sample.root_delay_s / 2.0 + sample.root_dispersion_s,
         };
+        // Its latest word counts: what cannot be true beside it is from before something changed.
+        self.recent.retain(|old| {
+            let age_s = recent.at.seconds_since(old.at).abs();
+            let moved_s = ns_to_s(recent.offset_ns.saturating_sub(old.offset_ns)) - rate.mean * age_s;
+            moved_s.abs() <= recent.distance_s() + old.distance_s() + growth(rate) * age_s
+        });
         if self.recent.len() == KEPT {
             self.recent.remove(0);
         }
         self.recent.push(recent);
         self.latest = Some(*sample);
+        self.unfit = None;
         self.reach |= 1;
         (recent, self.path.observe(sample.delay_s))
+    }
+
+    /// The local clock's frequency as this source alone has it, where nothing but `prior` is known of it. A server that
+    /// lies about it harms nobody else's claim.
+    pub(super) fn rate(&self, prior: Normal) -> Normal {
+        let (Some(first), Some(last)) = (self.recent.first(), self.recent.last()) else {
+            return prior;
+        };
+        let apart_s = last.at.seconds_since(first.at);
+        if apart_s < LEAST_ARM_S {
+            return prior;
+        }
+        let mean = ns_to_s(last.offset_ns.saturating_sub(first.offset_ns)) / apart_s;
+        // Both ends at their limits are as unlikely as two standard deviations.
+        let sd = (first.distance_s() + last.distance_s()) / apart_s / 2.0;
+        let variance = sd * sd;
+        let share = prior.variance / (prior.variance + variance);
+        Normal { mean: prior.mean + share * (mean - prior.mean), variance: share * variance }
     }
 
     /// What a sample says, with offsets relative to `origin_ns`.
@@ -180,7 +232,16 @@ impl Source {
     pub(super) fn forget(&mut self) {
         self.recent.clear();
         self.admitted = false;
-        self.surprises = 0;
+        self.outlier = None;
+    }
+
+    /// Variance of what its readings are constantly off by, before anything but its path and its claims is known.
+    pub(super) fn bias_prior_s2(&self) -> f64 {
+        let (root_delay_s, root_dispersion_s) =
+            self.latest.map_or((0.0, 0.0), |latest| (latest.root_delay_s, latest.root_dispersion_s));
+        let path_s = BIAS_SHARE * (self.path.floor_s() + root_delay_s);
+        let server_s = SERVER_SHARE * root_dispersion_s;
+        path_s * path_s + server_s * server_s
     }
 
     /// What the source claims at `now`, relative to `origin_ns`, from the one of its latest samples that claims
@@ -201,15 +262,11 @@ impl Source {
         origin_ns: i64,
         rate: Normal,
     ) -> Claim {
-        let root_s = self.latest.map_or(0.0, |latest| latest.root_delay_s / 2.0 + latest.root_dispersion_s);
         let age_s = now.seconds_since(recent.at).max(0.0);
         Claim {
             source,
             offset_s: ns_to_s(recent.offset_ns.saturating_sub(origin_ns)) + rate.mean * age_s,
-            distance_s: recent.delay_s / 2.0
-                + recent.dispersion_s
-                + root_s
-                + (DRIFT_ALLOWED + RATE_SIGMAS * rate.sd()) * age_s,
+            distance_s: recent.distance_s() + growth(rate) * age_s,
             trusted: self.config.trust,
         }
     }

@@ -48,6 +48,9 @@ pub enum Action {
         /// How long that one lasts, in s.
         for_s: f64,
     },
+    /// Leave it alone for now: a first step beyond the panic limit takes a majority of the configured sources, and
+    /// not all of them have been heard.
+    Wait,
 }
 
 /// The offset is beyond what any clock does by itself.
@@ -72,13 +75,25 @@ impl fmt::Display for Panic {
 impl std::error::Error for Panic {}
 
 /// Decides how to bring a clock that is `offset_s` behind true time, and runs `frequency` too slow, to it.
-/// `updates` counts the actions already taken.
+/// `updates` counts the actions already taken; `of_configured_majority` is [`super::Line::of_configured_majority`]. A
+/// board without a clock of its own boots in 1970 and must still start, but a few sources that answer first must not
+/// move anybody by a day.
 ///
 /// # Errors
 ///
 /// [`Panic`] where the offset is above the limit and may not be stepped.
-pub fn steer(config: &SteerConfig, updates: u32, offset_s: f64, frequency: f64) -> Result<Action, Panic> {
-    if updates < config.step_updates && offset_s.abs() > config.step_above_s {
+pub fn steer(
+    config: &SteerConfig,
+    updates: u32,
+    offset_s: f64,
+    frequency: f64,
+    of_configured_majority: bool,
+) -> Result<Action, Panic> {
+    let may_step = updates < config.step_updates;
+    if may_step && offset_s.abs() > config.panic_s && !of_configured_majority {
+        return Ok(Action::Wait);
+    }
+    if may_step && offset_s.abs() > config.step_above_s {
         return Ok(Action::Step { by_s: offset_s, frequency });
     }
     if offset_s.abs() > config.panic_s {
@@ -96,15 +111,15 @@ mod tests {
     #[test]
     fn a_large_offset_is_stepped_in_the_first_updates_only() {
         let config = SteerConfig::default();
-        assert!(matches!(steer(&config, 0, -5.0, 0.0), Ok(Action::Step { by_s: -5.0, .. })));
-        assert!(matches!(steer(&config, 3, -5.0, 0.0), Ok(Action::Slew { .. })));
-        assert!(matches!(steer(&config, 0, 0.5, 0.0), Ok(Action::Slew { .. })));
+        assert!(matches!(steer(&config, 0, -5.0, 0.0, true), Ok(Action::Step { by_s: -5.0, .. })));
+        assert!(matches!(steer(&config, 3, -5.0, 0.0, true), Ok(Action::Slew { .. })));
+        assert!(matches!(steer(&config, 0, 0.5, 0.0, true), Ok(Action::Slew { .. })));
     }
 
     #[test]
     fn a_slew_keeps_to_its_limit_and_still_arrives() {
         let config = SteerConfig::default();
-        let Ok(Action::Slew { extra, for_s, .. }) = steer(&config, 9, -10.0, 0.0) else {
+        let Ok(Action::Slew { extra, for_s, .. }) = steer(&config, 9, -10.0, 0.0, true) else {
             panic!("ten seconds after the first updates are slewed");
         };
         assert!((extra + config.max_slew).abs() < 1e-12);
@@ -114,7 +129,9 @@ mod tests {
     #[test]
     fn beyond_the_panic_limit_nothing_is_done_once_the_clock_is_set() {
         let config = SteerConfig::default();
-        assert!(steer(&config, 3, 2000.0, 0.0).is_err());
-        assert!(steer(&config, 0, 2000.0, 0.0).is_ok());
+        assert!(steer(&config, 3, 2000.0, 0.0, true).is_err());
+        assert!(matches!(steer(&config, 0, 2000.0, 0.0, true), Ok(Action::Step { .. })));
+        assert_eq!(steer(&config, 0, 2000.0, 0.0, false), Ok(Action::Wait));
+        assert!(matches!(steer(&config, 0, 500.0, 0.0, false), Ok(Action::Step { .. })));
     }
 }

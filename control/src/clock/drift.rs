@@ -17,10 +17,8 @@ use crate::instance::not_writable;
 
 /// A drift file is a few lines.
 const MAX_BYTES: u64 = 4096;
-/// No oscillator is worse.
-const MOST_PPM: f64 = 10_000.0;
-/// After a while, at another temperature, nothing is known better than this.
-const LEAST_SKEW_PPM: f64 = 0.5;
+/// No oscillator that a kernel can discipline is further off.
+const MOST_PPM: f64 = 500.0;
 /// Wanders that make sense, in parts in 10^6 per square root of a second.
 const WANDERS_PPM: std::ops::RangeInclusive<f64> = 1e-6..=10.0;
 
@@ -46,14 +44,14 @@ pub fn parse(text: &str) -> Result<Drift> {
         return Err(wrong("frequency_ppm is beyond what an oscillator can be off"));
     }
     if !(0.0..=MOST_PPM).contains(&values.skew_ppm) {
-        return Err(wrong("skew_ppm is not 0 to 10000"));
+        return Err(wrong("skew_ppm is not 0 to 500"));
     }
     if values.wander_ppm.is_some_and(|wander| !WANDERS_PPM.contains(&wander)) {
         return Err(wrong("wander_ppm is not 0.000001 to 10"));
     }
     Ok(Drift {
         frequency: values.frequency_ppm * 1e-6,
-        skew: values.skew_ppm.max(LEAST_SKEW_PPM) * 1e-6,
+        skew: values.skew_ppm * 1e-6,
         wander: values.wander_ppm.map(|wander| wander * 1e-6),
     })
 }
@@ -204,12 +202,6 @@ mod tests {
     }
 
     #[test]
-    fn a_frequency_of_long_ago_is_not_known_too_well() {
-        let drift = parse("frequency_ppm = 1\nskew_ppm = 0.001\n").unwrap();
-        assert!((drift.skew - 0.5e-6).abs() < 1e-15);
-    }
-
-    #[test]
     fn a_corrupt_file_is_set_aside_and_survived() {
         let directory = Directory::new("corrupt");
         let file = directory.file();
@@ -229,7 +221,7 @@ mod tests {
         for text in [
             "frequency_ppm = nan\nskew_ppm = 1.0",
             "frequency_ppm = inf\nskew_ppm = 1.0",
-            "frequency_ppm = 20000.0\nskew_ppm = 1.0",
+            "frequency_ppm = 501.0\nskew_ppm = 1.0",
             "frequency_ppm = 1.0\nskew_ppm = -1.0",
             "frequency_ppm = 1.0\nskew_ppm = nan",
             "frequency_ppm = 1.0\nskew_ppm = 1.0\nwander_ppm = 0.0",

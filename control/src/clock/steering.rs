@@ -34,6 +34,8 @@ pub struct Steering {
     settled: f64,
     /// What adjtimex said after the last change.
     left: Option<(i64, i64)>,
+    /// It has been logged that a first step waits for more upstreams to agree.
+    waiting: bool,
     stopped: Option<String>,
 }
 
@@ -47,7 +49,7 @@ impl Steering {
     pub fn begin<K: KernelClock>(kernel: &K, config: SteerConfig) -> Result<Self> {
         let change = ClockChange { status: Some(STA_UNSYNC), end_slews: true, ..ClockChange::default() };
         kernel.change(&change)?;
-        Ok(Self { config, updates: 0, last: None, settled: 0.0, left: None, stopped: None })
+        Ok(Self { config, updates: 0, last: None, settled: 0.0, left: None, waiting: false, stopped: None })
     }
 
     /// Other limits, from now on.
@@ -108,18 +110,30 @@ impl Steering {
         let at = LocalTime::from_ns(at_ns.cast_signed());
         let ahead_ns = i128::from(line.utc_ns(at)) - sample.realtime_ns;
         let offset_s = ns_to_s(i64::try_from(ahead_ns).unwrap_or(i64::MAX));
-        let action = match steer(&self.config, self.updates, offset_s, line.frequency) {
+        let decided =
+            steer(&self.config, self.updates, offset_s, line.frequency, line.of_configured_majority);
+        let action = match decided {
             Ok(action) => action,
             Err(panic) => {
                 self.let_go(kernel).map_err(text)?;
                 return Err(panic.to_string());
             }
         };
-        self.updates = self.updates.saturating_add(1);
         let (frequency, extra, step_s) = match action {
             Action::Step { by_s, frequency } => (frequency, 0.0, Some(by_s)),
             Action::Slew { frequency, extra, .. } => (frequency, extra, None),
+            Action::Wait => {
+                if !self.waiting {
+                    self.waiting = true;
+                    warn!(
+                        "the kernel's clock is {offset_s:.0} s off: it is not stepped before a majority of all configured upstreams agrees"
+                    );
+                }
+                return self.let_go(kernel).map_err(text);
+            }
         };
+        self.waiting = false;
+        self.updates = self.updates.saturating_add(1);
         self.settled = (1.0 + correction) * (1.0 + frequency) - 1.0;
         let wanted = (1.0 + self.settled) * (1.0 + extra) - 1.0;
         let left_s = step_s.map_or(offset_s.abs(), |_| 0.0);
@@ -248,6 +262,7 @@ mod tests {
             root_delay_s: 0.0,
             root_dispersion_s: 0.0,
             dispersion_rate: 1e-8,
+            of_configured_majority: true,
         };
         let status =
             |leap, after_s: f64| leap_status(&line(leap), LocalTime::from_ns(0).plus_seconds(after_s));

@@ -29,7 +29,7 @@ pub struct ClockConfig {
     /// `upstream`: steer the kernel's clock, too. Else it is left alone, and only what is served is right.
     pub steer: bool,
     /// `upstream`: fewest upstreams that must agree.
-    pub min_sources: usize,
+    pub min_sources: Option<usize>,
     /// `upstream`: the root distance above which one is of no use.
     pub max_distance_ms: u64,
     /// `upstream`: when the kernel's clock may be stepped.
@@ -85,7 +85,7 @@ impl Default for ClockConfig {
             reference: None,
             local_stratum: None,
             steer: true,
-            min_sources: 1,
+            min_sources: None,
             max_distance_ms: 1_500,
             makestep: MakeStep::default(),
             panic_s: 1_000,
@@ -150,7 +150,7 @@ impl ClockConfig {
                 return wrong(key, &format!("must be {least} to {most}"));
             }
         }
-        if self.min_sources == 0 {
+        if self.min_sources == Some(0) {
             return wrong("clock.min_sources", "must be 1 at least");
         }
         if self.source == ClockSource::Upstream && self.local_stratum.is_some() {

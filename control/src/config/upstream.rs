@@ -137,7 +137,7 @@ pub(super) fn check(clock: &ClockConfig, upstreams: &[UpstreamConfig]) -> Result
             )
             .remedy("add 4 to 7 of them: `[[upstream]]`, `address = \"ntp.example.net\"`"));
         }
-        if clock.min_sources > upstreams.len() {
+        if clock.min_sources.is_some_and(|least| least > upstreams.len()) {
             return wrong(
                 "clock.min_sources",
                 &format!("must be at most {}, the number of upstreams", upstreams.len()),

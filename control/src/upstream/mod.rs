@@ -30,6 +30,7 @@ use answer::Kiss;
 use exchange::{Exchange, Outcome, exchange, keep_stamping};
 use peer::Peer;
 use reference::reference_id;
+use reject::Reject;
 
 /// How long an answer is waited for: less than the interval of a burst, so that one request at a time is under way.
 const ANSWER: Duration = Duration::from_millis(1900);
@@ -233,7 +234,7 @@ impl<K: KernelClock> Upstreams<K> {
                 match kiss {
                     Kiss::Rate => self.clock.discipline_mut().slow_down(index, now),
                     Kiss::Deny | Kiss::Restrict => self.clock.discipline_mut().deny(index),
-                    Kiss::Other(_) => {}
+                    Kiss::Other(_) => self.clock.discipline_mut().unfit(index, now),
                 }
                 return Ok(());
             }
@@ -253,7 +254,14 @@ impl<K: KernelClock> Upstreams<K> {
                 peer.answered(time, sample.at);
                 self.clock.sample(peer.index, &sample)?;
             }
-            Err(reject) => peer.refused(reject, 1),
+            Err(reject) => {
+                peer.refused(reject, 1);
+                if reject != Reject::Residence {
+                    let index = peer.index;
+                    let now = self.clock.look()?;
+                    self.clock.discipline_mut().unfit(index, now);
+                }
+            }
         }
         Ok(())
     }

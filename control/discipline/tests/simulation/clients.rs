@@ -125,7 +125,7 @@ impl Client for Steered {
             let off_s = ns_to_s(line.utc_ns(now) - now.as_ns() - self.of_day_ns);
             // The line's frequency holds what an unfinished slew adds; undo that first.
             let frequency = (1.0 + line.frequency) * (1.0 + self.extra) - 1.0;
-            match steer(&self.config, self.updates, off_s, frequency) {
+            match steer(&self.config, self.updates, off_s, frequency, line.of_configured_majority) {
                 Ok(Action::Step { by_s, frequency }) => {
                     self.of_day_ns += (by_s * 1e9).round() as i64;
                     self.act(now, frequency, 0.0);
@@ -135,6 +135,7 @@ impl Client for Steered {
                     self.act(now, frequency, extra);
                     self.slew_ends = Some(now.plus_seconds(for_s));
                 }
+                Ok(Action::Wait) => {}
                 Err(panic) => unreachable!("no scenario is that far off: {panic}"),
             }
             self.updates += 1;

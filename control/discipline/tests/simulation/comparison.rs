@@ -133,6 +133,7 @@ impl Client for Independent {
             root_delay_s: 0.0,
             root_dispersion_s: 0.0,
             dispersion_rate: 0.0,
+            of_configured_majority: true,
         });
         0.0
     }

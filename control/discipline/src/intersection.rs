@@ -58,6 +58,22 @@ pub fn agreement(claims: &[Claim], voters: usize) -> Option<Agreement> {
     (best.votes * 2 > voters).then_some(best)
 }
 
+/// The ends of all that a majority of `claims` overlaps on: true time is between them if a majority of the sources is
+/// truthful, whatever the others say. Unlike the largest overlap, it does not shrink to what a liar claims. Where any
+/// claim is trusted, only trusted claims count.
+#[must_use]
+pub fn majority_hull(claims: &[Claim]) -> Option<(f64, f64)> {
+    let trusted = claims.iter().any(|claim| claim.trusted);
+    let voting: Vec<&Claim> = claims.iter().filter(|claim| claim.trusted || !trusted).collect();
+    let covered = |at_s: f64| {
+        let count = voting.iter().filter(|claim| claim.low() <= at_s && claim.high() >= at_s).count();
+        count * 2 > voting.len()
+    };
+    let low_s = voting.iter().map(|claim| claim.low()).filter(|&end| covered(end)).reduce(f64::min)?;
+    let high_s = voting.iter().map(|claim| claim.high()).filter(|&end| covered(end)).reduce(f64::max)?;
+    Some((low_s, high_s))
+}
+
 fn largest_overlap(claims: &[&Claim]) -> Option<Agreement> {
     // A largest overlap begins at some claim's lower end, so it is enough to look there.
     let mut best: Option<Agreement> = None;
@@ -113,6 +129,15 @@ mod tests {
         three[2].trusted = true;
         let found = agreement(&three, 3).expect("one of one");
         assert_eq!((found.votes, found.holds(&three[0])), (1, false));
+    }
+
+    #[test]
+    fn a_liar_within_the_others_claims_does_not_shrink_the_hull() {
+        let hull = majority_hull(&claims(&[(0.0, 1.0), (0.1, 1.5), (0.2, 2.0), (0.9, 0.01)]));
+        assert_eq!(hull, Some((-1.0, 1.0)));
+        assert_eq!(majority_hull(&claims(&[(0.0, 1.0)])), Some((-1.0, 1.0)));
+        assert_eq!(majority_hull(&claims(&[(0.0, 1.0), (5.0, 1.0)])), None);
+        assert_eq!(majority_hull(&[]), None);
     }
 
     #[test]

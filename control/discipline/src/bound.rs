@@ -1,0 +1,140 @@
+//! How far the published time may be wrong, and what it is counted from.
+//!
+//! Two limits hold at once, and the published bound is the larger one.
+//!
+//! - *The majority.* If most sources are truthful, true time is somewhere where a majority of the claimed intervals
+//!   overlap. The bound reaches to both ends of that, so a minority may lie as it likes, even by little and within
+//!   what the others hold possible. The estimate never leaves it.
+//! - *The reference.* True time is within half of the reference's round trip of what the reference would read without
+//!   queues. On top of that come the bias ascribed to its path, the uncertainty of the estimate (five standard
+//!   deviations, over all wanders that are still possible), the mean queue, and the server's own error.
+//!
+//! Whatever a source has said ages by [`PHI`] from when it said so. While nothing new is agreed on, the last agreement
+//! ages in the same way: the bound grows until the caller's limit ends it.
+
+use super::engine::Discipline;
+use super::ensemble::{Ensemble, Normal};
+use super::source::{Source, Standing};
+use super::time::LocalTime;
+
+/// What any clock may drift, in s/s (RFC 5905's PHI): what was said some time ago holds less.
+pub(super) const PHI: f64 = 15e-6;
+/// Standard deviations of the frequency that are allowed on top.
+pub(super) const RATE_SIGMAS: f64 = 3.0;
+/// More than this standard deviation of the frequency is not allowed for, in s/s: claims that grow too fast agree with
+/// everything.
+const MOST_RATE_SD: f64 = 100e-6;
+/// Standard deviations of the estimate that the error bound covers.
+pub(super) const BOUND_SIGMAS: f64 = 5.0;
+/// With so many samples it covers twice as many.
+const FEW_SAMPLES: f64 = 2.0;
+
+/// The source that the bound is counted from, as it was last heard.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reference {
+    pub(super) index: usize,
+    pub(super) stratum: u8,
+    /// Local time of its latest sample.
+    pub(super) updated: LocalTime,
+    /// Round trip to it and on to its primary source, in s.
+    pub(super) root_delay_s: f64,
+    /// The rest of what it bounds the error by, in s.
+    pub(super) dispersion_s: f64,
+}
+
+/// What a majority last agreed on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Consensus {
+    /// When.
+    pub(super) at: LocalTime,
+    /// Where a majority of the claims overlaps, true time minus local time, in s.
+    pub(super) low_s: f64,
+    pub(super) high_s: f64,
+    /// Whether it is a majority of all configured sources.
+    pub(super) of_configured: bool,
+    pub(super) reference: Reference,
+    /// Standard deviation of the offset, in s.
+    pub(super) offset_sd_s: f64,
+}
+
+impl Consensus {
+    /// Both ends at `now`.
+    pub(super) fn ends_s(&self, now: LocalTime, rate: Normal) -> (f64, f64) {
+        let age_s = now.seconds_since(self.at).max(0.0);
+        let aged_s = growth(rate) * age_s;
+        (self.low_s + rate.mean * age_s - aged_s, self.high_s + rate.mean * age_s + aged_s)
+    }
+
+    /// The local clock, or what true time is called, has moved.
+    pub(super) fn shift(&mut self, by_s: f64, uncertain_s: f64) {
+        self.low_s += by_s - uncertain_s;
+        self.high_s += by_s + uncertain_s;
+    }
+}
+
+/// By how much what is known of the time grows worse each second, in s/s.
+pub(super) fn growth(rate: Normal) -> f64 {
+    PHI + RATE_SIGMAS * rate.sd().min(MOST_RATE_SD)
+}
+
+impl Discipline {
+    /// The selected and reachable source that bounds the error most tightly.
+    pub(super) fn best_reference(&self, ensemble: &Ensemble, now: LocalTime) -> Option<Reference> {
+        self.sources
+            .iter()
+            .enumerate()
+            .filter(|(_, source)| {
+                source.admitted && source.standing == Standing::Selected && source.reach != 0
+            })
+            .filter_map(|(index, source)| {
+                let latest = source.latest.as_ref()?;
+                Some(Reference {
+                    index,
+                    stratum: latest.stratum.saturating_add(1),
+                    updated: latest.at,
+                    root_delay_s: source.path.floor_s() + latest.root_delay_s,
+                    dispersion_s: dispersion_of(source, ensemble, index, now),
+                })
+            })
+            .min_by(|a, b| bound_of(a).total_cmp(&bound_of(b)))
+    }
+
+    /// The reference at `now`, with the dispersion that the estimate `offset_s` has at least.
+    pub(super) fn reference_with_bound(&self, now: LocalTime, offset_s: f64) -> Option<Reference> {
+        let (ensemble, consensus) = (self.ensemble.as_ref()?, self.consensus.as_ref()?);
+        let rate = ensemble.frequency(now);
+        let mut reference = if let Some(reference) = self.best_reference(ensemble, now) {
+            reference
+        } else {
+            let age_s = now.seconds_since(consensus.at).max(0.0);
+            let less_known_s = (ensemble.offset(now).sd() - consensus.offset_sd_s).max(0.0);
+            let grown_s = growth(rate) * age_s + BOUND_SIGMAS * less_known_s;
+            let held = consensus.reference;
+            Reference { dispersion_s: held.dispersion_s + grown_s, ..held }
+        };
+        let (low_s, high_s) = consensus.ends_s(now, rate);
+        let reach_s = (offset_s - low_s).max(high_s - offset_s);
+        let bound_s = bound_of(&reference).max(reach_s) + self.doubt_s(now);
+        reference.dispersion_s = bound_s - reference.root_delay_s / 2.0;
+        Some(reference)
+    }
+}
+
+fn bound_of(reference: &Reference) -> f64 {
+    reference.root_delay_s / 2.0 + reference.dispersion_s
+}
+
+/// The error that the round trip does not account for, in s. The estimate is off what the source reads by the bias
+/// that is ascribed to the path, and that reading itself is uncertain.
+fn dispersion_of(source: &Source, ensemble: &Ensemble, index: usize, now: LocalTime) -> f64 {
+    let server_s = source.latest.map_or(0.0, |latest| {
+        let age_s = now.seconds_since(latest.at).max(0.0);
+        latest.root_dispersion_s + latest.dispersion_s + PHI * age_s
+    });
+    // A deviation estimated from few samples may be too small itself.
+    let sigmas = BOUND_SIGMAS * (1.0 + FEW_SAMPLES / f64::from(source.path.samples().max(1)));
+    ensemble.bias(index).mean.abs()
+        + sigmas * ensemble.apparent_offset(index, now).sd()
+        + source.path.one_way_excess_s()
+        + server_s
+}

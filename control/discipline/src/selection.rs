@@ -1,0 +1,196 @@
+//! Who is followed: from the sources' claims to their standing.
+
+use super::bound::{BOUND_SIGMAS, Consensus};
+use super::engine::Discipline;
+use super::intersection::{Agreement, Claim, agreement, majority_hull};
+use super::source::{Source, Standing};
+use super::time::{LocalTime, ns_to_s};
+
+/// Samples that a source needs to be believed at start-up.
+const ENOUGH_EACH: usize = 2;
+/// A frequency found together with an estimate that was wrong is known to this, one standard deviation, in s/s.
+const DOUBTFUL_FREQUENCY: f64 = 50e-6;
+/// Fewest sources that must agree, where so many or more are configured.
+const SEVERAL: usize = 3;
+const AGREEING_OF_SEVERAL: usize = 2;
+
+impl Discipline {
+    /// Decides anew which sources are followed.
+    pub(super) fn judge(&mut self, now: LocalTime) {
+        if self.ensemble.is_none() {
+            // Nothing is relative to it yet.
+            self.origin_ns = self.sources.iter().find_map(Source::first_offset_ns).unwrap_or(0);
+        }
+        let mut claims = Vec::with_capacity(self.sources.len());
+        for index in 0..self.sources.len() {
+            let claim = self.sources[index].claim(index, now, self.origin_ns, self.rate_by(index, now));
+            match self.obstacle(index, claim.as_ref()) {
+                Some(standing) => self.sources[index].standing = standing,
+                None => claims.extend(claim),
+            }
+        }
+        let patient = self.ensemble.is_none() && self.patience_ends.is_some();
+        let voters = if patient { self.expected() } else { claims.len() };
+        let agreed = agreement(&claims, voters).filter(|agreed| agreed.votes >= self.least_votes());
+        let Some(agreed) = agreed else {
+            return self.hold(&claims);
+        };
+        let kept = self.kept_agreement(now, &claims);
+        if kept.is_none() && self.ensemble.is_some() {
+            if self.sources.iter().any(|source| source.admitted && source.outlier.is_some()) {
+                // Everybody is being asked again. Until then the bound holds both.
+                return self.hold(&claims);
+            }
+            self.drop_estimate(now);
+        }
+        let agreed = kept.unwrap_or(agreed);
+        let preferred =
+            claims.iter().any(|claim| agreed.holds(claim) && self.sources[claim.source].config.prefer);
+        for claim in &claims {
+            let source = &mut self.sources[claim.source];
+            source.standing = if !agreed.holds(claim) {
+                Standing::Falseticker
+            } else if preferred && !source.config.prefer {
+                Standing::Spare
+            } else {
+                Standing::Selected
+            };
+        }
+        let origin_ns = self.origin_ns;
+        self.adopt(now, &agreed);
+        let moved_s = ns_to_s(origin_ns.saturating_sub(self.origin_ns));
+        for claim in &mut claims {
+            claim.offset_s += moved_s;
+        }
+        self.record_consensus(now, &claims, agreed.votes);
+        self.settle_leap(now);
+    }
+
+    /// Nobody is followed; what was agreed on last ages.
+    fn hold(&mut self, claims: &[Claim]) {
+        for claim in claims {
+            self.sources[claim.source].standing = Standing::NoMajority;
+        }
+    }
+
+    /// The estimate itself, as far as it is certain, where it lies within what a majority claims. Agreement is
+    /// then measured against it: a source on its way out is noticed before it has left the overlap, and
+    /// cannot move the overlap's edge.
+    fn kept_agreement(&self, now: LocalTime, claims: &[Claim]) -> Option<Agreement> {
+        let ensemble = self.ensemble.as_ref()?;
+        let offset = ensemble.offset(now);
+        let slack_s = BOUND_SIGMAS * offset.sd();
+        let mut kept = Agreement { low_s: offset.mean - slack_s, high_s: offset.mean + slack_s, votes: 0 };
+        let trusted = claims.iter().any(|claim| claim.trusted);
+        let voting: Vec<&Claim> = claims.iter().filter(|claim| claim.trusted || !trusted).collect();
+        kept.votes = voting.iter().filter(|claim| kept.holds(claim)).count();
+        (kept.votes * 2 > voting.len() && kept.votes >= self.least_votes()).then_some(kept)
+    }
+
+    /// A majority agrees on a time that the estimate excludes: it was derived from something that was wrong. What is
+    /// older than each source's latest word may be wrong as well.
+    fn drop_estimate(&mut self, now: LocalTime) {
+        self.frequency = self.rate(now);
+        self.frequency.variance += DOUBTFUL_FREQUENCY * DOUBTFUL_FREQUENCY;
+        self.ensemble = None;
+        self.consensus = None;
+        for source in &mut self.sources {
+            let older = source.recent.len().saturating_sub(1);
+            source.recent.drain(..older);
+            source.admitted = false;
+            source.outlier = None;
+            if source.closed.is_none() {
+                source.pace.ask_often(now, 4);
+            }
+        }
+    }
+
+    /// Brings the estimate in line with the selection.
+    fn adopt(&mut self, now: LocalTime, agreed: &Agreement) {
+        if self.ensemble.is_none() {
+            self.start(agreed, now);
+        }
+        let Some(ensemble) = &mut self.ensemble else {
+            return;
+        };
+        for (index, source) in self.sources.iter_mut().enumerate() {
+            if source.standing == Standing::Falseticker && source.outlier.is_none() {
+                // Whatever was known of its path is void when it comes back.
+                source.admitted = false;
+            } else if source.standing == Standing::Selected && !source.admitted {
+                source.admitted = true;
+                source.bias_prior_in_force_s2 = source.bias_prior_s2();
+                ensemble.admit(index, source.bias_prior_in_force_s2.sqrt());
+            }
+        }
+    }
+
+    /// Keeps what a majority agrees on now.
+    fn record_consensus(&mut self, now: LocalTime, claims: &[Claim], votes: usize) {
+        let Some(ensemble) = &self.ensemble else {
+            return;
+        };
+        let Some(reference) = self.best_reference(ensemble, now) else {
+            return;
+        };
+        let Some((low_s, high_s)) = majority_hull(claims) else {
+            return;
+        };
+        self.consensus = Some(Consensus {
+            at: now,
+            low_s,
+            high_s,
+            of_configured: votes * 2 > self.configured(),
+            reference,
+            offset_sd_s: ensemble.offset(now).sd(),
+        });
+    }
+
+    /// What keeps a source from having a say, if anything does.
+    fn obstacle(&self, index: usize, claim: Option<&Claim>) -> Option<Standing> {
+        let source = &self.sources[index];
+        // Later, one word of a source is one of many.
+        let enough = if source.pace.burst_over() || self.ensemble.is_some() { 1 } else { ENOUGH_EACH };
+        if source.closed.is_some() {
+            source.closed
+        } else if let Some(unfit) = source.unfit {
+            Some(unfit)
+        } else if source.recent.len() < enough {
+            Some(if source.reach == 0 && source.pace.burst_over() {
+                Standing::Unreachable
+            } else {
+                Standing::Waiting
+            })
+        } else if source.reach == 0 {
+            Some(Standing::Unreachable)
+        } else if claim.is_none_or(|claim| claim.distance_s > self.config.max_distance_s) {
+            Some(Standing::Distant)
+        } else {
+            None
+        }
+    }
+
+    /// Fewest sources that must agree.
+    fn least_votes(&self) -> usize {
+        if let Some(least) = self.config.min_sources {
+            return least;
+        }
+        let trusted =
+            self.sources.iter().filter(|source| source.closed.is_none() && source.config.trust).count();
+        match (trusted, self.configured() >= SEVERAL) {
+            // Only they have a vote, and the operator has said that it is enough.
+            (1, _) | (_, false) => 1,
+            _ => AGREEING_OF_SEVERAL,
+        }
+    }
+
+    /// Sources that the configuration names.
+    fn configured(&self) -> usize {
+        self.sources.iter().filter(|source| source.closed != Some(Standing::Retired)).count()
+    }
+
+    /// Sources that may still speak.
+    fn expected(&self) -> usize {
+        self.sources.iter().filter(|source| source.closed.is_none()).count()
+    }
+}

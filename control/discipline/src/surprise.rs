@@ -1,0 +1,241 @@
+//! Samples that contradict the estimate: was it the clock, the path, or the server?
+//!
+//! A single one is evidence of nothing, so it is left out of the estimate, the bound is widened until it holds what
+//! the sample says, and everybody is asked again at once. Then:
+//!
+//! - If most sources are off by the same amount in the same direction, the local clock has jumped. The estimate moves
+//!   with it, and no sample from before the jump is used any more. What is known of the paths stays.
+//! - If the others go on as before, it was this source's path, whose bias is reopened, or its server, whose claim
+//!   then no longer meets the majority's.
+//! - If the next sample is as expected, it was nothing.
+//!
+//! A sole source can only be believed, with its second word. As a server that errs for some minutes looks the same as
+//! a clock that jumped, the bound holds both until the new time has lasted for some polls.
+
+use super::bound::BOUND_SIGMAS;
+use super::engine::Discipline;
+use super::ensemble::{Normal, Observation};
+use super::path::Reading;
+use super::source::Recent;
+use super::time::LocalTime;
+
+/// Squared standard deviations beyond which a sample contradicts the estimate.
+const SURPRISE: f64 = BOUND_SIGMAS * BOUND_SIGMAS;
+/// A jump may come with a change of frequency of this size, one standard deviation, in s/s.
+const JUMP_FREQUENCY: f64 = 20e-6;
+/// Requests that a suspected jump may cause at each source.
+const REQUESTS: u8 = 4;
+/// Polls for which a sole source's new time must last until the old one is given up.
+const DOUBT_POLLS: f64 = 8.0;
+/// So many contradictions in a row are believed, whatever they say.
+const BELIEVED_AFTER: u32 = 8;
+
+/// A source's latest sample contradicts the estimate.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Outlier {
+    /// When the first of them in a row came.
+    pub(super) since: LocalTime,
+    /// The latest one: how far it is from what was expected, in s.
+    pub(super) by_s: f64,
+    /// And how far it may be from that by chance, in s.
+    pub(super) tolerance_s: f64,
+    /// How many in a row agree with each other.
+    pub(super) alike: u32,
+    /// How many in a row contradict the estimate, agreeing or not.
+    pub(super) in_a_row: u32,
+}
+
+impl Outlier {
+    fn agrees_with(&self, other: &Self) -> bool {
+        (self.by_s - other.by_s).abs() <= self.tolerance_s + other.tolerance_s
+            && (self.by_s > 0.0) == (other.by_s > 0.0)
+    }
+}
+
+/// The bound holds an old time besides the new one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Doubt {
+    pub(super) by_s: f64,
+    pub(super) until: LocalTime,
+}
+
+impl Discipline {
+    /// Looks whether a sample contradicts the estimate, and decides what to make of it.
+    pub(super) fn examine(&mut self, index: usize, recent: &Recent, reading: Reading) {
+        let Some(ensemble) = &self.ensemble else {
+            return;
+        };
+        let source = &self.sources[index];
+        if !source.admitted || reading == Reading::Held {
+            return;
+        }
+        let observation = source.observation(index, recent, self.origin_ns);
+        let innovation = ensemble.innovation(&observation);
+        let claim = source.claim_of(recent, index, recent.at, self.origin_ns, self.rate(recent.at));
+        let offset = ensemble.offset(recent.at);
+        let impossible = (claim.offset_s - offset.mean).abs() > claim.distance_s + BOUND_SIGMAS * offset.sd();
+        let expected = innovation.mean * innovation.mean <= SURPRISE * innovation.variance;
+        if expected && !impossible {
+            self.sources[index].outlier = None;
+            self.settle(recent.at);
+            return;
+        }
+        self.note_outlier(index, recent.at, innovation);
+        self.ask_all(index, recent.at);
+        self.settle(recent.at);
+    }
+
+    fn note_outlier(&mut self, index: usize, at: LocalTime, innovation: Normal) {
+        let before = self.sources[index].outlier;
+        let mut outlier = Outlier {
+            since: at,
+            by_s: innovation.mean,
+            tolerance_s: BOUND_SIGMAS * innovation.sd(),
+            alike: 1,
+            in_a_row: 1,
+        };
+        if let Some(before) = before {
+            outlier.in_a_row = before.in_a_row + 1;
+            if outlier.agrees_with(&before) {
+                outlier.since = before.since;
+                outlier.alike = before.alike + 1;
+            }
+        }
+        self.sources[index].outlier = Some(outlier);
+    }
+
+    /// Asks the source once more, and the others, as far as politeness allows.
+    fn ask_all(&mut self, surprised: usize, now: LocalTime) {
+        for (index, source) in self.sources.iter_mut().enumerate() {
+            if source.closed.is_some() {
+                continue;
+            }
+            if index == surprised {
+                source.pace.ask_again(now);
+            } else if source.outlier.is_none() {
+                source.pace.ask_now(now);
+            }
+        }
+    }
+
+    /// Decides, if it can be decided.
+    fn settle(&mut self, now: LocalTime) {
+        let jury: Vec<usize> = (0..self.sources.len())
+            .filter(|&index| self.sources[index].admitted && self.sources[index].reach != 0)
+            .collect();
+        let outliers: Vec<(usize, Outlier)> =
+            jury.iter().filter_map(|&index| Some((index, self.sources[index].outlier?))).collect();
+        let Some(largest) = largest_group(&outliers) else {
+            return;
+        };
+        let sole = jury.len() == 1;
+        let repeated = largest.iter().any(|(_, outlier)| outlier.alike > 1);
+        let stubborn = sole && outliers[0].1.in_a_row >= BELIEVED_AFTER;
+        if (largest.len() * 2 > jury.len() && (largest.len() > 1 || repeated)) || stubborn {
+            self.move_with_the_clock(&largest, sole, now);
+            return;
+        }
+        let since = outliers.iter().map(|(_, outlier)| outlier.since).min().unwrap_or(now);
+        let confirming = jury
+            .iter()
+            .filter(|&&index| {
+                let source = &self.sources[index];
+                source.outlier.is_none() && source.recent.last().is_some_and(|recent| recent.at >= since)
+            })
+            .count();
+        if confirming >= largest.len() && confirming > 0 {
+            for (index, outlier) in outliers.iter().filter(|(_, outlier)| outlier.alike > 1) {
+                self.blame(*index, outlier);
+            }
+        }
+    }
+
+    /// The source's own path has changed, or its server is wrong. The bias may have changed by what the source claims
+    /// to be possible, and no more.
+    fn blame(&mut self, index: usize, outlier: &Outlier) {
+        let source = &mut self.sources[index];
+        source.outlier = None;
+        let Some(recent) = source.recent.last() else {
+            return;
+        };
+        let possible_s = outlier.by_s.abs().min(recent.distance_s());
+        if let Some(ensemble) = &mut self.ensemble {
+            ensemble.release(index, possible_s * possible_s);
+        }
+    }
+
+    fn move_with_the_clock(&mut self, group: &[(usize, Outlier)], sole: bool, now: LocalTime) {
+        let mut weight = 0.0;
+        let mut by_s = 0.0;
+        for (_, outlier) in group {
+            let share = 1.0 / (outlier.tolerance_s * outlier.tolerance_s).max(f64::MIN_POSITIVE);
+            weight += share;
+            by_s += share * outlier.by_s;
+        }
+        by_s /= weight;
+        let least_s = group.iter().map(|(_, outlier)| outlier.tolerance_s).fold(f64::INFINITY, f64::min);
+        let since = group.iter().map(|(_, outlier)| outlier.since).min().unwrap_or(now);
+        let again_s = self.jumped_at.map(|at| now.seconds_since(at));
+        let frequency_sd = match again_s {
+            // The estimate did not fit even right after the last one: the frequency is another one, too.
+            Some(elapsed_s) if elapsed_s < 600.0 => {
+                JUMP_FREQUENCY.max((by_s / elapsed_s.max(1.0)).abs().min(1e-3))
+            }
+            _ => JUMP_FREQUENCY,
+        };
+        self.jumped_at = Some(now);
+        let Some(ensemble) = &mut self.ensemble else {
+            return;
+        };
+        ensemble.shift(by_s);
+        ensemble.loosen(least_s * least_s, frequency_sd * frequency_sd);
+        if let Some(consensus) = &mut self.consensus {
+            consensus.shift(by_s, least_s);
+        }
+        let mut withheld: Vec<Observation> = Vec::new();
+        for (index, source) in self.sources.iter_mut().enumerate() {
+            source.recent.retain(|recent| recent.at >= since);
+            let in_group = group.iter().any(|(member, _)| *member == index);
+            if let Some(recent) = source.recent.last().copied().filter(|_| in_group) {
+                withheld.push(source.observation(index, &recent, self.origin_ns));
+                source.outlier = None;
+            }
+            if source.closed.is_none() {
+                source.pace.ask_often(now, REQUESTS);
+            }
+        }
+        withheld.sort_by_key(|observation| observation.at);
+        // The last one is the sample at hand, which follows in its turn.
+        withheld.pop();
+        for observation in &withheld {
+            ensemble.observe(observation, group.len());
+        }
+        if sole {
+            let interval_s = self.sources[group[0].0].pace.least_interval_s();
+            self.doubt = Some(Doubt { by_s: by_s.abs(), until: now.plus_seconds(DOUBT_POLLS * interval_s) });
+        }
+    }
+
+    /// How much the bound has to hold besides, in s, as long as it is open what has happened.
+    pub(super) fn doubt_s(&self, now: LocalTime) -> f64 {
+        let open_s = self
+            .sources
+            .iter()
+            .filter(|source| source.admitted)
+            .filter_map(|source| source.outlier)
+            .map(|outlier| outlier.by_s.abs() + outlier.tolerance_s)
+            .fold(0.0, f64::max);
+        let lasting_s = self.doubt.filter(|doubt| now < doubt.until).map_or(0.0, |doubt| doubt.by_s);
+        open_s.max(lasting_s)
+    }
+}
+
+/// The most outliers that agree with one of them.
+fn largest_group(outliers: &[(usize, Outlier)]) -> Option<Vec<(usize, Outlier)>> {
+    outliers
+        .iter()
+        .map(|(_, center)| {
+            outliers.iter().filter(|(_, outlier)| outlier.agrees_with(center)).copied().collect::<Vec<_>>()
+        })
+        .max_by_key(Vec::len)
+}

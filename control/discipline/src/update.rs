@@ -1,0 +1,153 @@
+//! How the estimate follows the samples of the selected sources.
+
+use super::engine::Discipline;
+use super::ensemble::{Ensemble, Normal, Observation};
+use super::intersection::Agreement;
+use super::path::Reading;
+use super::poll::Worth;
+use super::source::{Recent, Source, Standing};
+use super::time::LocalTime;
+
+/// Samples that an estimate begins with, of all sources together.
+const ENOUGH_TOGETHER: usize = 3;
+/// Uncertainty that is good enough: this share of the reference's round trip.
+const ENOUGH_SHARE: f64 = 0.005;
+/// The least that is asked for, in s.
+const ENOUGH_S: f64 = 5e-6;
+/// By how much the prior of a bias must grow before the bias is reopened, as a ratio of variances.
+const WIDENED: f64 = 1.5;
+/// A frequency that was learnt through queues since gone is known to this, one standard deviation, in s/s.
+const RELEARNT_FREQUENCY: f64 = 20e-6;
+
+impl Discipline {
+    /// Lets the estimate follow a sample of a selected source. Returns what the sample was worth, where that can be
+    /// told.
+    pub(super) fn follow(&mut self, index: usize, recent: &Recent, reading: Reading) -> Option<Worth> {
+        if self.sources[index].standing != Standing::Selected {
+            return Some(Worth::NOTHING);
+        }
+        if reading == Reading::Held || self.sources[index].outlier.is_some() {
+            return None;
+        }
+        let selected = self.selected().count();
+        let observation = self.sources[index].observation(index, recent, self.origin_ns);
+        let ensemble = self.ensemble.as_mut()?;
+        let reference = self
+            .sources
+            .iter()
+            .enumerate()
+            .filter(|(_, source)| source.standing == Standing::Selected)
+            .min_by(|a, b| a.1.path.floor_s().total_cmp(&b.1.path.floor_s()))
+            .map(|(reference, _)| reference)?;
+        let before = ensemble.apparent_offset(reference, recent.at);
+        ensemble.observe(&observation, selected);
+        let after = ensemble.apparent_offset(reference, recent.at);
+        let interval_s = self.sources[index].pace.interval_s();
+        let uncertain_s = |seconds| ensemble.apparent_offset(reference, recent.at.plus_seconds(seconds)).sd();
+        Some(Worth {
+            after_one_s: uncertain_s(interval_s),
+            after_two_s: uncertain_s(2.0 * interval_s),
+            enough_s: ENOUGH_S.max(ENOUGH_SHARE * self.sources[reference].path.floor_s()),
+            gain: 1.0 - after.variance / before.variance,
+        })
+    }
+
+    /// Fits what the estimate holds possible for the bias of a source to its latest sample: a route that changed, a
+    /// server that claims less than before, and a path that turns out to be far shorter than it had looked.
+    pub(super) fn reconsider_bias(
+        &mut self,
+        index: usize,
+        recent: &Recent,
+        reading: Reading,
+        floor_before_s: f64,
+    ) {
+        let source = &mut self.sources[index];
+        if !source.admitted {
+            return;
+        }
+        let Some(ensemble) = &mut self.ensemble else {
+            return;
+        };
+        if let Reading::Changed { by_s } = reading {
+            // Half of the change is what the bias can have moved by.
+            ensemble.release(index, by_s * by_s / 4.0);
+        }
+        let prior_s2 = source.bias_prior_s2();
+        if prior_s2 > WIDENED * source.bias_prior_in_force_s2 {
+            ensemble.release(index, prior_s2 - source.bias_prior_in_force_s2);
+            source.bias_prior_in_force_s2 = prior_s2;
+        }
+        let floor_s = source.path.floor_s();
+        if floor_s >= floor_before_s / 2.0 {
+            return;
+        }
+        // All that was learnt over the long path may be wrong by half of it.
+        source.path.restart(recent.delay_s);
+        source.bias_prior_in_force_s2 = source.bias_prior_s2();
+        let known_better = self.sources.iter().enumerate().any(|(other, source)| {
+            other != index && source.admitted && source.path.floor_s() < floor_before_s / 2.0
+        });
+        if known_better {
+            ensemble.admit(index, self.sources[index].bias_prior_s2().sqrt());
+        } else {
+            self.begin_anew_with(index, recent);
+        }
+    }
+
+    /// An estimate from a sample that is worth more than all before it.
+    fn begin_anew_with(&mut self, index: usize, recent: &Recent) {
+        let mut frequency = self.rate(recent.at);
+        frequency.variance += RELEARNT_FREQUENCY * RELEARNT_FREQUENCY;
+        let observation = self.sources[index].observation(index, recent, self.origin_ns);
+        self.begin(&[observation], frequency);
+    }
+
+    /// Begins an estimate from all samples of the selected sources that fit what was agreed on.
+    pub(super) fn start(&mut self, agreed: &Agreement, now: LocalTime) {
+        let mut recents: Vec<(usize, Recent)> = Vec::new();
+        for index in self.selected() {
+            let (source, rate) = (&self.sources[index], self.rate_by(index, now));
+            let fits =
+                |recent: &&Recent| agreed.holds(&source.claim_of(recent, index, now, self.origin_ns, rate));
+            recents.extend(source.recent.iter().filter(fits).map(|recent| (index, *recent)));
+        }
+        if recents.len() < ENOUGH_TOGETHER {
+            return;
+        }
+        // Once more, from a source that is believed.
+        self.origin_ns = recents[0].1.offset_ns;
+        let mut observations: Vec<Observation> = recents
+            .iter()
+            .map(|(index, recent)| self.sources[*index].observation(*index, recent, self.origin_ns))
+            .collect();
+        observations.sort_by_key(|observation| observation.at);
+        self.begin(&observations, self.frequency);
+    }
+
+    /// Begins an estimate with these observations, of which there is one at least.
+    fn begin(&mut self, observations: &[Observation], frequency: Normal) {
+        let Some((first, rest)) = observations.split_first() else {
+            return;
+        };
+        let selected: Vec<usize> = self.selected().collect();
+        let bias_sd_s = |source: &Source| source.bias_prior_s2().sqrt();
+        let first_bias_sd_s = bias_sd_s(&self.sources[first.source]);
+        let mut ensemble = Ensemble::new(self.sources.len(), first, first_bias_sd_s, frequency);
+        if let Some(wander) = self.expected_wander {
+            ensemble.expect_wander(wander);
+        }
+        for (index, source) in self.sources.iter_mut().enumerate() {
+            source.admitted = index == first.source || selected.contains(&index);
+            source.outlier = None;
+            source.bias_prior_in_force_s2 = source.bias_prior_s2();
+            if source.admitted && index != first.source {
+                ensemble.admit(index, bias_sd_s(source));
+            }
+        }
+        for observation in rest {
+            ensemble.observe(observation, selected.len());
+        }
+        self.ensemble = Some(ensemble);
+        self.estimates = self.estimates.wrapping_add(1);
+    }
+}
