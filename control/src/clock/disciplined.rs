@@ -418,7 +418,8 @@ mod tests {
         }
         daemon.run(60.0);
         assert!(machine.ahead_s().abs() < 2e-6, "{}", machine.ahead_s());
-        assert!(machine.kernel().max_error_us < 1000 && machine.steps().is_empty());
+        // What the upstreams said ages by 15 us per second until the next poll.
+        assert!(machine.kernel().max_error_us < 2000 && machine.steps().is_empty());
         daemon.clock.end().unwrap();
         assert!((correction_of(&machine) + FAST).abs() < 1e-8, "{}", correction_of(&machine));
         let drift = daemon.clock.drift(daemon.now()).unwrap();
