@@ -15,9 +15,12 @@
 mod clients;
 mod comparison;
 mod figures;
+mod network;
+mod oscillator;
 mod random;
 mod regression;
 mod scenarios;
+mod server;
 mod table;
 mod world;
 
