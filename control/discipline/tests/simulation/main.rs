@@ -12,11 +12,13 @@
     reason = "simulated seconds and counts are small, and compared with what they were set to"
 )]
 
+mod cases;
 mod clients;
 mod comparison;
 mod figures;
 mod network;
 mod oscillator;
+mod property;
 mod random;
 mod regression;
 mod scenarios;

@@ -53,6 +53,13 @@ pub(crate) struct Jump {
     pub(crate) frequency: f64,
 }
 
+impl Jump {
+    /// From when on the clock runs again, s.
+    pub(crate) fn ends_s(&self) -> f64 {
+        self.at_s - self.step_s.min(0.0)
+    }
+}
+
 impl Oscillator {
     /// The frequency error apart from the random walk.
     pub(crate) fn course(&self, at_s: f64) -> f64 {

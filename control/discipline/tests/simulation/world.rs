@@ -38,7 +38,7 @@ pub(crate) trait Client {
 }
 
 /// A client's opinion.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Reading {
     /// UTC in ns since 1970.
     pub(crate) utc_ns: i64,
@@ -157,7 +157,7 @@ pub(crate) fn run(
         if let Some(jump) = oscillator.jump(begin_s) {
             walk += jump.frequency;
             world.clock.local_s += jump.step_s.max(0.0);
-            stands_until_s = begin_s - jump.step_s.min(0.0);
+            stands_until_s = jump.ends_s();
             // An exchange over a jump measures nothing; let it be lost.
             world.queue.clear();
         }
