@@ -14,6 +14,9 @@ const PPM: f64 = 1e-6;
 /// No sooner does anything happen, s.
 const EVENTS_FROM_S: f64 = 60.0;
 
+/// A jump that nearly every sample shows, s.
+const LARGE_JUMP_S: f64 = 2.0;
+
 /// A server that may be asked.
 #[derive(Clone, Debug)]
 pub(crate) struct Member {
@@ -31,6 +34,20 @@ pub(crate) struct Case {
     pub(crate) source: SourceConfig,
     pub(crate) drift: Option<Drift>,
     pub(crate) end_s: f64,
+}
+
+impl Member {
+    /// Hardly any sample's interval is wider than this to either side, s.
+    pub(crate) fn width_s(&self) -> f64 {
+        let (path, claims) = (&self.server.path, &self.server.claims);
+        let reroutes: f64 = path.reroutes.iter().map(|more| more.there_s.abs() + more.back_s.abs()).sum();
+        let recurring: f64 = path.recurring.iter().map(|more| more.there_s + more.back_s).sum();
+        let queues_s = path.jitter_s + path.tail.map_or(0.0, |tail| tail.mean_s);
+        0.5 * (path.there_s + path.back_s + reroutes + recurring + claims.root_delay_s)
+            + 15.0 * queues_s
+            + claims.dispersion_s(86_400.0)
+            + 2.0 * self.server.resolution_s
+    }
 }
 
 impl Case {
@@ -95,12 +112,25 @@ impl Case {
             edges.extend(member.server.path.outages.iter().flat_map(|&(from_s, to_s)| [from_s, to_s]));
         }
         truthful * 2 > self.members.len()
+            && self.jumps_can_be_seen()
             && edges.iter().all(|&at_s| {
                 let heard = self.members.iter().filter(|member| member.server.path.passes(at_s));
                 let (truthful, liars): (Vec<&Member>, Vec<&Member>) =
                     heard.partition(|member| member.truthful);
                 truthful.len() > liars.len() || liars.is_empty()
             })
+    }
+
+    /// Whether the truthful servers can be heard around each jump. A client that holds on to the narrow interval
+    /// of a server that is lost cannot see a jump within the wider ones of the others.
+    fn jumps_can_be_seen(&self) -> bool {
+        let around_s = 3.0 * f64::from(self.source.max_poll.max(8)).exp2();
+        let small = self.oscillator.jumps.iter().filter(|jump| jump.step_s.abs() < LARGE_JUMP_S);
+        let times: Vec<f64> = small.map(|jump| jump.at_s).collect();
+        let truthful = self.members.iter().filter(|member| member.truthful);
+        truthful.flat_map(|member| &member.server.path.outages).all(|&(from_s, to_s)| {
+            times.iter().all(|&at_s| from_s > at_s + around_s || to_s + around_s < at_s)
+        })
     }
 
     /// All cases that are simpler by one server, fault or property.
@@ -395,7 +425,7 @@ fn oscillator(lot: &mut Lot, end_s: f64) -> Oscillator {
         let jump = Jump {
             at_s: lot.between(EVENTS_FROM_S, end_s).round(),
             step_s: lot.sign() * lot.magnitude(1e-3, 10.0),
-            frequency: if lot.chance(0.3) { lot.sign() * lot.magnitude(0.1, 20.0) * PPM } else { 0.0 },
+            frequency: if lot.chance(0.3) { lot.sign() * lot.magnitude(0.1, 15.0) * PPM } else { 0.0 },
         };
         let asleep = suspended.iter().any(|&(from_s, to_s)| (from_s - 15.0..to_s + 1.0).contains(&jump.at_s));
         let again = jumps.iter().any(|other: &Jump| (other.at_s - jump.at_s).abs() < 15.0);
@@ -543,8 +573,12 @@ fn outages(lot: &mut Lot, case: &mut Case) {
     if lot.chance(0.08) && case.members.iter().all(|member| member.truthful) {
         let from_s = if lot.chance(0.3) { 0.0 } else { lot.between(START_S, end_s) };
         let to_s = from_s + lot.magnitude(60.0, 7200.0);
+        let before = case.members.clone();
         for member in &mut case.members {
             member.server.path.outages.push((from_s, to_s));
+        }
+        if !case.is_fair() {
+            case.members = before;
         }
     }
 }
