@@ -12,12 +12,17 @@
     reason = "simulated seconds and counts are small, and compared with what they were set to"
 )]
 
+mod cases;
 mod clients;
 mod comparison;
 mod figures;
+mod network;
+mod oscillator;
+mod property;
 mod random;
 mod regression;
 mod scenarios;
+mod server;
 mod table;
 mod world;
 

@@ -5,7 +5,10 @@
 
 use discipline::{Config, SourceConfig};
 
-use crate::world::{EVENT_S, Fault, HOUR_S, Oscillator, Server};
+use crate::network::{Reroute, Tail};
+use crate::oscillator::{Course, Oscillator};
+use crate::server::{Fault, Server};
+use crate::world::{EVENT_S, HOUR_S};
 
 const US: f64 = 1e-6;
 const MS: f64 = 1e-3;
@@ -66,8 +69,9 @@ impl Scenario {
                 base: 10.0 * PPM,
                 wander: 1e-9,
                 offset_s: 50.0 * MS,
-                course: |_| 0.0,
-                suspended: None,
+                courses: Vec::new(),
+                suspended: Vec::new(),
+                jumps: Vec::new(),
             },
             servers,
             sources: SourceConfig::default(),
@@ -92,8 +96,8 @@ impl Scenario {
         self
     }
 
-    fn course(mut self, course: fn(f64) -> f64) -> Self {
-        self.oscillator.course = course;
+    fn course(mut self, course: Course) -> Self {
+        self.oscillator.courses.push(course);
         self
     }
 
@@ -174,74 +178,59 @@ impl Scenario {
     }
 }
 
-fn server(base_s: f64, jitter_s: f64) -> Server {
-    Server {
-        there_s: base_s,
-        back_s: base_s,
-        jitter_s,
-        heavy_tail: false,
-        loss: 0.0,
-        fault: Fault::None,
-        reroute: None,
-        dead: None,
-        leap_s: None,
-        noise_s: 0.0,
-        false_leap: false,
-    }
-}
-
 pub(crate) fn lan() -> Vec<Server> {
-    vec![server(100.0 * US, 100.0 * US)]
+    vec![Server::new(100.0 * US, 100.0 * US)]
 }
 
 pub(crate) fn wan() -> Vec<Server> {
-    vec![server(10.0 * MS, 1.0 * MS)]
+    vec![Server::new(10.0 * MS, 1.0 * MS)]
 }
 
 pub(crate) fn four() -> Vec<Server> {
     [(1.0, 50.0), (5.0, 200.0), (15.0, 600.0), (40.0, 2000.0)]
-        .map(|(base_ms, jitter_us)| server(base_ms * MS, jitter_us * US))
+        .map(|(base_ms, jitter_us)| Server::new(base_ms * MS, jitter_us * US))
         .to_vec()
 }
 
 pub(crate) fn seven() -> Vec<Server> {
     [2.0, 5.0, 8.0, 12.0, 20.0, 30.0, 45.0]
-        .map(|base_ms| Server { heavy_tail: true, loss: 0.01, ..server(base_ms * MS, 300.0 * US) })
+        .map(|base_ms| {
+            let mut server = Server::new(base_ms * MS, 300.0 * US);
+            server.path.tail = Some(Tail { share: 0.05, mean_s: 10.0 * MS });
+            server.path.loss = 0.01;
+            server
+        })
         .to_vec()
 }
 
 fn five() -> Vec<Server> {
     [(2.0, 0.1), (4.0, 0.1), (6.0, 0.2), (8.0, 0.2), (10.0, 0.3)]
-        .map(|(base_ms, jitter_ms)| server(base_ms * MS, jitter_ms * MS))
+        .map(|(base_ms, jitter_ms)| Server::new(base_ms * MS, jitter_ms * MS))
         .to_vec()
 }
 
 fn asymmetric(index: usize, server: &mut Server) {
     let share = [0.05, -0.05, 0.1, -0.1, 0.05, -0.05, 0.1][index];
-    server.there_s *= 1.0 + share;
-    server.back_s *= 1.0 - share;
+    server.path.there_s *= 1.0 + share;
+    server.path.back_s *= 1.0 - share;
 }
 
 fn faulty(count: usize, fault: Fault) -> impl Fn(usize, &mut Server) {
     move |index, server| {
         if index < count {
-            server.fault = fault;
+            server.faults.push(fault);
         }
     }
 }
 
-fn ramp(at_s: f64) -> f64 {
-    let hours = ((at_s - EVENT_S) / HOUR_S).clamp(0.0, 2.0);
-    PPM * if hours <= 1.0 { hours } else { 2.0 - hours }
+fn rerouted(there_s: f64, back_s: f64) -> Reroute {
+    Reroute { at_s: EVENT_S, there_s, back_s }
 }
 
-fn sine(at_s: f64) -> f64 {
-    0.1 * PPM * (std::f64::consts::TAU * at_s / 1800.0).sin()
-}
-
-fn day_and_night(at_s: f64) -> f64 {
-    PPM * (std::f64::consts::TAU * at_s / 86_400.0).sin()
-}
+const RAMP: Course =
+    Course::Triangle { from_s: EVENT_S, rise_s: HOUR_S, height: PPM, period_s: f64::INFINITY };
+const SINE: Course = Course::Sine { amplitude: 0.1 * PPM, period_s: 1800.0 };
+const DAY_AND_NIGHT: Course = Course::Sine { amplitude: PPM, period_s: 86_400.0 };
 
 // While no link works, the oscillator goes where it goes: a client that knew its frequency exactly at the event
 // would still be off by 1.3 ms at most in the median (13 ms at ten times the wander). The time after it is what a
@@ -249,11 +238,11 @@ fn day_and_night(at_s: f64) -> f64 {
 const OUTAGE_END_S: f64 = EVENT_S + 6.0 * HOUR_S;
 
 fn outage(_: usize, server: &mut Server) {
-    server.dead = Some((EVENT_S, OUTAGE_END_S));
+    server.path.outages.push((EVENT_S, OUTAGE_END_S));
 }
 
 fn lossy(_: usize, server: &mut Server) {
-    server.loss = 0.3;
+    server.path.loss = 0.3;
 }
 
 /// All of them, in the table's order.
@@ -270,7 +259,7 @@ pub(crate) fn all() -> Vec<Scenario> {
 fn steady() -> Vec<Scenario> {
     let new = Scenario::new;
     vec![
-        new("a", "1 server 100/10 us", vec![server(100.0 * US, 10.0 * US)])
+        new("a", "1 server 100/10 us", vec![Server::new(100.0 * US, 10.0 * US)])
             .limits(4.8, 24.0, 0.024, 6.0)
             .threshold(0.1 * MS)
             .chrony(241.0, 7.0, 18.9, 97.0, "0"),
@@ -347,7 +336,7 @@ fn steady() -> Vec<Scenario> {
 
 fn liars_and_routes() -> Vec<Scenario> {
     let new = Scenario::new;
-    let longer_back = |server: &mut Server| server.reroute = Some((EVENT_S, 0.0, 5.0 * MS));
+    let longer_back = |server: &mut Server| server.path.reroutes.push(rerouted(0.0, 5.0 * MS));
     vec![
         new("i0", "5 good servers", five())
             .limits(18.0, 74.0, 0.037, 4.0)
@@ -419,10 +408,10 @@ fn outages_and_loss() -> Vec<Scenario> {
             .chrony(1030.0, 9.0, 230.0, 848.0, "0"),
         new("o", "b, +1 ppm and back in 2 h", lan())
             .limits(27.0, 140.0, 0.08, 6.0)
-            .course(ramp)
+            .course(RAMP)
             .after_event()
             .chrony(0.0, 6.0, 0.0, 528.0, ""),
-        new("o_sin", "b, .1 ppm sine of 30 min", lan()).limits(33.0, 140.0, 0.14, 6.0).course(sine).chrony(
+        new("o_sin", "b, .1 ppm sine of 30 min", lan()).limits(33.0, 140.0, 0.14, 6.0).course(SINE).chrony(
             586.0,
             6.0,
             100.0,
@@ -508,7 +497,7 @@ fn start_ups() -> Vec<Scenario> {
         new("n_few", "2 of 5 servers answer", five()).limits(22.0, 54.0, 0.045, 22.0).each(
             |index, server| {
                 if index >= 2 {
-                    server.dead = Some((0.0, f64::INFINITY));
+                    server.path.outages.push((0.0, f64::INFINITY));
                 }
             },
         ),
@@ -519,7 +508,7 @@ fn further() -> Vec<Scenario> {
     let new = Scenario::new;
     let mut asleep =
         new("suspend", "d, suspended for 1 h", four()).limits(12.0, 59.0, 0.035, 4.0).after_event();
-    asleep.oscillator.suspended = Some((EVENT_S, EVENT_S + HOUR_S));
+    asleep.oscillator.suspended.push((EVENT_S, EVENT_S + HOUR_S));
     vec![
         new("s_b", "b, steering the clock", lan()).limits(19.0, 82.0, 0.037, 22.0).steered(),
         new("s_h3", "h3, slewing .9 s", lan()).limits(19.0, 83.0, 0.038, 31.0).clock(0.0, 0.9).steered(),
@@ -533,13 +522,13 @@ fn further() -> Vec<Scenario> {
             .limits(34.0, 160.0, 0.045, 4.0)
             .each(|index, server| {
                 if index == 0 {
-                    server.reroute = Some((EVENT_S, 20.0 * MS, 20.0 * MS));
+                    server.path.reroutes.push(rerouted(20.0 * MS, 20.0 * MS));
                 }
             })
             .after_event(),
         new("shorter", "c, 4 ms shorter on the way there", wan())
             .limits(180.0, 510.0, 0.07, 6.0)
-            .each(|_, server| server.reroute = Some((EVENT_S, -4.0 * MS, 0.0)))
+            .each(|_, server| server.path.reroutes.push(rerouted(-4.0 * MS, 0.0)))
             .after_event()
             .threshold(3.0 * MS),
         new("x_b", "b, server off by 100 us at random", lan())
@@ -559,7 +548,7 @@ fn further() -> Vec<Scenario> {
         new("x_all", "d, all off by 100 us at random", four())
             .limits(40.0, 150.0, 0.048, 4.0)
             .each(|_, server| server.noise_s = 100.0 * US),
-        new("daily", "d, 1 ppm sine of 24 h", four()).limits(14.0, 63.0, 0.044, 4.0).course(day_and_night),
+        new("daily", "d, 1 ppm sine of 24 h", four()).limits(14.0, 63.0, 0.044, 4.0).course(DAY_AND_NIGHT),
         new("no_leap", "5 servers, one with a false leap", five())
             .limits(18.0, 70.0, 0.037, 4.0)
             .each(|index, server| server.false_leap = index == 0)

@@ -1,15 +1,17 @@
 //! The simulated world: one oscillator, the networks and servers around it, in discrete events.
 //!
 //! True time is counted in s from the start of the simulation. The oscillator's frequency error changes each
-//! whole second, `y = base + sum of wander * N(0, 1)`, plus a given course over time; a network delays each
-//! packet, each way, by `base + jitter * Exp(1)`, with a heavier tail where the scenario has one.
+//! whole second, `y = base + sum of wander * N(0, 1)`, plus given courses over time; a network delays each
+//! packet, each way, by `base + jitter * Exp(1)` or as else its queue is distributed.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use discipline::{Leap, LocalTime, Sample};
+use discipline::{LocalTime, Sample};
 
+use crate::oscillator::Oscillator;
 use crate::random::Random;
+use crate::server::{Served, Server, Serving, leap_shift_s};
 
 pub(crate) const HOUR_S: f64 = 3600.0;
 /// When events happen, where a scenario has one.
@@ -18,91 +20,6 @@ pub(crate) const EVENT_S: f64 = 12.0 * HOUR_S;
 pub(crate) const START_S: f64 = 30.0;
 /// UTC at true time 0, in ns since 1970: 30 December 2016, so that 48 h later a month, and year, ends.
 pub(crate) const UTC_AT_ZERO_NS: i64 = 1_483_056_000 * 1_000_000_000;
-
-/// The client's oscillator.
-#[derive(Clone)]
-pub(crate) struct Oscillator {
-    /// Base frequency error, s/s.
-    pub(crate) base: f64,
-    /// Random walk of frequency, s/s per square root of a second.
-    pub(crate) wander: f64,
-    /// Clock error at true time 0, s.
-    pub(crate) offset_s: f64,
-    /// Frequency error on top as a function of true time, s/s.
-    pub(crate) course: fn(f64) -> f64,
-    /// The clock stands still from the first to the second true time, s.
-    pub(crate) suspended: Option<(f64, f64)>,
-}
-
-/// What a server gets wrong.
-#[derive(Clone, Copy)]
-pub(crate) enum Fault {
-    None,
-    /// Its clock is off by so many s.
-    Offset(f64),
-    /// From a true time on its clock gains so many s/s.
-    Drift(f64, f64),
-    /// Between two true times its clock is off by so many s.
-    OffsetBetween(f64, f64, f64),
-}
-
-/// One server and the way to it.
-#[derive(Clone)]
-pub(crate) struct Server {
-    /// One-way base delays there and back, s.
-    pub(crate) there_s: f64,
-    pub(crate) back_s: f64,
-    /// Mean of the exponential part, s.
-    pub(crate) jitter_s: f64,
-    /// One packet in twenty is delayed by another 10 ms * Exp(1).
-    pub(crate) heavy_tail: bool,
-    /// Probability to lose a packet.
-    pub(crate) loss: f64,
-    pub(crate) fault: Fault,
-    /// Extra delay there and back, from a true time on, s.
-    pub(crate) reroute: Option<(f64, f64, f64)>,
-    /// No packet passes between these true times, s.
-    pub(crate) dead: Option<(f64, f64)>,
-    /// A leap second is inserted at this true time, announced a day ahead.
-    pub(crate) leap_s: Option<f64>,
-    /// Standard deviation of what its timestamps are off by, s: noise that no round trip shows.
-    pub(crate) noise_s: f64,
-    /// It announces a leap second that nobody else knows of.
-    pub(crate) false_leap: bool,
-}
-
-impl Server {
-    fn delay_s(&self, base_s: f64, random: &mut Random) -> f64 {
-        let tail_s =
-            if self.heavy_tail && random.uniform() <= 0.05 { 0.010 * random.exponential() } else { 0.0 };
-        base_s + self.jitter_s * random.exponential() + tail_s
-    }
-
-    fn lost(&self, at_s: f64, random: &mut Random) -> bool {
-        let lost = random.uniform() <= self.loss;
-        lost || self.dead.is_some_and(|(from_s, to_s)| (from_s..to_s).contains(&at_s))
-    }
-
-    fn error_s(&self, at_s: f64) -> f64 {
-        let fault_s = match self.fault {
-            Fault::Offset(off_s) => off_s,
-            Fault::Drift(from_s, rate) if at_s > from_s => rate * (at_s - from_s),
-            Fault::OffsetBetween(from_s, to_s, off_s) if (from_s..to_s).contains(&at_s) => off_s,
-            _ => 0.0,
-        };
-        fault_s + leap_shift_s(self.leap_s, at_s)
-    }
-
-    fn leap(&self, at_s: f64) -> Leap {
-        let near = |leap_s: f64| (leap_s - 86_400.0..leap_s).contains(&at_s);
-        if self.false_leap || self.leap_s.is_some_and(near) { Leap::Insert } else { Leap::None }
-    }
-}
-
-/// What an inserted leap second has done to UTC.
-pub(crate) fn leap_shift_s(leap_s: Option<f64>, at_s: f64) -> f64 {
-    if leap_s.is_some_and(|leap_s| at_s >= leap_s) { -1.0 } else { 0.0 }
-}
 
 /// What is under test: it asks servers, gets samples, and has an opinion of the time.
 pub(crate) trait Client {
@@ -121,7 +38,7 @@ pub(crate) trait Client {
 }
 
 /// A client's opinion.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Reading {
     /// UTC in ns since 1970.
     pub(crate) utc_ns: i64,
@@ -132,14 +49,18 @@ pub(crate) struct Reading {
 }
 
 /// What is seen each whole second of true time.
-pub(crate) struct Second {
+pub(crate) struct Second<'run> {
     pub(crate) at_s: f64,
+    /// The local clock.
+    pub(crate) local: LocalTime,
     /// Error in s and opinion, where there is one.
     pub(crate) seen: Option<(f64, Reading)>,
     /// Error of the client's frequency, s/s.
     pub(crate) frequency_error: f64,
     /// Requests sent since the last second.
     pub(crate) requests: u32,
+    /// Samples of each server so far.
+    pub(crate) samples: &'run [u32],
 }
 
 struct Answer {
@@ -212,75 +133,162 @@ pub(crate) fn run(
     end_s: f64,
     mut watch: impl FnMut(&Second),
 ) -> Option<(f64, f64)> {
-    let mut random = Random::new(seed);
     let mut walk = 0.0;
-    let mut clock =
-        Clock { true_s: 0.0, local_s: oscillator.offset_s, rate: oscillator.base, correction: 0.0 };
-    let mut queue: BinaryHeap<Reverse<Answer>> = BinaryHeap::new();
+    let clock = Clock { true_s: 0.0, local_s: oscillator.offset_s, rate: oscillator.base, correction: 0.0 };
+    let mut world = World {
+        servers,
+        leap_s: servers.first().and_then(|server| server.leap_s),
+        random: Random::new(seed),
+        serving: (0..servers.len()).map(|index| Serving::new(seed, index)).collect(),
+        mirrored: servers.iter().any(|server| server.mirrors_from_s.is_finite()),
+        clock,
+        queue: BinaryHeap::new(),
+        order: 0,
+        requests: 0,
+        samples: vec![0; servers.len()],
+        first_answer: None,
+    };
     let mut subject: Option<Box<dyn Client>> = None;
-    let (mut order, mut requests, mut first_answer) = (0_u64, 0_u32, None);
-    let leap_s = servers.first().and_then(|server| server.leap_s);
+    let mut stands_until_s = 0.0;
 
     for second in 0..end_s as u64 {
         let (begin_s, next_s) = (second as f64, (second + 1) as f64);
-        walk += oscillator.wander * random.normal();
-        clock.rate = oscillator.base + walk + (oscillator.course)(begin_s);
-        let asleep = oscillator.suspended.is_some_and(|(from_s, to_s)| (from_s..to_s).contains(&begin_s));
-        if asleep {
-            clock.true_s = next_s;
-            queue.clear();
+        walk += oscillator.wander * world.random.normal();
+        if let Some(jump) = oscillator.jump(begin_s) {
+            walk += jump.frequency;
+            world.clock.local_s += jump.step_s.max(0.0);
+            stands_until_s = jump.ends_s();
+            // An exchange over a jump measures nothing; let it be lost.
+            world.queue.clear();
+        }
+        world.clock.rate = oscillator.base + walk + oscillator.course(begin_s);
+        if oscillator.sleeps(begin_s) || next_s <= stands_until_s {
+            world.clock.true_s = next_s;
+            world.queue.clear();
             continue;
         }
+        world.clock.true_s = world.clock.true_s.max(stands_until_s);
         if begin_s >= START_S && subject.is_none() {
-            subject = Some(client(clock.now()));
+            subject = Some(client(world.clock.now()));
         }
         let Some(subject) = &mut subject else {
-            clock.advance_to(next_s);
+            world.clock.advance_to(next_s);
             continue;
         };
-        if oscillator.suspended.is_some_and(|(_, to_s)| to_s == begin_s) {
-            subject.jumped(clock.now());
+        if oscillator.wakes(begin_s) {
+            subject.jumped(world.clock.now());
         }
+        world.live(subject.as_mut(), next_s);
+        if (second + 1) % PUBLISH_EVERY_S == 0 {
+            world.clock.correction = subject.publish(world.clock.now());
+        }
+        let opinion = world.opinion(subject.as_ref());
+        let true_rate = 1.0 / world.clock.speed() - 1.0;
+        watch(&Second {
+            at_s: next_s,
+            local: world.clock.now(),
+            seen: opinion,
+            frequency_error: opinion.map_or(0.0, |(_, reading)| reading.frequency - true_rate),
+            requests: world.requests,
+            samples: &world.samples,
+        });
+        world.requests = 0;
+    }
+    world.first_answer
+}
+
+/// Everything around the client during a run.
+struct World<'run> {
+    servers: &'run [Server],
+    leap_s: Option<f64>,
+    random: Random,
+    serving: Vec<Serving>,
+    /// Whether any server looks at the client.
+    mirrored: bool,
+    clock: Clock,
+    queue: BinaryHeap<Reverse<Answer>>,
+    order: u64,
+    requests: u32,
+    samples: Vec<u32>,
+    first_answer: Option<(f64, f64)>,
+}
+
+impl World<'_> {
+    /// Lets everything happen that happens before `next_s`.
+    fn live(&mut self, subject: &mut dyn Client, next_s: f64) {
         loop {
-            let wakes_s = subject.next_wakeup().map_or(f64::INFINITY, |local| clock.true_at(local));
-            let arrival_s = queue.peek().map_or(f64::INFINITY, |answer| answer.0.arrives_s);
+            let wakes_s = subject.next_wakeup().map_or(f64::INFINITY, |local| self.clock.true_at(local));
+            let arrival_s = self.queue.peek().map_or(f64::INFINITY, |answer| answer.0.arrives_s);
             let event_s = wakes_s.min(arrival_s);
             if event_s >= next_s {
                 break;
             }
-            clock.advance_to(event_s.max(clock.true_s));
+            self.clock.advance_to(event_s.max(self.clock.true_s));
             if arrival_s <= wakes_s {
-                let Some(Reverse(answer)) = queue.pop() else { break };
-                let sample = finish(&answer, &clock);
-                subject.sample(answer.server, &sample);
+                let Some(Reverse(answer)) = self.queue.pop() else { break };
+                self.samples[answer.server] += 1;
+                subject.sample(answer.server, &finish(&answer, &self.clock));
             } else {
                 // Rounding to whole ns must not make a wake-up come before its time.
-                let now = subject.next_wakeup().map_or(clock.now(), |wakeup| wakeup.max(clock.now()));
+                let now = self.clock.now();
+                let now = subject.next_wakeup().map_or(now, |wakeup| wakeup.max(now));
                 for server in subject.due(now) {
-                    requests += 1;
-                    order += 1;
-                    queue.extend(ask(servers, server, &clock, order, &mut random).map(Reverse));
+                    self.requests += 1;
+                    self.order += 1;
+                    let served = self.served(subject);
+                    let answer = self.ask(server, served);
+                    self.queue.extend(answer.map(Reverse));
                 }
             }
-            clock.correction = subject.publish(clock.now());
-            if first_answer.is_none() {
-                first_answer = subject
-                    .reading(clock.now())
-                    .map(|reading| (clock.true_s - START_S, error_s(&reading, clock.true_s, leap_s)));
+            self.clock.correction = subject.publish(self.clock.now());
+            if self.first_answer.is_none() {
+                let opinion = self.opinion(subject);
+                self.first_answer = opinion.map(|(error_s, _)| (self.clock.true_s - START_S, error_s));
             }
         }
-        clock.advance_to(next_s);
-        if (second + 1) % PUBLISH_EVERY_S == 0 {
-            clock.correction = subject.publish(clock.now());
-        }
-        let opinion =
-            subject.reading(clock.now()).map(|reading| (error_s(&reading, clock.true_s, leap_s), reading));
-        let true_rate = 1.0 / clock.speed() - 1.0;
-        let frequency_error = opinion.map_or(0.0, |(_, reading)| reading.frequency - true_rate);
-        watch(&Second { at_s: next_s, seen: opinion, frequency_error, requests });
-        requests = 0;
+        self.clock.advance_to(next_s);
     }
-    first_answer
+
+    /// The client's error, s, and what it says.
+    fn opinion(&self, subject: &dyn Client) -> Option<(f64, Reading)> {
+        let reading = subject.reading(self.clock.now())?;
+        Some((error_s(&reading, self.clock.true_s, self.leap_s), reading))
+    }
+
+    fn served(&self, subject: &dyn Client) -> Option<Served> {
+        let (error_s, reading) = self.mirrored.then(|| self.opinion(subject)).flatten()?;
+        Some(Served { at_s: self.clock.true_s, error_s, bound_s: reading.bound_s })
+    }
+
+    fn ask(&mut self, index: usize, served: Option<Served>) -> Option<Answer> {
+        let (server, random) = (&self.servers[index], &mut self.random);
+        let sent_s = self.clock.true_s;
+        let (there_s, back_s) = server.path.bases_s(sent_s);
+        // Drawn in any case, so that one change in a scenario does not reshuffle all of it.
+        let there_s = server.path.delay_s(there_s, random);
+        let back_s = server.path.delay_s(back_s, random);
+        let lost = server.path.lost(sent_s, random) | server.path.lost(sent_s + there_s, random);
+        let noise = if server.noise_s > 0.0 { random.normal() } else { 0.0 };
+        let says = self.serving[index].answer(server, sent_s + there_s, served, noise)?;
+        let sample = Sample {
+            at: self.clock.now(),
+            offset_ns: 0,
+            delay_s: 0.0,
+            dispersion_s: server.resolution_s,
+            root_delay_s: says.root_delay_s,
+            root_dispersion_s: says.root_dispersion_s,
+            stratum: says.stratum,
+            leap: says.leap,
+        };
+        (!lost).then_some(Answer {
+            arrives_s: sent_s + there_s + back_s,
+            server: index,
+            sample,
+            order: self.order,
+            sent_local_s: self.clock.local_s,
+            server_utc_ns: says.time_s * 1e9,
+        })
+    }
 }
 
 fn error_s(reading: &Reading, true_s: f64, leap_s: Option<f64>) -> f64 {
@@ -288,48 +296,19 @@ fn error_s(reading: &Reading, true_s: f64, leap_s: Option<f64>) -> f64 {
     (reading.utc_ns - UTC_AT_ZERO_NS) as f64 / 1e9 - utc_s
 }
 
-fn ask(servers: &[Server], index: usize, clock: &Clock, order: u64, random: &mut Random) -> Option<Answer> {
-    let server = &servers[index];
-    let (mut there_s, mut back_s) = (server.there_s, server.back_s);
-    if let Some((_, more_there_s, more_back_s)) = server.reroute.filter(|reroute| clock.true_s >= reroute.0) {
-        there_s += more_there_s;
-        back_s += more_back_s;
-    }
-    // Drawn in any case, so that one change in a scenario does not reshuffle all of it.
-    let there_s = server.delay_s(there_s, random);
-    let back_s = server.delay_s(back_s, random);
-    let lost = server.lost(clock.true_s, random) | server.lost(clock.true_s + there_s, random);
-    let at_server_s = clock.true_s + there_s;
-    let arrives_s = at_server_s + back_s;
-    let sample = Sample {
-        at: clock.now(),
-        offset_ns: 0,
-        delay_s: 0.0,
-        dispersion_s: 0.0,
-        root_delay_s: 0.0,
-        // A server owns up to its noise.
-        root_dispersion_s: 5.0 * server.noise_s,
-        stratum: 1,
-        leap: server.leap(at_server_s),
-    };
-    let noise_s = if server.noise_s > 0.0 { server.noise_s * random.normal() } else { 0.0 };
-    let server_utc_ns = (at_server_s + server.error_s(at_server_s) + noise_s) * 1e9;
-    (!lost).then_some(Answer {
-        arrives_s,
-        server: index,
-        sample,
-        order,
-        sent_local_s: clock.local_s,
-        server_utc_ns,
-    })
-}
+/// What the client's clock may be wrong by while an exchange lasts, s/s: a client allows for that.
+const ALLOWED: f64 = 15e-6;
 
 fn finish(answer: &Answer, clock: &Clock) -> Sample {
     let middle_s = f64::midpoint(answer.sent_local_s, clock.local_s);
+    let delay_s = clock.local_s - answer.sent_local_s;
+    let resolution_s = answer.sample.dispersion_s;
     Sample {
         at: local_time(middle_s),
         offset_ns: UTC_AT_ZERO_NS + (answer.server_utc_ns - middle_s * 1e9).round() as i64,
-        delay_s: clock.local_s - answer.sent_local_s,
+        // As in the daemon, where the server says how coarse its clock is.
+        delay_s: delay_s.max(resolution_s),
+        dispersion_s: if resolution_s > 0.0 { resolution_s + ALLOWED * delay_s } else { 0.0 },
         ..answer.sample
     }
 }
