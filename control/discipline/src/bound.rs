@@ -21,9 +21,6 @@ use super::time::LocalTime;
 pub(super) const PHI: f64 = 15e-6;
 /// Standard deviations of the frequency that are allowed on top.
 pub(super) const RATE_SIGMAS: f64 = 3.0;
-/// More than this standard deviation of the frequency is not allowed for, in s/s: claims that grow too fast agree with
-/// everything.
-const MOST_RATE_SD: f64 = 100e-6;
 /// Standard deviations of the estimate that the error bound covers.
 pub(super) const BOUND_SIGMAS: f64 = 5.0;
 /// With so many samples it covers twice as many.
@@ -74,7 +71,7 @@ impl Consensus {
 
 /// By how much what is known of the time grows worse each second, in s/s.
 pub(super) fn growth(rate: Normal) -> f64 {
-    PHI + RATE_SIGMAS * rate.sd().min(MOST_RATE_SD)
+    PHI + RATE_SIGMAS * rate.sd()
 }
 
 impl Discipline {

@@ -10,7 +10,7 @@ use super::surprise::Doubt;
 use super::time::{LocalTime, s_to_ns};
 
 /// Frequency error of a clock never measured, one standard deviation, in s/s.
-const UNKNOWN_FREQUENCY: f64 = 200e-6;
+pub(super) const UNKNOWN_FREQUENCY: Normal = Normal { mean: 0.0, variance: 200e-6 * 200e-6 };
 /// A frequency from an earlier run is known no better than this, one standard deviation, in s/s: the temperature may be
 /// another one, or the file another machine's.
 const LEAST_SKEW: f64 = 10e-6;
@@ -87,6 +87,8 @@ pub struct Discipline {
     pub(super) origin_ns: i64,
     /// What is known of the frequency where there is no estimate.
     pub(super) frequency: Normal,
+    /// That frequency is from an earlier run, and nothing has confirmed it yet.
+    pub(super) hearsay: bool,
     /// How fast the clock wandered in an earlier run.
     pub(super) expected_wander: Option<f64>,
     pub(super) ensemble: Option<Ensemble>,
@@ -106,7 +108,7 @@ impl Discipline {
     pub fn new(config: Config, sources: &[SourceConfig], now: LocalTime, drift: Option<Drift>) -> Self {
         let drift = drift.filter(|drift| drift.frequency.abs() <= MOST_FREQUENCY);
         let frequency =
-            drift.map_or(Normal { mean: 0.0, variance: UNKNOWN_FREQUENCY * UNKNOWN_FREQUENCY }, |drift| {
+            drift.map_or(UNKNOWN_FREQUENCY, |drift| {
                 let skew = drift.skew.max(LEAST_SKEW);
                 Normal { mean: drift.frequency, variance: skew * skew }
             });
@@ -116,6 +118,7 @@ impl Discipline {
             patience_ends: None,
             origin_ns: 0,
             frequency,
+            hearsay: drift.is_some(),
             expected_wander: drift.and_then(|drift| drift.wander),
             ensemble: None,
             consensus: None,
@@ -128,6 +131,11 @@ impl Discipline {
             discipline.add(*source, now);
         }
         discipline
+    }
+
+    pub fn debug(&self, now: LocalTime) -> String {
+        let claims: Vec<_> = (0..self.sources.len()).filter_map(|i| self.sources[i].claim(i, now, self.origin_ns, self.rate_by(i, now)).map(|c| (i, self.sources[i].standing, self.origin_ns as f64/1e9 + c.offset_s, c.distance_s, self.sources[i].outlier.is_some(), self.sources[i].recent.len()))).collect();
+        format!("{:.3} est {} f {:.3} sd {:.3} ppm E {:?} cons {:?} \n   {claims:.6?}", now.as_ns() as f64/1e9, self.estimates, self.rate(now).mean*1e6, self.rate(now).sd()*1e6, self.ensemble.as_ref().map(|e| (self.origin_ns as f64/1e9 + e.offset(now).mean, e.offset(now).sd())), self.consensus.map(|c| { let (l,h)=c.ends_s(now,self.rate(now)); (self.origin_ns as f64/1e9+l,self.origin_ns as f64/1e9+h,now.seconds_since(c.at))}))
     }
 
     /// Adds a source, to be asked from `now` on, and returns its index. The others go on undisturbed.
@@ -364,6 +372,7 @@ impl Discipline {
     pub(super) fn rate_by(&self, index: usize, now: LocalTime) -> Normal {
         match &self.ensemble {
             Some(ensemble) => ensemble.frequency(now),
+            None if self.hearsay => self.sources[index].rate(UNKNOWN_FREQUENCY),
             None => self.sources[index].rate(self.frequency),
         }
     }

@@ -31,7 +31,7 @@
 //! learns that for each source from its innovations: noise is what a filter of this wander cannot explain
 //! otherwise. A filter that takes noise for wander, or wander for noise, predicts worse and loses its weight.
 
-use super::kalman::{FIRST_BIAS, FREQUENCY, Model, OFFSET};
+use super::kalman::{FIRST_BIAS, FREQUENCY, Model, Noise, OFFSET};
 use super::time::LocalTime;
 
 /// The wanders tried: random walk of frequency, in s/s per square root of a second. The least is a good
@@ -44,6 +44,9 @@ const LIKELIHOOD_KEPT: f64 = 0.99;
 
 /// The least log-weight relative to the best model. Models at it are restarted from the best one.
 const LOG_WEIGHT_FLOOR: f64 = -14.0;
+
+/// Models this much less likely than their twins are given up.
+const REFUTED: f64 = 1e-4;
 
 /// What one sample says: at `at`, source `source` read `offset_s`, with this variance of its noise.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -75,6 +78,15 @@ impl Normal {
     }
 }
 
+/// What is expected of a source before it has been read, as variances in s².
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Prior {
+    /// Of what its readings are constantly off by: asymmetry of the path, and the server's own error.
+    pub bias_s2: f64,
+    /// Of noise that no round trip shows: the server's own error comes and goes.
+    pub noise_s2: f64,
+}
+
 /// The bank of filters.
 #[derive(Debug, Clone)]
 pub struct Ensemble {
@@ -84,12 +96,11 @@ pub struct Ensemble {
 }
 
 impl Ensemble {
-    /// Begins with a first observation, whose source's bias has the standard deviation `bias_sd_s`, and a
-    /// frequency (true seconds a local second, minus one) known to be about `frequency`.
+    /// Begins with a first observation, of whose source `prior` is expected, and a frequency (true seconds a local second, minus one) known to be about `frequency`.
     #[must_use]
-    pub fn new(sources: usize, first: &Observation, bias_sd_s: f64, frequency: Normal) -> Self {
+    pub fn new(sources: usize, first: &Observation, prior: Prior, frequency: Normal) -> Self {
         let models =
-            WANDERS.iter().map(|&wander| Model::new(sources, wander, first, bias_sd_s, frequency)).collect();
+            WANDERS.iter().map(|&wander| Model::new(sources, wander, first, prior, frequency)).collect();
         Self { sources, at: first.at, models }
     }
 
@@ -102,10 +113,36 @@ impl Ensemble {
         self.settle_weights();
     }
 
-    /// Gives a source that joins a bias of this standard deviation, and forgets what was known of it.
-    pub fn admit(&mut self, source: usize, bias_sd_s: f64) {
+    /// Allows for a frequency that is known from elsewhere to be wrong, as a file of another machine would be: as many
+    /// models again begin with what is known without it, and the samples decide.
+    pub fn doubt_frequency(&mut self, without: Normal, likelihood: f64) {
+        let skeptics: Vec<Model> = self
+            .models
+            .iter()
+            .map(|model| {
+                let mut skeptic = model.clone();
+                skeptic.state[FREQUENCY] = without.mean;
+                *skeptic.covariance_mut(FREQUENCY, FREQUENCY) = without.variance;
+                skeptic.log_weight += likelihood.ln();
+                skeptic
+            })
+            .collect();
+        self.models.extend(skeptics);
+    }
+
+    /// Expects this of a source that joins, and forgets what was known of it.
+    pub fn admit(&mut self, source: usize, prior: Prior) {
         for model in &mut self.models {
-            model.forget_bias(source, bias_sd_s * bias_sd_s);
+            model.forget_bias(source, prior);
+        }
+    }
+
+    /// A server says that it may be off by more than it said before: its bias may be larger by so much, and noise is to
+    /// be expected anew.
+    pub fn reopen(&mut self, source: usize, bias_s2: f64, noise_s2: f64) {
+        self.release(source, bias_s2);
+        for model in &mut self.models {
+            model.noise[source] = Noise::expecting(noise_s2.max(model.noise[source].variance_s2()));
         }
     }
 
@@ -142,7 +179,7 @@ impl Ensemble {
                 mean: observation.offset_s - expected.mean,
                 variance: expected.variance
                     + observation.variance_s2
-                    + model.noise[observation.source].variance_s2,
+                    + model.noise[observation.source].variance_s2(),
             }
         })
     }
@@ -242,6 +279,19 @@ impl Ensemble {
         Normal { mean: reference + mean, variance: (square - mean * mean).max(0.0) }
     }
 
+    /// Once samples have spoken, either the models that began with the frequency of an earlier run or their skeptical
+    /// twins go.
+    fn drop_the_refuted(&mut self, top: f64) {
+        let (known, skeptical) = self.models.split_at(WANDERS.len());
+        let weight = |models: &[Model]| models.iter().map(|model| (model.log_weight - top).exp()).sum::<f64>();
+        let (known, skeptical) = (weight(known), weight(skeptical));
+        if skeptical < REFUTED * known {
+            self.models.truncate(WANDERS.len());
+        } else if known < REFUTED * skeptical {
+            self.models.drain(..WANDERS.len());
+        }
+    }
+
     fn settle_weights(&mut self) {
         let Some(best) = (0..self.models.len())
             .max_by(|&a, &b| self.models[a].log_weight.total_cmp(&self.models[b].log_weight))
@@ -249,6 +299,12 @@ impl Ensemble {
             return;
         };
         let top = self.models[best].log_weight;
+        if self.models.len() > WANDERS.len() {
+            self.drop_the_refuted(top);
+        }
+        let Some(best) = self.models.iter().position(|model| model.log_weight >= top) else {
+            return;
+        };
         for index in 0..self.models.len() {
             self.models[index].log_weight -= top;
             if self.models[index].log_weight < LOG_WEIGHT_FLOOR {
@@ -281,11 +337,12 @@ mod tests {
         Observation { source, at: at(f64::from(round) * POLL_S), offset_s: offset_s + noise_s, variance_s2 }
     }
 
+    const PRIOR: Prior = Prior { bias_s2: 1e-10, noise_s2: 0.0 };
     const UNKNOWN: Normal = Normal { mean: 0.0, variance: 1e-10 };
 
     #[test]
     fn a_steady_frequency_is_learnt_with_its_uncertainty() {
-        let mut ensemble = Ensemble::new(1, &reading(0, 0, 0.0), 1e-5, UNKNOWN);
+        let mut ensemble = Ensemble::new(1, &reading(0, 0, 0.0), PRIOR, UNKNOWN);
         for round in 1..100 {
             ensemble.observe(&reading(0, round, 1e-6 * f64::from(round) * POLL_S), 1);
         }
@@ -296,8 +353,8 @@ mod tests {
 
     #[test]
     fn the_shorter_path_says_where_the_clock_is() {
-        let mut ensemble = Ensemble::new(2, &reading(0, 0, 0.0), 1e-5, UNKNOWN);
-        ensemble.admit(1, 1e-3);
+        let mut ensemble = Ensemble::new(2, &reading(0, 0, 0.0), PRIOR, UNKNOWN);
+        ensemble.admit(1, Prior { bias_s2: 1e-6, noise_s2: 0.0 });
         for round in 1..100 {
             ensemble.observe(&reading(round as usize % 2, round, f64::from(round % 2) * 1e-3), 2);
         }
@@ -307,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_released_bias_takes_the_change() {
-        let mut ensemble = Ensemble::new(1, &reading(0, 0, 0.0), 1e-5, UNKNOWN);
+        let mut ensemble = Ensemble::new(1, &reading(0, 0, 0.0), PRIOR, UNKNOWN);
         for round in 1..100 {
             ensemble.observe(&reading(0, round, 0.0), 1);
         }
@@ -322,7 +379,7 @@ mod tests {
     #[test]
     fn a_clock_that_wanders_is_found_to() {
         let wander_after = |frequency_step: f64| {
-            let mut ensemble = Ensemble::new(1, &reading(0, 0, 0.0), 1e-5, UNKNOWN);
+            let mut ensemble = Ensemble::new(1, &reading(0, 0, 0.0), PRIOR, UNKNOWN);
             let (mut offset_s, mut frequency) = (0.0, 0.0);
             for round in 1..200_u32 {
                 frequency += if (round / 7) % 2 == 0 { frequency_step } else { -frequency_step };
@@ -338,7 +395,7 @@ mod tests {
     #[test]
     fn a_wander_learnt_before_is_expected_and_can_be_unlearnt() {
         let wander_after = |rounds: u32| {
-            let mut ensemble = Ensemble::new(1, &reading(0, 0, 0.0), 1e-5, UNKNOWN);
+            let mut ensemble = Ensemble::new(1, &reading(0, 0, 0.0), PRIOR, UNKNOWN);
             let naive = ensemble.wander();
             ensemble.expect_wander(1e-9);
             assert!(ensemble.wander() < naive / 2.0, "{}", ensemble.wander());
@@ -355,7 +412,7 @@ mod tests {
 
     #[test]
     fn uncertainty_grows_with_time() {
-        let mut ensemble = Ensemble::new(1, &reading(0, 0, 0.0), 1e-5, UNKNOWN);
+        let mut ensemble = Ensemble::new(1, &reading(0, 0, 0.0), PRIOR, UNKNOWN);
         for round in 1..100 {
             ensemble.observe(&reading(0, round, 0.0), 1);
         }
@@ -365,7 +422,7 @@ mod tests {
 
     #[test]
     fn retuning_is_accounted_for() {
-        let mut ensemble = Ensemble::new(1, &reading(0, 0, 0.0), 1e-5, UNKNOWN);
+        let mut ensemble = Ensemble::new(1, &reading(0, 0, 0.0), PRIOR, UNKNOWN);
         ensemble.observe(&reading(0, 1, 0.0), 1);
         ensemble.retune(at(POLL_S), 1e-4);
         let expected_s = -1e-4 * 100.0;

@@ -62,7 +62,7 @@ pub fn agreement(claims: &[Claim], voters: usize) -> Option<Agreement> {
 /// truthful, whatever the others say. Unlike the largest overlap, it does not shrink to what a liar claims. Where any
 /// claim is trusted, only trusted claims count.
 #[must_use]
-pub fn majority_hull(claims: &[Claim]) -> Option<(f64, f64)> {
+pub fn majority_hull(claims: &[Claim]) -> Option<Agreement> {
     let trusted = claims.iter().any(|claim| claim.trusted);
     let voting: Vec<&Claim> = claims.iter().filter(|claim| claim.trusted || !trusted).collect();
     let covered = |at_s: f64| {
@@ -71,7 +71,7 @@ pub fn majority_hull(claims: &[Claim]) -> Option<(f64, f64)> {
     };
     let low_s = voting.iter().map(|claim| claim.low()).filter(|&end| covered(end)).reduce(f64::min)?;
     let high_s = voting.iter().map(|claim| claim.high()).filter(|&end| covered(end)).reduce(f64::max)?;
-    Some((low_s, high_s))
+    Some(Agreement { low_s, high_s, votes: voting.len() / 2 + 1 })
 }
 
 fn largest_overlap(claims: &[&Claim]) -> Option<Agreement> {
@@ -133,11 +133,13 @@ mod tests {
 
     #[test]
     fn a_liar_within_the_others_claims_does_not_shrink_the_hull() {
-        let hull = majority_hull(&claims(&[(0.0, 1.0), (0.1, 1.5), (0.2, 2.0), (0.9, 0.01)]));
-        assert_eq!(hull, Some((-1.0, 1.0)));
-        assert_eq!(majority_hull(&claims(&[(0.0, 1.0)])), Some((-1.0, 1.0)));
-        assert_eq!(majority_hull(&claims(&[(0.0, 1.0), (5.0, 1.0)])), None);
-        assert_eq!(majority_hull(&[]), None);
+        let ends = |intervals: &[(f64, f64)]| {
+            majority_hull(&claims(intervals)).map(|hull| (hull.low_s, hull.high_s))
+        };
+        assert_eq!(ends(&[(0.0, 1.0), (0.1, 1.5), (0.2, 2.0), (0.9, 0.01)]), Some((-1.0, 1.0)));
+        assert_eq!(ends(&[(0.0, 1.0)]), Some((-1.0, 1.0)));
+        assert_eq!(ends(&[(0.0, 1.0), (5.0, 1.0)]), None);
+        assert_eq!(ends(&[]), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! One Kalman filter over a clock and the biases of the paths to its sources, for one assumed wander.
 
-use super::ensemble::{Normal, Observation};
+use super::ensemble::{Normal, Observation, Prior};
 
 /// The most that one sample may speak against a model, in squared standard deviations: noise has longer
 /// tails than a Gaussian.
@@ -26,25 +26,41 @@ pub(super) struct Model {
     pub(super) noise: Vec<Noise>,
 }
 
+/// Readings after which half of the noise that a server owns up to is still expected, if none was seen.
+const EXPECTED_FOR: f64 = 4.0;
+
 /// Noise of one source's readings that its round trips do not show, as one model sees it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Noise {
-    pub(super) variance_s2: f64,
+    /// What was expected before anything was learnt, in s².
+    expected_s2: f64,
+    learnt_s2: f64,
     /// Mean information of a reading about this variance, 1/s⁴.
     information: f64,
     readings: u32,
 }
 
 impl Noise {
+    pub(super) fn expecting(variance_s2: f64) -> Self {
+        Self { expected_s2: variance_s2, ..Self::default() }
+    }
+
+    /// Its variance as far as it is known, in s². What was expected counts for a few readings and then fades quickly: a
+    /// server that says it may be off by 10 ms is mostly steady to some microseconds.
+    pub(super) fn variance_s2(&self) -> f64 {
+        self.learnt_s2 + self.expected_s2 / (1.0 + (f64::from(self.readings) / EXPECTED_FOR).powi(4))
+    }
+
     /// Follows the likelihood of an innovation that was expected to have this variance.
     fn learn(&mut self, innovation: f64, variance_s2: f64) {
+        let variance_s2 = variance_s2 - self.variance_s2() + self.learnt_s2;
         self.readings = self.readings.saturating_add(1);
         let step = 1.0 / f64::from(self.readings.min(NOISE_MEMORY));
         let information = 1.0 / (variance_s2 * variance_s2);
         self.information += step * (information - self.information);
         let squared = (innovation * innovation).min(SQUARED_INNOVATION_CAP * variance_s2);
         let share = information / self.information;
-        self.variance_s2 = (self.variance_s2 + step * share * (squared - variance_s2)).max(0.0);
+        self.learnt_s2 = (self.learnt_s2 + step * share * (squared - variance_s2)).max(0.0);
     }
 }
 
@@ -53,7 +69,7 @@ impl Model {
         sources: usize,
         wander: f64,
         first: &Observation,
-        bias_sd_s: f64,
+        prior: Prior,
         frequency: Normal,
     ) -> Self {
         let size = FIRST_BIAS + sources;
@@ -65,12 +81,13 @@ impl Model {
             noise: vec![Noise::default(); sources],
         };
         let bias = FIRST_BIAS + first.source;
-        let bias_variance = bias_sd_s * bias_sd_s;
+        model.noise[first.source] = Noise::expecting(prior.noise_s2);
+        let bias_variance = prior.bias_s2;
         // A first reading with no opinion of the offset before it, solved by hand: offset and bias are known
         // to sum up to the reading.
         model.state[OFFSET] = first.offset_s;
         model.state[FREQUENCY] = frequency.mean;
-        *model.covariance_mut(OFFSET, OFFSET) = first.variance_s2 + bias_variance;
+        *model.covariance_mut(OFFSET, OFFSET) = first.variance_s2 + prior.noise_s2 + bias_variance;
         *model.covariance_mut(OFFSET, bias) = -bias_variance;
         *model.covariance_mut(bias, OFFSET) = -bias_variance;
         *model.covariance_mut(bias, bias) = bias_variance;
@@ -96,15 +113,15 @@ impl Model {
         &mut self.covariance[row * size + column]
     }
 
-    pub(super) fn forget_bias(&mut self, source: usize, variance: f64) {
+    pub(super) fn forget_bias(&mut self, source: usize, prior: Prior) {
         let bias = FIRST_BIAS + source;
         self.state[bias] = 0.0;
-        self.noise[source] = Noise::default();
+        self.noise[source] = Noise::expecting(prior.noise_s2);
         for other in 0..self.state.len() {
             *self.covariance_mut(bias, other) = 0.0;
             *self.covariance_mut(other, bias) = 0.0;
         }
-        *self.covariance_mut(bias, bias) = variance;
+        *self.covariance_mut(bias, bias) = prior.bias_s2;
     }
 
     pub(super) fn advance(&mut self, elapsed_s: f64) {
@@ -134,7 +151,7 @@ impl Model {
         let innovation = offset_s - self.state[OFFSET] - self.state[bias];
         let column: Vec<f64> =
             (0..size).map(|row| self.covariance(row, OFFSET) + self.covariance(row, bias)).collect();
-        let variance = column[OFFSET] + column[bias] + variance_s2 + self.noise[source].variance_s2;
+        let variance = column[OFFSET] + column[bias] + variance_s2 + self.noise[source].variance_s2();
         self.noise[source].learn(innovation, variance);
         for row in 0..size {
             let gain = column[row] / variance;

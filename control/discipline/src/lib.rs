@@ -112,7 +112,7 @@ mod time;
 mod update;
 
 pub use engine::{Config, Discipline, Drift, Report};
-pub use ensemble::{Ensemble, Normal, Observation};
+pub use ensemble::{Ensemble, Normal, Observation, Prior};
 pub use intersection::{Agreement, Claim, agreement, majority_hull};
 pub use leap::{Leap, LeapList, LeapListError};
 pub use line::Line;

@@ -37,10 +37,9 @@ const LOST_AFTER: u8 = 8;
 const PATIENCE: u8 = 4;
 /// The most that chance adds to an interval, as a share of it.
 const SPREAD: f64 = 1.0 / 32.0;
-/// Requests that may be made ahead of time when something contradicts the estimate: half a first contact...
-const MOST_EXTRA: u8 = 4;
-/// ... and one more after so many of the shortest intervals.
-const EXTRA_AFTER_POLLS: f64 = 4.0;
+/// Requests that may be made ahead of time when something contradicts the estimate: half a first contact. Each is made
+/// up for by an interval of twice the length.
+const MOST_AHEAD: u8 = 4;
 /// RATE kisses are answered by this minimum at the most.
 const SLOWEST_POLL: u8 = 17;
 
@@ -76,10 +75,9 @@ pub(super) struct Pace {
     slower_wishes: u8,
     unanswered: u8,
     noise: u64,
-    /// Requests that may still be made ahead of time, and when one more was last granted.
-    extra: u8,
-    extra_since: LocalTime,
-    /// Requests still to be made ahead of time.
+    /// Requests made or granted ahead of time that have not been made up for.
+    ahead: u8,
+    /// Those of them that are still to be made.
     urgent: u8,
 }
 
@@ -100,8 +98,7 @@ impl Pace {
             slower_wishes: 0,
             unanswered: 0,
             noise: seed | 1,
-            extra: MOST_EXTRA,
-            extra_since: start,
+            ahead: 0,
             urgent: 0,
         }
     }
@@ -147,7 +144,7 @@ impl Pace {
         let interval_s = if self.urgent > 0 {
             BURST_INTERVAL_S
         } else if self.burst_over() {
-            self.interval_s() * (1.0 + SPREAD * self.chance())
+            self.interval_made_up_s() * (1.0 + SPREAD * self.chance())
         } else if self.burst_answers < BURST_ANSWERS {
             BURST_INTERVAL_S
         } else {
@@ -186,40 +183,42 @@ impl Pace {
 
     /// Something contradicts the estimate: asks now, if that may be.
     pub(super) fn ask_now(&mut self, now: LocalTime) {
-        self.hurry(now, now, 1);
+        self.hurry(now, 1);
     }
 
     /// The source itself contradicts the estimate: asks again soon, if that may be.
     pub(super) fn ask_again(&mut self, now: LocalTime) {
-        self.hurry(now, now.plus_seconds(BURST_INTERVAL_S), 1);
+        self.hurry(now.plus_seconds(BURST_INTERVAL_S), 1);
     }
 
     /// The clock has jumped: asks a few times in a row, as far as that may be.
     pub(super) fn ask_often(&mut self, now: LocalTime, requests: u8) {
         self.poll = self.min_poll;
         self.slower_wishes = 0;
-        self.hurry(now, now.plus_seconds(BURST_INTERVAL_S), requests);
+        self.hurry(now.plus_seconds(BURST_INTERVAL_S), requests);
     }
 
-    /// Brings requests forward, within what is left of the extra ones.
-    fn hurry(&mut self, now: LocalTime, at: LocalTime, requests: u8) {
-        let granted_after_s = EXTRA_AFTER_POLLS * self.least_interval_s();
-        while self.extra < MOST_EXTRA && now.seconds_since(self.extra_since) >= granted_after_s {
-            self.extra += 1;
-            self.extra_since = self.extra_since.plus_seconds(granted_after_s);
+    /// The present interval, longer where requests made ahead of time are to be made up for.
+    fn interval_made_up_s(&mut self) -> f64 {
+        let (interval_s, least_s) = (self.interval_s(), self.least_interval_s());
+        if self.ahead == 0 {
+            return interval_s;
         }
-        if self.extra == MOST_EXTRA {
-            self.extra_since = now;
-        }
+        self.ahead -= 1;
+        interval_s.max(2.0 * least_s)
+    }
+
+    /// Brings requests forward, as many as may be made ahead of time.
+    fn hurry(&mut self, at: LocalTime, requests: u8) {
         let soon = at.plus_seconds(BURST_INTERVAL_S);
         if !self.burst_over() || (self.next <= soon && requests <= 1) {
             return;
         }
-        let granted = requests.saturating_sub(self.urgent).min(self.extra);
+        let granted = requests.saturating_sub(self.urgent).min(MOST_AHEAD.saturating_sub(self.ahead));
         if granted == 0 {
             return;
         }
-        self.extra -= granted;
+        self.ahead += granted;
         self.urgent += granted;
         self.next = self.next.min(at);
     }
@@ -229,8 +228,7 @@ impl Pace {
         self.iburst = false;
         self.burst_requests_left = 0;
         self.urgent = 0;
-        self.extra = 0;
-        self.extra_since = now;
+        self.ahead = MOST_AHEAD;
         self.min_poll = (self.poll.max(self.min_poll) + 1).min(SLOWEST_POLL);
         self.max_poll = self.max_poll.max(self.min_poll);
         self.poll = self.min_poll;

@@ -1,15 +1,14 @@
 //! Who is followed: from the sources' claims to their standing.
 
 use super::bound::{BOUND_SIGMAS, Consensus};
-use super::engine::Discipline;
+use super::engine::{Discipline, UNKNOWN_FREQUENCY};
+use super::ensemble::Normal;
 use super::intersection::{Agreement, Claim, agreement, majority_hull};
 use super::source::{Source, Standing};
 use super::time::{LocalTime, ns_to_s};
 
 /// Samples that a source needs to be believed at start-up.
 const ENOUGH_EACH: usize = 2;
-/// A frequency found together with an estimate that was wrong is known to this, one standard deviation, in s/s.
-const DOUBTFUL_FREQUENCY: f64 = 50e-6;
 /// Fewest sources that must agree, where so many or more are configured.
 const SEVERAL: usize = 3;
 const AGREEING_OF_SEVERAL: usize = 2;
@@ -44,11 +43,13 @@ impl Discipline {
             self.drop_estimate(now);
         }
         let agreed = kept.unwrap_or(agreed);
-        let preferred =
-            claims.iter().any(|claim| agreed.holds(claim) && self.sources[claim.source].config.prefer);
+        // True time is within the hull if most sources are truthful: who does not reach it is not.
+        let hull = majority_hull(&claims);
+        let agrees = |claim: &Claim| agreed.holds(claim) && hull.is_none_or(|hull| hull.holds(claim));
+        let preferred = claims.iter().any(|claim| agrees(claim) && self.sources[claim.source].config.prefer);
         for claim in &claims {
             let source = &mut self.sources[claim.source];
-            source.standing = if !agreed.holds(claim) {
+            source.standing = if !agrees(claim) {
                 Standing::Falseticker
             } else if preferred && !source.config.prefer {
                 Standing::Spare
@@ -59,10 +60,9 @@ impl Discipline {
         let origin_ns = self.origin_ns;
         self.adopt(now, &agreed);
         let moved_s = ns_to_s(origin_ns.saturating_sub(self.origin_ns));
-        for claim in &mut claims {
-            claim.offset_s += moved_s;
+        if let Some(hull) = hull {
+            self.record_consensus(now, hull.low_s + moved_s, hull.high_s + moved_s, agreed.votes);
         }
-        self.record_consensus(now, &claims, agreed.votes);
         self.settle_leap(now);
     }
 
@@ -90,8 +90,7 @@ impl Discipline {
     /// A majority agrees on a time that the estimate excludes: it was derived from something that was wrong. What is
     /// older than each source's latest word may be wrong as well.
     fn drop_estimate(&mut self, now: LocalTime) {
-        self.frequency = self.rate(now);
-        self.frequency.variance += DOUBTFUL_FREQUENCY * DOUBTFUL_FREQUENCY;
+        self.frequency = Normal { mean: self.rate(now).mean, ..UNKNOWN_FREQUENCY };
         self.ensemble = None;
         self.consensus = None;
         for source in &mut self.sources {
@@ -119,21 +118,18 @@ impl Discipline {
                 source.admitted = false;
             } else if source.standing == Standing::Selected && !source.admitted {
                 source.admitted = true;
-                source.bias_prior_in_force_s2 = source.bias_prior_s2();
-                ensemble.admit(index, source.bias_prior_in_force_s2.sqrt());
+                source.expected = source.prior();
+                ensemble.admit(index, source.expected);
             }
         }
     }
 
     /// Keeps what a majority agrees on now.
-    fn record_consensus(&mut self, now: LocalTime, claims: &[Claim], votes: usize) {
+    fn record_consensus(&mut self, now: LocalTime, low_s: f64, high_s: f64, votes: usize) {
         let Some(ensemble) = &self.ensemble else {
             return;
         };
         let Some(reference) = self.best_reference(ensemble, now) else {
-            return;
-        };
-        let Some((low_s, high_s)) = majority_hull(claims) else {
             return;
         };
         self.consensus = Some(Consensus {

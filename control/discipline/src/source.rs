@@ -1,7 +1,7 @@
 //! One upstream: its pace, its path, its latest samples, and its standing with the others.
 
 use super::bound::growth;
-use super::ensemble::{Normal, Observation};
+use super::ensemble::{Normal, Observation, Prior};
 use super::intersection::Claim;
 use super::leap::Leap;
 use super::path::{Path, Reading};
@@ -11,6 +11,8 @@ use super::time::{LocalTime, ns_to_s};
 
 /// Samples kept to make a claim from.
 const KEPT: usize = 8;
+/// Standard deviation of how that error varies from reading to reading, as a share of the root distance.
+const NOISE_SHARE: f64 = 0.5;
 /// Samples less far apart say nothing of the frequency, in s.
 const LEAST_ARM_S: f64 = 1.0;
 /// Standard deviation of a path's bias as a share of the round trip to the primary source, before anything else is
@@ -134,8 +136,8 @@ pub(super) struct Source {
     pub(super) standing: Standing,
     /// It has a bias in the ensemble.
     pub(super) admitted: bool,
-    /// Variance of its bias that the ensemble started from or was widened to.
-    pub(super) bias_prior_in_force_s2: f64,
+    /// What the ensemble was told to expect of it.
+    pub(super) expected: Prior,
     /// Its latest samples contradict the estimate.
     pub(super) outlier: Option<Outlier>,
     /// Why its latest answer could not be used.
@@ -155,7 +157,7 @@ impl Source {
             path: Path::default(),
             standing: Standing::Waiting,
             admitted: false,
-            bias_prior_in_force_s2: 0.0,
+            expected: Prior { bias_s2: 0.0, noise_s2: 0.0 },
             outlier: None,
             unfit: None,
             closed: None,
@@ -235,13 +237,14 @@ impl Source {
         self.outlier = None;
     }
 
-    /// Variance of what its readings are constantly off by, before anything but its path and its claims is known.
-    pub(super) fn bias_prior_s2(&self) -> f64 {
+    /// What is to be expected of it, as long as nothing but its path and its claims is known.
+    pub(super) fn prior(&self) -> Prior {
         let (root_delay_s, root_dispersion_s) =
             self.latest.map_or((0.0, 0.0), |latest| (latest.root_delay_s, latest.root_dispersion_s));
         let path_s = BIAS_SHARE * (self.path.floor_s() + root_delay_s);
         let server_s = SERVER_SHARE * root_dispersion_s;
-        path_s * path_s + server_s * server_s
+        let noise_s = NOISE_SHARE * (root_delay_s / 2.0 + root_dispersion_s);
+        Prior { bias_s2: path_s * path_s + server_s * server_s, noise_s2: noise_s * noise_s }
     }
 
     /// What the source claims at `now`, relative to `origin_ns`, from the one of its latest samples that claims

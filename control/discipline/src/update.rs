@@ -1,11 +1,11 @@
 //! How the estimate follows the samples of the selected sources.
 
-use super::engine::Discipline;
+use super::engine::{Discipline, UNKNOWN_FREQUENCY};
 use super::ensemble::{Ensemble, Normal, Observation};
 use super::intersection::Agreement;
 use super::path::Reading;
 use super::poll::Worth;
-use super::source::{Recent, Source, Standing};
+use super::source::{Recent, Standing};
 use super::time::LocalTime;
 
 /// Samples that an estimate begins with, of all sources together.
@@ -16,6 +16,8 @@ const ENOUGH_SHARE: f64 = 0.005;
 const ENOUGH_S: f64 = 5e-6;
 /// By how much the prior of a bias must grow before the bias is reopened, as a ratio of variances.
 const WIDENED: f64 = 1.5;
+/// How likely it is that a frequency from an earlier run is wrong.
+const WRONG_FILE: f64 = 0.01;
 /// A frequency that was learnt through queues since gone is known to this, one standard deviation, in s/s.
 const RELEARNT_FREQUENCY: f64 = 20e-6;
 
@@ -72,10 +74,10 @@ impl Discipline {
             // Half of the change is what the bias can have moved by.
             ensemble.release(index, by_s * by_s / 4.0);
         }
-        let prior_s2 = source.bias_prior_s2();
-        if prior_s2 > WIDENED * source.bias_prior_in_force_s2 {
-            ensemble.release(index, prior_s2 - source.bias_prior_in_force_s2);
-            source.bias_prior_in_force_s2 = prior_s2;
+        let prior = source.prior();
+        if prior.bias_s2 > WIDENED * source.expected.bias_s2 {
+            ensemble.reopen(index, prior.bias_s2 - source.expected.bias_s2, prior.noise_s2);
+            source.expected = prior;
         }
         let floor_s = source.path.floor_s();
         if floor_s >= floor_before_s / 2.0 {
@@ -83,12 +85,12 @@ impl Discipline {
         }
         // All that was learnt over the long path may be wrong by half of it.
         source.path.restart(recent.delay_s);
-        source.bias_prior_in_force_s2 = source.bias_prior_s2();
+        source.expected = source.prior();
         let known_better = self.sources.iter().enumerate().any(|(other, source)| {
             other != index && source.admitted && source.path.floor_s() < floor_before_s / 2.0
         });
         if known_better {
-            ensemble.admit(index, self.sources[index].bias_prior_s2().sqrt());
+            ensemble.admit(index, self.sources[index].expected);
         } else {
             self.begin_anew_with(index, recent);
         }
@@ -130,18 +132,21 @@ impl Discipline {
             return;
         };
         let selected: Vec<usize> = self.selected().collect();
-        let bias_sd_s = |source: &Source| source.bias_prior_s2().sqrt();
-        let first_bias_sd_s = bias_sd_s(&self.sources[first.source]);
-        let mut ensemble = Ensemble::new(self.sources.len(), first, first_bias_sd_s, frequency);
+        let prior = self.sources[first.source].prior();
+        let mut ensemble = Ensemble::new(self.sources.len(), first, prior, frequency);
         if let Some(wander) = self.expected_wander {
             ensemble.expect_wander(wander);
+        }
+        if self.hearsay {
+            ensemble.doubt_frequency(UNKNOWN_FREQUENCY, WRONG_FILE);
+            self.hearsay = false;
         }
         for (index, source) in self.sources.iter_mut().enumerate() {
             source.admitted = index == first.source || selected.contains(&index);
             source.outlier = None;
-            source.bias_prior_in_force_s2 = source.bias_prior_s2();
+            source.expected = source.prior();
             if source.admitted && index != first.source {
-                ensemble.admit(index, bias_sd_s(source));
+                ensemble.admit(index, source.expected);
             }
         }
         for observation in rest {

@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use discipline::{Ensemble, Line, LocalTime, Normal, Observation, Path, Sample, ns_to_s, s_to_ns};
+use discipline::{Ensemble, Line, LocalTime, Normal, Observation, Path, Prior, Sample, ns_to_s, s_to_ns};
 
 use crate::figures::{Figures, measure, measure_client, median};
 use crate::regression::Regression;
@@ -38,7 +38,7 @@ impl Filter for Kalman {
         let observation = Observation { source: 0, at, offset_s, variance_s2 };
         match &mut self.ensemble {
             Some(ensemble) => ensemble.observe(&observation, 1),
-            None => self.ensemble = Some(Ensemble::new(1, &observation, 0.0, UNKNOWN_FREQUENCY)),
+            None => self.ensemble = Some(Ensemble::new(1, &observation, Prior { bias_s2: 0.0, noise_s2: 0.0 }, UNKNOWN_FREQUENCY)),
         }
     }
 
