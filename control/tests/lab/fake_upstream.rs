@@ -6,7 +6,7 @@
 //! ([`FakeUpstream::change`]) or beforehand ([`Script::after`]).
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
@@ -200,22 +200,21 @@ impl FakeUpstream {
         let address = address.into();
         let length = if address.is_ipv4() { "24" } else { "64 nodad" };
         lab.ip("client", &format!("address add {address}/{length} dev lan0"));
-        let sockets = lab.inside("client", || {
-            (UdpSocket::bind((address, 123)).unwrap(), UdpSocket::bind((address, 0)).unwrap())
-        });
+        let sockets = lab.inside("client", || (UdpSocket::bind((address, 123)).unwrap(), asking(address)));
         Self::serve(sockets, script.into())
     }
 
-    /// Starts one in this network namespace, on an address and port that are there. It follows nobody.
+    /// Starts one in this network namespace, on an address and port that are there.
     pub(crate) fn start_here(address: SocketAddr, script: impl Into<Script>) -> Self {
-        let asking = UdpSocket::bind((address.ip(), 0)).unwrap();
-        Self::serve((UdpSocket::bind(address).unwrap(), asking), script.into())
+        Self::serve((UdpSocket::bind(address).unwrap(), asking(address.ip())), script.into())
     }
 
-    fn serve((socket, asking): (UdpSocket, UdpSocket), script: Script) -> Self {
+    fn serve((socket, asking): (UdpSocket, [UdpSocket; 2]), script: Script) -> Self {
         let address = socket.local_addr().unwrap();
         socket.set_read_timeout(Some(LOOK)).unwrap();
-        asking.set_read_timeout(Some(ANSWER)).unwrap();
+        for socket in &asking {
+            socket.set_read_timeout(Some(ANSWER)).unwrap();
+        }
         let now = Instant::now();
         let script = Script { started: now, since: now, ..script };
         let shared = Arc::new(Shared {
@@ -320,7 +319,7 @@ impl Shared {
         }
     }
 
-    fn follow(&self, socket: &UdpSocket, own: IpAddr) {
+    fn follow(&self, sockets: &[UdpSocket; 2], own: IpAddr) {
         let mut asked: Option<Instant> = None;
         while !self.ended() {
             let following = *self.following.lock().unwrap();
@@ -330,6 +329,7 @@ impl Shared {
                 continue;
             };
             asked = Some(Instant::now());
+            let socket = &sockets[usize::from(following.server.is_ipv6())];
             let Some((answer, offset_s, delay_s)) = ask(socket, following.server) else { continue };
             let is_loop = answer.stratum > 1 && answer.reference_id == reference_id(own);
             if !answer.is_synchronised() || answer.stratum >= 15 || (is_loop && following.notices_loops) {
@@ -347,6 +347,15 @@ impl Shared {
             });
         }
     }
+}
+
+/// What one asks by that follows another: sockets for IPv4 and IPv6. Of its own family it asks from its own address.
+fn asking(own: IpAddr) -> [UdpSocket; 2] {
+    let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    any.map(|any| {
+        let address = if any.is_ipv4() == own.is_ipv4() { own } else { any };
+        UdpSocket::bind((address, 0)).unwrap()
+    })
 }
 
 /// Asks a server once: its answer, how far it is ahead of the truth, and the round trip.
