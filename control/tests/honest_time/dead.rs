@@ -5,10 +5,8 @@ use super::*;
 /// After so many requests without an answer an upstream is unreachable, and then some.
 const UNREACHABLE: Duration = Duration::from_secs(8 * POLL.as_secs() + 6);
 
-#[test]
-#[ignore = "needs root: scripts/test runs it"]
-fn what_a_dead_upstream_said_does_not_live_on() {
-    let mut plays: Vec<(String, Box<dyn FnOnce() + Send>)> = vec![
+pub(super) fn plays() -> Vec<NamedPlay> {
+    let mut plays: Vec<NamedPlay> = vec![
         ("the best one vanishes".into(), Box::new(the_best_one_vanishes)),
         ("the best one loses its time".into(), Box::new(the_best_one_loses_its_time)),
         ("all vanish".into(), Box::new(all_vanish)),
@@ -18,7 +16,7 @@ fn what_a_dead_upstream_said_does_not_live_on() {
         let play = move || two_follow_each_other(ours.parse().unwrap());
         plays.push((format!("two follow each other, over {ours}"), Box::new(play)));
     }
-    side_by_side(plays);
+    plays
 }
 
 /// The others drift away together, but not further than they claim.

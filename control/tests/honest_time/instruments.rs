@@ -87,7 +87,7 @@ fn an_unsynchronised_server_is_neither_right_nor_wrong() {
         assert_eq!((verdict.right(), verdict.wrong(), verdict.lost()), (0, 0, 0));
     }
     let kissing = judged(Conduct { reply: Reply::Kiss(*b"RATE"), ..Conduct::exact() }, for_a_while);
-    assert_eq!(kissing.unsynchronised(), kissing.answers.len(), "{kissing}");
+    assert!(kissing.kissed() > 5 && kissing.answers.is_empty(), "{kissing}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ const LONG: Duration = Duration::from_secs(30);
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
 fn one_of_four_is_not_believed() {
-    let mut plays: Vec<(String, Box<dyn FnOnce() + Send>)> = Vec::new();
+    let mut plays: Vec<NamedPlay> = Vec::new();
     for (place, error_s) in [(0, TWO_HOURS_S), (3, -TWO_HOURS_S), (1, 0.2)] {
         let name = |what: &str| format!("number {place}, {error_s} s off, {what}");
         plays.push((name("alone"), Box::new(move || alone(place, error_s))));

@@ -97,6 +97,11 @@ impl Message {
         self.mode == SERVER && self.origin == transmit
     }
 
+    /// Whether the server refuses to answer. Other codes are reasons for which it has no time.
+    pub(crate) fn is_kiss(&self) -> bool {
+        self.stratum == 0 && [b"RATE", b"DENY", b"RSTR"].contains(&&self.reference_id.to_be_bytes())
+    }
+
     /// Whether the server says that it has the time.
     pub(crate) fn is_synchronised(&self) -> bool {
         self.leap != UNSYNCHRONISED && (1..=15).contains(&self.stratum)

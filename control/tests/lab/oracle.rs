@@ -127,6 +127,8 @@ pub(crate) struct Verdict {
     pub(crate) answers: Vec<Answer>,
     /// When those were asked to which no answer came.
     lost: Vec<Duration>,
+    /// When those were asked that were refused by a kiss of death.
+    kissed: Vec<Duration>,
     /// Datagrams that answer nothing.
     pub(crate) strange: u64,
     /// Names and when they began.
@@ -140,6 +142,7 @@ impl Verdict {
         Self {
             answers: self.answers.iter().filter(|answer| within(answer.at)).copied().collect(),
             lost: self.lost.iter().filter(|at| within(**at)).copied().collect(),
+            kissed: self.kissed.iter().filter(|at| within(**at)).copied().collect(),
             strange: self.strange,
             phases: self.phases.clone(),
         }
@@ -187,6 +190,11 @@ impl Verdict {
 
     pub(crate) fn lost(&self) -> usize {
         self.lost.len()
+    }
+
+    /// Requests that were refused by a kiss of death. A server whose limits are off refuses none.
+    pub(crate) fn kissed(&self) -> usize {
+        self.kissed.len()
     }
 
     /// The first answer that says that it is synchronised.
@@ -258,12 +266,15 @@ impl Display for Verdict {
             f,
             "Of {} requests {} were answered right, {} wrong and {} by a server that says it is not synchronised; {} \
              were lost.",
-            self.answers.len() + self.lost(),
+            self.answers.len() + self.lost() + self.kissed(),
             self.right(),
             self.wrong(),
             self.unsynchronised(),
             self.lost(),
         )?;
+        if self.kissed() > 0 {
+            writeln!(f, "{} were refused by a kiss of death: the server limits the oracle.", self.kissed())?;
+        }
         if self.strange > 0 {
             writeln!(f, "{} datagrams answered nothing that was asked.", self.strange)?;
         }
@@ -467,6 +478,7 @@ impl Asking {
                 });
                 let mut verdict = self.shared.verdict();
                 match asked {
+                    Some((message, asked)) if message.is_kiss() => verdict.kissed.push(asked.at),
                     Some((message, asked)) => verdict.answers.push(Answer::of(&asked, &message, received)),
                     None => verdict.strange += 1,
                 }
