@@ -3,8 +3,8 @@
 use super::*;
 
 const TWO_HOURS_S: f64 = 7200.0;
-/// Longer than a daemon may wait for the others before it goes by one.
-const LONG: Duration = Duration::from_secs(30);
+/// Longer than a daemon may wait for the others before it goes by one, together with [`BURST`].
+const LONG: Duration = Duration::from_secs(20);
 
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
@@ -27,14 +27,14 @@ fn conducts(liar: usize, error_s: f64, others: &Conduct) -> Vec<Conduct> {
 }
 
 fn silent() -> Conduct {
-    Conduct { reply: lab::fake_upstream::Reply::Silence, ..Conduct::exact() }
+    Conduct { reply: Reply::Silence, ..Conduct::exact() }
 }
 
 fn alone(liar: usize, error_s: f64) {
     let lab = Lab::up(&[]);
     let (_running, addresses) = upstreams(&lab, conducts(liar, error_s, &silent()));
     let play = Play::begin(&lab, &config("", SHORT_POLLS, &addresses));
-    sleep(LONG);
+    sleep(BURST + LONG);
     play.end(|verdict| verdict.expect(verdict.first_synchronised().is_none(), "no synchronised answer"));
 }
 
@@ -43,7 +43,7 @@ fn beside_others(liar: usize, error_s: f64) {
     let (_running, addresses) = upstreams(&lab, conducts(liar, error_s, &Conduct::exact()));
     let play = Play::begin(&lab, &config("", SHORT_POLLS, &addresses));
     sleep(BURST);
-    play.phase("all have been heard", LONG - BURST);
+    play.phase("all have been heard", LONG);
     play.end(|verdict| expect_near(&verdict.since("all have been heard")));
 }
 
@@ -51,12 +51,12 @@ fn beside_others(liar: usize, error_s: f64) {
 fn alone_at_first(liar: usize, error_s: f64) {
     let lab = Lab::up(&[]);
     let scripts = conducts(liar, error_s, &silent()).into_iter().map(|conduct| {
-        let reply = lab::fake_upstream::Reply::Time;
+        let reply = Reply::Time;
         Script::new(conduct).after(BURST, move |conduct| conduct.reply = reply)
     });
     let (_running, addresses) = upstreams(&lab, scripts);
     let play = Play::begin(&lab, &config("", SHORT_POLLS, &addresses));
-    sleep(LONG - POLL);
+    sleep(BURST + 2 * POLL);
     play.phase("all have been heard", POLL);
     play.end(|verdict| expect_near(&verdict.since("all have been heard")));
 }

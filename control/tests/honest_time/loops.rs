@@ -59,7 +59,7 @@ fn beside_real_ones() {
     let play = Play::begin(&lab, &config);
     play.wait_until_synchronised();
     sleep(POLL);
-    running.iter().for_each(FakeUpstream::vanish);
+    vanish(&running);
     sleep(Duration::from_secs(1));
     play.phase("the real ones are gone", LOOP);
     play.end(|verdict| {
@@ -110,7 +110,7 @@ fn an_address_becomes_ours() {
     sleep(BURST);
     lab.ip("server", &format!("address add {SECOND}/24 dev lan0"));
     sleep(POLL);
-    running.iter().for_each(FakeUpstream::vanish);
+    vanish(&running);
     sleep(Duration::from_secs(1));
     play.phase("the real ones are gone", LOOP);
     play.end(|verdict| {
@@ -130,7 +130,7 @@ fn through_another_server(ours: IpAddr) {
     running[2].follow(Following { server: (ours, 123).into(), interval, notices_loops: true });
     let play = Play::begin(&lab, &config("", SHORT_POLLS, &addresses));
     sleep(BURST + POLL);
-    running[..2].iter().for_each(FakeUpstream::vanish);
+    vanish(&running[..2]);
     sleep(Duration::from_secs(1));
     play.phase("a loop", LOOP);
     play.end(|verdict| {

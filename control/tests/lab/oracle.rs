@@ -5,6 +5,8 @@
 //! answer that says it is synchronised is right if its offset from the truth is at most root delay / 2 + root
 //! dispersion and what the oracle cannot tell itself: half of the round trip, and the error of a reading.
 //!
+//! A server whose limits are on refuses the oracle before long: its configuration is to have `limits.enabled = false`.
+//!
 //! ```ignore
 //! let oracle = Oracle::start(&lab, 100);      // asks in the background from now on
 //! oracle.phase("the best one is gone");       // names what comes now
