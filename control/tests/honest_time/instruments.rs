@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::lab::fake_upstream::{Conduct, FakeUpstream, Reply, Script};
+use crate::lab::fake_upstream::{Conduct, FakeUpstream, Following, Reply, Script};
 use crate::lab::oracle::{Oracle, Verdict};
 
 const RATE: u32 = 200;
@@ -131,8 +131,6 @@ fn a_script_goes_by_the_clock_and_claims_grow() {
 
 #[test]
 fn one_that_follows_another_serves_its_time_and_says_so() {
-    use crate::lab::fake_upstream::Following;
-
     let source = FakeUpstream::start_here(loopback(), Conduct::coarse(0.1, 0.15));
     let verdict = judged(Conduct::exact(), |upstream, oracle| {
         let server = source.socket_address();
