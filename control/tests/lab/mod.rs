@@ -4,6 +4,9 @@
 //! Whatever happens to a test, its [`Server`] ends and detaches, and its [`Lab`] is taken down.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub(crate) mod fake_upstream;
+pub(crate) mod ntp;
+pub(crate) mod oracle;
 pub(crate) mod upstreams;
 pub(crate) mod wire;
 
