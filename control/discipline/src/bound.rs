@@ -111,7 +111,8 @@ impl Discipline {
         };
         let (low_s, high_s) = consensus.ends_s(now, rate);
         let reach_s = (offset_s - low_s).max(high_s - offset_s);
-        let bound_s = bound_of(&reference).max(reach_s) + self.doubt_s(now);
+        let open_s = self.open_question_s(now, rate);
+        let bound_s = bound_of(&reference).max(reach_s).max(open_s) + self.doubt_s(now);
         reference.dispersion_s = bound_s - reference.root_delay_s / 2.0;
         Some(reference)
     }

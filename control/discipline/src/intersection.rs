@@ -59,15 +59,16 @@ pub fn agreement(claims: &[Claim], voters: usize) -> Option<Agreement> {
 }
 
 /// The ends of all that a majority of `claims` overlaps on: true time is between them if a majority of the sources is
-/// truthful, whatever the others say. Unlike the largest overlap, it does not shrink to what a liar claims. Where any
-/// claim is trusted, only trusted claims count.
+/// truthful, whatever the others say. Unlike the largest overlap, it does not shrink to what a liar claims. `silent` are
+/// sources that are about to speak: they may yet say anything. Where any claim is trusted, only trusted claims count.
 #[must_use]
-pub fn majority_hull(claims: &[Claim]) -> Option<Agreement> {
+pub fn majority_hull(claims: &[Claim], silent: usize) -> Option<Agreement> {
     let trusted = claims.iter().any(|claim| claim.trusted);
     let voting: Vec<&Claim> = claims.iter().filter(|claim| claim.trusted || !trusted).collect();
+    let silent = if trusted { 0 } else { silent };
     let covered = |at_s: f64| {
         let count = voting.iter().filter(|claim| claim.low() <= at_s && claim.high() >= at_s).count();
-        count * 2 > voting.len()
+        count > 0 && (count + silent) * 2 > voting.len() + silent
     };
     let low_s = voting.iter().map(|claim| claim.low()).filter(|&end| covered(end)).reduce(f64::min)?;
     let high_s = voting.iter().map(|claim| claim.high()).filter(|&end| covered(end)).reduce(f64::max)?;
@@ -133,9 +134,11 @@ mod tests {
 
     #[test]
     fn a_liar_within_the_others_claims_does_not_shrink_the_hull() {
-        let ends = |intervals: &[(f64, f64)]| {
-            majority_hull(&claims(intervals)).map(|hull| (hull.low_s, hull.high_s))
+        let with = |intervals: &[(f64, f64)], silent| {
+            majority_hull(&claims(intervals), silent).map(|hull| (hull.low_s, hull.high_s))
         };
+        let ends = |intervals: &[(f64, f64)]| with(intervals, 0);
+        assert_eq!(with(&[(0.0, 1.0), (0.9, 0.01)], 1), Some((-1.0, 1.0)));
         assert_eq!(ends(&[(0.0, 1.0), (0.1, 1.5), (0.2, 2.0), (0.9, 0.01)]), Some((-1.0, 1.0)));
         assert_eq!(ends(&[(0.0, 1.0)]), Some((-1.0, 1.0)));
         assert_eq!(ends(&[(0.0, 1.0), (5.0, 1.0)]), None);

@@ -77,6 +77,8 @@ pub(super) struct Pace {
     noise: u64,
     /// Requests made or granted ahead of time that have not been made up for.
     ahead: u8,
+    /// The present interval is long for one of them.
+    making_up: bool,
     /// Those of them that are still to be made.
     urgent: u8,
 }
@@ -99,6 +101,7 @@ impl Pace {
             unanswered: 0,
             noise: seed | 1,
             ahead: 0,
+            making_up: false,
             urgent: 0,
         }
     }
@@ -136,6 +139,8 @@ impl Pace {
     /// A request goes out at `now`.
     pub(super) fn asked(&mut self, now: LocalTime) {
         self.burst_requests_left = self.burst_requests_left.saturating_sub(1);
+        self.ahead = self.ahead.saturating_sub(u8::from(self.making_up));
+        self.making_up = false;
         self.urgent = self.urgent.saturating_sub(1);
         self.unanswered = self.unanswered.saturating_add(1);
         if self.burst_over() && self.unanswered > LOST_AFTER && self.unanswered.is_multiple_of(LOST_AFTER) {
@@ -204,7 +209,7 @@ impl Pace {
         if self.ahead == 0 {
             return interval_s;
         }
-        self.ahead -= 1;
+        self.making_up = true;
         interval_s.max(2.0 * least_s)
     }
 
@@ -220,6 +225,7 @@ impl Pace {
         }
         self.ahead += granted;
         self.urgent += granted;
+        self.making_up = false;
         self.next = self.next.min(at);
     }
 

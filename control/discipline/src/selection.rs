@@ -44,7 +44,8 @@ impl Discipline {
         }
         let agreed = kept.unwrap_or(agreed);
         // True time is within the hull if most sources are truthful: who does not reach it is not.
-        let hull = majority_hull(&claims);
+        let silent = self.sources.iter().filter(|source| source.standing == Standing::Waiting).count();
+        let hull = majority_hull(&claims, silent);
         let agrees = |claim: &Claim| agreed.holds(claim) && hull.is_none_or(|hull| hull.holds(claim));
         let preferred = claims.iter().any(|claim| agrees(claim) && self.sources[claim.source].config.prefer);
         for claim in &claims {

@@ -140,6 +140,8 @@ pub(super) struct Source {
     pub(super) expected: Prior,
     /// Its latest samples contradict the estimate.
     pub(super) outlier: Option<Outlier>,
+    /// When a sample was last as expected, and the least surprise that it would have shown, in s.
+    pub(super) confirmed: Option<(LocalTime, f64)>,
     /// Why its latest answer could not be used.
     pub(super) unfit: Option<Standing>,
     /// Never to be asked again: denied or retired.
@@ -159,6 +161,7 @@ impl Source {
             admitted: false,
             expected: Prior { bias_s2: 0.0, noise_s2: 0.0 },
             outlier: None,
+            confirmed: None,
             unfit: None,
             closed: None,
             reach: 0,

@@ -12,7 +12,7 @@
 //! A sole source can only be believed, with its second word. As a server that errs for some minutes looks the same as
 //! a clock that jumped, the bound holds both until the new time has lasted for some polls.
 
-use super::bound::BOUND_SIGMAS;
+use super::bound::{BOUND_SIGMAS, growth};
 use super::engine::Discipline;
 use super::ensemble::{Normal, Observation};
 use super::path::Reading;
@@ -39,6 +39,8 @@ pub(super) struct Outlier {
     pub(super) by_s: f64,
     /// And how far it may be from that by chance, in s.
     pub(super) tolerance_s: f64,
+    /// The most that the estimate can be wrong by if the sample is right, in s.
+    pub(super) far_s: f64,
     /// How many in a row agree with each other.
     pub(super) alike: u32,
     /// How many in a row contradict the estimate, agreeing or not.
@@ -74,23 +76,27 @@ impl Discipline {
         let claim = source.claim_of(recent, index, recent.at, self.origin_ns, self.rate(recent.at));
         let offset = ensemble.offset(recent.at);
         let impossible = (claim.offset_s - offset.mean).abs() > claim.distance_s + BOUND_SIGMAS * offset.sd();
+        let far_s = (claim.offset_s - offset.mean).abs() + claim.distance_s;
         let expected = innovation.mean * innovation.mean <= SURPRISE * innovation.variance;
         if expected && !impossible {
-            self.sources[index].outlier = None;
+            let source = &mut self.sources[index];
+            source.outlier = None;
+            source.confirmed = Some((recent.at, BOUND_SIGMAS * innovation.sd()));
             self.settle(recent.at);
             return;
         }
-        self.note_outlier(index, recent.at, innovation);
+        self.note_outlier(index, recent.at, innovation, far_s);
         self.ask_all(index, recent.at);
         self.settle(recent.at);
     }
 
-    fn note_outlier(&mut self, index: usize, at: LocalTime, innovation: Normal) {
+    fn note_outlier(&mut self, index: usize, at: LocalTime, innovation: Normal, far_s: f64) {
         let before = self.sources[index].outlier;
         let mut outlier = Outlier {
             since: at,
             by_s: innovation.mean,
             tolerance_s: BOUND_SIGMAS * innovation.sd(),
+            far_s,
             alike: 1,
             in_a_row: 1,
         };
@@ -135,16 +141,16 @@ impl Discipline {
             self.move_with_the_clock(&largest, sole, now);
             return;
         }
-        let since = outliers.iter().map(|(_, outlier)| outlier.since).min().unwrap_or(now);
+        // A sample speaks against a jump if it would have shown one of that size.
+        let since = largest.iter().map(|(_, outlier)| outlier.since).min().unwrap_or(now);
+        let least_s = largest.iter().map(|(_, outlier)| outlier.by_s.abs()).fold(f64::INFINITY, f64::min);
         let confirming = jury
             .iter()
-            .filter(|&&index| {
-                let source = &self.sources[index];
-                source.outlier.is_none() && source.recent.last().is_some_and(|recent| recent.at >= since)
-            })
+            .filter_map(|&index| self.sources[index].confirmed.filter(|_| self.sources[index].outlier.is_none()))
+            .filter(|&(at, shows_s)| at >= since && shows_s < least_s)
             .count();
         if confirming >= largest.len() && confirming > 0 {
-            for (index, outlier) in outliers.iter().filter(|(_, outlier)| outlier.alike > 1) {
+            for (index, outlier) in outliers.iter().filter(|(_, outlier)| outlier.in_a_row > 1) {
                 self.blame(*index, outlier);
             }
         }
@@ -216,17 +222,19 @@ impl Discipline {
         }
     }
 
-    /// How much the bound has to hold besides, in s, as long as it is open what has happened.
-    pub(super) fn doubt_s(&self, now: LocalTime) -> f64 {
-        let open_s = self
-            .sources
+    /// The least that the bound may be while it is open what the latest samples mean, in s.
+    pub(super) fn open_question_s(&self, now: LocalTime, rate: Normal) -> f64 {
+        self.sources
             .iter()
             .filter(|source| source.admitted)
-            .filter_map(|source| source.outlier)
-            .map(|outlier| outlier.by_s.abs() + outlier.tolerance_s)
-            .fold(0.0, f64::max);
-        let lasting_s = self.doubt.filter(|doubt| now < doubt.until).map_or(0.0, |doubt| doubt.by_s);
-        open_s.max(lasting_s)
+            .filter_map(|source| Some((source.outlier?, source.recent.last()?.at)))
+            .map(|(outlier, at)| outlier.far_s + growth(rate) * now.seconds_since(at).max(0.0))
+            .fold(0.0, f64::max)
+    }
+
+    /// What the bound has to hold besides, in s, as a sole source's new time has not lasted.
+    pub(super) fn doubt_s(&self, now: LocalTime) -> f64 {
+        self.doubt.filter(|doubt| now < doubt.until).map_or(0.0, |doubt| doubt.by_s)
     }
 }
 
