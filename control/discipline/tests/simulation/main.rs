@@ -15,7 +15,10 @@
 mod cases;
 mod clients;
 mod comparison;
+mod exempt;
 mod figures;
+mod foul;
+mod foul_table;
 mod network;
 mod oscillator;
 mod property;
@@ -88,6 +91,19 @@ fn broken_limits(outcome: &Outcome) -> Vec<String> {
     .filter(|(_, value, limit)| value > limit)
     .map(|(what, value, limit)| format!("{}: {what} {value:.3} above {limit}", outcome.scenario.id))
     .collect()
+}
+
+#[test]
+fn foul_weather_is_as_reviewed() {
+    let only = std::env::var("SIMULATION_ONLY").ok();
+    let seeds = std::env::var("SIMULATION_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
+    let rows = foul::all(only.as_deref(), seeds.unwrap_or(SEEDS_OF_COMPARISON));
+    let table = foul_table::render(&rows);
+    if only.is_some() || seeds.is_some() {
+        println!("{table}");
+        return;
+    }
+    table::compare("foul.txt", &table);
 }
 
 #[test]

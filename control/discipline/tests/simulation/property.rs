@@ -29,10 +29,11 @@ use discipline::{Config, Discipline, LocalTime, Sample};
 
 use crate::cases::{Case, draw};
 use crate::clients::PrivateLine;
-use crate::world::{Client, Reading, START_S, Second, run};
+use crate::exempt::Exempt;
+use crate::world::{Client, Reading, START_S, run};
 
 /// As many as run within a minute on two processors.
-const CASES: u64 = 8000;
+const CASES: u64 = 6000;
 /// Failures that are described in full, and those that are listed.
 const DESCRIBED: usize = 3;
 const LISTED: usize = 10;
@@ -107,44 +108,6 @@ impl Client for Watched {
     }
 }
 
-/// Until when a jump may not be seen yet.
-struct Exempt {
-    /// Samples of each server when the clock jumped, and by how much it did, s, while the window is open.
-    since: Option<(Vec<u32>, f64)>,
-}
-
-impl Exempt {
-    /// Whether the window is open at this second.
-    fn open(&mut self, case: &Case, second: &Second) -> bool {
-        let begin_s = second.at_s - 1.0;
-        let jumps = &case.oscillator.jumps;
-        let jump = jumps.iter().find(|jump| (jump.at_s..jump.ends_s() + 1.0).contains(&begin_s));
-        if let Some(jump) = jump {
-            // A sample that arrives within the very second may be from before.
-            self.since = Some((second.samples.to_vec(), jump.step_s.abs()));
-        }
-        let Some((since, step_s)) = &self.since else {
-            return false;
-        };
-        let (mut alive, mut truthful, mut heard, mut plain) = (0, 0, 0, 0);
-        for (index, member) in case.members.iter().enumerate() {
-            if !member.server.path.passes(second.at_s) {
-                continue;
-            }
-            alive += 1;
-            truthful += usize::from(member.truthful);
-            if member.truthful && second.samples[index] >= since[index] + 2 {
-                heard += 1;
-                plain += usize::from(*step_s > 2.2 * member.width_s());
-            }
-        }
-        if plain * 2 > alive || (heard > 0 && heard == truthful) {
-            self.since = None;
-        }
-        self.since.is_some()
-    }
-}
-
 /// Runs one case, with the discipline or another client, and returns the first thing that went wrong.
 fn check(
     case: &Case,
@@ -157,7 +120,7 @@ fn check(
         Box::new(Watched { client: client(now), log: Rc::clone(log) })
     };
     let mut failure: Option<Failure> = None;
-    let mut exempt = Exempt { since: None };
+    let mut exempt = Exempt::default();
     let changes = case.changes();
     let patience_s = case.patience_s();
     let (mut next_change, mut quiet_since_s, mut ever) = (0, START_S, false);
@@ -207,7 +170,7 @@ fn impolite(case: &Case, requests: &[u32]) -> Option<Failure> {
     })
 }
 
-fn discipline(case: &Case, now: LocalTime) -> Box<dyn Client> {
+pub(crate) fn discipline(case: &Case, now: LocalTime) -> Box<dyn Client> {
     let config = Config { seed: case.seed, ..Config::default() };
     let sources = vec![case.source; case.members.len()];
     Box::new(PrivateLine::new(Discipline::new(config, &sources, now, case.drift)))
@@ -262,6 +225,16 @@ fn failures(first: u64, cases: u64) -> BTreeMap<u64, Failure> {
     found.into_inner().expect("no thread panics")
 }
 
+/// Failures of one kind.
+#[derive(Default)]
+struct Tally {
+    count: u64,
+    /// By the faults in the scenario, and by the only fault in it.
+    present: BTreeMap<&'static str, u64>,
+    alone: BTreeMap<&'static str, u64>,
+    seeds: Vec<u64>,
+}
+
 /// How often each kind failed, and with which faults; then single failures.
 fn summary(failures: &BTreeMap<u64, Failure>, first: u64, cases: u64) -> String {
     let mut text = format!("{} of {cases} cases fail\n", failures.len());
@@ -269,23 +242,31 @@ fn summary(failures: &BTreeMap<u64, Failure>, first: u64, cases: u64) -> String 
     for fault in (first..first.saturating_add(cases)).flat_map(|seed| draw(seed).kinds_of_faults()) {
         *drawn.entry(fault).or_default() += 1;
     }
-    let mut kinds: BTreeMap<Kind, (u64, BTreeMap<&'static str, u64>, Vec<u64>)> = BTreeMap::new();
+    let mut kinds: BTreeMap<Kind, Tally> = BTreeMap::new();
     for (&seed, failure) in failures {
-        let (count, faults, seeds) = kinds.entry(failure.kind).or_default();
-        *count += 1;
-        for fault in draw(seed).kinds_of_faults() {
-            *faults.entry(fault).or_default() += 1;
+        let tally = kinds.entry(failure.kind).or_default();
+        let present = draw(seed).kinds_of_faults();
+        tally.count += 1;
+        if let [alone] = present[..] {
+            *tally.alone.entry(alone).or_default() += 1;
+        } else if present.is_empty() {
+            *tally.alone.entry("nothing").or_default() += 1;
         }
-        if seeds.len() < LISTED {
-            seeds.push(seed);
+        for fault in present {
+            *tally.present.entry(fault).or_default() += 1;
+        }
+        if tally.seeds.len() < LISTED {
+            tally.seeds.push(seed);
         }
     }
-    for (kind, (count, faults, seeds)) in &kinds {
-        let mut faults: Vec<_> = faults.iter().collect();
-        faults.sort_by_key(|&(_, count)| std::cmp::Reverse(*count));
-        let faults: Vec<String> =
-            faults.iter().map(|(fault, count)| format!("{fault} {count} of {}", drawn[*fault])).collect();
-        let _ = writeln!(text, "{kind:?}: {count}; seeds {seeds:?}\n  with {}", faults.join(", "));
+    for (kind, tally) in &kinds {
+        let mut present: Vec<_> = tally.present.iter().collect();
+        present.sort_by_key(|&(fault, count)| std::cmp::Reverse(count * 1000 / drawn[*fault]));
+        let present: Vec<String> =
+            present.iter().map(|(fault, count)| format!("{fault} {count} of {}", drawn[*fault])).collect();
+        let _ = writeln!(text, "{kind:?}: {}; seeds {:?}", tally.count, tally.seeds);
+        let _ = writeln!(text, "  with {}", present.join(", "));
+        let _ = writeln!(text, "  with nothing else but {:?}", tally.alone);
     }
     for (&seed, failure) in failures.iter().take(LISTED) {
         let _ = writeln!(text, "seed {seed}: {:?} at {:.0} s: {}", failure.kind, failure.at_s, failure.by);
