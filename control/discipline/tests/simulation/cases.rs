@@ -76,7 +76,7 @@ impl Case {
 
     /// When something changes, in order, s.
     pub(crate) fn changes(&self) -> Vec<f64> {
-        let mut changes: Vec<f64> = self.oscillator.jumps.iter().map(|jump| jump.ends_s()).collect();
+        let mut changes: Vec<f64> = self.oscillator.jumps.iter().map(Jump::ends_s).collect();
         changes.extend(self.oscillator.suspended.iter().map(|&(_, to_s)| to_s));
         for member in &self.members {
             let path = &member.server.path;

@@ -528,8 +528,8 @@ fn liars() -> Vec<Foul> {
         new("hidden", "P4, the nearest 1 ms off, claims nothing", p4())
             .each(lies(1, Fault::Offset(MS)))
             .liars(&[0]),
-        new("lies", "L1, 100 ms wrong for 5 min", l1()).each(&late).liars(&[0]).chrony(4100.0).event(),
-        new("lies_w", "W1, 100 ms wrong for 5 min", w1()).each(&late).liars(&[0]).event().threshold(3.0 * MS),
+        new("lies", "L1, 100 ms wrong for 5 min", l1()).each(late).liars(&[0]).chrony(4100.0).event(),
+        new("lies_w", "W1, 100 ms wrong for 5 min", w1()).each(late).liars(&[0]).event().threshold(3.0 * MS),
         new("steps", "L1, 100 ms wrong from 12 h on", l1())
             .each(lies(1, Fault::OffsetBetween(EVENT_S, f64::INFINITY, 100.0 * MS)))
             .liars(&[0])
@@ -537,13 +537,15 @@ fn liars() -> Vec<Foul> {
     ]
 }
 
+/// Letter and name of some servers, the threshold in s, and sizes of jumps in ms.
+type Place = (&'static str, &'static str, fn() -> Vec<Server>, f64, &'static [f64]);
+
 fn jumps() -> Vec<Foul> {
     let new = Foul::new;
     let mut all = vec![
         new("j_p4", "P4, jump of +30 ms and +20 ppm", p4()).jump(30.0 * MS, 20.0 * PPM).chrony(3521.0),
         new("j_l1", "L1, the same", l1()).jump(30.0 * MS, 20.0 * PPM).chrony(3026.0),
     ];
-    type Place = (&'static str, &'static str, fn() -> Vec<Server>, f64, &'static [f64]);
     let places: [Place; 4] = [
         ("l", "L1", l1, MS, &[1.0, 3.0, 10.0, 50.0, 100.0, 1000.0, 10_000.0]),
         ("w", "W1", w1, 3.0 * MS, &[5.0, 50.0, 1000.0, 10_000.0]),
@@ -589,7 +591,7 @@ fn networks() -> Vec<Foul> {
         }
     };
     let asymmetric = |index: usize, server: &mut Server| {
-        if index % 2 == 0 {
+        if index.is_multiple_of(2) {
             server.path.back_s += 3.0 * MS;
         }
     };
@@ -609,6 +611,11 @@ fn networks() -> Vec<Foul> {
             }));
         }
     };
+    // The round trip then has the standard deviation that one way has with the usual queue.
+    let gaussian = |_: usize, server: &mut Server| {
+        server.path.queue = Queue::Gaussian { mean_sd: 5.0 };
+        server.path.jitter_s /= std::f64::consts::SQRT_2;
+    };
     let bursts = |_: usize, server: &mut Server| {
         let (for_s, period_s) = (300.0, 1800.0);
         server.path.recurring.push(Recurring {
@@ -627,10 +634,7 @@ fn networks() -> Vec<Foul> {
             .equal(7, 67.4),
         new("bloat_l", "P4, the same from 5 min on", p4()).each(bloat(300.0)),
         new("bloat_w", "W1, +200 ms back for 60 s of 600, from 0", w1()).each(bloat(0.0)),
-        new("gauss", "L1, Gaussian, 5 sd above the floor", l1())
-            .each(|_, server| server.path.queue = Queue::Gaussian { mean_sd: 5.0 })
-            .chrony(69.7)
-            .equal(6, 19.1),
+        new("gauss", "L1, Gaussian, 5 sd above the floor", l1()).each(gaussian).chrony(69.7).equal(6, 19.1),
         new("uniform", "L1, uniform queue", l1()).each(|_, server| server.path.queue = Queue::Uniform),
         new("ticks", "L1, timestamps of 1 ms", l1()).each(|_, server| server.resolution_s = MS).chrony(579.0),
         new("asym", "P4, 3 ms longer back on 1 and 3", p4()).each(asymmetric).chrony(997.0).equal(7, 952.0),

@@ -1,9 +1,10 @@
-//! The discipline over simulated days: declared limits, and a table under review.
+//! The discipline over simulated days: declared limits, tables under review, and what must hold in any weather.
 //!
-//! `cargo test -p discipline --test simulation` runs all of it and compares the table with `results.txt`. Where
-//! a change moves figures, `SIMULATION_WRITE=1` writes them anew, for the diff to be reviewed;
+//! `cargo test -p discipline --test simulation` runs all of it and compares the tables with `results.txt` (fair
+//! weather), `foul.txt` and `filters.txt`. Where a change moves figures, `SIMULATION_WRITE=1` writes them anew,
+//! for the diff to be reviewed;
 //! `SIMULATION_ONLY=b,j2` runs and prints some scenarios only, `SIMULATION_SEEDS=64` more seeds of them (both
-//! with `-- --nocapture`). Nothing is random but by seed; `ln` and `cos` of another libm may move a last digit.
+//! with `-- --nocapture`). `property.rs` checks random scenarios. Nothing is random but by seed; `ln` and `cos` of another libm may move a last digit.
 #![allow(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -11,6 +12,7 @@
     clippy::float_cmp,
     reason = "simulated seconds and counts are small, and compared with what they were set to"
 )]
+#![allow(clippy::struct_field_names, reason = "all fields of some are seconds")]
 
 mod cases;
 mod clients;

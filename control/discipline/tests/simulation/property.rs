@@ -62,7 +62,7 @@ struct Failure {
 #[derive(Default)]
 struct Log {
     requests: Vec<u32>,
-    samples: Vec<(usize, Sample)>,
+    samples: Samples,
     keep_samples: bool,
 }
 
@@ -293,8 +293,13 @@ fn property_the_bound_holds_and_the_time_comes_back_in_any_weather() {
 
 // That the checks themselves are right: what is said of true time is true, and what is wrong is caught.
 
+/// Local and true time, s.
+type Seconds = Vec<(LocalTime, f64)>;
+/// Samples and their servers.
+type Samples = Vec<(usize, Sample)>;
+
 /// Local and true time at whole seconds, and the samples between them.
-fn seconds_and_samples(case: &Case) -> (Vec<(LocalTime, f64)>, Vec<(usize, Sample)>) {
+fn seconds_and_samples(case: &Case) -> (Seconds, Samples) {
     let log = Rc::new(RefCell::new(Log { keep_samples: true, ..Log::default() }));
     log.borrow_mut().requests = vec![0; case.members.len()];
     let mut watched = |now: LocalTime| -> Box<dyn Client> {
@@ -376,10 +381,10 @@ impl Cautious {
 
     /// What a majority holds possible: UTC minus local time, ns.
     fn hull_ns(&self, now: LocalTime) -> Option<(f64, f64)> {
-        let mut edges: Vec<(f64, i32)> = Vec::with_capacity(2 * self.latest.len());
+        let mut edges: Vec<(f64, bool)> = Vec::with_capacity(2 * self.latest.len());
         for sample in self.latest.iter().flatten() {
             let (offset_ns, within_s) = interval(sample, now);
-            edges.extend([(offset_ns - within_s * 1e9, 1), (offset_ns + within_s * 1e9, -1)]);
+            edges.extend([(offset_ns - within_s * 1e9, true), (offset_ns + within_s * 1e9, false)]);
         }
         edges.sort_by(|a, b| a.0.total_cmp(&b.0));
         // Whoever is not lost but has said nothing that counts may hold anything possible.
@@ -387,18 +392,20 @@ impl Cautious {
         let voters = self.heard.iter().filter(|heard| here(heard)).count();
         let silent =
             self.heard.iter().zip(&self.latest).filter(|(heard, latest)| here(heard) && latest.is_none());
-        let majority = (voters / 2 + 1) as i32 - silent.count() as i32;
-        if majority <= 0 {
-            return None;
-        }
+        let majority = (voters / 2 + 1).checked_sub(silent.count()).filter(|&majority| majority > 0)?;
         let (mut depth, mut hull) = (0, None);
-        for (edge_ns, step) in edges {
-            if step > 0 && depth + 1 == majority {
-                hull = Some((hull.map_or(edge_ns, |(low_ns, _)| low_ns), edge_ns));
-            } else if step < 0 && depth == majority {
-                hull = hull.map(|(low_ns, _)| (low_ns, edge_ns));
+        for (edge_ns, begins) in edges {
+            if begins {
+                depth += 1;
+                if depth == majority {
+                    hull = Some((hull.map_or(edge_ns, |(low_ns, _)| low_ns), edge_ns));
+                }
+            } else {
+                if depth == majority {
+                    hull = hull.map(|(low_ns, _)| (low_ns, edge_ns));
+                }
+                depth -= 1;
             }
-            depth += step;
         }
         hull
     }
@@ -417,9 +424,9 @@ impl Client for Cautious {
     fn sample(&mut self, server: usize, sample: &Sample) {
         self.heard[server] = sample.at;
         let contradicts = self.latest[server].is_some_and(|before| {
-            let (before_ns, before_s) = interval(&before, sample.at);
-            let (now_ns, now_s) = interval(sample, sample.at);
-            (before_ns - now_ns).abs() > (before_s + now_s) * 1e9
+            let (old_ns, old_width_s) = interval(&before, sample.at);
+            let (new_ns, new_width_s) = interval(sample, sample.at);
+            (old_ns - new_ns).abs() > (old_width_s + new_width_s) * 1e9
         });
         if contradicts {
             // The clock has jumped, or the server has.
@@ -518,4 +525,50 @@ fn oracle_what_a_jump_exempts_ends_with_the_second_sample_after_it() {
     assert_eq!(failure.kind, Kind::OutsideOfBound);
     // It asks each 256 s.
     assert!((1256.0..1513.0).contains(&failure.at_s), "{failure:?}");
+}
+
+/// Asks too often, or never has a line.
+struct Careless(Cautious);
+
+impl Client for Careless {
+    fn next_wakeup(&self) -> Option<LocalTime> {
+        self.0.next_wakeup()
+    }
+
+    fn due(&mut self, now: LocalTime) -> Vec<usize> {
+        let due = self.0.due(now);
+        self.0.next = now.plus_seconds(2.0);
+        due
+    }
+
+    fn sample(&mut self, server: usize, sample: &Sample) {
+        self.0.sample(server, sample);
+    }
+
+    fn reading(&self, now: LocalTime) -> Option<Reading> {
+        self.0.reading(now).filter(|_| self.0.lie.is_none())
+    }
+
+    fn publish(&mut self, _: LocalTime) -> f64 {
+        0.0
+    }
+
+    fn jumped(&mut self, now: LocalTime) {
+        self.0.jumped(now);
+    }
+}
+
+#[test]
+fn oracle_a_client_that_asks_too_often_or_never_answers_is_caught() {
+    let mut case = draw(1);
+    case.members.truncate(1);
+    case.members[0].truthful = true;
+    case.members[0].server = crate::server::Server::new(0.001, 1e-6);
+    case.end_s = 6.0 * crate::world::HOUR_S;
+    for (lie, kind) in [(None, Kind::Impolite), (Some((0.0, 0.0)), Kind::NoLineAtFirst)] {
+        let mut client =
+            |now| -> Box<dyn Client> { Box::new(Careless(Cautious { lie, ..Cautious::new(1, now) })) };
+        let failure = check(&case, &mut client, &Rc::new(RefCell::new(Log::default())));
+        assert_eq!(failure.map(|failure| failure.kind), Some(kind));
+    }
 }
