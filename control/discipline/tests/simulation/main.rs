@@ -2,9 +2,9 @@
 //!
 //! `cargo test -p discipline --test simulation` runs all of it and compares the tables with `results.txt` (fair
 //! weather), `foul.txt` and `filters.txt`. Where a change moves figures, `SIMULATION_WRITE=1` writes them anew,
-//! for the diff to be reviewed;
-//! `SIMULATION_ONLY=b,j2` runs and prints some scenarios only, `SIMULATION_SEEDS=64` more seeds of them (both
-//! with `-- --nocapture`). `property.rs` checks random scenarios. Nothing is random but by seed; `ln` and `cos` of another libm may move a last digit.
+//! for the diff to be reviewed; `SIMULATION_ONLY=b,j2` runs and prints some scenarios only,
+//! `SIMULATION_SEEDS=64` more seeds of them (both with `-- --nocapture`). `property.rs` checks random scenarios.
+//! Nothing is random but by seed; `ln` and `cos` of another libm may move a last digit.
 #![allow(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,

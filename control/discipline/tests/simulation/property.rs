@@ -34,9 +34,10 @@ use crate::world::{Client, Reading, START_S, run};
 
 /// As many as run within a minute on two processors.
 const CASES: u64 = 6000;
-/// Failures that are described in full, and those that are listed.
-const DESCRIBED: usize = 3;
+/// Failures that are listed, those that are made simpler, and the different ones of these that are described.
 const LISTED: usize = 10;
+const SIMPLIFIED: usize = 100;
+const DESCRIBED: usize = 12;
 /// What rounding to whole ns may add, s.
 const ROUNDING_S: f64 = 3e-9;
 
@@ -271,13 +272,33 @@ fn summary(failures: &BTreeMap<u64, Failure>, first: u64, cases: u64) -> String 
     for (&seed, failure) in failures.iter().take(LISTED) {
         let _ = writeln!(text, "seed {seed}: {:?} at {:.0} s: {}", failure.kind, failure.at_s, failure.by);
     }
-    for (&seed, failure) in failures.iter().take(DESCRIBED) {
+    text.push_str(&simplified(failures));
+    text
+}
+
+/// What the first failures need, made as simple as they still fail, and one description for each such need.
+fn simplified(failures: &BTreeMap<u64, Failure>) -> String {
+    let mut needs: BTreeMap<(Kind, Vec<&'static str>), (u64, String)> = BTreeMap::new();
+    for (&seed, failure) in failures.iter().take(SIMPLIFIED) {
         let (case, failure) = shrink(draw(seed), failure.clone());
-        let _ = writeln!(
-            text,
-            "\nPROPERTY_SEED={seed} PROPERTY_CASES=1, as simple as it still fails:\n{case}{:?} at {:.0} s: {}",
-            failure.kind, failure.at_s, failure.by
-        );
+        let need = needs.entry((failure.kind, case.kinds_of_faults())).or_default();
+        need.0 += 1;
+        if need.1.is_empty() {
+            need.1 = format!(
+                "PROPERTY_SEED={seed} PROPERTY_CASES=1, as simple as it still fails:\n{case}at {:.0} s: {}\n",
+                failure.at_s, failure.by
+            );
+        }
+    }
+    let mut needs: Vec<_> = needs.into_iter().collect();
+    needs.sort_by_key(|(_, (count, _))| std::cmp::Reverse(*count));
+    let mut text =
+        format!("\nThe first {} made as simple as they still fail:\n", failures.len().min(SIMPLIFIED));
+    for ((kind, faults), (count, _)) in &needs {
+        let _ = writeln!(text, "  {count} {kind:?} with {}", faults.join(", "));
+    }
+    for ((kind, _), (_, description)) in needs.iter().take(DESCRIBED) {
+        let _ = write!(text, "\n{kind:?}, {description}");
     }
     text
 }
