@@ -204,6 +204,9 @@ impl Case {
     /// The kinds of faults in it, for counting.
     pub(crate) fn kinds_of_faults(&self) -> Vec<&'static str> {
         let any = |has: fn(&Member) -> bool| self.members.iter().any(has);
+        let recurs = |what: fn(&Recurring) -> bool| {
+            self.members.iter().flat_map(|member| &member.server.path.recurring).any(what)
+        };
         let wrong_drift =
             self.drift.is_some_and(|drift| (drift.frequency + self.oscillator.base).abs() > 5.0 * drift.skew);
         [
@@ -216,7 +219,8 @@ impl Case {
             ("suspend", !self.oscillator.suspended.is_empty()),
             ("outage", any(|member| !member.server.path.outages.is_empty())),
             ("reroute", any(|member| !member.server.path.reroutes.is_empty())),
-            ("bufferbloat", any(|member| !member.server.path.recurring.is_empty())),
+            ("bufferbloat", recurs(|recurring| recurring.loss == 0.0)),
+            ("bursts of loss", recurs(|recurring| recurring.loss > 0.0)),
             ("heavy tail", any(|member| member.server.path.tail.is_some())),
             ("Gaussian", any(|member| matches!(member.server.path.queue, Queue::Gaussian { .. }))),
             ("wrong drift file", wrong_drift),
@@ -378,6 +382,12 @@ pub(crate) fn draw(seed: u64) -> Case {
             }
         })
         .collect();
+    // Where somebody lies, a truthful server must not be silent by chance for long.
+    if liars == 0 && lot.chance(0.1) {
+        for member in &mut members {
+            member.server.path.recurring.push(bursts(&mut lot));
+        }
+    }
     let together = lot.chance(0.5).then(|| lie(&mut lot, end_s));
     for _ in 0..liars {
         let honest: Vec<usize> = (0..count).filter(|&index| members[index].truthful).collect();
@@ -505,6 +515,19 @@ fn bloat(lot: &mut Lot) -> Recurring {
         there_s: there_s * more_s,
         back_s: back_s * more_s,
         loss: 0.0,
+    }
+}
+
+/// Most packets are lost now and then.
+fn bursts(lot: &mut Lot) -> Recurring {
+    let period_s = lot.magnitude(300.0, 3600.0);
+    Recurring {
+        first_s: lot.between(0.0, 3600.0),
+        for_s: period_s * lot.between(0.05, 0.25),
+        period_s,
+        there_s: 0.0,
+        back_s: 0.0,
+        loss: lot.between(0.5, 1.0),
     }
 }
 
