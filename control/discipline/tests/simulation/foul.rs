@@ -261,6 +261,12 @@ impl Foul {
         self
     }
 
+    /// Nobody could get back.
+    fn without_event(mut self) -> Self {
+        self.event_s = None;
+        self
+    }
+
     fn threshold(mut self, threshold_s: f64) -> Self {
         self.threshold_s = threshold_s;
         self
@@ -462,7 +468,7 @@ fn lost() -> Vec<Foul> {
                 }
             })
             .event(),
-        new("lost", "P4, the same, the rest drift within claims", p4()).each(all_lost).event().threshold(0.5),
+        new("lost", "P4, the same, the rest drift within claims", p4()).each(all_lost),
         new("mutual", "2 servers, one vanishes, one follows us", pair)
             .each(mutual)
             .liars(&[1])
@@ -511,7 +517,8 @@ fn liars() -> Vec<Foul> {
         new("alone", "P4, only one answers, 2 h off", p4())
             .each(absent(0, f64::INFINITY, 7200.0))
             .liars(&[0])
-            .start_up(),
+            .start_up()
+            .without_event(),
         new("half", "P4, two drift away at 20 ppm", p4())
             .each(lies(2, Fault::Drift(EVENT_S, 20.0 * PPM)))
             .liars(&[0, 1])
