@@ -76,7 +76,7 @@ impl Case {
 
     /// When something changes, in order, s.
     pub(crate) fn changes(&self) -> Vec<f64> {
-        let mut changes: Vec<f64> = self.oscillator.jumps.iter().map(|jump| jump.ends_s()).collect();
+        let mut changes: Vec<f64> = self.oscillator.jumps.iter().map(Jump::ends_s).collect();
         changes.extend(self.oscillator.suspended.iter().map(|&(_, to_s)| to_s));
         for member in &self.members {
             let path = &member.server.path;
@@ -204,40 +204,34 @@ impl Case {
     /// The kinds of faults in it, for counting.
     pub(crate) fn kinds_of_faults(&self) -> Vec<&'static str> {
         let any = |has: fn(&Member) -> bool| self.members.iter().any(has);
+        let recurs = |what: fn(&Recurring) -> bool| {
+            self.members.iter().flat_map(|member| &member.server.path.recurring).any(what)
+        };
         let wrong_drift =
             self.drift.is_some_and(|drift| (drift.frequency + self.oscillator.base).abs() > 5.0 * drift.skew);
         [
             ("one source", self.members.len() == 1),
             ("liar", any(|member| !member.truthful)),
-            ("coarse", any(|member| member.truthful && !member.server.faults.is_empty())),
+            ("server error", any(|member| member.truthful && !member.server.faults.is_empty())),
+            ("claims", any(|member| member.truthful && member.server.claims.dispersion_s(0.0) > 0.0)),
+            ("coarse timestamps", any(|member| member.server.resolution_s >= 1e-3)),
             ("jump", !self.oscillator.jumps.is_empty()),
             ("suspend", !self.oscillator.suspended.is_empty()),
             ("outage", any(|member| !member.server.path.outages.is_empty())),
             ("reroute", any(|member| !member.server.path.reroutes.is_empty())),
-            ("bufferbloat", any(|member| !member.server.path.recurring.is_empty())),
+            ("bufferbloat", recurs(|recurring| recurring.loss == 0.0)),
+            ("bursts of loss", recurs(|recurring| recurring.loss > 0.0)),
             ("heavy tail", any(|member| member.server.path.tail.is_some())),
             ("Gaussian", any(|member| matches!(member.server.path.queue, Queue::Gaussian { .. }))),
             ("wrong drift file", wrong_drift),
             ("base above 100 ppm", self.oscillator.base.abs() > 100.0 * PPM),
             ("ramps", !self.oscillator.courses.is_empty()),
             ("wander above 1e-8", self.oscillator.wander > 1e-8),
-            ("nothing", self.is_calm()),
+            ("loss", any(|member| member.server.path.loss > 0.0)),
         ]
         .into_iter()
         .filter_map(|(name, present)| present.then_some(name))
         .collect()
-    }
-
-    /// Nothing ever happens.
-    fn is_calm(&self) -> bool {
-        let calm = |member: &Member| {
-            let (server, path) = (&member.server, &member.server.path);
-            member.truthful
-                && server.faults.is_empty()
-                && path.reroutes.is_empty()
-                && path.recurring.is_empty()
-        };
-        self.changes().is_empty() && self.oscillator.courses.is_empty() && self.members.iter().all(calm)
     }
 }
 
@@ -365,18 +359,35 @@ pub(crate) fn draw(seed: u64) -> Case {
     let source = SourceConfig { min_poll, max_poll, iburst: !lot.chance(0.1), ..SourceConfig::default() };
     let drift = drift(&mut lot, &oscillator);
     let bloat = lot.chance(0.1).then(|| bloat(&mut lot));
+    // Whole kinds are absent from many cases, so that failures tell what they need.
+    let (errors, coarse) = (lot.chance(0.5), lot.chance(0.3));
+    let (tails, reroutes, losses) = (lot.chance(0.4), lot.chance(0.3), lot.chance(0.5));
     let most_loss = if liars > 0 { 0.03 } else { 0.3 };
     let mut members: Vec<Member> = (0..count)
         .map(|_| {
-            let path = path(&mut lot, end_s, most_loss, bloat);
-            let (faults, claims) = truthful(&mut lot, end_s);
-            let resolution_s = resolution_s(&mut lot);
+            let mut path = path(&mut lot, end_s, most_loss, bloat);
+            path.tail = path.tail.filter(|_| tails);
+            if !reroutes {
+                path.reroutes.clear();
+            }
+            if !losses {
+                path.loss = 0.0;
+            }
+            let (faults, claims) =
+                if errors { truthful(&mut lot, end_s) } else { (Vec::new(), Claims::NONE) };
+            let resolution_s = if coarse { resolution_s(&mut lot) } else { 1e-8 };
             Member {
                 server: Server { path, faults, claims, resolution_s, ..Server::new(0.0, 0.0) },
                 truthful: true,
             }
         })
         .collect();
+    // Where somebody lies, a truthful server must not be silent by chance for long.
+    if liars == 0 && lot.chance(0.1) {
+        for member in &mut members {
+            member.server.path.recurring.push(bursts(&mut lot));
+        }
+    }
     let together = lot.chance(0.5).then(|| lie(&mut lot, end_s));
     for _ in 0..liars {
         let honest: Vec<usize> = (0..count).filter(|&index| members[index].truthful).collect();
@@ -458,16 +469,16 @@ fn path(lot: &mut Lot, end_s: f64, most_loss: f64, bloat: Option<Recurring>) -> 
         _ => Queue::Exponential,
     };
     let least_s = path.there_s.min(path.back_s);
-    if lot.chance(0.25) {
+    if lot.chance(0.5) {
         path.tail = Some(Tail {
             share: lot.magnitude(0.005, 0.2),
             mean_s: lot.magnitude(0.001, 0.02).min(300.0 * least_s),
         });
     }
-    if lot.chance(0.3) {
+    if lot.chance(0.5) {
         path.loss = lot.magnitude(0.001, most_loss);
     }
-    if lot.chance(0.15) {
+    if lot.chance(0.3) {
         let (mut there_s, mut back_s, mut at_s) = (0.0, 0.0, lot.between(EVENTS_FROM_S, end_s));
         for _ in 0..lot.whole(1, 3) {
             // The sum of all is never shorter than half of the first route.
@@ -507,11 +518,24 @@ fn bloat(lot: &mut Lot) -> Recurring {
     }
 }
 
+/// Most packets are lost now and then.
+fn bursts(lot: &mut Lot) -> Recurring {
+    let period_s = lot.magnitude(300.0, 3600.0);
+    Recurring {
+        first_s: lot.between(0.0, 3600.0),
+        for_s: period_s * lot.between(0.05, 0.25),
+        period_s,
+        there_s: 0.0,
+        back_s: 0.0,
+        loss: lot.between(0.5, 1.0),
+    }
+}
+
 fn resolution_s(lot: &mut Lot) -> f64 {
     match lot.whole(1, 10) {
-        1 => 1e-3,
-        2 => 1e-2,
-        3..=5 => 1e-6,
+        1..=3 => 1e-3,
+        4 => 1e-2,
+        5..=7 => 1e-6,
         _ => 1e-8,
     }
 }
@@ -558,8 +582,9 @@ fn lie(lot: &mut Lot, end_s: f64) -> Fault {
 /// a majority, and a liar that has vanished does not come back: else those who come back first decide.
 fn outages(lot: &mut Lot, case: &mut Case) {
     let end_s = case.end_s;
+    let share = if lot.chance(0.35) { 0.35 } else { 0.0 };
     for index in 0..case.members.len() {
-        if !lot.chance(0.2) {
+        if !lot.chance(share) {
             continue;
         }
         let from_s = if lot.chance(0.2) { 0.0 } else { lot.between(START_S, end_s) };

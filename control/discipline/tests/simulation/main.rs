@@ -1,9 +1,10 @@
-//! The discipline over simulated days: declared limits, and a table under review.
+//! The discipline over simulated days: declared limits, tables under review, and what must hold in any weather.
 //!
-//! `cargo test -p discipline --test simulation` runs all of it and compares the table with `results.txt`. Where
-//! a change moves figures, `SIMULATION_WRITE=1` writes them anew, for the diff to be reviewed;
-//! `SIMULATION_ONLY=b,j2` runs and prints some scenarios only, `SIMULATION_SEEDS=64` more seeds of them (both
-//! with `-- --nocapture`). Nothing is random but by seed; `ln` and `cos` of another libm may move a last digit.
+//! `cargo test -p discipline --test simulation` runs all of it and compares the tables with `results.txt` (fair
+//! weather), `foul.txt` and `filters.txt`. Where a change moves figures, `SIMULATION_WRITE=1` writes them anew,
+//! for the diff to be reviewed; `SIMULATION_ONLY=b,j2` runs and prints some scenarios only,
+//! `SIMULATION_SEEDS=64` more seeds of them (both with `-- --nocapture`). `property.rs` checks random scenarios.
+//! Nothing is random but by seed; `ln` and `cos` of another libm may move a last digit.
 #![allow(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -11,11 +12,15 @@
     clippy::float_cmp,
     reason = "simulated seconds and counts are small, and compared with what they were set to"
 )]
+#![allow(clippy::struct_field_names, reason = "all fields of some are seconds")]
 
 mod cases;
 mod clients;
 mod comparison;
+mod exempt;
 mod figures;
+mod foul;
+mod foul_table;
 mod network;
 mod oscillator;
 mod property;
@@ -88,6 +93,19 @@ fn broken_limits(outcome: &Outcome) -> Vec<String> {
     .filter(|(_, value, limit)| value > limit)
     .map(|(what, value, limit)| format!("{}: {what} {value:.3} above {limit}", outcome.scenario.id))
     .collect()
+}
+
+#[test]
+fn foul_weather_is_as_reviewed() {
+    let only = std::env::var("SIMULATION_ONLY").ok();
+    let seeds = std::env::var("SIMULATION_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
+    let rows = foul::all(only.as_deref(), seeds.unwrap_or(SEEDS_OF_COMPARISON));
+    let table = foul_table::render(&rows);
+    if only.is_some() || seeds.is_some() {
+        println!("{table}");
+        return;
+    }
+    table::compare("foul.txt", &table);
 }
 
 #[test]

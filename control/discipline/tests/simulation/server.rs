@@ -135,13 +135,13 @@ impl Serving {
         Self { random, walk_s: 0.0, walked_to_s: 0.0, seen: None }
     }
 
-    /// What it answers at a true time, if it is synchronised. `served` is what it could see of the client,
+    /// What it answers at a true time, if it is synchronised. `client` is what it could see of the client,
     /// `noise` a normal number for its timestamp.
     pub(crate) fn answer(
         &mut self,
         server: &Server,
         at_s: f64,
-        served: Option<Served>,
+        client: Option<Served>,
         noise: f64,
     ) -> Option<Says> {
         let walk_s = self.walk_s(server, at_s);
@@ -156,14 +156,14 @@ impl Serving {
         };
         if at_s >= server.mirrors_from_s {
             let seen = self.seen;
-            self.seen = served.or(seen);
+            self.seen = client.or(seen);
             let seen = seen?;
             let age_s = at_s - seen.at_s;
             says.time_s += seen.error_s;
             says.root_delay_s += server.path.there_s + server.path.back_s;
             says.root_dispersion_s += seen.bound_s + TOLERANCE * age_s;
         } else {
-            self.seen = served;
+            self.seen = client;
         }
         if server.resolution_s > 0.0 {
             says.time_s = (says.time_s / server.resolution_s).floor() * server.resolution_s;

@@ -235,8 +235,8 @@ impl World<'_> {
                 for server in subject.due(now) {
                     self.requests += 1;
                     self.order += 1;
-                    let served = self.served(subject);
-                    let answer = self.ask(server, served);
+                    let seen = self.seen_by_servers(subject);
+                    let answer = self.ask(server, seen);
                     self.queue.extend(answer.map(Reverse));
                 }
             }
@@ -255,12 +255,13 @@ impl World<'_> {
         Some((error_s(&reading, self.clock.true_s, self.leap_s), reading))
     }
 
-    fn served(&self, subject: &dyn Client) -> Option<Served> {
+    /// What a server that follows the client sees of it.
+    fn seen_by_servers(&self, subject: &dyn Client) -> Option<Served> {
         let (error_s, reading) = self.mirrored.then(|| self.opinion(subject)).flatten()?;
         Some(Served { at_s: self.clock.true_s, error_s, bound_s: reading.bound_s })
     }
 
-    fn ask(&mut self, index: usize, served: Option<Served>) -> Option<Answer> {
+    fn ask(&mut self, index: usize, seen: Option<Served>) -> Option<Answer> {
         let (server, random) = (&self.servers[index], &mut self.random);
         let sent_s = self.clock.true_s;
         let (there_s, back_s) = server.path.bases_s(sent_s);
@@ -269,7 +270,7 @@ impl World<'_> {
         let back_s = server.path.delay_s(back_s, random);
         let lost = server.path.lost(sent_s, random) | server.path.lost(sent_s + there_s, random);
         let noise = if server.noise_s > 0.0 { random.normal() } else { 0.0 };
-        let says = self.serving[index].answer(server, sent_s + there_s, served, noise)?;
+        let says = self.serving[index].answer(server, sent_s + there_s, seen, noise)?;
         let sample = Sample {
             at: self.clock.now(),
             offset_ns: 0,
