@@ -62,6 +62,11 @@ impl Consensus {
         (self.low_s + rate.mean * age_s - aged_s, self.high_s + rate.mean * age_s + aged_s)
     }
 
+    /// Other ends are agreed on.
+    pub(super) fn replace(&mut self, now: LocalTime, low_s: f64, high_s: f64) {
+        (self.at, self.low_s, self.high_s) = (now, low_s, high_s);
+    }
+
     /// The local clock, or what true time is called, has moved.
     pub(super) fn shift(&mut self, by_s: f64, uncertain_s: f64) {
         self.low_s += by_s - uncertain_s;

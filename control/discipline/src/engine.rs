@@ -97,6 +97,8 @@ pub struct Discipline {
     /// When the local clock was last found to have jumped.
     pub(super) jumped_at: Option<LocalTime>,
     pub(super) doubt: Option<Doubt>,
+    /// Since when neither a majority holds the estimate possible nor a majority excludes it.
+    pub(super) split_since: Option<LocalTime>,
     /// How many estimates were begun.
     pub(super) estimates: u32,
     pub(super) leap: Leap,
@@ -124,6 +126,7 @@ impl Discipline {
             consensus: None,
             jumped_at: None,
             doubt: None,
+            split_since: None,
             estimates: 0,
             leap: Leap::None,
         };

@@ -13,6 +13,19 @@ const ENOUGH_EACH: usize = 2;
 const SEVERAL: usize = 3;
 const AGREEING_OF_SEVERAL: usize = 2;
 
+/// Half of the sources may exclude the estimate for so long before it is dropped, in s.
+const SPLIT_S: f64 = 3600.0;
+
+/// What the claims say of the estimate.
+enum Verdict {
+    /// A majority holds it possible.
+    Possible(Agreement),
+    /// Neither do so many, nor does a majority exclude it.
+    Split,
+    /// A majority excludes it.
+    Excluded,
+}
+
 impl Discipline {
     /// Decides anew which sources are followed.
     pub(super) fn judge(&mut self, now: LocalTime) {
@@ -34,18 +47,30 @@ impl Discipline {
         let Some(agreed) = agreed else {
             return self.hold(&claims);
         };
-        let kept = self.kept_agreement(now, &claims);
-        if kept.is_none() && self.ensemble.is_some() {
-            if self.sources.iter().any(|source| source.admitted && source.outlier.is_some()) {
-                // Everybody is being asked again. Until then the bound holds both.
-                return self.hold(&claims);
-            }
-            self.drop_estimate(now);
-        }
-        let agreed = kept.unwrap_or(agreed);
-        // True time is within the hull if most sources are truthful: who does not reach it is not.
         let silent = self.sources.iter().filter(|source| source.standing == Standing::Waiting).count();
         let hull = majority_hull(&claims, silent);
+        let agreed = match self.verdict_on_estimate(now, &claims) {
+            None => agreed,
+            Some(Verdict::Possible(estimate)) => {
+                self.split_since = None;
+                estimate
+            }
+            // Everybody is being asked again. Until then the bound holds both.
+            Some(_) if self.sources.iter().any(|source| source.admitted && source.outlier.is_some()) => {
+                return self.hold(&claims);
+            }
+            Some(Verdict::Split) if !self.has_been_split_for_long(now) => {
+                if let (Some(consensus), Some(hull)) = (&mut self.consensus, hull) {
+                    consensus.replace(now, hull.low_s, hull.high_s);
+                }
+                return self.hold(&claims);
+            }
+            Some(_) => {
+                self.drop_estimate(now);
+                agreed
+            }
+        };
+        // True time is within the hull if most sources are truthful: who does not reach it is not.
         let agrees = |claim: &Claim| agreed.holds(claim) && hull.is_none_or(|hull| hull.holds(claim));
         let preferred = claims.iter().any(|claim| agrees(claim) && self.sources[claim.source].config.prefer);
         for claim in &claims {
@@ -74,18 +99,29 @@ impl Discipline {
         }
     }
 
-    /// The estimate itself, as far as it is certain, where it lies within what a majority claims. Agreement is
-    /// then measured against it: a source on its way out is noticed before it has left the overlap, and
-    /// cannot move the overlap's edge.
-    fn kept_agreement(&self, now: LocalTime, claims: &[Claim]) -> Option<Agreement> {
-        let ensemble = self.ensemble.as_ref()?;
-        let offset = ensemble.offset(now);
+    /// What the claims say of the estimate, if there is one. Where a majority holds it possible, agreement is measured
+    /// against it: a source on its way out is noticed before it has left the overlap, and cannot move the overlap's edge.
+    fn verdict_on_estimate(&self, now: LocalTime, claims: &[Claim]) -> Option<Verdict> {
+        let offset = self.ensemble.as_ref()?.offset(now);
         let slack_s = BOUND_SIGMAS * offset.sd();
-        let mut kept = Agreement { low_s: offset.mean - slack_s, high_s: offset.mean + slack_s, votes: 0 };
+        let mut estimate = Agreement { low_s: offset.mean - slack_s, high_s: offset.mean + slack_s, votes: 0 };
         let trusted = claims.iter().any(|claim| claim.trusted);
         let voting: Vec<&Claim> = claims.iter().filter(|claim| claim.trusted || !trusted).collect();
-        kept.votes = voting.iter().filter(|claim| kept.holds(claim)).count();
-        (kept.votes * 2 > voting.len() && kept.votes >= self.least_votes()).then_some(kept)
+        estimate.votes = voting.iter().filter(|claim| estimate.holds(claim)).count();
+        let against = voting.len() - estimate.votes;
+        Some(if against * 2 > voting.len() {
+            Verdict::Excluded
+        } else if estimate.votes * 2 > voting.len() && estimate.votes >= self.least_votes() {
+            Verdict::Possible(estimate)
+        } else {
+            Verdict::Split
+        })
+    }
+
+    /// Whether half of the sources have excluded the estimate for longer than it takes sources that drift apart to stop
+    /// overlapping. The clock's own steadiness speaks for the estimate, but not for ever.
+    fn has_been_split_for_long(&mut self, now: LocalTime) -> bool {
+        now.seconds_since(*self.split_since.get_or_insert(now)) > SPLIT_S
     }
 
     /// A majority agrees on a time that the estimate excludes: it was derived from something that was wrong. What is
@@ -94,6 +130,7 @@ impl Discipline {
         self.frequency = Normal { mean: self.rate(now).mean, ..UNKNOWN_FREQUENCY };
         self.ensemble = None;
         self.consensus = None;
+        self.split_since = None;
         for source in &mut self.sources {
             let older = source.recent.len().saturating_sub(1);
             source.recent.drain(..older);
