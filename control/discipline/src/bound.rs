@@ -9,18 +9,16 @@
 //!   queues. On top of that come the bias ascribed to its path, the uncertainty of the estimate (five standard
 //!   deviations, over all wanders that are still possible), the mean queue, and the server's own error.
 //!
-//! Whatever a source has said ages by [`PHI`] from when it said so. While nothing new is agreed on, the last agreement
+//! Whatever a source has said ages by RFC 5905's PHI, and by what its own samples leave open of the frequency, from when it said so. While nothing new is agreed on, the last agreement
 //! ages in the same way: the bound grows until the caller's limit ends it.
 
+use super::aging::{Aging, PHI};
 use super::engine::Discipline;
-use super::ensemble::{Ensemble, Normal};
+use super::ensemble::Ensemble;
+use super::intersection::{Claim, majority_hull};
 use super::source::{Source, Standing};
 use super::time::LocalTime;
 
-/// What any clock may drift, in s/s (RFC 5905's PHI): what was said some time ago holds less.
-pub(super) const PHI: f64 = 15e-6;
-/// Standard deviations of the frequency that are allowed on top.
-pub(super) const RATE_SIGMAS: f64 = 3.0;
 /// Standard deviations of the estimate that the error bound covers.
 pub(super) const BOUND_SIGMAS: f64 = 5.0;
 /// With so many samples it covers twice as many.
@@ -47,6 +45,10 @@ pub(super) struct Consensus {
     /// Where a majority of the claims overlaps, true time minus local time, in s.
     pub(super) low_s: f64,
     pub(super) high_s: f64,
+    /// How that is carried on where nothing newer is agreed on.
+    pub(super) aging: Aging,
+    /// Sources that were about to speak, while those that have spoken go on agreeing.
+    pub(super) silent: Option<usize>,
     /// Whether it is a majority of all configured sources.
     pub(super) of_configured: bool,
     pub(super) reference: Reference,
@@ -55,16 +57,23 @@ pub(super) struct Consensus {
 }
 
 impl Consensus {
-    /// Both ends at `now`.
-    pub(super) fn ends_s(&self, now: LocalTime, rate: Normal) -> (f64, f64) {
+    /// Both ends at `now`, if nothing newer is known.
+    fn ends_s(&self, now: LocalTime) -> (f64, f64) {
         let age_s = now.seconds_since(self.at).max(0.0);
-        let aged_s = growth(rate) * age_s;
-        (self.low_s + rate.mean * age_s - aged_s, self.high_s + rate.mean * age_s + aged_s)
+        let (moved_s, aged_s) = (self.aging.rate * age_s, self.aging.growth * age_s);
+        (self.low_s + moved_s - aged_s, self.high_s + moved_s + aged_s)
     }
 
     /// Other ends are agreed on.
-    pub(super) fn replace(&mut self, now: LocalTime, low_s: f64, high_s: f64) {
-        (self.at, self.low_s, self.high_s) = (now, low_s, high_s);
+    pub(super) fn replace(&mut self, now: LocalTime, low_s: f64, high_s: f64, aging: Aging) {
+        (self.at, self.low_s, self.high_s, self.aging) = (now, low_s, high_s, aging);
+    }
+
+    /// The local clock runs faster by `rate` from `at` on.
+    pub(super) fn retune(&mut self, at: LocalTime, rate: f64) {
+        (self.low_s, self.high_s) = self.ends_s(at);
+        self.at = at;
+        self.aging.rate = (1.0 + self.aging.rate) / (1.0 + rate) - 1.0;
     }
 
     /// The local clock, or what true time is called, has moved.
@@ -72,11 +81,6 @@ impl Consensus {
         self.low_s += by_s - uncertain_s;
         self.high_s += by_s + uncertain_s;
     }
-}
-
-/// By how much what is known of the time grows worse each second, in s/s.
-pub(super) fn growth(rate: Normal) -> f64 {
-    PHI + RATE_SIGMAS * rate.sd()
 }
 
 impl Discipline {
@@ -101,22 +105,45 @@ impl Discipline {
             .min_by(|a, b| bound_of(a).total_cmp(&bound_of(b)))
     }
 
+    /// Between which offsets true time is at `now`, if a majority of the sources is truthful.
+    pub(super) fn agreed_ends_s(&self, now: LocalTime) -> Option<(f64, f64)> {
+        let consensus = self.consensus.as_ref()?;
+        let aged = consensus.ends_s(now);
+        let Some(silent) = consensus.silent else {
+            return Some(aged);
+        };
+        let claims = self.claims_of_voters(now);
+        Some(majority_hull(&claims, silent).map_or(aged, |hull| (hull.low_s, hull.high_s)))
+    }
+
+    fn claims_of_voters(&self, now: LocalTime) -> Vec<Claim> {
+        let votes = |standing| {
+            matches!(
+                standing,
+                Standing::Selected | Standing::Spare | Standing::Falseticker | Standing::NoMajority
+            )
+        };
+        (0..self.sources.len())
+            .filter(|&index| votes(self.sources[index].standing))
+            .filter_map(|index| self.sources[index].claim(index, now, self.origin_ns, self.aging(index, now)))
+            .collect()
+    }
+
     /// The reference at `now`, with the dispersion that the estimate `offset_s` has at least.
     pub(super) fn reference_with_bound(&self, now: LocalTime, offset_s: f64) -> Option<Reference> {
         let (ensemble, consensus) = (self.ensemble.as_ref()?, self.consensus.as_ref()?);
-        let rate = ensemble.frequency(now);
         let mut reference = if let Some(reference) = self.best_reference(ensemble, now) {
             reference
         } else {
             let age_s = now.seconds_since(consensus.at).max(0.0);
             let less_known_s = (ensemble.offset(now).sd() - consensus.offset_sd_s).max(0.0);
-            let grown_s = growth(rate) * age_s + BOUND_SIGMAS * less_known_s;
+            let grown_s = (consensus.aging.growth * age_s).max(BOUND_SIGMAS * less_known_s);
             let held = consensus.reference;
             Reference { dispersion_s: held.dispersion_s + grown_s, ..held }
         };
-        let (low_s, high_s) = consensus.ends_s(now, rate);
+        let (low_s, high_s) = self.agreed_ends_s(now)?;
         let reach_s = (offset_s - low_s).max(high_s - offset_s);
-        let open_s = self.open_question_s(now, rate);
+        let open_s = self.open_question_s(now);
         let bound_s = bound_of(&reference).max(reach_s).max(open_s) + self.doubt_s(now);
         reference.dispersion_s = bound_s - reference.root_delay_s / 2.0;
         Some(reference)

@@ -1,6 +1,7 @@
 //! The discipline as a daemon drives it: requests due, samples in, a line out.
 
-use super::bound::{Consensus, growth};
+use super::aging::{Aging, PHI};
+use super::bound::Consensus;
 use super::ensemble::{Ensemble, Normal};
 use super::leap::{Leap, LeapList};
 use super::leap_second::LEAP_QUIET_S;
@@ -87,6 +88,8 @@ pub struct Discipline {
     pub(super) origin_ns: i64,
     /// What is known of the frequency where there is no estimate.
     pub(super) frequency: Normal,
+    /// What is known of the frequency of any local clock, as it is steered now.
+    pub(super) unknown: Normal,
     /// That frequency is from an earlier run, and nothing has confirmed it yet.
     pub(super) hearsay: bool,
     /// How fast the clock wandered in an earlier run.
@@ -109,17 +112,17 @@ impl Discipline {
     #[must_use]
     pub fn new(config: Config, sources: &[SourceConfig], now: LocalTime, drift: Option<Drift>) -> Self {
         let drift = drift.filter(|drift| drift.frequency.abs() <= MOST_FREQUENCY);
-        let frequency =
-            drift.map_or(UNKNOWN_FREQUENCY, |drift| {
-                let skew = drift.skew.max(LEAST_SKEW);
-                Normal { mean: drift.frequency, variance: skew * skew }
-            });
+        let frequency = drift.map_or(UNKNOWN_FREQUENCY, |drift| {
+            let skew = drift.skew.max(LEAST_SKEW);
+            Normal { mean: drift.frequency, variance: skew * skew }
+        });
         let mut discipline = Self {
             config,
             sources: Vec::with_capacity(sources.len()),
             patience_ends: None,
             origin_ns: 0,
             frequency,
+            unknown: UNKNOWN_FREQUENCY,
             hearsay: drift.is_some(),
             expected_wander: drift.and_then(|drift| drift.wander),
             ensemble: None,
@@ -134,11 +137,6 @@ impl Discipline {
             discipline.add(*source, now);
         }
         discipline
-    }
-
-    pub fn debug(&self, now: LocalTime) -> String {
-        let claims: Vec<_> = (0..self.sources.len()).filter_map(|i| self.sources[i].claim(i, now, self.origin_ns, self.rate_by(i, now)).map(|c| (i, self.sources[i].standing, self.origin_ns as f64/1e9 + c.offset_s, c.distance_s, self.sources[i].outlier.is_some(), self.sources[i].recent.len()))).collect();
-        format!("{:.3} est {} f {:.3} sd {:.3} ppm E {:?} cons {:?} \n   {claims:.6?}", now.as_ns() as f64/1e9, self.estimates, self.rate(now).mean*1e6, self.rate(now).sd()*1e6, self.ensemble.as_ref().map(|e| (self.origin_ns as f64/1e9 + e.offset(now).mean, e.offset(now).sd())), self.consensus.map(|c| { let (l,h)=c.ends_s(now,self.rate(now)); (self.origin_ns as f64/1e9+l,self.origin_ns as f64/1e9+h,now.seconds_since(c.at))}))
     }
 
     /// Adds a source, to be asked from `now` on, and returns its index. The others go on undisturbed.
@@ -208,9 +206,9 @@ impl Discipline {
         if self.ensemble.is_none() && self.sources.iter().all(|source| source.recent.is_empty()) {
             self.be_patient(now);
         }
-        let rate = self.rate_by(index, now);
+        let aging = self.aging(index, now);
         let floor_s = self.sources[index].path.floor_s();
-        let (recent, reading) = self.sources[index].record(sample, rate);
+        let (recent, reading) = self.sources[index].record(sample, aging);
         let estimates = self.estimates;
         self.reconsider_bias(index, &recent, reading, floor_s);
         if self.estimates == estimates {
@@ -251,12 +249,13 @@ impl Discipline {
             ensemble.retune(at, rate);
         }
         self.frequency.mean = (1.0 + self.frequency.mean) / (1.0 + rate) - 1.0;
+        self.unknown.mean = (1.0 + self.unknown.mean) / (1.0 + rate) - 1.0;
         let slower = before - self.rate(at).mean;
         if let Some(consensus) = &mut self.consensus {
-            consensus.shift(slower * at.seconds_since(consensus.at), 0.0);
+            consensus.retune(at, rate);
         }
         for source in &mut self.sources {
-            for recent in &mut source.recent {
+            for recent in source.recent.iter_mut().chain(source.anchors.iter_mut().flatten()) {
                 // As if the clock had always run at the new rate and read the same at `at`.
                 let carried_ns = s_to_ns(slower * at.seconds_since(recent.at));
                 recent.offset_ns = recent.offset_ns.saturating_add(carried_ns);
@@ -285,13 +284,12 @@ impl Discipline {
         let (ensemble, consensus) = (self.ensemble.as_ref()?, self.consensus.as_ref()?);
         let frequency = ensemble.frequency(now);
         // The estimate never leaves what the majority agrees on.
-        let (low_s, high_s) = consensus.ends_s(now, frequency);
-        let within = |offset_s: f64, at_s: (f64, f64)| offset_s.max(at_s.0).min(at_s.1);
-        let offset_s = within(ensemble.offset(now).mean, (low_s, high_s));
+        let (low_s, high_s) = self.agreed_ends_s(now)?;
+        let offset_s = ensemble.offset(now).mean.max(low_s).min(high_s);
         let reference = self.reference_with_bound(now, offset_s)?;
         let later = now.plus_seconds(LINE_VALID_S);
-        let offset_later_s = offset_s + frequency.mean * LINE_VALID_S;
-        let dispersion_later_s = self.reference_with_bound(later, offset_later_s)?.dispersion_s;
+        let later_s = offset_s + frequency.mean * LINE_VALID_S;
+        let grown_s = self.reference_with_bound(later, later_s)?.dispersion_s - reference.dispersion_s;
         let doubt_s = self.doubt_s(now) - self.doubt_s(later);
         Some(Line {
             at: now,
@@ -304,8 +302,7 @@ impl Discipline {
             leap: self.announced_leap(now),
             root_delay_s: reference.root_delay_s,
             root_dispersion_s: reference.dispersion_s,
-            dispersion_rate: ((dispersion_later_s + doubt_s - reference.dispersion_s) / LINE_VALID_S)
-                .max(growth(frequency)),
+            dispersion_rate: ((grown_s + doubt_s) / LINE_VALID_S).max(PHI),
             of_configured_majority: consensus.of_configured,
         })
     }
@@ -336,7 +333,7 @@ impl Discipline {
     pub fn report(&self, index: usize, now: LocalTime) -> Report {
         let source = &self.sources[index];
         let offset_s = self.ensemble.as_ref().and_then(|ensemble| {
-            let claim = source.claim(index, now, self.origin_ns, self.rate_by(index, now))?;
+            let claim = source.claim(index, now, self.origin_ns, self.aging(index, now))?;
             Some(claim.offset_s - ensemble.offset(now).mean)
         });
         Report {
@@ -371,13 +368,15 @@ impl Discipline {
         self.ensemble.as_ref().map_or(self.frequency, |ensemble| ensemble.frequency(now))
     }
 
-    /// The local clock's frequency, by which a source's claims are carried on.
-    pub(super) fn rate_by(&self, index: usize, now: LocalTime) -> Normal {
-        match &self.ensemble {
-            Some(ensemble) => ensemble.frequency(now),
-            None if self.hearsay => self.sources[index].rate(UNKNOWN_FREQUENCY),
-            None => self.sources[index].rate(self.frequency),
-        }
+    /// How the claims of a source are carried on.
+    pub(super) fn aging(&self, index: usize, now: LocalTime) -> Aging {
+        let possible = self.sources[index].possible_frequencies();
+        // Without an estimate, a frequency from an earlier run is hearsay.
+        let believed = match &self.ensemble {
+            Some(ensemble) => ensemble.frequency(now).mean,
+            None => possible.map_or(self.unknown.mean, |(low, high)| f64::midpoint(low, high)),
+        };
+        Aging::new(possible, self.unknown, believed)
     }
 
     fn close(&mut self, index: usize, standing: Standing) {

@@ -283,7 +283,8 @@ impl Ensemble {
     /// twins go.
     fn drop_the_refuted(&mut self, top: f64) {
         let (known, skeptical) = self.models.split_at(WANDERS.len());
-        let weight = |models: &[Model]| models.iter().map(|model| (model.log_weight - top).exp()).sum::<f64>();
+        let weight =
+            |models: &[Model]| models.iter().map(|model| (model.log_weight - top).exp()).sum::<f64>();
         let (known, skeptical) = (weight(known), weight(skeptical));
         if skeptical < REFUTED * known {
             self.models.truncate(WANDERS.len());

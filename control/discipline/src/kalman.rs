@@ -51,11 +51,15 @@ impl Noise {
         self.learnt_s2 + self.expected_s2 / (1.0 + (f64::from(self.readings) / EXPECTED_FOR).powi(4))
     }
 
-    /// Follows the likelihood of an innovation that was expected to have this variance.
-    fn learn(&mut self, innovation: f64, variance_s2: f64) {
-        let variance_s2 = variance_s2 - self.variance_s2() + self.learnt_s2;
+    /// Follows the likelihood of an innovation that was expected to have `expected_s2`, of which `reading_s2` comes from
+    /// the reading itself. One that was uncertain for other reasons says little of the noise.
+    fn learn(&mut self, innovation: f64, expected_s2: f64, reading_s2: f64) {
+        let variance_s2 = expected_s2 - self.variance_s2() + self.learnt_s2;
+        if self.readings == 0 {
+            self.information = 1.0 / (reading_s2 * reading_s2);
+        }
         self.readings = self.readings.saturating_add(1);
-        let step = 1.0 / f64::from(self.readings.min(NOISE_MEMORY));
+        let step = 1.0 / f64::from(self.readings.saturating_add(1).min(NOISE_MEMORY));
         let information = 1.0 / (variance_s2 * variance_s2);
         self.information += step * (information - self.information);
         let squared = (innovation * innovation).min(SQUARED_INNOVATION_CAP * variance_s2);
@@ -152,7 +156,8 @@ impl Model {
         let column: Vec<f64> =
             (0..size).map(|row| self.covariance(row, OFFSET) + self.covariance(row, bias)).collect();
         let variance = column[OFFSET] + column[bias] + variance_s2 + self.noise[source].variance_s2();
-        self.noise[source].learn(innovation, variance);
+        let reading_s2 = variance_s2 + self.noise[source].variance_s2();
+        self.noise[source].learn(innovation, variance, reading_s2);
         for row in 0..size {
             let gain = column[row] / variance;
             self.state[row] += gain * innovation;

@@ -66,7 +66,7 @@ impl Discipline {
             consensus.shift(shift_s, 0.0);
         }
         for source in &mut self.sources {
-            for recent in &mut source.recent {
+            for recent in source.recent.iter_mut().chain(source.anchors.iter_mut().flatten()) {
                 recent.offset_ns = recent.offset_ns.saturating_add(s_to_ns(shift_s));
             }
             if let Some(latest) = &mut source.latest {

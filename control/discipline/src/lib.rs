@@ -94,6 +94,7 @@
 //! can be taken for the route. With no source at all the error grows as the oscillator's wander has it; the
 //! bound then says by how much.
 
+mod aging;
 mod bound;
 mod engine;
 mod ensemble;

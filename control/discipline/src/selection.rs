@@ -1,7 +1,8 @@
 //! Who is followed: from the sources' claims to their standing.
 
+use super::aging::Aging;
 use super::bound::{BOUND_SIGMAS, Consensus};
-use super::engine::{Discipline, UNKNOWN_FREQUENCY};
+use super::engine::Discipline;
 use super::ensemble::Normal;
 use super::intersection::{Agreement, Claim, agreement, majority_hull};
 use super::source::{Source, Standing};
@@ -15,6 +16,9 @@ const AGREEING_OF_SEVERAL: usize = 2;
 
 /// Half of the sources may exclude the estimate for so long before it is dropped, in s.
 const SPLIT_S: f64 = 3600.0;
+
+/// The sources' samples span different times, over which the mean frequency may differ by so much, in s/s.
+const UNLIKE: f64 = 1e-6;
 
 /// What the claims say of the estimate.
 enum Verdict {
@@ -35,7 +39,7 @@ impl Discipline {
         }
         let mut claims = Vec::with_capacity(self.sources.len());
         for index in 0..self.sources.len() {
-            let claim = self.sources[index].claim(index, now, self.origin_ns, self.rate_by(index, now));
+            let claim = self.sources[index].claim(index, now, self.origin_ns, self.aging(index, now));
             match self.obstacle(index, claim.as_ref()) {
                 Some(standing) => self.sources[index].standing = standing,
                 None => claims.extend(claim),
@@ -49,6 +53,7 @@ impl Discipline {
         };
         let silent = self.sources.iter().filter(|source| source.standing == Standing::Waiting).count();
         let hull = majority_hull(&claims, silent);
+        let aging = self.common_aging(now, &claims);
         let agreed = match self.verdict_on_estimate(now, &claims) {
             None => agreed,
             Some(Verdict::Possible(estimate)) => {
@@ -61,12 +66,12 @@ impl Discipline {
             }
             Some(Verdict::Split) if !self.has_been_split_for_long(now) => {
                 if let (Some(consensus), Some(hull)) = (&mut self.consensus, hull) {
-                    consensus.replace(now, hull.low_s, hull.high_s);
+                    consensus.replace(now, hull.low_s, hull.high_s, aging);
                 }
                 return self.hold(&claims);
             }
             Some(_) => {
-                self.drop_estimate(now);
+                self.drop_estimate(now, aging.rate);
                 agreed
             }
         };
@@ -87,16 +92,38 @@ impl Discipline {
         self.adopt(now, &agreed);
         let moved_s = ns_to_s(origin_ns.saturating_sub(self.origin_ns));
         if let Some(hull) = hull {
-            self.record_consensus(now, hull.low_s + moved_s, hull.high_s + moved_s, agreed.votes);
+            let ends_s = (hull.low_s + moved_s, hull.high_s + moved_s);
+            self.record_consensus(now, ends_s, aging, silent, agreed.votes);
         }
         self.settle_leap(now);
     }
 
     /// Nobody is followed; what was agreed on last ages.
     fn hold(&mut self, claims: &[Claim]) {
+        if let Some(consensus) = &mut self.consensus {
+            consensus.silent = None;
+        }
         for claim in claims {
             self.sources[claim.source].standing = Standing::NoMajority;
         }
+    }
+
+    /// How an agreement is carried on: within the frequencies that a majority leaves possible.
+    fn common_aging(&self, now: LocalTime, claims: &[Claim]) -> Aging {
+        let frequencies: Vec<Claim> = claims
+            .iter()
+            .filter_map(|claim| {
+                let (low, high) = self.sources[claim.source].possible_frequencies()?;
+                let (mean, reach) = (f64::midpoint(low, high), (high - low) / 2.0);
+                Some(Claim { offset_s: mean, distance_s: reach + UNLIKE, ..*claim })
+            })
+            .collect();
+        let possible = majority_hull(&frequencies, claims.len() - frequencies.len());
+        Aging::new(
+            possible.map(|possible| (possible.low_s, possible.high_s)),
+            self.unknown,
+            self.rate(now).mean,
+        )
     }
 
     /// What the claims say of the estimate, if there is one. Where a majority holds it possible, agreement is measured
@@ -104,7 +131,8 @@ impl Discipline {
     fn verdict_on_estimate(&self, now: LocalTime, claims: &[Claim]) -> Option<Verdict> {
         let offset = self.ensemble.as_ref()?.offset(now);
         let slack_s = BOUND_SIGMAS * offset.sd();
-        let mut estimate = Agreement { low_s: offset.mean - slack_s, high_s: offset.mean + slack_s, votes: 0 };
+        let mut estimate =
+            Agreement { low_s: offset.mean - slack_s, high_s: offset.mean + slack_s, votes: 0 };
         let trusted = claims.iter().any(|claim| claim.trusted);
         let voting: Vec<&Claim> = claims.iter().filter(|claim| claim.trusted || !trusted).collect();
         estimate.votes = voting.iter().filter(|claim| estimate.holds(claim)).count();
@@ -126,8 +154,8 @@ impl Discipline {
 
     /// A majority agrees on a time that the estimate excludes: it was derived from something that was wrong. What is
     /// older than each source's latest word may be wrong as well.
-    fn drop_estimate(&mut self, now: LocalTime) {
-        self.frequency = Normal { mean: self.rate(now).mean, ..UNKNOWN_FREQUENCY };
+    fn drop_estimate(&mut self, now: LocalTime, rate: f64) {
+        self.frequency = Normal { mean: rate, ..self.unknown };
         self.ensemble = None;
         self.consensus = None;
         self.split_since = None;
@@ -163,7 +191,14 @@ impl Discipline {
     }
 
     /// Keeps what a majority agrees on now.
-    fn record_consensus(&mut self, now: LocalTime, low_s: f64, high_s: f64, votes: usize) {
+    fn record_consensus(
+        &mut self,
+        now: LocalTime,
+        (low_s, high_s): (f64, f64),
+        aging: Aging,
+        silent: usize,
+        votes: usize,
+    ) {
         let Some(ensemble) = &self.ensemble else {
             return;
         };
@@ -174,6 +209,8 @@ impl Discipline {
             at: now,
             low_s,
             high_s,
+            aging,
+            silent: Some(silent),
             of_configured: votes * 2 > self.configured(),
             reference,
             offset_sd_s: ensemble.offset(now).sd(),

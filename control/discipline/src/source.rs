@@ -1,7 +1,7 @@
 //! One upstream: its pace, its path, its latest samples, and its standing with the others.
 
-use super::bound::growth;
-use super::ensemble::{Normal, Observation, Prior};
+use super::aging::Aging;
+use super::ensemble::{Observation, Prior};
 use super::intersection::Claim;
 use super::leap::Leap;
 use super::path::{Path, Reading};
@@ -13,6 +13,10 @@ use super::time::{LocalTime, ns_to_s};
 const KEPT: usize = 8;
 /// Standard deviation of how that error varies from reading to reading, as a share of the root distance.
 const NOISE_SHARE: f64 = 0.5;
+/// How long an anchor serves as the later one, in s.
+const ANCHOR_S: f64 = 3600.0;
+/// It is replaced by a far better sample for so long, in s.
+const SETTLING_S: f64 = 600.0;
 /// Samples less far apart say nothing of the frequency, in s.
 const LEAST_ARM_S: f64 = 1.0;
 /// Standard deviation of a path's bias as a share of the round trip to the primary source, before anything else is
@@ -125,6 +129,13 @@ impl Recent {
     pub(super) fn distance_s(&self) -> f64 {
         self.delay_s / 2.0 + self.dispersion_s + self.root_s
     }
+
+    /// Whether both can be true.
+    fn agrees_with(&self, later: &Self, aging: Aging) -> bool {
+        let age_s = later.at.seconds_since(self.at);
+        let moved_s = ns_to_s(later.offset_ns.saturating_sub(self.offset_ns)) - aging.rate * age_s;
+        moved_s.abs() <= later.distance_s() + self.distance_s() + aging.growth * age_s.abs()
+    }
 }
 
 /// The state kept of one upstream.
@@ -148,6 +159,8 @@ pub(super) struct Source {
     pub(super) closed: Option<Standing>,
     pub(super) reach: u8,
     pub(super) recent: Vec<Recent>,
+    /// Samples of long ago, the older one first, for what they say of the frequency.
+    pub(super) anchors: [Option<Recent>; 2],
     pub(super) latest: Option<Sample>,
 }
 
@@ -166,6 +179,7 @@ impl Source {
             closed: None,
             reach: 0,
             recent: Vec::with_capacity(KEPT),
+            anchors: [None; 2],
             latest: None,
         }
     }
@@ -175,8 +189,8 @@ impl Source {
         self.pace.asked(now);
     }
 
-    /// Takes in a sample. `rate` is the frequency of the local clock.
-    pub(super) fn record(&mut self, sample: &Sample, rate: Normal) -> (Recent, Reading) {
+    /// Takes in a sample. `aging` carries on what the source said before.
+    pub(super) fn record(&mut self, sample: &Sample, aging: Aging) -> (Recent, Reading) {
         let recent = Recent {
             at: sample.at,
             offset_ns: sample.offset_ns,
@@ -185,11 +199,9 @@ impl Source {
             root_s: sample.root_delay_s / 2.0 + sample.root_dispersion_s,
         };
         // Its latest word counts: what cannot be true beside it is from before something changed.
-        self.recent.retain(|old| {
-            let age_s = recent.at.seconds_since(old.at).abs();
-            let moved_s = ns_to_s(recent.offset_ns.saturating_sub(old.offset_ns)) - rate.mean * age_s;
-            moved_s.abs() <= recent.distance_s() + old.distance_s() + growth(rate) * age_s
-        });
+        self.recent.retain(|old| old.agrees_with(&recent, aging));
+        self.anchors = self.anchors.map(|anchor| anchor.filter(|old| old.agrees_with(&recent, aging)));
+        self.drop_anchor(&recent);
         if self.recent.len() == KEPT {
             self.recent.remove(0);
         }
@@ -200,22 +212,35 @@ impl Source {
         (recent, self.path.observe(sample.delay_s))
     }
 
-    /// The local clock's frequency as this source alone has it, where nothing but `prior` is known of it. A server that
-    /// lies about it harms nobody else's claim.
-    pub(super) fn rate(&self, prior: Normal) -> Normal {
-        let (Some(first), Some(last)) = (self.recent.first(), self.recent.last()) else {
-            return prior;
-        };
-        let apart_s = last.at.seconds_since(first.at);
-        if apart_s < LEAST_ARM_S {
-            return prior;
+    /// Keeps the most certain sample of each of the last two spans of time.
+    fn drop_anchor(&mut self, recent: &Recent) {
+        let [_, latest] = self.anchors;
+        match latest {
+            Some(latest) if recent.at.seconds_since(latest.at) < ANCHOR_S => {
+                let settling = recent.at.seconds_since(latest.at) < SETTLING_S;
+                if settling && recent.distance_s() < latest.distance_s() / 2.0 {
+                    self.anchors[1] = Some(*recent);
+                }
+            }
+            latest => self.anchors = [latest, Some(*recent)],
         }
-        let mean = ns_to_s(last.offset_ns.saturating_sub(first.offset_ns)) / apart_s;
-        // Both ends at their limits are as unlikely as two standard deviations.
-        let sd = (first.distance_s() + last.distance_s()) / apart_s / 2.0;
-        let variance = sd * sd;
-        let share = prior.variance / (prior.variance + variance);
-        Normal { mean: prior.mean + share * (mean - prior.mean), variance: share * variance }
+    }
+
+    /// The lowest and the highest frequency that its samples leave possible if it is truthful, in s/s.
+    pub(super) fn possible_frequencies(&self) -> Option<(f64, f64)> {
+        let last = self.recent.last()?;
+        self.anchors
+            .iter()
+            .flatten()
+            .chain(self.recent.first())
+            .filter_map(|first| {
+                let apart_s = last.at.seconds_since(first.at);
+                let moved_s = ns_to_s(last.offset_ns.saturating_sub(first.offset_ns));
+                let wrong_s = first.distance_s() + last.distance_s();
+                (apart_s >= LEAST_ARM_S).then(|| (moved_s / apart_s, wrong_s / apart_s))
+            })
+            .min_by(|a, b| a.1.total_cmp(&b.1))
+            .map(|(mean, wrong)| (mean - wrong, mean + wrong))
     }
 
     /// What a sample says, with offsets relative to `origin_ns`.
@@ -236,6 +261,7 @@ impl Source {
     /// Forgets all samples, since the local clock or the server is not what it was.
     pub(super) fn forget(&mut self) {
         self.recent.clear();
+        self.anchors = [None; 2];
         self.admitted = false;
         self.outlier = None;
     }
@@ -251,11 +277,11 @@ impl Source {
     }
 
     /// What the source claims at `now`, relative to `origin_ns`, from the one of its latest samples that claims
-    /// most. `rate` is the frequency of the local clock.
-    pub(super) fn claim(&self, source: usize, now: LocalTime, origin_ns: i64, rate: Normal) -> Option<Claim> {
+    /// most.
+    pub(super) fn claim(&self, source: usize, now: LocalTime, origin_ns: i64, aging: Aging) -> Option<Claim> {
         self.recent
             .iter()
-            .map(|recent| self.claim_of(recent, source, now, origin_ns, rate))
+            .map(|recent| self.claim_of(recent, source, now, origin_ns, aging))
             .min_by(|a, b| a.distance_s.total_cmp(&b.distance_s))
     }
 
@@ -266,13 +292,13 @@ impl Source {
         source: usize,
         now: LocalTime,
         origin_ns: i64,
-        rate: Normal,
+        aging: Aging,
     ) -> Claim {
         let age_s = now.seconds_since(recent.at).max(0.0);
         Claim {
             source,
-            offset_s: ns_to_s(recent.offset_ns.saturating_sub(origin_ns)) + rate.mean * age_s,
-            distance_s: recent.distance_s() + growth(rate) * age_s,
+            offset_s: ns_to_s(recent.offset_ns.saturating_sub(origin_ns)) + aging.rate * age_s,
+            distance_s: recent.distance_s() + aging.growth * age_s,
             trusted: self.config.trust,
         }
     }

@@ -12,7 +12,7 @@
 //! A sole source can only be believed, with its second word. As a server that errs for some minutes looks the same as
 //! a clock that jumped, the bound holds both until the new time has lasted for some polls.
 
-use super::bound::{BOUND_SIGMAS, growth};
+use super::bound::BOUND_SIGMAS;
 use super::engine::Discipline;
 use super::ensemble::{Normal, Observation};
 use super::path::Reading;
@@ -41,6 +41,8 @@ pub(super) struct Outlier {
     pub(super) tolerance_s: f64,
     /// The most that the estimate can be wrong by if the sample is right, in s.
     pub(super) far_s: f64,
+    /// The source's claim excludes the estimate.
+    pub(super) impossible: bool,
     /// How many in a row agree with each other.
     pub(super) alike: u32,
     /// How many in a row contradict the estimate, agreeing or not.
@@ -73,7 +75,7 @@ impl Discipline {
         }
         let observation = source.observation(index, recent, self.origin_ns);
         let innovation = ensemble.innovation(&observation);
-        let claim = source.claim_of(recent, index, recent.at, self.origin_ns, self.rate(recent.at));
+        let claim = source.claim_of(recent, index, recent.at, self.origin_ns, self.aging(index, recent.at));
         let offset = ensemble.offset(recent.at);
         let impossible = (claim.offset_s - offset.mean).abs() > claim.distance_s + BOUND_SIGMAS * offset.sd();
         let far_s = (claim.offset_s - offset.mean).abs() + claim.distance_s;
@@ -85,18 +87,26 @@ impl Discipline {
             self.settle(recent.at);
             return;
         }
-        self.note_outlier(index, recent.at, innovation, far_s);
+        self.note_outlier(index, recent.at, innovation, far_s, impossible);
         self.ask_all(index, recent.at);
         self.settle(recent.at);
     }
 
-    fn note_outlier(&mut self, index: usize, at: LocalTime, innovation: Normal, far_s: f64) {
+    fn note_outlier(
+        &mut self,
+        index: usize,
+        at: LocalTime,
+        innovation: Normal,
+        far_s: f64,
+        impossible: bool,
+    ) {
         let before = self.sources[index].outlier;
         let mut outlier = Outlier {
             since: at,
             by_s: innovation.mean,
             tolerance_s: BOUND_SIGMAS * innovation.sd(),
             far_s,
+            impossible,
             alike: 1,
             in_a_row: 1,
         };
@@ -134,22 +144,26 @@ impl Discipline {
         let Some(largest) = largest_group(&outliers) else {
             return;
         };
-        let sole = jury.len() == 1;
-        let repeated = largest.iter().any(|(_, outlier)| outlier.alike > 1);
-        let stubborn = sole && outliers[0].1.in_a_row >= BELIEVED_AFTER;
-        if (largest.len() * 2 > jury.len() && (largest.len() > 1 || repeated)) || stubborn {
-            self.move_with_the_clock(&largest, sole, now);
-            return;
-        }
-        // A sample speaks against a jump if it would have shown one of that size.
+        // A sample speaks against a jump if it would have shown one of that size, and says nothing if it would not.
         let since = largest.iter().map(|(_, outlier)| outlier.since).min().unwrap_or(now);
         let least_s = largest.iter().map(|(_, outlier)| outlier.by_s.abs()).fold(f64::INFINITY, f64::min);
-        let confirming = jury
-            .iter()
-            .filter_map(|&index| self.sources[index].confirmed.filter(|_| self.sources[index].outlier.is_none()))
-            .filter(|&(at, shows_s)| at >= since && shows_s < least_s)
-            .count();
-        if confirming >= largest.len() && confirming > 0 {
+        let (mut confirming, mut abstaining) = (0, 0);
+        for &index in jury.iter().filter(|&&index| self.sources[index].outlier.is_none()) {
+            match self.sources[index].confirmed {
+                Some((at, shows_s)) if at >= since && shows_s < least_s => confirming += 1,
+                Some((at, _)) if at >= since => abstaining += 1,
+                _ => {}
+            }
+        }
+        let alike = largest.len() > 1 || largest.iter().any(|(_, outlier)| outlier.alike > 1);
+        let stubborn = jury.len() == 1 && outliers[0].1.in_a_row >= BELIEVED_AFTER;
+        let majority = largest.len() * 2 > jury.len();
+        // Where the others cannot tell, what no change of a path explains is the clock's.
+        let unopposed = largest.len() * 2 > jury.len() - abstaining
+            && largest.iter().all(|(_, outlier)| outlier.impossible);
+        if (alike && (majority || unopposed)) || stubborn {
+            self.move_with_the_clock(&largest, jury.len() == 1, now);
+        } else if confirming >= largest.len() || abstaining > 0 {
             for (index, outlier) in outliers.iter().filter(|(_, outlier)| outlier.in_a_row > 1) {
                 self.blame(*index, outlier);
             }
@@ -201,6 +215,7 @@ impl Discipline {
         let mut withheld: Vec<Observation> = Vec::new();
         for (index, source) in self.sources.iter_mut().enumerate() {
             source.recent.retain(|recent| recent.at >= since);
+            source.anchors = [None; 2];
             let in_group = group.iter().any(|(member, _)| *member == index);
             if let Some(recent) = source.recent.last().copied().filter(|_| in_group) {
                 withheld.push(source.observation(index, &recent, self.origin_ns));
@@ -223,12 +238,19 @@ impl Discipline {
     }
 
     /// The least that the bound may be while it is open what the latest samples mean, in s.
-    pub(super) fn open_question_s(&self, now: LocalTime, rate: Normal) -> f64 {
+    pub(super) fn open_question_s(&self, now: LocalTime) -> f64 {
+        // What was wrong may be the estimate's frequency, so the aging of claims does not hold for the estimate.
+        let believed = self.rate(now).mean;
         self.sources
             .iter()
-            .filter(|source| source.admitted)
-            .filter_map(|source| Some((source.outlier?, source.recent.last()?.at)))
-            .map(|(outlier, at)| outlier.far_s + growth(rate) * now.seconds_since(at).max(0.0))
+            .enumerate()
+            .filter(|(_, source)| source.admitted)
+            .filter_map(|(index, source)| Some((index, source.outlier?, source.recent.last()?.at)))
+            .map(|(index, outlier, at)| {
+                let aging = self.aging(index, now);
+                let apart = aging.growth + (aging.rate - believed).abs();
+                outlier.far_s + apart * now.seconds_since(at).max(0.0)
+            })
             .fold(0.0, f64::max)
     }
 

@@ -108,9 +108,9 @@ impl Discipline {
     pub(super) fn start(&mut self, agreed: &Agreement, now: LocalTime) {
         let mut recents: Vec<(usize, Recent)> = Vec::new();
         for index in self.selected() {
-            let (source, rate) = (&self.sources[index], self.rate_by(index, now));
+            let (source, aging) = (&self.sources[index], self.aging(index, now));
             let fits =
-                |recent: &&Recent| agreed.holds(&source.claim_of(recent, index, now, self.origin_ns, rate));
+                |recent: &&Recent| agreed.holds(&source.claim_of(recent, index, now, self.origin_ns, aging));
             recents.extend(source.recent.iter().filter(fits).map(|recent| (index, *recent)));
         }
         if recents.len() < ENOUGH_TOGETHER {

@@ -256,7 +256,7 @@ fn sources_come_and_go_without_disturbing_the_rest() {
 }
 
 #[test]
-fn a_drift_from_an_earlier_run_is_used_and_tightens_the_bound() {
+fn a_drift_from_an_earlier_run_is_used_but_the_bound_does_not_rely_on_it() {
     let line = |drift| {
         let mut discipline = Discipline::new(Config::default(), &[SourceConfig::default()], at(0.0), drift);
         live(&mut discipline, &[Some(0.0)], 5.0);
@@ -264,8 +264,8 @@ fn a_drift_from_an_earlier_run_is_used_and_tightens_the_bound() {
     };
     let (fresh, known) = (line(None), line(Some(Drift { frequency: 0.0, skew: 1e-8, wander: None })));
     assert!(known.skew < fresh.skew / 2.0);
-    assert!(known.dispersion_rate < fresh.dispersion_rate);
-    assert!(known.bound_s(at(60.0)) < fresh.bound_s(at(60.0)));
+    // The bound rests on the samples of this run alone: the file may be another machine's.
+    assert!(known.bound_s(at(60.0)) <= fresh.bound_s(at(60.0)) * 1.01);
 }
 
 #[test]
@@ -373,7 +373,8 @@ fn coarse_sources_that_say_so_do_not_move_the_time_whoever_is_heard_first() {
                     let Some(line) = discipline.line(at(seconds)) else { continue };
                     let off_s = error_s(&discipline, seconds).expect("a line").abs();
                     assert!(off_s <= line.bound_s(at(seconds)), "{off_s} at {seconds}: {line:?}");
-                    assert!(off_s < 0.000_5, "{off_s} at {seconds} with {exact} of {}", servers.len());
+                    let fine_s = if seconds < 120.0 { DELAY_S } else { 0.000_5 };
+                    assert!(off_s < fine_s, "{off_s} at {seconds} with {exact} of {}", servers.len());
                 }
             }
         }

@@ -27,9 +27,6 @@ impl Client for PrivateLine {
 
     fn sample(&mut self, server: usize, sample: &Sample) {
         self.discipline.sample(server, sample);
-        if std::env::var_os("DBG").is_some() {
-            eprintln!("DBG {server} {:.6} +- {:.6} {}", sample.offset_ns as f64/1e9, sample.delay_s/2.0+sample.dispersion_s+sample.root_delay_s/2.0+sample.root_dispersion_s, self.discipline.debug(sample.at));
-        }
     }
 
     fn reading(&self, now: LocalTime) -> Option<Reading> {

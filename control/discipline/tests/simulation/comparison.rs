@@ -38,7 +38,14 @@ impl Filter for Kalman {
         let observation = Observation { source: 0, at, offset_s, variance_s2 };
         match &mut self.ensemble {
             Some(ensemble) => ensemble.observe(&observation, 1),
-            None => self.ensemble = Some(Ensemble::new(1, &observation, Prior { bias_s2: 0.0, noise_s2: 0.0 }, UNKNOWN_FREQUENCY)),
+            None => {
+                self.ensemble = Some(Ensemble::new(
+                    1,
+                    &observation,
+                    Prior { bias_s2: 0.0, noise_s2: 0.0 },
+                    UNKNOWN_FREQUENCY,
+                ))
+            }
         }
     }
 
