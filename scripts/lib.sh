@@ -51,5 +51,5 @@ as_root() {
     fi
 }
 
-# Named where the eBPF crate is built.
-ebpf_toolchain() { sed -n 's/^const TOOLCHAIN: .* "\(.*\)";/\1/p' "$root/xdp-ebpf/build.rs"; }
+# Named where the eBPF programs are built.
+ebpf_toolchain() { sed -n 's/^const TOOLCHAIN: .* "\(.*\)";/\1/p' "$root/xdp-ebpf/build/lib.rs"; }

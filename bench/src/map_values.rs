@@ -17,10 +17,10 @@ pub(crate) struct Value<T>(pub(crate) T);
 unsafe impl Pod for Value<State> {}
 
 // SAFETY: `repr(C)` of nothing but u64.
-unsafe impl Pod for Value<xdp_ebpf::probe::Plan> {}
+unsafe impl Pod for Value<bench_ebpf::load_token::Plan> {}
 
 // SAFETY: as above.
-unsafe impl Pod for Value<xdp_ebpf::turns::Turns> {}
+unsafe impl Pod for Value<bench_ebpf::alternation::Turns> {}
 
 const _: () = assert!(
     size_of::<State>()

@@ -1,7 +1,7 @@
 //! The eBPF programs, loaded but attached to nothing: the server with maps of our own making, and the
-//! yardstick programs.
+//! baseline programs.
 
-mod yardstick;
+mod baseline;
 
 use std::time::Duration;
 
@@ -20,9 +20,9 @@ use responder::{Access, ClockState, Policy, ServedTable};
 use crate::failure::Failure;
 use crate::machine;
 use crate::map_values::Value;
-pub(crate) use yardstick::{Gauge, Yardstick};
+pub(crate) use baseline::{Baseline, Gauge};
 
-/// Bytes of a frame that the yardstick's `rearm` can write: it writes this many and no other number.
+/// Bytes of a frame that the baseline's `rearm` can write: it writes this many and no other number.
 pub(crate) const REARMED_FRAME: usize = 112;
 
 /// Sets of the limiter's table: 65,536 entries, as by default.
@@ -151,7 +151,7 @@ impl Server {
         info.map_or((0, 0), |info| (info.verified_instruction_count().unwrap_or(0), info.size_jitted()))
     }
 
-    /// A handle to put it behind the yardstick's `rearm`.
+    /// A handle to put it behind the baseline's `rearm`.
     pub(crate) fn handle(&self) -> Result<ProgramFd, Failure> {
         handle(&self.ebpf, layout::PROGRAM)
     }

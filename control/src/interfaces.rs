@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
 use std::pin::Pin;
+use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
 use responder::ServedTable;
@@ -14,6 +15,7 @@ use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkMess
 use rtnetlink::sys::SocketAddr;
 use rtnetlink::{Handle, LinkUnspec, MulticastGroup, new_multicast_connection};
 use serde::{Deserialize, Serialize};
+use tracing::{error, warn};
 
 use crate::datapath::Mode;
 use crate::error::{Code, Error, Result, chain};
@@ -124,7 +126,12 @@ pub struct Netlink {
     handle: Handle,
     messages: Pin<Box<dyn Stream<Item = (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>>>,
     connection: tokio::task::JoinHandle<()>,
+    /// When a connection was last made, or could not be.
+    tried: Instant,
 }
+
+/// Between two attempts to connect.
+const RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Netlink {
     /// Connects, and listens for changes of links and addresses. Needs a tokio runtime.
@@ -136,17 +143,40 @@ impl Netlink {
         let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
         let (connection, handle, messages) = new_multicast_connection(&groups)
             .map_err(Error::because(Code::Os, "cannot open a netlink socket"))?;
-        Ok(Self { handle, messages: Box::pin(messages), connection: tokio::spawn(connection) })
+        Ok(Self {
+            handle,
+            messages: Box::pin(messages),
+            connection: tokio::spawn(connection),
+            tried: Instant::now(),
+        })
     }
 
-    /// Waits until something changed.
+    /// Waits until something changed. A connection that ended is made anew, and what changed meanwhile is not known: so
+    /// that counts as a change. Nothing is lost if the wait is given up and begun again.
     pub async fn changed(&mut self) {
         if self.messages.next().await.is_none() {
-            // The connection ended; the caller's own timer has to do.
-            std::future::pending::<()>().await;
+            self.reconnect().await;
+            return;
         }
         // One change comes as several messages: take what is there.
         while let Some(Some(_)) = self.messages.next().now_or_never() {}
+    }
+
+    async fn reconnect(&mut self) {
+        loop {
+            tokio::time::sleep_until((self.tried + RECONNECT_INTERVAL).into()).await;
+            match Self::connect() {
+                Ok(connected) => {
+                    warn!("the netlink connection ended; a new one follows interfaces and addresses");
+                    *self = connected;
+                    return;
+                }
+                Err(error) => {
+                    error!("the netlink connection ended: {error}");
+                    self.tried = Instant::now();
+                }
+            }
+        }
     }
 
     /// All interfaces.
@@ -337,4 +367,24 @@ fn add(addresses: &mut Addresses, index: u32, message: &AddressMessage) {
 fn network_broadcast(address: Ipv4Addr, prefix_length: u8) -> Option<Ipv4Addr> {
     let host_bits = u32::MAX.checked_shr(prefix_length.into()).unwrap_or(0);
     (prefix_length < 31).then(|| Ipv4Addr::from_bits(address.to_bits() | host_bits))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_ends_is_made_anew_however_often_the_wait_for_it_is_given_up() {
+        let mut netlink = Netlink::connect().unwrap();
+        netlink.connection.abort();
+        let start = Instant::now();
+        // As in the daemon's loop, whose timers are due several times a second.
+        while timeout(Duration::from_millis(100), netlink.changed()).await.is_err() {
+            assert!(start.elapsed() < 10 * RECONNECT_INTERVAL, "no new connection");
+        }
+        let interfaces = netlink.interfaces().await.unwrap();
+        assert!(interfaces.iter().any(|interface| interface.name == "lo"));
+    }
 }

@@ -4,7 +4,7 @@ mod lab;
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use control::query::exchange;
 use lab::wire::{Datagram, Wire, is_answer, request};
@@ -30,11 +30,11 @@ fn an_address_added_later_is_answered_within_a_second_and_one_removed_no_longer(
         );
 
         lab.ip("server", &format!("address add {address}/{length} dev lan0"));
-        sleep(SECOND);
+        assert!(time_until(&server, address, true) < SECOND);
         assert_eq!(in_the_nic_path(&lab, &server, address), Tally::of([(Verdict::Answered, family, 4, 1)]));
 
         lab.ip("server", &format!("address delete {address}/{length} dev lan0"));
-        sleep(SECOND);
+        assert!(time_until(&server, address, false) < SECOND);
         assert_eq!(
             in_the_nic_path(&lab, &server, address),
             Tally::of([(Verdict::PassForOthers, family, 0, 1)])
@@ -67,7 +67,7 @@ fn an_ipv6_address_is_not_answered_for_before_it_is_known_to_be_ours() {
     assert!(!is_listed);
 
     wait_for("the check for duplicates to end", || (!tentative()).then_some(()));
-    sleep(SECOND);
+    time_until(&server, "fd77::9", true);
     let counted = in_the_nic_path(&lab, &server, "fd77::9");
     assert_eq!(counted, Tally::of([(Verdict::Answered, Family::Ipv6, 4, 1)]));
 }
@@ -104,16 +104,19 @@ fn addresses_of_what_stands_on_the_interface_are_answered_for_as_long_as_it_does
             assert_eq!(counted, Tally::of([(verdict, family, version, 1)]), "{address}");
         }
     };
-    sleep(SECOND);
+    // The daemon hears of changes in their order: when it knows of this one, it knows of those before.
+    lab.ip("server", "address add 10.77.0.8/24 dev lan0");
+    time_until(&server, "10.77.0.8", true);
     all_are(Verdict::PassForOthers, 0);
     lab.ip("server", "link set lan0 master br0");
-    wait_for("the addresses to be listed", || {
-        let listed = &server.status().interfaces[0].addresses;
-        families.iter().all(|(address, _)| listed.iter().any(|found| found == address)).then_some(())
-    });
+    for (address, _) in families {
+        time_until(&server, address, true);
+    }
     all_are(Verdict::Answered, 4);
     lab.ip("server", "link set lan0 nomaster");
-    sleep(SECOND);
+    for (address, _) in families {
+        time_until(&server, address, false);
+    }
     all_are(Verdict::PassForOthers, 0);
 }
 
@@ -203,6 +206,17 @@ fn more_addresses_than_fit_are_refused_and_those_before_stay_in_force() {
     wait_for("a complaint", || server.log().contains("too many to serve").then_some(()));
     let counted = in_the_nic_path(&lab, &server, "10.77.0.1");
     assert_eq!(counted, Tally::of([(Verdict::Answered, Family::Ipv4, 4, 1)]));
+}
+
+/// How long it takes until this address is served, or no longer is.
+#[track_caller]
+fn time_until(server: &Server<'_>, address: &str, wanted: bool) -> Duration {
+    let start = Instant::now();
+    wait_for(&format!("{address} to be served: {wanted}"), || {
+        let listed = &server.status().interfaces[0].addresses;
+        (listed.iter().any(|found| found == address) == wanted).then_some(())
+    });
+    start.elapsed()
 }
 
 /// What the program counts for a request to this address, which nobody else answers.

@@ -62,7 +62,7 @@ impl Flood {
 
     /// Sends it to its end; gives how many frames were sent.
     fn send(&self, lab: &Lab) -> u64 {
-        let mut object = EbpfLoader::new().load(xdp_ebpf::YARDSTICK).unwrap();
+        let mut object = EbpfLoader::new().load(bench_ebpf::BASELINE).unwrap();
         let frame = self.frame();
         let mut words = [0_u64; 14];
         for (word, bytes) in words.iter_mut().zip(frame.chunks(8)) {
@@ -70,7 +70,7 @@ impl Flood {
             whole[..bytes.len()].copy_from_slice(bytes);
             *word = u64::from_ne_bytes(whole);
         }
-        let mut frames: Array<_, [u64; 14]> = object.map_mut("YS_FRAME").unwrap().try_into().unwrap();
+        let mut frames: Array<_, [u64; 14]> = object.map_mut("BL_FRAME").unwrap().try_into().unwrap();
         frames.set(0, words, 0).unwrap();
         let program: &mut Xdp = object.program_mut("flood").unwrap().try_into().unwrap();
         program.load().unwrap();
@@ -85,7 +85,7 @@ impl Flood {
             let end_ns = start_ns + u64::try_from(self.duration.as_nanos()).unwrap();
             let interval = (1_000_000_000 << 16) / self.per_second;
             let plan = [interface, interval, start_ns, end_ns, u64::from(self.victim.is_none())];
-            let mut plans: Array<_, [u64; 5]> = object.map_mut("YS_FLOOD").unwrap().try_into().unwrap();
+            let mut plans: Array<_, [u64; 5]> = object.map_mut("BL_FLOOD").unwrap().try_into().unwrap();
             plans.set(0, plan, 0).unwrap();
             let program: &Xdp = object.program("flood").unwrap().try_into().unwrap();
             while now() < end_ns {
@@ -98,7 +98,7 @@ impl Flood {
                 program.test_run(run).unwrap();
             }
         });
-        let runs: Array<_, u64> = object.map("YS_RUNS").unwrap().try_into().unwrap();
+        let runs: Array<_, u64> = object.map("BL_RUNS").unwrap().try_into().unwrap();
         runs.get(&0, 0).unwrap()
     }
 }
@@ -108,7 +108,7 @@ impl Flood {
 /// goes on whenever a hypervisor takes that core away. Either way the link would overflow, and tell nothing of the
 /// server. What nobody waits for is dropped where it comes in: as long as the object lives that this gives.
 fn make_way(lab: &Lab) -> Ebpf {
-    let mut object = EbpfLoader::new().load(xdp_ebpf::YARDSTICK).unwrap();
+    let mut object = EbpfLoader::new().load(bench_ebpf::BASELINE).unwrap();
     let sink: &mut Xdp = object.program_mut("sink").unwrap().try_into().unwrap();
     sink.load().unwrap();
     // In the place of the lab's, without which nothing that the server sends back arrives.

@@ -4,14 +4,16 @@ use aya_ebpf::programs::XdpContext;
 use responder::Packet;
 
 /// A frame from `data` to `data_end` of an `xdp_md`.
-pub(crate) struct Frame {
+pub struct Frame {
     data: usize,
     end: usize,
 }
 
 impl Frame {
+    /// The frame that the program was called for.
+    #[must_use]
     #[inline(always)]
-    pub(crate) fn new(context: &XdpContext) -> Self {
+    pub fn new(context: &XdpContext) -> Self {
         Self { data: context.data(), end: context.data_end() }
     }
 

@@ -1,36 +1,27 @@
-//! The compiled eBPF programs, for whoever loads them.
+//! The compiled eBPF program, for whoever loads it.
 //!
-//! The programs themselves are this package's binaries, built for the eBPF target by build.rs:
-//! - `pooltime.rs` answers NTP requests: it gives `responder::respond` the frame, the maps and the clock;
-//! - `yardstick.rs` has the programs that the bench measures it against;
-//! - `generator.rs` has the programs by which the bench sends requests and checks answers in the kernel.
-//!
-//! [`probe`] and [`turns`] are what the bench and its programs have to agree on.
+//! The program itself is this package's binary `pooltime.rs`, built for the eBPF target by build.rs: it answers NTP
+//! requests by giving `responder::respond` the frame, the maps and the clock. For that target, this library is what
+//! the program shares with those of the bench.
 #![cfg_attr(target_arch = "bpf", no_std)]
 
-pub mod probe;
-pub mod turns;
+#[cfg(target_arch = "bpf")]
+mod frame;
+#[cfg(target_arch = "bpf")]
+mod word;
 
+#[cfg(target_arch = "bpf")]
+pub use frame::Frame;
+#[cfg(target_arch = "bpf")]
+pub use word::Word;
+
+/// The ELF object of the NTP server; its program is `responder::layout::PROGRAM`.
 #[cfg(not(target_arch = "bpf"))]
-mod objects {
+pub static POOLTIME: &[u8] = {
     /// Bytes aligned as an ELF file's headers want them.
     #[repr(C, align(8))]
     struct Aligned<T: ?Sized>(T);
 
-    static POOLTIME_BYTES: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/pooltime")));
-    static YARDSTICK_BYTES: &Aligned<[u8]> =
-        &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/yardstick")));
-
-    static GENERATOR_BYTES: &Aligned<[u8]> =
-        &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/generator")));
-
-    /// The ELF object of the NTP server; its program is `responder::layout::PROGRAM`.
-    pub static POOLTIME: &[u8] = &POOLTIME_BYTES.0;
-    /// The ELF object of the yardstick programs.
-    pub static YARDSTICK: &[u8] = &YARDSTICK_BYTES.0;
-    /// The ELF object of the load generator.
-    pub static GENERATOR: &[u8] = &GENERATOR_BYTES.0;
-}
-
-#[cfg(not(target_arch = "bpf"))]
-pub use objects::{GENERATOR, POOLTIME, YARDSTICK};
+    static BYTES: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/pooltime")));
+    &BYTES.0
+};

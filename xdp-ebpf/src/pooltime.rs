@@ -2,9 +2,7 @@
 #![no_std]
 #![no_main]
 
-mod frame;
 mod object;
-mod word;
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
@@ -13,7 +11,6 @@ use aya_ebpf::btf_maps::{Array, LpmTrie, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
-use frame::Frame;
 use responder::access::{BLOCK_ENTRIES, BLOCK_WORDS, Block};
 use responder::budget::Allowance;
 use responder::layout::{Counters, Grant, INTERFACES, LIST_ENTRIES, SAMPLES_BYTES, Spent, State};
@@ -21,7 +18,7 @@ use responder::limiter::{Buckets, TABLE_ENTRIES, WAYS};
 use responder::sample::Sample;
 use responder::verdict::{self, Action, Family, Outcome, Verdict};
 use responder::{Access, ClockState, Packet as _, Policy, Published, ServedTable, Server};
-use word::Word;
+use xdp_ebpf::{Frame, Word};
 
 #[btf_map]
 static PT_STATE: Array<State, 1> = Array::new();

@@ -6,7 +6,7 @@ use responder::limiter::Bucket;
 
 /// A word that programs on all CPUs read and write.
 #[repr(transparent)]
-pub(crate) struct Word(UnsafeCell<u64>);
+pub struct Word(UnsafeCell<u64>);
 
 impl Bucket for Word {
     #[inline(always)]

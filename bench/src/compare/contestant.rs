@@ -312,9 +312,9 @@ impl Drop for Running<'_> {
 
 /// Stays as long as the object lives.
 fn attach_reflector() -> Result<Ebpf, Failure> {
-    const OBJECT: &str = "the built-in yardstick object";
+    const OBJECT: &str = "the built-in baseline object";
     const REFLECT: &str = "reflect";
-    let mut ebpf = EbpfLoader::new().load(xdp_ebpf::YARDSTICK).map_err(|error| not_loaded(OBJECT, error))?;
+    let mut ebpf = EbpfLoader::new().load(bench_ebpf::BASELINE).map_err(|error| not_loaded(OBJECT, error))?;
     load_program(&mut ebpf, OBJECT, REFLECT)?;
     let refused = |reason| Failure::Run { what: REFLECT.into(), reason };
     program(&ebpf, REFLECT).map_err(refused)?;

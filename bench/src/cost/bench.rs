@@ -14,12 +14,12 @@ use super::report::ServerSize;
 use super::subjects::{self, Program, Subject};
 use super::verify::{self, Refusal};
 use crate::failure::Failure;
-use crate::programs::{Gauge, Run, Server, Yardstick};
-use xdp_ebpf::turns::Turns;
+use crate::programs::{Baseline, Gauge, Run, Server};
+use bench_ebpf::alternation::Turns;
 
 /// The loaded programs.
 pub(super) struct Bench {
-    yardstick: Yardstick,
+    baseline: Baseline,
     /// As [`super::pin`] gives them; a row on one CPU alone takes the first.
     cpus: Vec<usize>,
     /// The built-in server and its variants, and the candidate if there is one, by the indexes in [`subjects`].
@@ -48,7 +48,7 @@ impl Bench {
                 servers.push(server);
             }
         }
-        Ok(Self { yardstick: Yardstick::load()?, cpus, servers })
+        Ok(Self { baseline: Baseline::load()?, cpus, servers })
     }
 
     /// The CPU of the rows that run on one.
@@ -67,7 +67,7 @@ impl Bench {
 
     fn handle(&self, program: Program) -> Result<ProgramFd, Failure> {
         match program {
-            Program::Gauge(gauge) => self.yardstick.handle(gauge),
+            Program::Gauge(gauge) => self.baseline.handle(gauge),
             Program::Server(index) => self.servers[index].handle(),
         }
     }
@@ -81,12 +81,12 @@ impl Bench {
         let gauge = subject.method.gauge();
         if gauge.is_some() {
             let measured = self.handle(subject.program)?;
-            self.yardstick.put_behind(&measured, &subject.frame)?;
+            self.baseline.put_behind(&measured, &subject.frame)?;
         }
         let ran = [(subject.program, u64::from(repeat))];
         let run = self.verified(subject, gauge, &ran, |bench| match (gauge, subject.program) {
             (Some(gauge), _) => bench.run_behind(gauge, subject, repeat),
-            (None, Program::Gauge(gauge)) => bench.yardstick.run(gauge, &subject.frame, repeat),
+            (None, Program::Gauge(gauge)) => bench.baseline.run(gauge, &subject.frame, repeat),
             (None, Program::Server(index)) => bench.servers[index].run(&subject.frame, repeat),
         })?;
         Ok(run.ns)
@@ -107,10 +107,10 @@ impl Bench {
         for _ in 0..2 {
             self.exchange_copies()?;
             let measured = [self.handle(plain.program)?, self.handle(subject.program)?];
-            self.yardstick.put_in_turns([&measured[0], &measured[1]], &subject.frame, &turns)?;
+            self.baseline.put_in_turns([&measured[0], &measured[1]], &subject.frame, &turns)?;
             let all_runs = turns.all_runs();
             self.verified(subject, Some(gauge), &ran, |bench| bench.run_behind(gauge, subject, all_runs))?;
-            let taken = self.yardstick.turns()?;
+            let taken = self.baseline.turns()?;
             for cpu in self.cpus_of(subject) {
                 let of_cpu = taken.get(*cpu).and_then(Turns::pairs);
                 pairs.push(of_cpu.ok_or_else(|| Refusal::of_turns(subject))?);
@@ -136,7 +136,7 @@ impl Bench {
         run: impl FnOnce(&Self) -> Result<Run, Failure>,
     ) -> Result<Run, Failure> {
         let counts = |servers: &[Server]| servers.iter().map(Server::counts).collect::<Result<Vec<_>, _>>();
-        let (counted_before, rearmed_before) = (counts(&self.servers)?, self.yardstick.rearmed()?);
+        let (counted_before, rearmed_before) = (counts(&self.servers)?, self.baseline.rearmed()?);
         let run = run(self)?;
         verify::verify(
             subject,
@@ -149,7 +149,7 @@ impl Bench {
                 counted_before: &counted_before,
                 counted_after: &counts(&self.servers)?,
                 rearmed_before: &rearmed_before,
-                rearmed_after: &self.yardstick.rearmed()?,
+                rearmed_after: &self.baseline.rearmed()?,
             },
         )?;
         Ok(run)
@@ -162,7 +162,7 @@ impl Bench {
         let start = Barrier::new(1 + others.len());
         let run = || {
             start.wait();
-            self.yardstick.run(gauge, &subject.frame, repeat)
+            self.baseline.run(gauge, &subject.frame, repeat)
         };
         thread::scope(|scope| {
             let others: Vec<_> = others
@@ -267,7 +267,7 @@ mod tests {
     #[ignore = "needs root: scripts/test runs it"]
     fn an_object_without_the_program_is_named() {
         let failure = Server::load(
-            xdp_ebpf::YARDSTICK,
+            bench_ebpf::BASELINE,
             "other.o",
             &subjects::served(),
             &subjects::clock(),

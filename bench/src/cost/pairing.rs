@@ -8,7 +8,7 @@
 
 use super::subjects::{Method, PASS, REARMED_PASS, Subject};
 use crate::statistics::Summary;
-use xdp_ebpf::turns::Pair;
+use bench_ebpf::alternation::Pair;
 
 /// What a row cost beside the plain one in a round.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -9,7 +9,7 @@ use responder::{ClockState, Family, NtpShort, NtpTimestamp, Outcome, Policy, Ser
 
 use crate::frames::{self, NTP_PORT, Path};
 use crate::programs::{Gauge, REARMED_FRAME, XdpAction};
-use xdp_ebpf::turns::{MOST_TURNS, Turns};
+use bench_ebpf::alternation::{MOST_TURNS, Turns};
 
 /// A kind of packet to be measured.
 pub(super) struct Subject {

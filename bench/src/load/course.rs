@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use bench_ebpf::load_token::{WINDOWS, window, window_shift};
 use serde::{Deserialize, Serialize};
-use xdp_ebpf::probe::{WINDOWS, window, window_shift};
 
 use super::clock::nanos;
 

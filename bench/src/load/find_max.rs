@@ -148,8 +148,8 @@ impl Search {
 mod tests {
     use super::super::tally::Tally;
     use super::*;
+    use bench_ebpf::load_token::{Fault, Token};
     use std::time::Duration;
-    use xdp_ebpf::probe::{Fault, Token};
 
     const NOTHING_LEFT_OUT: Allowed = Allowed { loss: 0.001, left_out: 0.0 };
 

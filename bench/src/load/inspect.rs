@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use bench_ebpf::load_token::{self, Fault, Judgement, Key, MIX};
 use responder::NtpTimestamp;
-use xdp_ebpf::probe::{self, Fault, Judgement, Key, MIX};
 
 use super::tally::{Seen, Tally};
 use crate::frames::MESSAGE;
@@ -66,13 +66,13 @@ impl Inspector {
             return;
         }
 
-        let version = self.versions[probe::mix_index(token.sequence)];
+        let version = self.versions[load_token::mix_index(token.sequence)];
         let (sent, received) = (self.ntp_at(token.sent_ns), self.ntp_at(now_ns));
         let window = self.tolerance.map(|tolerance| {
             let tolerance = units(tolerance);
             (sent.wrapping_sub(tolerance), received.wrapping_add(tolerance))
         });
-        match probe::judge(words, version, window, self.lenient) {
+        match load_token::judge(words, version, window, self.lenient) {
             Judgement::Kiss => tally.kisses += 1,
             Judgement::Wrong(fault) => tally.fault(fault),
             Judgement::Time { receive, transmit } => {

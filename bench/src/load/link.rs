@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::ops::Add;
 use std::time::Duration;
 
-use xdp_ebpf::probe::{MAX_REQUESTS, Request, Token};
+use bench_ebpf::load_token::{MAX_REQUESTS, Request, Token};
 
 use super::Load;
 use super::course::Course;
@@ -206,8 +206,8 @@ impl Generator for LinkGenerator {
 mod tests {
     use super::super::template::Template;
     use crate::frames::Path;
+    use bench_ebpf::load_token::{Flaw, Plan, Request, Token};
     use etherparse::{NetHeaders, PacketHeaders, TransportHeader};
-    use xdp_ebpf::probe::{Flaw, Plan, Request, Token};
 
     /// A malformed request as a frame, and its flaw.
     fn frame(source: &str, destination: &str, sequence: u64) -> Option<(Flaw, Vec<u8>)> {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use xdp_ebpf::probe::MIX;
+use bench_ebpf::load_token::MIX;
 
 /// Requests a second, a single rate or a ramp.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use xdp_ebpf::probe::{MAX_EXTENSION, Spike};
+use bench_ebpf::load_token::{MAX_EXTENSION, Spike};
 
 use super::clock::nanos;
 use super::plan::fraction;

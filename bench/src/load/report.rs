@@ -260,7 +260,7 @@ fn short_time(ns: u64) -> String {
 mod tests {
     use std::time::Duration;
 
-    use xdp_ebpf::probe::Fault;
+    use bench_ebpf::load_token::Fault;
 
     use super::super::tally::Tally;
     use super::*;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use xdp_ebpf::probe::Spike;
+use bench_ebpf::load_token::Spike;
 
 use super::plan::Spacing;
 

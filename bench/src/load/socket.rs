@@ -10,11 +10,11 @@ use std::os::fd::AsFd as _;
 use std::thread;
 use std::time::Duration;
 
+use bench_ebpf::load_token::{Fault, Key, MAX_REQUESTS, Token, mix_index};
 use core_affinity::CoreId;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
-use xdp_ebpf::probe::{Fault, Key, MAX_REQUESTS, Token, mix_index};
 
 use super::clock::{monotonic_ns, nanos, ntp_after};
 use super::generator::Generator;

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bench_ebpf::load_token::Fault;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
-use xdp_ebpf::probe::Fault;
 
 use super::course::Course;
 use super::tally::Tally;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use bench_ebpf::load_token::{Fault, Flaw, MAX_REQUESTS, Token};
 use hdrhistogram::Histogram;
-use xdp_ebpf::probe::{Fault, Flaw, MAX_REQUESTS, Token};
 
 use super::course::Course;
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
-use xdp_ebpf::probe::{CLIENT_IPV4, CLIENT_IPV6_HOST, CLIENT_IPV6_NETWORK, FRAME_WORDS, MAX_CLIENTS};
+use bench_ebpf::load_token::{CLIENT_IPV4, CLIENT_IPV6_HOST, CLIENT_IPV6_NETWORK, FRAME_WORDS, MAX_CLIENTS};
 
 use super::target::is_private;
 use crate::frames::{self, MESSAGE, Path};

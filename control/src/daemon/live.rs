@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use responder::verdict::Action;
 use tokio::time::{Interval, interval};
+use tracing::error;
 
+use crate::error::Result;
 use crate::status::{Status, total};
 
 /// Rewrites one line each second, if there is a terminal to write it on.
@@ -30,11 +32,22 @@ impl StatusLine {
         }
     }
 
-    pub(super) fn show(&mut self, status: &Status) {
+    /// Writes the line. A status that could not be had is logged: the line is for show, and the server goes on.
+    pub(super) fn show(&mut self, status: Result<Status>) {
+        match status {
+            Ok(status) => {
+                // Clear to the end of the line: the last one may have been longer.
+                let _no_terminal = write!(stdout().lock(), "\r{}\x1b[K", self.line(&status, Instant::now()));
+                let _no_terminal = stdout().flush();
+            }
+            Err(error) => error!("no status to show: {error}"),
+        }
+    }
+
+    fn line(&mut self, status: &Status, now: Instant) -> String {
         let counters = || status.interfaces.iter().map(|interface| &interface.counters);
         let sum = |action| counters().map(|counters| total(counters, action)).sum::<u64>();
         let (answered, dropped) = (sum(Action::Transmit), sum(Action::Drop));
-        let now = Instant::now();
         let rate = self.before.map_or(0.0, |(then, before)| {
             #[expect(clippy::cast_precision_loss, reason = "for showing")]
             let answers = answered.saturating_sub(before) as f64;
@@ -48,14 +61,11 @@ impl StatusLine {
                 format!("{} {}", interface.name, interface.mode.map_or("-", crate::datapath::Mode::label))
             })
             .collect();
-        // Clear to the end of the line: the last one may have been longer.
-        let _no_terminal = write!(
-            stdout().lock(),
-            "\r{} | {} | {rate:.0} answers/s, {answered} answered, {dropped} dropped | Ctrl-C detaches\x1b[K",
+        format!(
+            "{} | {} | {rate:.0} answers/s, {answered} answered, {dropped} dropped | Ctrl-C detaches",
             interfaces.join(", "),
             status.clock_line(),
-        );
-        let _no_terminal = stdout().flush();
+        )
     }
 
     /// Leaves the line as it is and goes to the next.
@@ -63,5 +73,27 @@ impl StatusLine {
         if self.timer.take().is_some() {
             println!();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Code, Error};
+    use crate::status::sample;
+
+    #[test]
+    fn a_status_that_cannot_be_had_does_not_end_the_line_and_the_rate_is_right_after_it() {
+        let mut line = StatusLine { timer: None, before: None };
+        let start = Instant::now();
+        let first = line.line(&sample(), start);
+        line.show(Err(Error::new(Code::Os, "cannot list the interfaces over netlink")));
+
+        let mut later = sample();
+        let counters = &mut later.interfaces[0].counters;
+        counters.iter_mut().find(|counter| counter.verdict == "answered").unwrap().packets += 600;
+        let second = line.line(&later, start + Duration::from_secs(2));
+        assert!(first.contains(" 0 answers/s"), "{first}");
+        assert!(second.contains(" 300 answers/s"), "{second}");
     }
 }

@@ -40,6 +40,7 @@ use crate::query::exchange;
 use crate::route::default_interface;
 use crate::socket::UserspacePath;
 use crate::upstream::Event;
+use listener::Call;
 use protocol::{Request, Response};
 use service::Service;
 use source::Source;
@@ -309,21 +310,21 @@ impl Daemon {
                 () = self.netlink.changed() => self.follow_interfaces().await,
                 _ = look.tick() => self.follow_interfaces().await,
                 Some(reading) = local_daemon.recv() => self.source.set_local_daemon(reading),
-                Some((request, sender)) = calls.recv() => {
+                Some(Call { request, reply, written }) = calls.recv() => {
                     let detaches = matches!(request, Request::Detach { .. });
                     let response = match self.handle(request).await {
                         Ok(value) => Response::Ok(value),
                         Err(error) => Response::Error(error),
                     };
-                    let _asker_is_gone = sender.send(response);
+                    let _asker_is_gone = reply.send(response);
                     if detaches && self.attached.is_empty() && self.lost.is_empty() {
                         Service::stopping();
-                        // Let the answer go out before the runtime ends.
-                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        // The runtime ends with this loop, and the task that writes the answer with the runtime.
+                        written.await;
                         return Ok(());
                     }
                 }
-                () = live.due() => live.show(&self.status().await?),
+                () = live.due() => live.show(self.status().await),
                 _ = hangup.recv() => {
                     Service::reloading();
                     self.reload().await;

@@ -21,8 +21,6 @@ pub(super) enum Note {
 }
 
 impl Note {
-    const ALL: [Self; 3] = [Self::Fallback, Self::Remark, Self::TurnedOff];
-
     const fn prefix(self) -> &'static str {
         match self {
             Self::Fallback => "fallback-",
@@ -59,9 +57,9 @@ impl Note {
     }
 }
 
-/// Forgets all of an interface.
+/// Forgets how the program was attached to an interface. What was turned off on it is forgotten by who turns it on.
 pub(super) fn forget(directory: &Path, interface: u32) {
-    for note in Note::ALL {
+    for note in [Note::Fallback, Note::Remark] {
         let _not_there = fs::remove_file(note.path(directory, interface));
     }
 }
@@ -90,9 +88,11 @@ mod tests {
         let mut noted = interfaces_with(&directory, Note::Remark);
         noted.sort_unstable();
         assert_eq!(noted, [3, 33]);
+        Note::TurnedOff.write(&directory, 3, Some("rxvlan")).unwrap();
         forget(&directory, 3);
         assert_eq!((read(3), read(33).as_deref()), (None, Some("another")));
         assert_eq!(Note::Fallback.read(&directory, 3), None);
+        assert_eq!(Note::TurnedOff.read(&directory, 3).as_deref(), Some("rxvlan"));
         fs::remove_dir_all(directory).unwrap();
     }
 }

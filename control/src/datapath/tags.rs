@@ -60,16 +60,12 @@ fn remember(directory: &Path, interface: u32, feature: Feature) -> Result<()> {
 ///
 /// The driver's: with the command that may do it later.
 pub(super) fn give_back(directory: &Path, interface: u32) -> Result<()> {
-    let Some(names) = Note::TurnedOff.read(directory, interface) else {
-        return Ok(());
-    };
-    Note::TurnedOff.write(directory, interface, None)?; // An interface that is gone took its settings with it; one that is going has no name any more.
+    // An interface that is gone took its settings with it; one that is going has no name any more.
     let Some(name) = if_indextoname(interface).ok().filter(|name| !name.is_empty()) else {
-        return Ok(());
+        return Note::TurnedOff.write(directory, interface, None);
     };
     let name = name.to_string_lossy();
-    let noted = |feature: &Feature| names.split(' ').any(|name| name == feature.ethtool_name());
-    for feature in FEATURES.into_iter().filter(noted) {
+    restore(directory, interface, |feature| {
         Nic(&name).set(feature, true).map_err(|error| {
             Error::new(
                 Code::Os,
@@ -79,9 +75,36 @@ pub(super) fn give_back(directory: &Path, interface: u32) -> Result<()> {
                 ),
             )
             .remedy(format_args!("`ethtool -K {name} {} on`", feature.ethtool_name()))
-        })?;
+        })
+    })
+}
+
+/// Forgets a feature only when it is on again: whatever ends the process or fails in between, the next one to give back
+/// still knows what is left to do.
+fn restore(directory: &Path, interface: u32, mut turn_on: impl FnMut(Feature) -> Result<()>) -> Result<()> {
+    let Some(names) = Note::TurnedOff.read(directory, interface) else {
+        return Ok(());
+    };
+    let mut left: Vec<_> = FEATURES.iter().map(|feature| feature.ethtool_name()).collect();
+    left.retain(|known| names.split(' ').any(|name| name == *known));
+    let mut result = Ok(());
+    for feature in FEATURES {
+        if !left.contains(&feature.ethtool_name()) {
+            continue;
+        }
+        match turn_on(feature) {
+            Ok(()) => {
+                left.retain(|name| *name != feature.ethtool_name());
+                Note::TurnedOff.write(
+                    directory,
+                    interface,
+                    (!left.is_empty()).then(|| left.join(" ")).as_deref(),
+                )?;
+            }
+            Err(error) => result = result.and(Err(error)),
+        }
     }
-    Ok(())
+    result
 }
 
 /// The same for all interfaces of a directory of pins.
@@ -93,4 +116,35 @@ pub(super) fn give_all_back(directory: &Path) -> Result<()> {
     let interfaces = notes::interfaces_with(directory, Note::TurnedOff);
     let results: Vec<_> = interfaces.into_iter().map(|interface| give_back(directory, interface)).collect();
     results.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_turned_off_is_forgotten_when_it_is_on_again_and_not_before() {
+        let directory = std::env::temp_dir().join(format!("pooltime-tags-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        let noted = || Note::TurnedOff.read(&directory, 3);
+        for feature in FEATURES {
+            remember(&directory, 3, feature).unwrap();
+        }
+
+        let refused = restore(&directory, 3, |feature| {
+            assert!(noted().unwrap().contains(feature.ethtool_name()), "forgotten too early");
+            if feature == Feature::StripTag { Err(Error::new(Code::Os, "busy")) } else { Ok(()) }
+        });
+        assert_eq!(refused.unwrap_err().what, "busy");
+        assert_eq!(noted().as_deref(), Some("rxvlan"), "what the driver refused is left to do");
+
+        let mut turned_on = Vec::new();
+        restore(&directory, 3, |feature| {
+            turned_on.push(feature);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!((turned_on, noted()), (vec![Feature::StripTag], None));
+        std::fs::remove_dir_all(directory).unwrap();
+    }
 }

@@ -55,6 +55,7 @@ pub(crate) fn start(listeners: Listeners, instance: &Instance, sockets: Arc<Shar
         .enable_all()
         .build()
         .map_err(Error::because(Code::Os, "cannot start the event loop of the HTTP listener"))?;
+    // Nobody joins it: it ends with the process, and should it panic, the process ends with it (see Cargo.toml).
     std::thread::Builder::new()
         .name("observe".into())
         .stack_size(512 * 1024)

@@ -91,6 +91,7 @@ impl UserspacePath {
         }
         if !sockets.is_empty() {
             let shared = Arc::clone(&shared);
+            // Nobody joins it: it ends with the process, and should it panic, the process ends with it (see Cargo.toml).
             std::thread::Builder::new()
                 .name("userspace-path".into())
                 .stack_size(256 * 1024)

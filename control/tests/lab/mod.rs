@@ -368,7 +368,7 @@ impl Sub for Tally {
 /// Puts a program that passes all on an interface of the server's, as somebody else would.
 pub(crate) fn put_foreign_program(lab: &Lab, interface: &str, mode: &str) -> u64 {
     let object = lab.file("foreign.o", "");
-    fs::write(&object, xdp_ebpf::YARDSTICK).unwrap();
+    fs::write(&object, bench_ebpf::BASELINE).unwrap();
     lab.ip("server", &format!("link set dev {interface} {mode} obj {} program pass", object.display()));
     xdp(lab, interface).unwrap()
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use aya::maps::{Array, MapData, MapError, PerCpuArray};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
-use xdp_ebpf::probe::{self, BUCKETS, Fault, Plan, WINDOWS, count, exponential};
+use bench_ebpf::load_token::{self, BUCKETS, Fault, Plan, WINDOWS, count, exponential};
 
 use super::super::clock::{monotonic_ns, nanos};
 use super::super::tally::{Moments, Tally};
@@ -45,7 +45,7 @@ impl Collector {
 
     pub(super) fn of_object(requests: u64) -> Result<Self, Failure> {
         let words = u32::try_from(requests.div_ceil(64)).unwrap_or(u32::MAX).max(1);
-        let ebpf = EbpfLoader::new().map_max_entries(SEEN, words).load(xdp_ebpf::GENERATOR);
+        let ebpf = EbpfLoader::new().map_max_entries(SEEN, words).load(bench_ebpf::GENERATOR);
         let mut collector = Self { ebpf: ebpf.map_err(|error| not_loaded(OBJECT, error))? };
         collector.load_program(COLLECT)?;
         Ok(collector)
@@ -116,7 +116,7 @@ impl Collector {
         for (entry, histogram) in [(0, &mut tally.round_trip), (1, &mut tally.residence)] {
             for (bucket, times) in self.sums::<BUCKETS>(TIMES, entry)?.into_iter().enumerate() {
                 if times > 0 {
-                    histogram.saturating_record_n(probe::bucket_value(bucket).max(1), times);
+                    histogram.saturating_record_n(load_token::bucket_value(bucket).max(1), times);
                 }
             }
         }

@@ -7,8 +7,8 @@
 use aya::maps::{PerCpuArray, PerCpuValues};
 use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions};
 use aya::util::nr_cpus;
+use bench_ebpf::load_token::count;
 use core_affinity::CoreId;
-use xdp_ebpf::probe::count;
 
 use super::super::course::Course;
 use super::super::plan::Spacing;

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bench_ebpf::load_token::{self, Flaw, MAX_REQUESTS, Plan};
 use core_affinity::CoreId;
-use xdp_ebpf::probe::{self, Flaw, MAX_REQUESTS, Plan};
 
 use super::super::clock::{monotonic_ns, nanos, ntp_after};
 use super::super::plan::{SourcePorts, Spacing};
@@ -97,7 +97,7 @@ impl Setup {
             timeout_ns: nanos(load.timeout),
             late_ns: LATE_NS,
             ntp_start: if load.shared_clock { ntp_after(LEAD).0 } else { 0 },
-            tolerance: probe::ntp_units(nanos(load.tolerance)),
+            tolerance: load_token::ntp_units(nanos(load.tolerance)),
             interface: u64::from(self.route.index),
             frame: template.frame,
             sum: u64::from(template.sum),
@@ -116,7 +116,7 @@ impl Setup {
             malformed: load.profile.malformed(),
             flaw_port: u64::from(ports.first()),
             extension: load.profile.extension().len() as u64,
-            window_shift: probe::window_shift(nanos(duration)).into(),
+            window_shift: load_token::window_shift(nanos(duration)).into(),
             spike: load.profile.spike(duration),
         };
         Step { plan, rate, duration }

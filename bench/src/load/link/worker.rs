@@ -3,8 +3,8 @@
 use std::thread;
 use std::time::Duration;
 
+use bench_ebpf::load_token::{MAX_REQUESTS, MIX, Plan, Request, Token, mix_index};
 use crossbeam_channel::unbounded;
-use xdp_ebpf::probe::{MAX_REQUESTS, MIX, Plan, Request, Token, mix_index};
 
 use super::super::clock::monotonic_ns;
 use super::super::schedule::Schedule;

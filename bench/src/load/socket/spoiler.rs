@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, UdpSocket};
 
-use xdp_ebpf::probe::{Fault, Flaw};
+use bench_ebpf::load_token::{Fault, Flaw};
 
 use super::super::LoadError;
 use super::super::profile::Profile;

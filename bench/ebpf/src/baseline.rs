@@ -5,9 +5,7 @@
 #![feature(asm_experimental_arch, core_intrinsics)]
 #![allow(internal_features, reason = "the target has atomic instructions, but no fetch_add in core")]
 
-mod frame;
 mod object;
-mod word;
 
 use core::arch::asm;
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
@@ -18,12 +16,11 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
-use frame::Frame;
+use bench_ebpf::alternation::Turns;
 use responder::checksum::Sum;
 use responder::limiter::{Buckets, Class, Decision, Policy, Source, WAYS, decide};
 use responder::{Packet as _, ethernet};
-use word::Word;
-use xdp_ebpf::turns::Turns;
+use xdp_ebpf::{Frame, Word};
 
 /// Words that `rearm` writes, and a frame has to have: an IPv6 request is 110 bytes long.
 const WORDS: usize = 14;
@@ -32,35 +29,35 @@ const FRAME: usize = WORDS * 8;
 
 /// The frame that each run starts from.
 #[btf_map]
-static YS_FRAME: Array<[u64; WORDS], 1> = Array::new();
+static BL_FRAME: Array<[u64; WORDS], 1> = Array::new();
 
 /// How often `flood` has run.
 #[btf_map]
-static YS_RUNS: Array<u64, 1> = Array::new();
+static BL_RUNS: Array<u64, 1> = Array::new();
 
 /// How often each CPU has gone on to a program under measurement, and to which.
 #[btf_map]
-static YS_TURNS: PerCpuArray<Turns, 1> = PerCpuArray::new();
+static BL_TURNS: PerCpuArray<Turns, 1> = PerCpuArray::new();
 
 /// The program under measurement, as entry 0, and the one that takes turns with it.
 #[btf_map]
-static YS_MEASURED: ProgramArray<2> = ProgramArray::new();
+static BL_MEASURED: ProgramArray<2> = ProgramArray::new();
 
 /// Sources that a limiter alone has room for, as many as the server's by default.
 const SOURCES: usize = 1 << 16;
 
 /// The kernel's own table of sources.
 #[btf_map]
-static YS_LRU: LruHashMap<u64, u64, SOURCES> = LruHashMap::new();
+static BL_LRU: LruHashMap<u64, u64, SOURCES> = LruHashMap::new();
 
 /// The server's.
 #[btf_map]
-static YS_TABLE: Array<[u64; WAYS], { SOURCES / WAYS }> = Array::new();
+static BL_TABLE: Array<[u64; WAYS], { SOURCES / WAYS }> = Array::new();
 
 /// What `flood` sends: interface, 2^-16 ns from one frame to the next, the moments of `CLOCK_MONOTONIC` from which on
 /// and until which, and 1 for another source each time.
 #[btf_map]
-static YS_FLOOD: Array<[u64; 5], 1> = Array::new();
+static BL_FLOOD: Array<[u64; 5], 1> = Array::new();
 
 /// The first bytes of the random addresses that an IPv4 flood comes from: none of them is a lab's, or no host's.
 const FLOOD_IPV4: core::ops::RangeInclusive<u8> = 11..=74;
@@ -112,8 +109,8 @@ fn lru(context: XdpContext) -> u32 {
     // SAFETY: the helper takes nothing.
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let source = u64::from_ne_bytes(source);
-    let Some(bucket) = YS_LRU.get_ptr_mut(source) else {
-        return if YS_LRU.insert(source, now_ns + INTERVAL_NS, 0).is_ok() { XDP_TX } else { XDP_ABORTED };
+    let Some(bucket) = BL_LRU.get_ptr_mut(source) else {
+        return if BL_LRU.insert(source, now_ns + INTERVAL_NS, 0).is_ok() { XDP_TX } else { XDP_ABORTED };
     };
     // SAFETY: a map value, aligned to eight bytes; other CPUs may write it, each time as a whole.
     let full_ns = unsafe { core::ptr::read_volatile(bucket) };
@@ -161,7 +158,7 @@ impl Buckets for Table {
     fn set(&self, number: u32) -> Option<&[Word; WAYS]> {
         // SAFETY: a map value, aligned to eight bytes, that is never freed while the program is loaded; a
         // `Word` has the layout of a `u64`.
-        YS_TABLE.get_ptr_mut(number).map(|set| unsafe { &*set.cast::<[Word; WAYS]>() })
+        BL_TABLE.get_ptr_mut(number).map(|set| unsafe { &*set.cast::<[Word; WAYS]>() })
     }
 }
 
@@ -198,7 +195,7 @@ enum Scatter {
 fn write_anew(context: &XdpContext, scatter: Scatter) -> u32 {
     let mut frame = Frame::new(context);
     let (Some(original), Some(turns), Some(bytes)) =
-        (YS_FRAME.get_ptr(0), YS_TURNS.get_ptr_mut(0), frame.bytes_mut::<FRAME>(0))
+        (BL_FRAME.get_ptr(0), BL_TURNS.get_ptr_mut(0), frame.bytes_mut::<FRAME>(0))
     else {
         return XDP_ABORTED;
     };
@@ -236,12 +233,12 @@ fn write_anew(context: &XdpContext, scatter: Scatter) -> u32 {
     // The kernel makes jumps of calls whose index is constant.
     if turns.second == 0 {
         // SAFETY: the context is this program's own; without an entry the call falls through.
-        unsafe { YS_MEASURED.tail_call(context, 0) };
+        unsafe { BL_MEASURED.tail_call(context, 0) };
         // SAFETY: no instruction. It is what keeps the compiler from making one call of both.
         unsafe { asm!("") };
     } else {
         // SAFETY: as above.
-        unsafe { YS_MEASURED.tail_call(context, 1) };
+        unsafe { BL_MEASURED.tail_call(context, 1) };
     }
     XDP_ABORTED
 }
@@ -249,7 +246,7 @@ fn write_anew(context: &XdpContext, scatter: Scatter) -> u32 {
 /// Makes a live frame the next one of a flood if one is due, and sends it; drops it if none is.
 #[xdp]
 fn flood(context: XdpContext) -> u32 {
-    let (Some(plan), Some(original), Some(runs)) = (YS_FLOOD.get(0), YS_FRAME.get(0), YS_RUNS.get_ptr_mut(0))
+    let (Some(plan), Some(original), Some(runs)) = (BL_FLOOD.get(0), BL_FRAME.get(0), BL_RUNS.get_ptr_mut(0))
     else {
         return XDP_ABORTED;
     };

@@ -5,7 +5,6 @@
 #![feature(core_intrinsics)]
 #![allow(internal_features, reason = "the target has atomic instructions, but no fetch_or in core")]
 
-mod frame;
 mod object;
 
 use core::intrinsics::{AtomicOrdering, atomic_or};
@@ -16,13 +15,13 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
-use frame::Frame;
-use responder::Packet as _;
-use responder::checksum::Sum;
-use xdp_ebpf::probe::{
+use bench_ebpf::load_token::{
     self, BUCKETS, DATAGRAM, Fault, INTERVALS, IPV4_MESSAGE, IPV6_MESSAGE, Judgement, Key, MAX_EXTENSION,
     MAX_REQUESTS, MESSAGE, MIX, Plan, Request, Token, WINDOWS, count,
 };
+use responder::Packet as _;
+use responder::checksum::Sum;
+use xdp_ebpf::Frame;
 
 #[btf_map]
 static GN_PLAN: Array<Plan, 1> = Array::new();
@@ -90,7 +89,7 @@ fn generate(context: XdpContext) -> u32 {
     if sequence >= MAX_REQUESTS {
         return XDP_DROP;
     }
-    let Some(version) = GN_MIX.get(probe::mix_index(sequence) as u32) else {
+    let Some(version) = GN_MIX.get(load_token::mix_index(sequence) as u32) else {
         return XDP_ABORTED;
     };
     let request = Request::new(plan, Token { sequence, sent_ns: now_ns }, *version);
@@ -110,7 +109,7 @@ fn generate(context: XdpContext) -> u32 {
         counts[count::MALFORMED] += 1;
     } else {
         counts[count::SENT] += 1;
-        count_in(&GN_COURSE, 0, probe::window(now_ns, plan.window_shift));
+        count_in(&GN_COURSE, 0, load_token::window(now_ns, plan.window_shift));
     }
     // SAFETY: the helper takes plain numbers.
     unsafe { bpf_redirect(plan.interface as u32, 0).cast_unsigned() as u32 }
@@ -259,18 +258,22 @@ fn inspect(plan: &Plan, counts: &mut [u64; count::COUNTS], words: [u64; 6]) {
         return;
     }
 
-    let version = GN_MIX.get(probe::mix_index(token.sequence) as u32).copied().unwrap_or(0);
-    let sent = plan.ntp_start.wrapping_add(probe::ntp_units(token.sent_ns));
-    let received = plan.ntp_start.wrapping_add(probe::ntp_units(now_ns));
+    let version = GN_MIX.get(load_token::mix_index(token.sequence) as u32).copied().unwrap_or(0);
+    let sent = plan.ntp_start.wrapping_add(load_token::ntp_units(token.sent_ns));
+    let received = plan.ntp_start.wrapping_add(load_token::ntp_units(now_ns));
     let window = (sent.wrapping_sub(plan.tolerance), received.wrapping_add(plan.tolerance));
-    match probe::judge(words, version, (plan.ntp_start != 0).then_some(window), plan.lenient != 0) {
+    match load_token::judge(words, version, (plan.ntp_start != 0).then_some(window), plan.lenient != 0) {
         Judgement::Kiss => counts[count::KISSES] += 1,
         Judgement::Wrong(fault) => counts[(count::FAULTS + fault as usize) & (count::COUNTS - 1)] += 1,
         Judgement::Time { receive, transmit } => {
             answered(plan, counts, token, round_trip_ns);
             let ahead = receive.wrapping_sub(sent).wrapping_add(transmit.wrapping_sub(received));
             counts[count::OFFSETS] = counts[count::OFFSETS].wrapping_add(ahead);
-            count_in(&GN_TIMES, 1, probe::bucket(probe::nanoseconds(transmit.wrapping_sub(receive))));
+            count_in(
+                &GN_TIMES,
+                1,
+                load_token::bucket(load_token::nanoseconds(transmit.wrapping_sub(receive))),
+            );
         }
     }
 }
@@ -278,8 +281,8 @@ fn inspect(plan: &Plan, counts: &mut [u64; count::COUNTS], words: [u64; 6]) {
 #[inline(always)]
 fn answered(plan: &Plan, counts: &mut [u64; count::COUNTS], token: Token, round_trip_ns: u64) {
     counts[count::ANSWERED] += 1;
-    count_in(&GN_TIMES, 0, probe::bucket(round_trip_ns));
-    count_in(&GN_COURSE, 1, probe::window(token.sent_ns, plan.window_shift));
+    count_in(&GN_TIMES, 0, load_token::bucket(round_trip_ns));
+    count_in(&GN_COURSE, 1, load_token::window(token.sent_ns, plan.window_shift));
 }
 
 /// Counts one more in a place of an entry, which has a power of two of places.

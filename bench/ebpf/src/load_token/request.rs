@@ -3,8 +3,8 @@
 use responder::Packet;
 use responder::checksum::Sum;
 
-use super::flaw::{Flaw, draw};
-use super::pace::Spike;
+use super::arrivals::Spike;
+use super::malformation::{Flaw, draw};
 use super::{Key, Token};
 
 /// What all who send and check are told of a step; a map value of the programs in the kernel.

@@ -1,9 +1,9 @@
-//! The yardstick's programs: what the server is measured against, and by which gauges.
+//! The baseline's programs: what the server is measured against, and by which gauges.
 
 use aya::maps::{MapError, PerCpuArray, PerCpuValues, ProgramArray};
 use aya::programs::ProgramFd;
 use aya::{Ebpf, EbpfLoader};
-use xdp_ebpf::turns::Turns;
+use bench_ebpf::alternation::Turns;
 
 use super::{REARMED_FRAME, Run, handle, load_program, not_loaded, run, set_first};
 use crate::failure::Failure;
@@ -13,11 +13,11 @@ use crate::map_values::Value;
 const FIRST_RUN_SHIFT: u32 = 40;
 
 /// The programs that the server is measured against.
-pub(crate) struct Yardstick {
+pub(crate) struct Baseline {
     ebpf: Ebpf,
 }
 
-/// A program of the yardstick.
+/// A program of the baseline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gauge {
     /// Returns `XDP_PASS`.
@@ -60,23 +60,23 @@ impl Gauge {
     }
 }
 
-impl Yardstick {
-    const OBJECT: &'static str = "the built-in yardstick object";
-    const FRAME: &'static str = "YS_FRAME";
-    const TURNS: &'static str = "YS_TURNS";
-    const MEASURED: &'static str = "YS_MEASURED";
+impl Baseline {
+    const OBJECT: &'static str = "the built-in baseline object";
+    const FRAME: &'static str = "BL_FRAME";
+    const TURNS: &'static str = "BL_TURNS";
+    const MEASURED: &'static str = "BL_MEASURED";
 
     /// Loads its programs.
     pub(crate) fn load() -> Result<Self, Failure> {
         let mut ebpf =
-            EbpfLoader::new().load(xdp_ebpf::YARDSTICK).map_err(|error| not_loaded(Self::OBJECT, error))?;
+            EbpfLoader::new().load(bench_ebpf::BASELINE).map_err(|error| not_loaded(Self::OBJECT, error))?;
         for gauge in Gauge::ALL {
             load_program(&mut ebpf, Self::OBJECT, gauge.name())?;
         }
-        let mut yardstick = Self { ebpf };
+        let mut baseline = Self { ebpf };
         // Each CPU counts from elsewhere: what is random about a frame comes of the number of the run.
-        yardstick.change_turns(|cpu, _| Turns::NONE.after((cpu as u64) << FIRST_RUN_SHIFT))?;
-        Ok(yardstick)
+        baseline.change_turns(|cpu, _| Turns::NONE.after((cpu as u64) << FIRST_RUN_SHIFT))?;
+        Ok(baseline)
     }
 
     /// A handle of one of its programs, to put it behind `rearm`.

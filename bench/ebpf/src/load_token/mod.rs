@@ -2,19 +2,19 @@
 //!
 //! Pure, and built twice: for the bench, and for its programs that run in the kernel.
 
-mod flaw;
+mod arrivals;
 mod histogram;
 mod judge;
-mod pace;
+mod malformation;
 mod request;
 mod window;
 
-pub use flaw::{Flaw, draw};
+#[cfg(not(target_arch = "bpf"))]
+pub use arrivals::exponential;
+pub use arrivals::{INTERVALS, Spike};
 pub use histogram::{BUCKETS, bucket, bucket_value};
 pub use judge::{Fault, Judgement, judge};
-#[cfg(not(target_arch = "bpf"))]
-pub use pace::exponential;
-pub use pace::{INTERVALS, Spike};
+pub use malformation::{Flaw, draw};
 pub use request::*;
 pub use window::{WINDOWS, window, window_shift};
 
