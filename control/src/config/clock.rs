@@ -28,8 +28,8 @@ pub struct ClockConfig {
     pub local_stratum: Option<u8>,
     /// `upstream`: steer the kernel's clock, too. Else it is left alone, and only what is served is right.
     pub steer: bool,
-    /// `upstream`: fewest upstreams that must agree.
-    pub min_sources: usize,
+    /// `upstream`: fewest upstreams that must agree; by default [`default_min_sources`].
+    pub min_sources: Option<usize>,
     /// `upstream`: the root distance above which one is of no use.
     pub max_distance_ms: u64,
     /// `upstream`: when the kernel's clock may be stepped.
@@ -85,7 +85,7 @@ impl Default for ClockConfig {
             reference: None,
             local_stratum: None,
             steer: true,
-            min_sources: 1,
+            min_sources: None,
             max_distance_ms: 1_500,
             makestep: MakeStep::default(),
             panic_s: 1_000,
@@ -128,7 +128,8 @@ impl ClockConfig {
             LeapList::parse(&text).map_err(Error::because(Code::Config, &failed))
         });
         Ok(discipline::Config {
-            min_sources: self.min_sources,
+            // `Config::resolved_clock` has put the default in.
+            min_sources: self.min_sources.unwrap_or(1),
             max_distance_s: milliseconds(self.max_distance_ms),
             leap_list: leap_list.transpose()?,
             ..discipline::Config::default()
@@ -150,7 +151,7 @@ impl ClockConfig {
                 return wrong(key, &format!("must be {least} to {most}"));
             }
         }
-        if self.min_sources == 0 {
+        if self.min_sources == Some(0) {
             return wrong("clock.min_sources", "must be 1 at least");
         }
         if self.source == ClockSource::Upstream && self.local_stratum.is_some() {
@@ -161,6 +162,13 @@ impl ClockConfig {
         }
         Ok(())
     }
+}
+
+/// How many of so many upstreams must agree, unless it is configured: where there are others to compare it with, a
+/// single one is not believed.
+#[must_use]
+pub const fn default_min_sources(upstreams: usize) -> usize {
+    if upstreams >= 3 { 2 } else { 1 }
 }
 
 fn milliseconds(ms: u64) -> f64 {
