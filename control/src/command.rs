@@ -22,6 +22,7 @@ use crate::import;
 use crate::instance::Instance;
 use crate::limits::{Listed, Prefix, duration};
 use crate::log::{self, LogFormat};
+use crate::own_addresses::OwnAddresses;
 use crate::peers::Peers;
 use crate::pool::{self, PoolCommand};
 use crate::status::Status;
@@ -257,7 +258,7 @@ fn execute(arguments: Arguments) -> Result<ExitCode> {
         Command::Pool(command) => pool::run(&command),
         Command::Upstream(UpstreamCommand::Probe(arguments)) => probe::probe(&arguments),
         Command::Config(ConfigCommand::Check { file }) => {
-            let config = Config::load(Some(&file))?;
+            let config = Config::load_on(Some(&file), &OwnAddresses::of_this_host()?)?;
             crate::limits::configured(&config.access)?;
             config.clock.discipline()?;
             for warning in config.warnings() {

@@ -225,6 +225,19 @@ impl Netlink {
         Ok(addresses)
     }
 
+    /// The usable addresses of every interface, whether it is served on or not.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub async fn own_addresses(&self) -> Result<Addresses> {
+        let mut addresses = Addresses::default();
+        for message in self.address_messages().await? {
+            add(&mut addresses, message.header.index, &message);
+        }
+        Ok(addresses)
+    }
+
     /// Every address, as the kernel describes it.
     pub(crate) async fn address_messages(&self) -> Result<Vec<AddressMessage>> {
         self.handle.address().get().execute().try_collect().await.map_err(failed("list the addresses"))

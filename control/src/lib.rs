@@ -23,6 +23,7 @@ pub mod log;
 pub mod mode6;
 pub mod nic;
 pub mod observe;
+pub mod own_addresses;
 pub mod peers;
 pub mod pool;
 pub mod probe;

@@ -149,7 +149,7 @@ pub struct Peer {
     pub rejected: BTreeMap<String, u64>,
     /// Kisses of death, by their code.
     pub kisses: BTreeMap<String, u64>,
-    /// What keeps it from being asked: its name, the network.
+    /// What keeps it from being asked or believed: its name, the network, that it is this host itself.
     pub trouble: Option<String>,
 }
 
@@ -228,7 +228,8 @@ impl Peer {
     }
 }
 
-/// The columns of `ntpq -p`: times in ms, `when` in s (or m, h, d), `poll` in s, `reach` in octal.
+/// The columns of `ntpq -p`: times in ms, `when` in s (or m, h, d), `poll` in s, `reach` in octal. Below them, what
+/// keeps upstreams from being asked or believed.
 impl fmt::Display for Peers {
     fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.peers.iter().map(|peer| peer.name.chars().count()).max().unwrap_or(0).max(15);
@@ -254,6 +255,11 @@ impl fmt::Display for Peers {
                 ms(peer.offset_s),
                 ms(peer.jitter_s),
             )?;
+        }
+        for peer in &self.peers {
+            if let Some(trouble) = &peer.trouble {
+                writeln!(text, "{}: {trouble}", peer.name)?;
+            }
         }
         Ok(())
     }
@@ -313,6 +319,20 @@ mod tests {
             " 192.0.2.1                        16 u    - 1024     0         -         -         -"
         );
         assert!(lines.iter().all(|line| line.chars().count() == lines[1].len()), "{text}");
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_upstream_is_said_below_the_columns() {
+        let own = Peer {
+            name: "192.0.2.1".into(),
+            trouble: Some("192.0.2.1 is an address of this host itself: it is not asked".into()),
+            ..Peer::default()
+        };
+        let text = Peers { peers: vec![own, Peer::default()], ..Peers::default() }.to_string();
+        assert_eq!(
+            text.lines().skip(4).collect::<Vec<_>>(),
+            ["192.0.2.1: 192.0.2.1 is an address of this host itself: it is not asked"]
+        );
     }
 
     #[test]

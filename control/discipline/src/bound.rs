@@ -60,8 +60,9 @@ impl Consensus {
     /// Both ends at `now`, if nothing newer is known.
     fn ends_s(&self, now: LocalTime) -> (f64, f64) {
         let age_s = now.seconds_since(self.at).max(0.0);
-        let (moved_s, aged_s) = (self.aging.rate * age_s, self.aging.growth * age_s);
-        (self.low_s + moved_s - aged_s, self.high_s + moved_s + aged_s)
+        let moved_s = self.aging.rate * age_s;
+        let wider_s = self.aging.growth * age_s;
+        (self.low_s + moved_s - wider_s, self.high_s + moved_s + wider_s)
     }
 
     /// Other ends are agreed on.

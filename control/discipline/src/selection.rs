@@ -76,11 +76,12 @@ impl Discipline {
             }
         };
         // True time is within the hull if most sources are truthful: who does not reach it is not.
-        let agrees = |claim: &Claim| agreed.holds(claim) && hull.is_none_or(|hull| hull.holds(claim));
-        let preferred = claims.iter().any(|claim| agrees(claim) && self.sources[claim.source].config.prefer);
+        let is_possible = |claim: &Claim| agreed.holds(claim) && hull.is_none_or(|hull| hull.holds(claim));
+        let preferred =
+            claims.iter().any(|claim| is_possible(claim) && self.sources[claim.source].config.prefer);
         for claim in &claims {
             let source = &mut self.sources[claim.source];
-            source.standing = if !agrees(claim) {
+            source.standing = if !is_possible(claim) {
                 Standing::Falseticker
             } else if preferred && !source.config.prefer {
                 Standing::Spare

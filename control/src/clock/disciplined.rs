@@ -28,6 +28,8 @@ pub struct DisciplinedClock<K> {
     steering: Option<Steering>,
     precision: i8,
     sequence: u32,
+    /// What was named last as the reference.
+    reference_id: u32,
 }
 
 impl<K: KernelClock> DisciplinedClock<K> {
@@ -61,6 +63,7 @@ impl<K: KernelClock> DisciplinedClock<K> {
             steering,
             precision,
             sequence: 0,
+            reference_id: 0,
         })
     }
 
@@ -146,7 +149,7 @@ impl<K: KernelClock> DisciplinedClock<K> {
         &self.discipline
     }
 
-    /// What there is to serve now. `reference_id` names an upstream by its index. Steers the kernel's clock, where
+    /// What there is to serve now. `reference_id` names an upstream by its index, while it is configured. Steers the kernel's clock, where
     /// that is wanted and due.
     ///
     /// # Errors
@@ -155,7 +158,7 @@ impl<K: KernelClock> DisciplinedClock<K> {
     pub fn observe(
         &mut self,
         config: &ClockConfig,
-        reference_id: impl Fn(usize) -> u32,
+        reference_id: impl Fn(usize) -> Option<u32>,
     ) -> Result<Observation> {
         let mut now = self.look()?;
         let limit_s = limit_s(config);
@@ -189,7 +192,11 @@ impl<K: KernelClock> DisciplinedClock<K> {
             precision: self.precision,
         };
         let mut state = match &line {
-            Some(line) => state_of(line, now, config, reference_id(line.reference), nothing),
+            Some(line) => {
+                // A time that is held over goes on naming the upstream it came from, even if that is configured no more.
+                self.reference_id = reference_id(line.reference).unwrap_or(self.reference_id);
+                state_of(line, now, config, self.reference_id, nothing)
+            }
             None => self.by_the_kernel(nothing)?,
         };
         if unsynchronised.is_some() {
@@ -343,7 +350,7 @@ mod tests {
                     self.clock.sample(index, &self.machine.measure(leap)).unwrap();
                 }
             }
-            let observation = self.clock.observe(&self.config, |_| 1).unwrap();
+            let observation = self.clock.observe(&self.config, |_| Some(1)).unwrap();
             if observation.unsynchronised.is_none() {
                 let error_s = self.error_s(&observation.state);
                 let line = self.clock.discipline().line(self.now()).unwrap();

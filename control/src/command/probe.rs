@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::{say, write};
 use crate::error::{Code, Error, Result};
+use crate::own_addresses::OwnAddresses;
 use crate::probe;
 
 #[derive(Args, Debug)]
@@ -29,7 +30,7 @@ pub(super) fn probe(arguments: &ProbeArguments) -> Result<()> {
     if let Some(file) = &arguments.file {
         names.extend(probe::read_names(file)?);
     }
-    let ranking = probe::rank(&probe::measure(&names, arguments.count)?);
+    let ranking = probe::rank(&probe::measure(&names, arguments.count, &OwnAddresses::of_this_host()?)?);
     if arguments.json {
         let text = serde_json::to_string_pretty(&ranking)
             .map_err(Error::because(Code::Software, "cannot write JSON"))?;

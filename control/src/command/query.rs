@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::{FamilyArguments, resolve, say, seconds};
 use crate::error::{Code, Error, Result};
+use crate::own_addresses::OwnAddresses;
 use crate::query::{Failure, Reading, exchange};
 
 #[derive(Args, Debug)]
@@ -31,15 +32,17 @@ pub(super) struct QueryArguments {
 
 pub(super) fn query(arguments: &QueryArguments) -> Result<()> {
     let timeout = Duration::from_secs(arguments.timeout);
+    // It is only for a remark; a host whose addresses cannot be listed can ask all the same.
+    let own = OwnAddresses::of_this_host().unwrap_or_default();
     let (mut lines, mut synchronised) = (Vec::new(), 0);
     for server in &arguments.servers {
         for address in resolve(server, arguments.port, &arguments.family)? {
             let result = exchange(SocketAddr::new(address.ip(), arguments.port), timeout);
             synchronised += usize::from(result.as_ref().is_ok_and(Reading::is_synchronised));
             if arguments.json {
-                lines.push(describe_json(server, address.ip(), &result));
+                lines.push(describe_json(server, address.ip(), &result, &own));
             } else {
-                say(format_args!("{}", describe(address.ip(), &result)))?;
+                say(format_args!("{}", describe(address.ip(), &result, &own)))?;
             }
         }
     }
@@ -52,18 +55,24 @@ pub(super) fn query(arguments: &QueryArguments) -> Result<()> {
     Ok(())
 }
 
+/// Whether the server takes its time from this host.
+fn is_loop(reading: &Reading, own: &OwnAddresses) -> bool {
+    own.is_loop(reading.stratum, reading.reference_id)
+}
+
 /// In the words of `ntpdate -q`.
-fn describe(address: IpAddr, result: &std::result::Result<Reading, Failure>) -> String {
+fn describe(address: IpAddr, result: &std::result::Result<Reading, Failure>, own: &OwnAddresses) -> String {
     match result {
         Ok(reading) => {
             let note = if reading.is_synchronised() { "" } else { ", NOT SYNCHRONISED" };
             format!(
-                "server {address}, stratum {}, offset {:.6}, delay {:.6}, leap {}, refid {}{note}",
+                "server {address}, stratum {}, offset {:.6}, delay {:.6}, leap {}, refid {}{note}{}",
                 reading.stratum,
                 seconds(reading.offset_ns),
                 seconds(reading.delay_ns),
                 reading.leap,
                 reading.reference(),
+                if is_loop(reading, own) { ", which is this host: a loop" } else { "" },
             )
         }
         Err(failure) => format!("server {address}: {failure}"),
@@ -74,6 +83,7 @@ fn describe_json(
     server: &str,
     address: IpAddr,
     result: &std::result::Result<Reading, Failure>,
+    own: &OwnAddresses,
 ) -> serde_json::Value {
     match result {
         Ok(reading) => json!({
@@ -84,6 +94,7 @@ fn describe_json(
             "stratum": reading.stratum,
             "precision": reading.precision,
             "reference": reading.reference(),
+            "loop": is_loop(reading, own),
             "offset_s": seconds(reading.offset_ns),
             "delay_s": seconds(reading.delay_ns),
             "root_delay_s": seconds(reading.root_delay.as_nanos().cast_signed()),

@@ -28,7 +28,7 @@ pub struct ClockConfig {
     pub local_stratum: Option<u8>,
     /// `upstream`: steer the kernel's clock, too. Else it is left alone, and only what is served is right.
     pub steer: bool,
-    /// `upstream`: fewest upstreams that must agree.
+    /// `upstream`: fewest upstreams that must agree. Without it two, where three or more are configured, else one.
     pub min_sources: Option<usize>,
     /// `upstream`: the root distance above which one is of no use.
     pub max_distance_ms: u64,

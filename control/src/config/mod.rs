@@ -7,9 +7,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use serde::{Deserialize, Deserializer};
+use toml::Spanned;
 
 use crate::error::{Code, Error, Result};
 use crate::limits::{AccessConfig, LimitsConfig};
+use crate::own_addresses::OwnAddresses;
 pub use clock::{ClockConfig, ClockSource, MakeStep};
 pub use upstream::{UpstreamConfig, is_pool_name};
 
@@ -80,12 +82,21 @@ impl Config {
     ///
     /// Unreadable, too large, not text, or as [`Config::parse`].
     pub fn load(path: Option<&Path>) -> Result<Self> {
+        Self::load_on(path, &OwnAddresses::default())
+    }
+
+    /// As [`Config::load`], for a host with these addresses, none of which may be an upstream.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::load`] and [`Config::parse_on`].
+    pub fn load_on(path: Option<&Path>, own: &OwnAddresses) -> Result<Self> {
         let (path, required) = path.map_or((Path::new(DEFAULT_PATH), false), |path| (path, true));
         let text = match read_text(path) {
             Err(_) if !required && !path.exists() => return Ok(Self::default()),
             text => text?,
         };
-        Self::parse(&text)
+        Self::parse_on(&text, own)
             .map_err(|error| Error { what: format!("{}: {}", path.display(), error.what), ..error })
     }
 
@@ -95,9 +106,32 @@ impl Config {
     ///
     /// Names line and key, and the nearest known key for an unknown one.
     pub fn parse(text: &str) -> Result<Self> {
+        Self::parse_on(text, &OwnAddresses::default())
+    }
+
+    /// As [`Config::parse`], for a host with these addresses. The daemon does without: an address may become this
+    /// host's own, or cease to be, at any time.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::parse`]; an upstream is this host itself.
+    pub fn parse_on(text: &str, own: &OwnAddresses) -> Result<Self> {
         let config: Self = toml::from_str(text).map_err(|error| explain(text, &error))?;
         config.check()?;
+        config.check_upstreams(text, &own.serving(&config.serve))?;
         Ok(config)
+    }
+
+    /// Refuses upstreams that can never be one, with the line of the text that this was read from.
+    fn check_upstreams(&self, text: &str, own: &OwnAddresses) -> Result<()> {
+        for (index, upstream) in self.upstream.iter().enumerate() {
+            let Some(unusable) = own.unusable_name(&upstream.address) else { continue };
+            let place =
+                line_of_upstream(text, index).map_or_else(String::new, |line| format!("line {line}: "));
+            let what = format!("{place}upstream {}: `{}` {}", index + 1, upstream.address, unusable.reason());
+            return Err(Error::new(Code::Config, what).remedy(unusable.remedy()));
+        }
+        Ok(())
     }
 
     fn check(&self) -> Result<()> {
@@ -147,8 +181,26 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
         .map_err(|_| Error::new(Code::Config, format_args!("{} is not text (UTF-8)", path.display())))
 }
 
+/// The line of an upstream's address, counted from 1.
+fn line_of_upstream(text: &str, index: usize) -> Option<usize> {
+    #[derive(Deserialize)]
+    struct Upstreams {
+        upstream: Vec<Upstream>,
+    }
+    #[derive(Deserialize)]
+    struct Upstream {
+        address: Spanned<toml::Value>,
+    }
+    let upstreams = toml::from_str::<Upstreams>(text).ok()?.upstream;
+    Some(line_of(text, upstreams.get(index)?.address.span().start))
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+}
+
 fn explain(text: &str, error: &toml::de::Error) -> Error {
-    let line = error.span().map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+    let line = error.span().map(|span| line_of(text, span.start));
     let message = error.message().lines().next().unwrap_or_default().trim();
     let place = line.map_or_else(String::new, |line| format!("line {line}: "));
     let explained = Error::new(Code::Config, format_args!("{place}{message}"));

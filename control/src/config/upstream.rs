@@ -137,7 +137,7 @@ pub(super) fn check(clock: &ClockConfig, upstreams: &[UpstreamConfig]) -> Result
             )
             .remedy("add 4 to 7 of them: `[[upstream]]`, `address = \"ntp.example.net\"`"));
         }
-        if clock.min_sources.is_some_and(|least| least > upstreams.len()) {
+        if clock.min_sources.is_some_and(|fewest| fewest > upstreams.len()) {
             return wrong(
                 "clock.min_sources",
                 &format!("must be at most {}, the number of upstreams", upstreams.len()),
@@ -200,6 +200,7 @@ const fn max_poll() -> u8 {
 #[cfg(test)]
 mod tests {
     use crate::config::Config;
+    use crate::own_addresses::tests::own;
 
     /// A configuration with so many upstreams.
     fn with(count: usize) -> String {
@@ -249,6 +250,60 @@ mod tests {
         assert!(twice.what.contains("twice"), "{twice}");
         let error = Config::parse(&format!("{}key = 1\n", with(4))).unwrap_err();
         assert!(error.what.contains("unknown field `key`"), "{error}");
+    }
+
+    #[test]
+    fn what_can_never_be_an_upstream_is_refused_with_its_line() {
+        for (address, reason) in [
+            ("127.0.0.1", "a loopback address"),
+            ("::ffff:127.0.0.9", "a loopback address"),
+            ("::1", "a loopback address"),
+            ("localhost", "a loopback address"),
+            ("0.0.0.0", "the unspecified address"),
+            ("::", "the unspecified address"),
+            ("224.0.1.1", "a multicast address"),
+            ("ff02::101%eth0", "a multicast address"),
+            ("255.255.255.255", "a broadcast address"),
+            ("fe80::1", "a link-local address without its interface"),
+        ] {
+            let error = Config::parse(&with(4).replace("ntp2.example.net", address)).unwrap_err();
+            let place = format!("line 8: upstream 3: `{address}` is {reason}");
+            assert!(error.what.starts_with(&place) && error.remedy.is_some(), "{error}");
+        }
+        Config::parse(&with(4).replace("ntp2.example.net", "fe80::1%eth0")).unwrap();
+    }
+
+    #[test]
+    fn this_host_s_addresses_and_those_that_it_serves_are_no_upstreams() {
+        let own = own(&["192.0.2.1", "2001:db8::1"]);
+        for address in ["192.0.2.1", "::ffff:192.0.2.1", "2001:DB8::1", "192.0.2.255"] {
+            let text = with(4).replace("ntp1.example.net", address);
+            let error = Config::parse_on(&text, &own).unwrap_err();
+            assert!(error.what.starts_with(&format!("line 6: upstream 2: `{address}` is ")), "{error}");
+            // The daemon starts with it: it may be another host's in a moment.
+            Config::parse(&text).unwrap();
+        }
+        let text =
+            format!("serve = [\"198.51.100.7\"]\n{}", with(4).replace("ntp3.example.net", "198.51.100.7"));
+        let error = Config::parse(&text).unwrap_err();
+        assert!(
+            error.what.starts_with("line 11: upstream 4: `198.51.100.7` is an address of this host"),
+            "{error}"
+        );
+        // A table as a value in a line has a line, too.
+        let text = "upstream = [{ address = \"ntp1.example.net\" },\n  { address = \"192.0.2.1\" }]\n";
+        let error = Config::parse_on(text, &own).unwrap_err();
+        assert!(error.what.starts_with("line 2: upstream 2: "), "{error}");
+    }
+
+    #[test]
+    fn how_many_must_agree_is_left_to_the_discipline_unless_it_is_configured() {
+        let fewest = |text: &str| Config::parse(text).unwrap().clock.discipline().unwrap().min_sources;
+        assert_eq!(fewest(&with(4)), None);
+        for configured in 1..=4 {
+            let text = with(4).replace("[clock]", &format!("[clock]\nmin_sources = {configured}"));
+            assert_eq!(fewest(&text), Some(configured));
+        }
     }
 
     #[test]

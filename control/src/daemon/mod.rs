@@ -36,6 +36,7 @@ use crate::error::{Code, Error, Result};
 use crate::instance::{Instance, Lock};
 use crate::interfaces::{Addresses, Interface, Netlink};
 use crate::observe::{self, Listeners, Listening, Reports};
+use crate::own_addresses::OwnAddresses;
 use crate::query::exchange;
 use crate::route::default_interface;
 use crate::socket::UserspacePath;
@@ -123,6 +124,8 @@ struct Daemon {
     /// By their names.
     lost: BTreeMap<String, Lost>,
     addresses: Addresses,
+    /// Of all interfaces, whether they are attached or not.
+    own_addresses: Addresses,
     served: Option<Box<ServedTable>>,
     limits: limits::Limits,
     http: Listening,
@@ -208,7 +211,9 @@ impl Daemon {
         for warning in config.warnings() {
             warn!("{warning}");
         }
-        let source = Source::begin(&config, &options.instance)?;
+        let own_addresses = netlink.own_addresses().await?;
+        let own = OwnAddresses::new(&own_addresses, &config.serve);
+        let source = Source::begin(&config, &options.instance, own)?;
         let datapath = Datapath::open_or_create(&options.instance, config.limits.table_entries)?;
         let publisher = Publisher::inheriting(datapath.clock());
         let http = listeners.listening.clone();
@@ -226,6 +231,7 @@ impl Daemon {
             attached: BTreeMap::new(),
             lost: missing.iter().map(|(name, _)| (name.clone(), Lost::of(options.mode))).collect(),
             addresses: Addresses::default(),
+            own_addresses,
             served: None,
             limits: limits::Limits::default(),
             http,
@@ -399,6 +405,9 @@ impl Daemon {
     }
 
     async fn try_follow_interfaces(&mut self) -> Result<()> {
+        // First of all: from the moment on at which an upstream's address is ours, it is this server that answers.
+        self.own_addresses = self.netlink.own_addresses().await?;
+        self.source.set_own_addresses(OwnAddresses::new(&self.own_addresses, &self.config.serve))?;
         let present = self.netlink.interfaces().await?;
         let gone: Vec<_> = self
             .attached

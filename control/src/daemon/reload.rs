@@ -9,6 +9,7 @@ use super::Daemon;
 use crate::config::Config;
 use crate::error::Result;
 use crate::limits::{Prefix, configured};
+use crate::own_addresses::OwnAddresses;
 
 /// A configuration with the entries of its lists, which stand in files of their own.
 struct Configuration {
@@ -41,7 +42,8 @@ impl Daemon {
         if before.metrics.listen != config.metrics.listen {
             warn!("metrics.listen: the addresses stay what they are until the daemon is restarted");
         }
-        self.source.configure(&before, config, &self.instance)?;
+        let own = OwnAddresses::new(&self.own_addresses, &config.serve);
+        self.source.configure(&before, config, &self.instance, own)?;
         self.publish_served()?;
         self.apply_limits(config, entries.clone())
     }

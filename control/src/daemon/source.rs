@@ -10,6 +10,7 @@ use crate::clock::system::{LocalDaemon, Observation};
 use crate::config::{ClockConfig, ClockSource, Config};
 use crate::error::Result;
 use crate::instance::Instance;
+use crate::own_addresses::OwnAddresses;
 use crate::peers::{Peers, System};
 use crate::upstream::{Event, Upstreams};
 
@@ -22,7 +23,7 @@ pub(super) enum Source {
 }
 
 impl Source {
-    pub(super) fn begin(config: &Config, instance: &Instance) -> Result<Self> {
+    pub(super) fn begin(config: &Config, instance: &Instance, own: OwnAddresses) -> Result<Self> {
         match config.clock.source {
             ClockSource::System => Mirror::new(Machine).map(Self::System),
             ClockSource::Upstream => {
@@ -30,25 +31,41 @@ impl Source {
                     refuse_rivals()?;
                 }
                 let drift = DriftFile::new(instance.state_directory().join("drift"));
-                Upstreams::new(Machine, config, drift).map(|upstreams| Self::Upstream(Box::new(upstreams)))
+                Upstreams::new(Machine, config, own, drift)
+                    .map(|upstreams| Self::Upstream(Box::new(upstreams)))
             }
         }
     }
 
     /// Puts another configuration in force, or none of it.
-    pub(super) fn configure(&mut self, before: &Config, config: &Config, instance: &Instance) -> Result<()> {
+    pub(super) fn configure(
+        &mut self,
+        before: &Config,
+        config: &Config,
+        instance: &Instance,
+        own: OwnAddresses,
+    ) -> Result<()> {
         match self {
             Self::Upstream(upstreams) if config.clock.source == ClockSource::Upstream => {
                 if config.clock.steer && !before.clock.steer {
                     refuse_rivals()?;
                 }
-                upstreams.configure(config)
+                upstreams.configure(config)?;
+                upstreams.set_own_addresses(own)
             }
             Self::System(_) if config.clock.source == ClockSource::System => Ok(()),
             _ => {
-                let next = Self::begin(config, instance)?;
+                let next = Self::begin(config, instance, own)?;
                 std::mem::replace(self, next).end()
             }
+        }
+    }
+
+    /// Goes by other addresses of this host, which are never upstreams.
+    pub(super) fn set_own_addresses(&mut self, own: OwnAddresses) -> Result<()> {
+        match self {
+            Self::Upstream(upstreams) => upstreams.set_own_addresses(own),
+            Self::System(_) => Ok(()),
         }
     }
 

@@ -33,6 +33,7 @@ use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
 use crate::interfaces::{Interface, Netlink};
+use crate::own_addresses::OwnAddresses;
 use crate::route::default_interface;
 use crate::stack::{self, Place};
 use crate::status::Status;
@@ -83,6 +84,7 @@ struct Links {
     interfaces: Vec<Interface>,
     places: Vec<Place>,
     addresses: Vec<Address>,
+    own: OwnAddresses,
 }
 
 /// Looks and says. The exit status is 0 if all is well, 1 for warnings, 2 for problems.
@@ -105,7 +107,7 @@ pub(crate) fn run(instance: &Instance, arguments: &Arguments) -> Result<ExitCode
         });
     }
     report.add(clock::examine(instance, &config.clock, served));
-    report.add(upstream::examine(&config));
+    report.add(upstream::examine(&config, arguments.config.as_deref(), &links.own, instance));
     report.add(served.map(following::examine).into_iter().flatten());
     report.add(port::examine(&config, served.and_then(|status| Some(status.daemon.as_ref()?.pid))));
     let has_ipv6 = links.addresses.iter().any(|address| address.ip.is_ipv6());
@@ -161,6 +163,7 @@ fn links() -> Result<Links> {
         .enable_all()
         .build()
         .map_err(Error::because(Code::Os, "cannot start the event loop"))?;
+    let own = OwnAddresses::of_this_host()?;
     runtime.block_on(async {
         let netlink = Netlink::connect()?;
         let messages = netlink.address_messages().await?;
@@ -168,6 +171,7 @@ fn links() -> Result<Links> {
             interfaces: netlink.interfaces().await?,
             places: netlink.places().await?,
             addresses: messages.iter().filter_map(Address::of).collect(),
+            own,
         })
     })
 }

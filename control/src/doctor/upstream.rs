@@ -1,13 +1,17 @@
 //! The upstreams: does each answer, and does the way to it let longer packets through?
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use responder::message::LENGTH;
 
 use super::finding::Finding;
-use crate::config::{ClockSource, Config, UpstreamConfig};
+use super::system::{Verb, service};
+use crate::config::{ClockSource, Config, DEFAULT_PATH, UpstreamConfig};
+use crate::instance::Instance;
+use crate::own_addresses::OwnAddresses;
 use crate::query::{Failure, converse, exchange};
 use crate::upstream::answer::{self, Asked};
 
@@ -25,6 +29,10 @@ const PADDING_BYTES: u16 = 28;
 enum Reached {
     /// Its name has no address, for this reason.
     NoAddress(String),
+    /// It is this host itself, or cannot be a server, for this reason.
+    Unusable(String),
+    /// It takes its time from this host.
+    Loop(SocketAddr),
     /// It did not answer.
     Silent(SocketAddr, String),
     /// It refused.
@@ -33,8 +41,19 @@ enum Reached {
     Answered { synchronised: bool, long: bool },
 }
 
-/// Asks each configured upstream, all at the same time.
-pub(super) fn examine(config: &Config) -> Vec<Finding> {
+/// What a finding tells to type.
+struct Commands {
+    /// Opens the configuration, and puts it in force.
+    edit: String,
+}
+
+/// Asks each configured upstream, all at the same time. None of this host's own addresses is asked.
+pub(super) fn examine(
+    config: &Config,
+    path: Option<&Path>,
+    own: &OwnAddresses,
+    instance: &Instance,
+) -> Vec<Finding> {
     if config.clock.source == ClockSource::System {
         return vec![
             Finding::note("upstream-none", "no upstream of this server's own: it serves the system clock")
@@ -42,11 +61,12 @@ pub(super) fn examine(config: &Config) -> Vec<Finding> {
                 .advice("with `source = \"upstream\"` in `[clock]` and `[[upstream]]` this server needs no other time daemon"),
         ];
     }
+    let own = own.serving(&config.serve);
     let (sender, receiver) = mpsc::channel();
     for (number, upstream) in config.upstream.iter().enumerate() {
-        let (sender, upstream) = (sender.clone(), upstream.clone());
+        let (sender, upstream, own) = (sender.clone(), upstream.clone(), own.clone());
         // A name that is being looked up cannot be given up; the thread ends with the process.
-        std::thread::spawn(move || sender.send((number, reach(&upstream))));
+        std::thread::spawn(move || sender.send((number, reach(&upstream, &own))));
     }
     let deadline = Instant::now() + PATIENCE;
     let late = || Reached::NoAddress(format!("looking its name up takes more than {} s", PATIENCE.as_secs()));
@@ -58,19 +78,25 @@ pub(super) fn examine(config: &Config) -> Vec<Finding> {
             Err(_) => break,
         }
     }
-    judge(&reached)
+    let path = path.unwrap_or(DEFAULT_PATH.as_ref()).display();
+    judge(&reached, &Commands { edit: format!("editor {path} && {}", service(instance, Verb::Reload)) })
 }
 
-fn reach(upstream: &UpstreamConfig) -> Reached {
-    let address = match (upstream.address.as_str(), upstream.port).to_socket_addrs() {
-        Ok(mut addresses) => addresses.next().ok_or_else(|| "it has no address".to_owned()),
-        Err(error) => Err(error.to_string()),
+fn reach(upstream: &UpstreamConfig, own: &OwnAddresses) -> Reached {
+    if let Some(unusable) = own.unusable_name(&upstream.address) {
+        return Reached::Unusable(unusable.reason().into());
+    }
+    let addresses = match (upstream.address.as_str(), upstream.port).to_socket_addrs() {
+        Ok(addresses) => addresses.collect::<Vec<_>>(),
+        Err(error) => return Reached::NoAddress(error.to_string()),
     };
-    let address = match address {
-        Ok(address) => address,
-        Err(error) => return Reached::NoAddress(error),
+    let address = match own.first_usable(&addresses) {
+        Ok(Some(address)) => address,
+        Ok(None) => return Reached::NoAddress("it has no address".into()),
+        Err(reason) => return Reached::Unusable(format!("leads to no other host: {reason}")),
     };
     match exchange(address, TIMEOUT) {
+        Ok(reading) if own.is_loop(reading.stratum, reading.reference_id) => Reached::Loop(address),
         Ok(reading) => Reached::Answered {
             synchronised: reading.is_synchronised(),
             long: answers_long_requests(address),
@@ -94,8 +120,9 @@ fn answers_long_requests(address: SocketAddr) -> bool {
     answered.is_ok() || exchange(address, TIMEOUT).is_err()
 }
 
-fn judge(reached: &[(String, Reached)]) -> Vec<Finding> {
-    let mut findings: Vec<_> = reached.iter().filter_map(|(name, reached)| trouble(name, reached)).collect();
+fn judge(reached: &[(String, Reached)], commands: &Commands) -> Vec<Finding> {
+    let mut findings: Vec<_> =
+        reached.iter().filter_map(|(name, reached)| trouble(name, reached, commands)).collect();
     let answered = reached.len() - findings.len();
     match (answered, reached.len()) {
         (_, 0) => {
@@ -132,12 +159,23 @@ fn judge(reached: &[(String, Reached)]) -> Vec<Finding> {
     findings
 }
 
-fn trouble(name: &str, reached: &Reached) -> Option<Finding> {
+fn trouble(name: &str, reached: &Reached, commands: &Commands) -> Option<Finding> {
     const WITHOUT: &str = "the fewer upstreams answer, the less a wrong one is noticed";
     Some(match reached {
         Reached::NoAddress(why) => Finding::warning("upstream-name", format!("upstream {name}: {why}"))
             .why(WITHOUT)
-            .advice(format!("`getent ahosts {name}` should print an address; /etc/resolv.conf names the servers that are asked")),        Reached::Silent(address @ SocketAddr::V6(_), why) if *why != Failure::Timeout(None).to_string() => {
+            .advice(format!("`getent ahosts {name}` should print an address; /etc/resolv.conf names the servers that are asked")),
+        Reached::Unusable(why) => Finding::problem("upstream-own", format!("upstream {name} {why}"))
+            .why("a server must not believe itself: this upstream is never asked, and its vote is missing")
+            .fix(commands.edit.clone())
+            .advice("put another server in its place: `pooltime-xdp upstream probe NAME...` ranks candidates"),
+        Reached::Loop(address) => {
+            Finding::warning("upstream-loop", format!("upstream {name} ({}) takes its time from this host", address.ip()))
+                .why("its answers are refused, for two servers that follow each other both run away")
+                .fix(commands.edit.clone())
+                .advice("put another server in its place: `pooltime-xdp upstream probe NAME...` ranks candidates")
+        }
+        Reached::Silent(address @ SocketAddr::V6(_), why) if *why != Failure::Timeout(None).to_string() => {
             Finding::warning("upstream-silent", format!("upstream {name} ({}): {why}", address.ip()))
                 .why(WITHOUT)
                 .advice("if this host has no way out over IPv6, name an upstream that has an IPv4 address")
@@ -165,6 +203,38 @@ mod tests {
     use super::*;
     use crate::doctor::finding::Severity::{Note, Ok, Problem, Warning};
     use crate::doctor::finding::{ids, only};
+    use crate::own_addresses::tests::own;
+
+    fn judge(reached: &[(String, Reached)]) -> Vec<Finding> {
+        super::judge(
+            reached,
+            &Commands { edit: "editor /etc/x.toml && systemctl reload pooltime-xdp".into() },
+        )
+    }
+
+    #[test]
+    fn this_host_itself_is_never_asked_and_is_a_problem_with_its_reason_and_a_command() {
+        let own = own(&["192.0.2.1"]);
+        let config = |address: &str| {
+            let text = format!("[[upstream]]\naddress = \"{address}\"\n");
+            Config::parse(&text).unwrap().upstream.remove(0)
+        };
+        let reached = reach(&config("192.0.2.1"), &own);
+        assert_eq!(reached, Reached::Unusable("is an address of this host itself".into()));
+        let findings = judge(&[
+            ("192.0.2.1".into(), reached),
+            ("ntp2.example.net".into(), Reached::Loop("192.0.2.2:123".parse().unwrap())),
+            answered(true),
+        ]);
+        let found = only(&findings, "upstream-own");
+        assert_eq!(found.severity, Problem);
+        assert_eq!(found.what, "upstream 192.0.2.1 is an address of this host itself");
+        assert!(found.fix.as_ref().unwrap().starts_with("editor /etc/x.toml"), "{found:?}");
+        let found = only(&findings, "upstream-loop");
+        assert_eq!(found.severity, Warning);
+        assert!(found.what.contains("takes its time from this host") && found.fix.is_some(), "{found:?}");
+        assert!(only(&findings, "upstream-reach").what.starts_with("1 of 3"));
+    }
 
     fn answered(long: bool) -> (String, Reached) {
         ("ntp1.example.net".into(), Reached::Answered { synchronised: true, long })

@@ -7,7 +7,7 @@ use super::source;
 use crate::limits::{Prefix, truncated};
 
 /// Takes a directive in.
-pub(super) fn read(plan: &mut Plan, directive: &str, arguments: &[&str]) {
+pub(super) fn read(plan: &mut Plan<'_>, directive: &str, arguments: &[&str]) {
     match directive {
         "server" | "peer" | "pool" => source::read(plan, directive, arguments),
         "makestep" => makestep(plan, arguments),
@@ -20,7 +20,10 @@ pub(super) fn read(plan: &mut Plan, directive: &str, arguments: &[&str]) {
             "a time zone is not read: `leap_seconds_list = \"/usr/share/zoneinfo/leap-seconds.list\"` in [clock] says \
              the same",
         ),
-        "minsources" => number(plan, "min_sources", arguments, 1.0..=32.0, 1.0),
+        "minsources" => match arguments.first().and_then(|word| word.parse().ok()) {
+            Some(fewest @ 1..=32) => plan.min_sources(fewest),
+            _ => plan.note("not a number from 1 to 32"),
+        },
         "maxdistance" => number(plan, "max_distance_ms", arguments, 0.001..=16.0, 1_000.0),
         "maxslewrate" => number(plan, "max_slew_ppm", arguments, 1.0..=500.0, 1.0),
         "allow" => access(plan, arguments, Access::Allow),
@@ -51,7 +54,7 @@ pub(super) fn read(plan: &mut Plan, directive: &str, arguments: &[&str]) {
 }
 
 /// chronyd answers nobody whom no `allow` names.
-pub(super) fn finish(plan: &mut Plan) {
+pub(super) fn finish(plan: &mut Plan<'_>) {
     if !plan.has_access(Access::Allow) {
         plan.at(0, "allow");
         return plan
@@ -64,7 +67,7 @@ pub(super) fn finish(plan: &mut Plan) {
     }
 }
 
-fn makestep(plan: &mut Plan, arguments: &[&str]) {
+fn makestep(plan: &mut Plan<'_>, arguments: &[&str]) {
     let parsed = match arguments {
         [threshold, updates] => threshold.parse::<f64>().ok().zip(updates.parse::<i64>().ok()),
         _ => None,
@@ -85,7 +88,7 @@ fn makestep(plan: &mut Plan, arguments: &[&str]) {
     }
 }
 
-fn local(plan: &mut Plan, arguments: &[&str]) {
+fn local(plan: &mut Plan<'_>, arguments: &[&str]) {
     let stratum = arguments.iter().position(|word| *word == "stratum").and_then(|at| arguments.get(at + 1));
     match stratum {
         Some(stratum) => plan.local_stratum(stratum.parse().unwrap_or(0)),
@@ -99,7 +102,7 @@ fn local(plan: &mut Plan, arguments: &[&str]) {
     reason = "within bounds that are positive"
 )]
 fn number(
-    plan: &mut Plan,
+    plan: &mut Plan<'_>,
     key: &'static str,
     arguments: &[&str],
     bounds: std::ops::RangeInclusive<f64>,
@@ -111,7 +114,7 @@ fn number(
     }
 }
 
-fn access(plan: &mut Plan, arguments: &[&str], access: Access) {
+fn access(plan: &mut Plan<'_>, arguments: &[&str], access: Access) {
     let whom = arguments.iter().find(|word| **word != "all").copied();
     let prefixes = match whom {
         None => ["0.0.0.0/0", "::/0"].iter().filter_map(|prefix| prefix.parse().ok()).collect(),
@@ -146,7 +149,7 @@ fn prefix(text: &str) -> Option<Prefix> {
     Prefix::new(truncated(address, length), length).ok()
 }
 
-fn ratelimit(plan: &mut Plan, arguments: &[&str]) {
+fn ratelimit(plan: &mut Plan<'_>, arguments: &[&str]) {
     // chronyd's own defaults: one in 8 s, 8 at once, one in 4 of the rest.
     let (mut interval_log2, mut burst, mut leak) = (3, 8_u32, 2_u8);
     let mut words = arguments.iter();

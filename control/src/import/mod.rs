@@ -13,6 +13,7 @@ use clap::ValueEnum;
 use crate::command::write;
 use crate::config::{Config, read_text};
 use crate::error::{Code, Error, Result};
+use crate::own_addresses::OwnAddresses;
 use crate::route::default_interface;
 use plan::Plan;
 
@@ -48,9 +49,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         arguments.interface.clone()
     };
     let format = arguments.format.unwrap_or_else(|| detect(&arguments.file, &text));
-    let (config, notes) = convert(&text, format, &interfaces);
+    let own = OwnAddresses::of_this_host()?;
+    let (config, notes) = convert(&text, format, &interfaces, &own);
     // What is printed is right, or it is a fault of this program.
-    Config::parse(&config).map_err(|error| {
+    Config::parse_on(&config, &own).map_err(|error| {
         Error::new(
             Code::Software,
             format_args!("the configuration made from {} is refused: {error}", arguments.file.display()),
@@ -64,10 +66,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// The configuration as text, and what it leaves out: `LINE: DIRECTIVE: REASON`. Any text gives one that is
-/// right.
+/// right on a host with these addresses, none of which becomes an upstream.
 #[must_use]
-pub fn convert(text: &str, format: Format, interfaces: &[String]) -> (String, Vec<String>) {
-    let mut plan = Plan::default();
+pub fn convert(
+    text: &str,
+    format: Format,
+    interfaces: &[String],
+    own: &OwnAddresses,
+) -> (String, Vec<String>) {
+    let mut plan = Plan::on(own);
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.split('#').next().unwrap_or_default();
         let words: Vec<&str> = line.split_whitespace().collect();

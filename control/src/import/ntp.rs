@@ -23,7 +23,7 @@ const ALWAYS: [&str; 12] = [
 ];
 
 /// Takes a directive in.
-pub(super) fn read(plan: &mut Plan, directive: &str, arguments: &[&str]) {
+pub(super) fn read(plan: &mut Plan<'_>, directive: &str, arguments: &[&str]) {
     match directive {
         "server" | "peer" | "pool" => match arguments.first() {
             Some(address) if address.starts_with("127.127.1.") => plan.local_stratum(5),
@@ -62,9 +62,9 @@ pub(super) fn read(plan: &mut Plan, directive: &str, arguments: &[&str]) {
 }
 
 /// What is told only when all of the file has been read.
-pub(super) fn finish(_plan: &mut Plan) {}
+pub(super) fn finish(_plan: &mut Plan<'_>) {}
 
-fn fudge(plan: &mut Plan, arguments: &[&str]) {
+fn fudge(plan: &mut Plan<'_>, arguments: &[&str]) {
     match arguments {
         [clock, "stratum", stratum, ..] if clock.starts_with("127.127.1.") => {
             plan.local_stratum(stratum.parse().unwrap_or(0));
@@ -74,7 +74,7 @@ fn fudge(plan: &mut Plan, arguments: &[&str]) {
     }
 }
 
-fn tos(plan: &mut Plan, arguments: &[&str]) {
+fn tos(plan: &mut Plan<'_>, arguments: &[&str]) {
     let mut words = arguments.iter();
     while let Some(option) = words.next() {
         match (*option, words.next().and_then(|value| value.parse::<u32>().ok())) {
@@ -84,7 +84,7 @@ fn tos(plan: &mut Plan, arguments: &[&str]) {
     }
 }
 
-fn tinker(plan: &mut Plan, arguments: &[&str]) {
+fn tinker(plan: &mut Plan<'_>, arguments: &[&str]) {
     let mut words = arguments.iter();
     while let Some(option) = words.next() {
         match (*option, words.next().and_then(|value| value.parse::<f64>().ok())) {
@@ -102,7 +102,7 @@ fn tinker(plan: &mut Plan, arguments: &[&str]) {
     }
 }
 
-fn restrict(plan: &mut Plan, arguments: &[&str]) {
+fn restrict(plan: &mut Plan<'_>, arguments: &[&str]) {
     let mut words = arguments.iter().copied().peekable();
     let family = words.next_if(|word| matches!(*word, "-4" | "-6"));
     let Some(whom) = words.next() else {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::limits::{Prefix, truncated};
+use crate::own_addresses::OwnAddresses;
 
 /// As many as a configuration takes.
 const MOST_UPSTREAMS: usize = 32;
@@ -32,8 +33,9 @@ pub(super) enum Access {
 }
 
 /// All that was found.
-#[derive(Debug, Default)]
-pub(super) struct Plan {
+#[derive(Debug)]
+pub(super) struct Plan<'a> {
+    own: &'a OwnAddresses,
     line: u32,
     directive: String,
     notes: Vec<String>,
@@ -41,12 +43,30 @@ pub(super) struct Plan {
     access: BTreeMap<Prefix, Access>,
     /// Keys of `[clock]` that hold for any source, with their values as TOML.
     clock: BTreeMap<&'static str, String>,
+    /// How many upstreams must agree, and the line that says so.
+    min_sources: Option<(u32, usize)>,
     /// Keys of `[limits]`.
     limits: BTreeMap<&'static str, String>,
     local_stratum: Option<(u32, u8)>,
 }
 
-impl Plan {
+impl<'a> Plan<'a> {
+    /// Nothing yet, for a host with these addresses.
+    pub(super) fn on(own: &'a OwnAddresses) -> Self {
+        Self {
+            own,
+            line: 0,
+            directive: String::new(),
+            notes: Vec::new(),
+            upstreams: Vec::new(),
+            access: BTreeMap::new(),
+            clock: BTreeMap::new(),
+            min_sources: None,
+            limits: BTreeMap::new(),
+            local_stratum: None,
+        }
+    }
+
     /// Says which line the next notes are about.
     pub(super) fn at(&mut self, line: u32, directive: &str) {
         self.line = line;
@@ -69,6 +89,8 @@ impl Plan {
             || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:%".contains(&byte))
         {
             self.note("neither a name nor an address");
+        } else if let Some(unusable) = self.own.unusable_name(&upstream.address) {
+            self.note(&format!("refused: `{}` {}; name another server", upstream.address, unusable.reason()));
         } else if self
             .upstreams
             .iter()
@@ -109,6 +131,10 @@ impl Plan {
         self.clock.insert(key, value.to_string());
     }
 
+    pub(super) fn min_sources(&mut self, fewest: usize) {
+        self.min_sources = Some((self.line, fewest));
+    }
+
     pub(super) fn limit(&mut self, key: &'static str, value: &dyn ToString) {
         self.limits.insert(key, value.to_string());
     }
@@ -133,6 +159,17 @@ impl Plan {
                      not synchronised"
                 ));
             }
+        }
+        if let Some((line, fewest)) = self.min_sources
+            && !self.upstreams.is_empty()
+        {
+            let fits = fewest.min(self.upstreams.len());
+            if fits < fewest {
+                self.notes.push(format!(
+                    "{line}: minsources {fewest}: more than the upstreams that are left: {fits} instead"
+                ));
+            }
+            self.clock("min_sources", &fits);
         }
         let mut text = String::new();
         let _infallible = self.write(&mut text, interfaces, local_stratum);

@@ -33,7 +33,7 @@ const SILENT_WITH_VALUE: [&str; 6] =
     ["presend", "minstratum", "ntsport", "maxsources", "maxunreach", "extfield"];
 
 /// Reads one.
-pub(super) fn read(plan: &mut Plan, directive: &str, arguments: &[&str]) {
+pub(super) fn read(plan: &mut Plan<'_>, directive: &str, arguments: &[&str]) {
     let mut words = arguments.iter().copied().peekable();
     while words.next_if(|word| matches!(*word, "-4" | "-6")).is_some() {
         plan.note("the family is that of the address");

@@ -1,6 +1,7 @@
 //! Files as operators have them, and what becomes of each.
 
 use super::*;
+use crate::own_addresses::tests::own;
 
 /// What must be in the configuration, and what must not be; and what the notes say.
 struct Case {
@@ -11,10 +12,15 @@ struct Case {
     notes: &'static [&'static str],
 }
 
+/// A host of its own.
+fn host() -> OwnAddresses {
+    own(&["203.0.113.1", "198.51.100.1", "2001:db8::1", "fe80::1"])
+}
+
 /// The configuration is right, and it and the notes are as the case says.
 fn check(case: &Case) {
-    let (config, notes) = convert(case.file, case.format, &["eth0".into()]);
-    Config::parse(&config).unwrap_or_else(|error| panic!("{error}\n{config}"));
+    let (config, notes) = convert(case.file, case.format, &["eth0".into()], &host());
+    Config::parse_on(&config, &host()).unwrap_or_else(|error| panic!("{error}\n{config}"));
     // The notes are in the text, too, as comments.
     let active: Vec<_> = config.lines().filter(|line| !line.starts_with('#')).collect();
     let active = active.join("\n");
@@ -327,8 +333,57 @@ fn whatever_is_in_a_file_the_configuration_is_right() {
             text += ["\n", "\r\n", "#", "\n;"][random(4)];
         }
         for format in [Format::Ntp, Format::Chrony] {
-            let (config, _) = convert(&text, format, &["eth0".into()]);
-            Config::parse(&config).unwrap_or_else(|error| panic!("{error}\nof:\n{text:?}\nto:\n{config}"));
+            let (config, _) = convert(&text, format, &["eth0".into()], &host());
+            Config::parse_on(&config, &host())
+                .unwrap_or_else(|error| panic!("{error}\nof:\n{text:?}\nto:\n{config}"));
         }
     }
+}
+
+#[test]
+fn lines_that_name_the_host_itself_are_refused_and_the_others_are_kept() {
+    for format in [Format::Ntp, Format::Chrony] {
+        check(&Case {
+            format,
+            file: "server 203.0.113.1 iburst\nserver 2001:DB8::1\npeer ::ffff:198.51.100.1\nserver localhost\n\
+                   server 127.0.0.1\nserver ::1\nserver 192.0.2.255\nserver 224.0.1.1\nserver 0.0.0.0\n\
+                   server fe80::2\nserver ntp1.example.net iburst\nminsources 3\n",
+            has: &["source = \"upstream\"", "address = \"ntp1.example.net\""],
+            lacks: &[
+                "192.0.2",
+                "203.0",
+                "2001",
+                "198.51",
+                "localhost",
+                "127",
+                "::1",
+                "224",
+                "0.0.0.0\"",
+                "fe80",
+            ],
+            notes: &[
+                "1: server 203.0.113.1 iburst: refused: `203.0.113.1` is an address of this host itself",
+                "2: server 2001:DB8::1: refused: ",
+                "3: peer ::ffff:198.51.100.1: refused: ",
+                "4: server localhost: refused: `localhost` is a loopback address",
+                "5: server 127.0.0.1: refused: ",
+                "6: server ::1: refused: ",
+                "7: server 192.0.2.255: refused: `192.0.2.255` is a broadcast address",
+                "8: server 224.0.1.1: refused: `224.0.1.1` is a multicast address",
+                "9: server 0.0.0.0: refused: ",
+                "10: server fe80::2: refused: `fe80::2` is a link-local address without",
+            ],
+        });
+    }
+}
+
+#[test]
+fn no_more_upstreams_must_agree_than_are_left() {
+    check(&Case {
+        format: Format::Chrony,
+        file: "allow\nminsources 2\nserver 203.0.113.1\nserver ntp1.example.net\n",
+        has: &["min_sources = 1"],
+        lacks: &["203.0.113.1"],
+        notes: &["2: minsources 2: more than the upstreams that are left: 1 instead"],
+    });
 }

@@ -12,7 +12,9 @@ use responder::udp::NTP_PORT;
 
 use crate::config::is_pool_name;
 use crate::error::{Code, Error, Result};
+use crate::own_addresses::OwnAddresses;
 use crate::query::{Failure, Reading, exchange};
+use crate::upstream::reject::Reject;
 pub use rank::{Fit, Ranked, Ranking, rank};
 
 /// Requests to a candidate: never more, and never faster (RFC 8633, section 3.1; what `iburst` does).
@@ -38,6 +40,8 @@ pub struct Measured {
     pub failure: Option<String>,
     /// A kiss of death ended it.
     pub kiss: Option<String>,
+    /// Why it can never be an upstream of this host: it is this host itself, or takes its time from it.
+    pub unusable: Option<String>,
 }
 
 /// Names of a file: one a line, `#` begins a comment.
@@ -66,12 +70,12 @@ pub fn read_names(path: &Path) -> Result<Vec<String>> {
 }
 
 /// Asks all of them at the same time, each `requests` times, and waits until the last has answered or not. Names of
-/// the pool are not asked.
+/// the pool are not asked, nor is this host itself, which has these addresses.
 ///
 /// # Errors
 ///
 /// There are none or too many.
-pub fn measure(names: &[String], requests: u8) -> Result<Vec<Measured>> {
+pub fn measure(names: &[String], requests: u8, own: &OwnAddresses) -> Result<Vec<Measured>> {
     let mut seen = HashSet::new();
     let names: Vec<&String> = names.iter().filter(|name| seen.insert(*name)).collect();
     if names.is_empty() || names.len() > MOST_CANDIDATES {
@@ -86,7 +90,7 @@ pub fn measure(names: &[String], requests: u8) -> Result<Vec<Measured>> {
     let requests = requests.clamp(1, MOST_REQUESTS);
     Ok(std::thread::scope(|scope| {
         let threads: Vec<_> =
-            names.iter().map(|name| scope.spawn(move || measure_one(name, requests))).collect();
+            names.iter().map(|name| scope.spawn(move || measure_one(name, requests, own))).collect();
         let given_up = |name: &String| Measured { failure: Some("given up".into()), ..Measured::of(name) };
         threads
             .into_iter()
@@ -103,20 +107,39 @@ fn is_no_part_of_names(c: char) -> bool {
 impl Measured {
     /// Not asked yet.
     fn of(name: &str) -> Self {
-        Self { name: name.into(), address: None, sent: 0, readings: Vec::new(), failure: None, kiss: None }
+        Self {
+            name: name.into(),
+            address: None,
+            sent: 0,
+            readings: Vec::new(),
+            failure: None,
+            kiss: None,
+            unusable: None,
+        }
     }
 }
 
-fn measure_one(name: &str, requests: u8) -> Measured {
+fn measure_one(name: &str, requests: u8, own: &OwnAddresses) -> Measured {
     let mut measured = Measured::of(name);
     if is_pool_name(name) {
         return measured;
     }
+    if let Some(unusable) = own.unusable_name(name) {
+        measured.unusable = Some(format!("it {}", unusable.reason()));
+        return measured;
+    }
     let address = match (name, NTP_PORT).to_socket_addrs() {
-        Ok(mut addresses) => addresses.next(),
+        Ok(addresses) => own.first_usable(&addresses.collect::<Vec<_>>()),
         Err(error) => {
             measured.failure = Some(error.to_string());
-            None
+            return measured;
+        }
+    };
+    let address = match address {
+        Ok(address) => address,
+        Err(reason) => {
+            measured.unusable = Some(reason);
+            return measured;
         }
     };
     measured.address = address;
@@ -127,6 +150,10 @@ fn measure_one(name: &str, requests: u8) -> Measured {
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         measured.sent += 1;
         match exchange(address, TIMEOUT) {
+            Ok(reading) if own.is_loop(reading.stratum, reading.reference_id) => {
+                measured.unusable = Some(Reject::Loop.to_string());
+                return measured;
+            }
             Ok(reading) => measured.readings.push(reading),
             Err(Failure::Kiss(code)) => {
                 measured.kiss = Some(code);
@@ -141,6 +168,7 @@ fn measure_one(name: &str, requests: u8) -> Measured {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::own_addresses::tests::own;
 
     #[test]
     fn names_are_read_from_a_file_with_comments() {
@@ -157,11 +185,30 @@ mod tests {
     }
 
     #[test]
+    fn this_host_itself_is_not_asked() {
+        let own = own(&["192.0.2.1", "2001:db8::1"]);
+        let names = ["192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1", "127.0.0.1", "localhost", "::"];
+        let measured = measure(&names.map(String::from), 8, &own).unwrap();
+        for (name, measured) in names.iter().zip(&measured) {
+            assert_eq!((measured.name.as_str(), measured.sent, measured.address), (*name, 0, None));
+            assert!(measured.unusable.as_ref().unwrap().contains("this host"), "{measured:?}");
+        }
+        assert_eq!(rank(&measured).taken().count(), 0);
+
+        let here: SocketAddr = "192.0.2.1:123".parse().unwrap();
+        let there: SocketAddr = "192.0.2.2:123".parse().unwrap();
+        assert_eq!(own.first_usable(&[here, there]), Ok(Some(there)));
+        assert_eq!(own.first_usable(&[]), Ok(None));
+        assert!(own.first_usable(&[here]).unwrap_err().contains("192.0.2.1 is an address of this host"));
+    }
+
+    #[test]
     fn names_of_the_pool_are_not_asked_and_too_many_are_refused() {
-        let measured = measure(&["0.pool.ntp.org".into(), "0.pool.ntp.org".into()], 8).unwrap();
+        let nobody = OwnAddresses::default();
+        let measured = measure(&["0.pool.ntp.org".into(), "0.pool.ntp.org".into()], 8, &nobody).unwrap();
         assert_eq!(measured, [Measured::of("0.pool.ntp.org")]);
-        assert!(measure(&[], 8).is_err() && measure(&["a\nb".into()], 8).is_err());
+        assert!(measure(&[], 8, &nobody).is_err() && measure(&["a\nb".into()], 8, &nobody).is_err());
         let many: Vec<String> = (0..65).map(|number| format!("{number}.pool.ntp.org")).collect();
-        assert!(measure(&many, 8).unwrap_err().what.contains("65"));
+        assert!(measure(&many, 8, &nobody).unwrap_err().what.contains("65"));
     }
 }

@@ -112,6 +112,8 @@ impl Ranked {
                 "names of the pool are not for servers of the pool: they would be each other's upstreams"
                     .into(),
             )
+        } else if let Some(reason) = &measured.unusable {
+            Some(reason.clone())
         } else if let Some(kiss) = &measured.kiss {
             Some(format!("it does not want to be asked: kiss of death {kiss}"))
         } else if let Some(figures) = &figures {
@@ -273,6 +275,7 @@ mod tests {
             readings: vec![reading(40, delay_ms); 4],
             failure: None,
             kiss: None,
+            unusable: None,
         }
     }
 
@@ -325,9 +328,10 @@ mod tests {
         far.readings.iter_mut().for_each(|reading| reading.root_dispersion = NtpShort(2 << 16));
         let mut liar = good(11, 1);
         liar.readings.iter_mut().for_each(|reading| reading.offset_ns += 90_000_000);
+        let own = Measured { unusable: Some("it is an address of this host itself".into()), ..good(12, 1) };
         let twin = Measured { name: "same.example.net".into(), ..good(2, 1) };
         let mut all = vec![good(1, 10), good(2, 10), good(3, 10), good(4, 10)];
-        all.extend([pool, silent, kissed, lossy, unsynchronised, low, far, liar, twin]);
+        all.extend([pool, silent, kissed, lossy, unsynchronised, low, far, liar, own, twin]);
 
         let ranking = rank(&all);
         assert_eq!(names(&ranking), ["ntp1", "ntp2", "ntp3", "ntp4"]);
@@ -340,6 +344,7 @@ mod tests {
             ("ntp9.example.net", "stratum 5"),
             ("ntp10.example.net", "root distance 2.0"),
             ("ntp11.example.net", "+90.000 ms off the median"),
+            ("ntp12.example.net", "this host itself"),
             ("same.example.net", "ntp2.example.net"),
         ] {
             assert_unfit(&ranking, name, why);

@@ -8,6 +8,7 @@ use responder::message::{LEAP_UNSYNCHRONISED, LENGTH, MAX_STRATUM};
 
 use super::reject::Reject;
 use crate::discipline::{Leap, LocalTime, Sample, ns_to_s};
+use crate::own_addresses::OwnAddresses;
 
 /// Version 4, client.
 const FIRST_BYTE: u8 = 4 << 3 | 3;
@@ -191,13 +192,12 @@ impl ServerTime {
         seconds(self.root_delay) / 2.0 + seconds(self.root_dispersion)
     }
 
-    /// Whether the time can be used by a client whose own reference id, as its servers would name it, is
-    /// `own_reference_id`.
+    /// Whether the time can be used by a client that has these addresses.
     ///
     /// # Errors
     ///
     /// Why not.
-    pub fn usable(&self, max_root_distance_s: f64, own_reference_id: Option<u32>) -> Result<(), Reject> {
+    pub fn usable(&self, max_root_distance_s: f64, own: &OwnAddresses) -> Result<(), Reject> {
         if self.leap == LEAP_UNSYNCHRONISED {
             return Err(Reject::Unsynchronised);
         }
@@ -207,7 +207,7 @@ impl ServerTime {
         if self.root_distance_s() > max_root_distance_s {
             return Err(Reject::RootDistance);
         }
-        if self.stratum > 1 && own_reference_id == Some(self.reference_id) {
+        if own.is_loop(self.stratum, self.reference_id) {
             return Err(Reject::Loop);
         }
         Ok(())
@@ -265,6 +265,7 @@ fn seconds(interval: NtpShort) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::own_addresses::tests::own;
 
     const ASKED: Asked = Asked { nonce: *b"unguessd" };
     /// A moment of 2026 on the wire.
@@ -289,7 +290,7 @@ mod tests {
         change(&mut bytes);
         let answer = read(&bytes, ASKED)?;
         if let Answer::Time(time) = &answer {
-            time.usable(MOST_S, Some(0x0a00_0001))?;
+            time.usable(MOST_S, &own(&["198.51.100.1", "10.0.0.1", "2001:db8::1"]))?;
         }
         Ok(answer)
     }
@@ -320,7 +321,7 @@ mod tests {
     #[test]
     fn bogus_answers_are_rejected_by_name() {
         type Change = fn(&mut [u8; LENGTH]);
-        let cases: [(Change, Reject); 11] = [
+        let cases: [(Change, Reject); 12] = [
             (|bytes| bytes[0] = 5 << 3 | MODE_SERVER, Reject::Version),
             (|bytes| bytes[0] = 2 << 3 | MODE_SERVER, Reject::Version),
             (|bytes| bytes[0] = FIRST_BYTE, Reject::Mode),
@@ -332,6 +333,8 @@ mod tests {
             (|bytes| bytes[1] = 16, Reject::Stratum),
             (|bytes| bytes[9] = 2, Reject::RootDistance),
             (|bytes| bytes[12..16].copy_from_slice(&[10, 0, 0, 1]), Reject::Loop),
+            // Of 2001:db8::1.
+            (|bytes| bytes[12..16].copy_from_slice(&[0x39, 0xab, 0x9b, 0x37]), Reject::Loop),
         ];
         for (change, reject) in cases {
             assert_eq!(judged(change), Err(reject));
@@ -340,6 +343,15 @@ mod tests {
             assert_eq!(read(&vec![0x24; length], ASKED), Err(Reject::Length), "{length}");
         }
         assert_eq!(time().sample(&times(100.0, 100.5)), Err(Reject::Residence));
+    }
+
+    #[test]
+    fn what_a_primary_server_names_is_no_address() {
+        let primary = judged(|bytes| {
+            bytes[1] = 1;
+            bytes[12..16].copy_from_slice(&[10, 0, 0, 1]);
+        });
+        assert!(matches!(primary, Ok(Answer::Time(_))), "{primary:?}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub mod reference;
 pub mod reject;
 mod stamp;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use responder::ClockState;
@@ -25,10 +25,11 @@ use crate::clock::system::Observation;
 use crate::config::{ClockConfig, Config};
 use crate::discipline::{Line, LocalTime};
 use crate::error::{Code, Error, Result};
+use crate::own_addresses::OwnAddresses;
 use crate::peers::{Peers, System};
 use answer::Kiss;
-use exchange::{Exchange, Outcome, exchange, keep_stamping};
-use peer::Peer;
+use exchange::{Exchange, Outcome, exchange, has_route, keep_stamping};
+use peer::{Peer, Readdressed};
 use reference::reference_id;
 use reject::Reject;
 
@@ -66,6 +67,7 @@ pub enum Event {
 pub struct Upstreams<K> {
     clock: DisciplinedClock<K>,
     peers: Vec<Peer>,
+    own: OwnAddresses,
     next_association: u16,
     max_distance_s: f64,
     sender: mpsc::Sender<Event>,
@@ -76,12 +78,12 @@ pub struct Upstreams<K> {
 }
 
 impl<K: KernelClock> Upstreams<K> {
-    /// Begins with these upstreams; none has been asked yet.
+    /// Begins with these upstreams, on a host with these addresses; none has been asked yet.
     ///
     /// # Errors
     ///
     /// The clocks cannot be read or, if that is wanted, not be steered; the list of leap seconds is wrong.
-    pub fn new(kernel: K, config: &Config, drift: DriftFile) -> Result<Self> {
+    pub fn new(kernel: K, config: &Config, own: OwnAddresses, drift: DriftFile) -> Result<Self> {
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(Error::because(Code::Os, "no random numbers"))?;
         let seed = u64::from_ne_bytes(seed);
@@ -90,6 +92,7 @@ impl<K: KernelClock> Upstreams<K> {
         let mut upstreams = Self {
             clock,
             peers: Vec::new(),
+            own,
             next_association: 1,
             max_distance_s: 0.0,
             sender,
@@ -112,22 +115,61 @@ impl<K: KernelClock> Upstreams<K> {
         self.take_over(config)
     }
 
+    /// Goes by other addresses of this host from now on: an upstream that turns out to be this host is dropped at
+    /// once, and comes back when the address is gone.
+    ///
+    /// # Errors
+    ///
+    /// The clocks cannot be read.
+    pub fn set_own_addresses(&mut self, own: OwnAddresses) -> Result<()> {
+        if self.own == own {
+            return Ok(());
+        }
+        self.own = own;
+        (0..self.peers.len()).try_for_each(|place| self.readdress(place))
+    }
+
+    fn readdress(&mut self, place: usize) -> Result<()> {
+        let change = self.peers[place].readdress(&self.own);
+        self.apply(place, change)
+    }
+
+    /// One without an address is no source: nobody waits for its vote. With another address it is another server, and
+    /// nothing that is known of the one before holds for it.
+    fn apply(&mut self, place: usize, change: Readdressed) -> Result<()> {
+        let peer = &mut self.peers[place];
+        if change == Readdressed::Kept {
+            return Ok(());
+        }
+        if let Some(index) = peer.index.take() {
+            self.clock.discipline_mut().retire(index);
+        }
+        if let Readdressed::Taken(source) = change {
+            peer.index = Some(self.clock.add(source)?);
+        }
+        Ok(())
+    }
+
     fn take_over(&mut self, config: &Config) -> Result<()> {
         self.max_distance_s = Duration::from_millis(config.clock.max_distance_ms).as_secs_f64();
         let mut before = std::mem::take(&mut self.peers);
         for upstream in &config.upstream {
             let kept = before.iter().position(|peer| peer.config == *upstream);
-            let peer = if let Some(place) = kept {
-                before.swap_remove(place)
-            } else {
-                let association = self.next_association;
-                self.next_association = self.next_association.checked_add(1).unwrap_or(1);
-                Peer::new(association, upstream.clone(), self.clock.add(upstream.source())?)
-            };
+            if let Some(place) = kept {
+                self.peers.push(before.swap_remove(place));
+                continue;
+            }
+            let association = self.next_association;
+            self.next_association = self.next_association.checked_add(1).unwrap_or(1);
+            let mut peer = Peer::new(association, upstream.clone());
+            if peer.is_name() {
+                peer.index = Some(self.clock.add(upstream.source())?);
+            }
             self.peers.push(peer);
+            self.readdress(self.peers.len() - 1)?;
         }
-        for gone in before {
-            self.clock.discipline_mut().retire(gone.index);
+        for index in before.into_iter().filter_map(|gone| gone.index) {
+            self.clock.discipline_mut().retire(index);
         }
         Ok(())
     }
@@ -182,7 +224,7 @@ impl<K: KernelClock> Upstreams<K> {
                     self.sender.clone(),
                 ));
             }
-            let Some(server) = peer.server.filter(|_| due.contains(&peer.index) && !peer.asking) else {
+            let Some(server) = peer.server.filter(|_| peer.is_due(&due) && !peer.asking) else {
                 continue;
             };
             peer.asked();
@@ -202,15 +244,11 @@ impl<K: KernelClock> Upstreams<K> {
     ) -> Result<()> {
         let others = self.peers.iter().filter(|peer| peer.association != association);
         let taken: Vec<_> = others.filter_map(|peer| peer.server).collect();
-        let Some(peer) = self.peers.iter_mut().find(|peer| peer.association == association) else {
+        let Some(place) = self.peers.iter().position(|peer| peer.association == association) else {
             return Ok(());
         };
-        if let Some(source) = peer.resolved(result, &taken) {
-            // Another server: nothing that is known of the one before holds for it.
-            self.clock.discipline_mut().retire(peer.index);
-            peer.index = self.clock.add(source)?;
-        }
-        Ok(())
+        let change = self.peers[place].resolved(result, &taken, &self.own, has_route);
+        self.apply(place, change)
     }
 
     fn exchanged(&mut self, association: u16, server: SocketAddr, exchange: Exchange) -> Result<()> {
@@ -218,9 +256,9 @@ impl<K: KernelClock> Upstreams<K> {
             return Ok(());
         };
         peer.asking = false;
-        if peer.server != Some(server) {
+        let Some(index) = peer.index.filter(|_| peer.server == Some(server)) else {
             return Ok(());
-        }
+        };
         peer.local = exchange.local.or(peer.local);
         for (reject, count) in exchange.refused {
             peer.refused(reject, count);
@@ -229,7 +267,6 @@ impl<K: KernelClock> Upstreams<K> {
             Outcome::Time(time, times) => (time, times),
             Outcome::Kiss(kiss) => {
                 peer.kissed(kiss);
-                let index = peer.index;
                 let now = self.clock.look()?;
                 match kiss {
                     Kiss::Rate => self.clock.discipline_mut().slow_down(index, now),
@@ -248,16 +285,17 @@ impl<K: KernelClock> Upstreams<K> {
             }
             Outcome::Silence => return Ok(()),
         };
-        let usable = time.usable(self.max_distance_s, exchange.local.map(reference_id));
+        // What the routing table takes for its own need not be the address of an interface.
+        let is_self = exchange.local.is_some_and(|local| local.to_canonical() == server.ip().to_canonical());
+        let usable = if is_self { Err(Reject::Loop) } else { time.usable(self.max_distance_s, &self.own) };
         match usable.and_then(|()| time.sample(&times)) {
             Ok(sample) => {
                 peer.answered(time, sample.at);
-                self.clock.sample(peer.index, &sample)?;
+                self.clock.sample(index, &sample)?;
             }
             Err(reject) => {
                 peer.refused(reject, 1);
                 if reject != Reject::Residence {
-                    let index = peer.index;
                     let now = self.clock.look()?;
                     self.clock.discipline_mut().unfit(index, now);
                 }
@@ -274,8 +312,8 @@ impl<K: KernelClock> Upstreams<K> {
     pub fn observe(&mut self, config: &ClockConfig) -> Result<Observation> {
         let peers = &self.peers;
         self.clock.observe(config, |index| {
-            let peer = peers.iter().find(|peer| peer.index == index);
-            peer.and_then(|peer| peer.server).map_or(0, |server| reference_id(server.ip()))
+            let peer = peers.iter().find(|peer| peer.index == Some(index));
+            Some(reference_id(peer?.server?.ip()))
         })
     }
 
@@ -289,7 +327,10 @@ impl<K: KernelClock> Upstreams<K> {
         let reference = line.as_ref().map(|line| line.reference);
         let peers = self.peers.iter().map(|peer| {
             let mut view = peer.view(now);
-            view.describe(&discipline.report(peer.index, now), reference == Some(peer.index));
+            match peer.index {
+                Some(index) => view.describe(&discipline.report(index, now), reference == Some(index)),
+                None => view.standing = "it is not asked".into(),
+            }
             view
         });
         let peers: Vec<_> = peers.collect();
@@ -297,7 +338,7 @@ impl<K: KernelClock> Upstreams<K> {
         system.source = "upstream".into();
         system.steering = Some(self.clock.steering());
         if let Some(line) = &line {
-            let system_peer = self.peers.iter().position(|peer| peer.index == line.reference);
+            let system_peer = self.peers.iter().position(|peer| peer.index == Some(line.reference));
             let system_peer = system_peer.map(|place| &peers[place]);
             system.system_peer = system_peer.map(|peer| peer.association);
             system.poll_log2 = system_peer.map(|peer| peer.poll_log2);
@@ -343,13 +384,7 @@ impl<K: KernelClock> Upstreams<K> {
 async fn resolve(name: String, port: u16, association: u16, sender: mpsc::Sender<Event>) {
     let found = tokio::net::lookup_host((name.as_str(), port)).await;
     let result = match found {
-        Ok(addresses) => {
-            let plausible = |address: &SocketAddr| {
-                let ip: IpAddr = address.ip();
-                !ip.is_unspecified() && !ip.is_multicast()
-            };
-            Ok(addresses.filter(plausible).collect())
-        }
+        Ok(addresses) => Ok(addresses.collect()),
         Err(error) => Err(error.to_string()),
     };
     let _ending = sender.send(Event::Resolved { association, result }).await;

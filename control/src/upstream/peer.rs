@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use super::answer::{Kiss, ServerTime};
-use super::exchange::has_route;
 use super::reject::Reject;
 use crate::config::UpstreamConfig;
 use crate::discipline::{LocalTime, SourceConfig};
+use crate::own_addresses::OwnAddresses;
 use crate::peers;
 use crate::query::show_reference;
 
@@ -26,8 +26,8 @@ const REMEMBERED: usize = 16;
 pub(super) struct Peer {
     pub(super) association: u16,
     pub(super) config: UpstreamConfig,
-    /// Its index in the discipline.
-    pub(super) index: usize,
+    /// Its index in the discipline; none while it has no address but such as cannot be an upstream.
+    pub(super) index: Option<usize>,
     pub(super) server: Option<SocketAddr>,
     pub(super) local: Option<IpAddr>,
     pub(super) asking: bool,
@@ -48,14 +48,13 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(association: u16, config: UpstreamConfig, index: usize) -> Self {
-        let literal = config.address.parse::<IpAddr>().ok();
-        let server = literal.map(|address| SocketAddr::new(address, config.port));
+    /// One that has not been asked yet. It has no address before [`Peer::readdress`].
+    pub(super) fn new(association: u16, config: UpstreamConfig) -> Self {
         Self {
             association,
-            index,
-            server,
-            contacted: server.into_iter().collect(),
+            index: None,
+            server: None,
+            contacted: Vec::new(),
             config,
             local: None,
             asking: false,
@@ -74,53 +73,69 @@ impl Peer {
         }
     }
 
+    /// Whether it is configured by a name, which has to be looked up.
+    pub(super) fn is_name(&self) -> bool {
+        self.literal().is_none()
+    }
+
+    /// Whether it is among the sources of the discipline that are to be asked.
+    pub(super) fn is_due(&self, due: &[usize]) -> bool {
+        self.index.is_some_and(|index| due.contains(&index))
+    }
+
+    /// The address that it is configured by, if it is no name.
+    fn literal(&self) -> Option<SocketAddr> {
+        let address = self.config.address.parse::<IpAddr>().ok()?;
+        Some(SocketAddr::new(address, self.config.port))
+    }
+
     /// Whether its name is to be looked up: it has no address yet, or the one it has is dead.
     pub(super) fn wants_address(&self) -> bool {
-        let literal = self.config.address.parse::<IpAddr>().is_ok();
         let lost = self.server.is_none() || self.unanswered_since_resolved >= LOST_AFTER;
-        !literal && lost && !self.resolving && !self.denied && self.retry_at <= Instant::now()
+        self.literal().is_none() && lost && !self.resolving && !self.denied && self.retry_at <= Instant::now()
     }
 
     /// When a name without an address is to be looked up again.
     pub(super) fn next_look_up(&self) -> Option<Instant> {
-        (self.server.is_none() && !self.resolving && !self.denied).then_some(self.retry_at)
+        let wants = self.server.is_none() && self.literal().is_none() && !self.resolving && !self.denied;
+        wants.then_some(self.retry_at)
     }
 
-    /// Takes over what its name was resolved to. Gives how it is to be asked if that is a new address: as a server
-    /// never met before. `taken` are the addresses of the others, which have their votes already.
-    pub(super) fn resolved(
-        &mut self,
-        result: Result<Vec<SocketAddr>, String>,
-        taken: &[SocketAddr],
-    ) -> Option<SourceConfig> {
-        self.resolving = false;
-        self.unanswered_since_resolved = 0;
-        self.retry_at = Instant::now() + self.retry_after;
-        self.retry_after = (self.retry_after * 2).min(RETRY.1);
-        let found = match result {
-            Ok(found) => found,
-            Err(error) => {
-                self.in_trouble(format!("its name cannot be resolved: {error}"));
-                return None;
-            }
-        };
-        let free: Vec<SocketAddr> = found.into_iter().filter(|address| !taken.contains(address)).collect();
-        if free.is_empty() {
-            self.in_trouble("other upstreams have all of its addresses".into());
-            return None;
+    /// Compares what it has with the addresses of this host, which have changed. An address that cannot be an
+    /// upstream is dropped at once; one that can be again is taken up as one never met before.
+    pub(super) fn readdress(&mut self, own: &OwnAddresses) -> Readdressed {
+        if self.denied {
+            return Readdressed::Kept;
         }
-        // After the dead one, those behind it in the list have their turn.
-        let start =
-            free.iter().position(|address| Some(*address) == self.server).map_or(0, |index| index + 1);
-        let (before, after) = free.split_at(start.min(free.len()));
-        let Some(server) = after.iter().chain(before).copied().find(|server| has_route(*server)) else {
-            self.in_trouble("there is no route to any of its addresses".into());
-            return None;
-        };
-        if Some(server) == self.server {
-            return None;
+        if let Some(server) = self.server {
+            let Some(unusable) = own.unusable_server(server) else { return Readdressed::Kept };
+            self.server = None;
+            self.local = None;
+            self.latest = None;
+            self.in_trouble(format!("{} {}: it is not asked", server.ip(), unusable.reason()));
+            // A name may have other addresses.
+            self.retry_at = Instant::now();
+            self.retry_after = RETRY.0;
+            return Readdressed::Dropped;
         }
-        info!("upstream {}: asking {}", self.config.address, server.ip());
+        let Some(server) = self.literal() else {
+            // What the name stands for may be usable now.
+            self.retry_at = Instant::now();
+            self.retry_after = RETRY.0;
+            return Readdressed::Kept;
+        };
+        if let Some(unusable) = own.unusable_server(server) {
+            self.in_trouble(format!("{} {}: it is not asked", server.ip(), unusable.reason()));
+            return Readdressed::Dropped;
+        }
+        if self.trouble.take().is_some() {
+            info!("upstream {}: asking it again", self.config.address);
+        }
+        Readdressed::Taken(self.take(server))
+    }
+
+    /// Takes an address for its own. Gives how it is to be asked.
+    fn take(&mut self, server: SocketAddr) -> SourceConfig {
         let met = self.contacted.contains(&server) || self.contacted.len() >= REMEMBERED;
         if !met {
             self.contacted.push(server);
@@ -130,7 +145,52 @@ impl Peer {
         self.trouble = None;
         self.latest = None;
         let source = self.config.source();
-        Some(SourceConfig { iburst: source.iburst && !met, ..source })
+        SourceConfig { iburst: source.iburst && !met, ..source }
+    }
+
+    /// Takes over what its name was resolved to. A new address is asked as a server never met before. `taken` are the addresses of the others, which have their votes already; those of this host
+    /// itself and others that cannot be an upstream are left out.
+    pub(super) fn resolved(
+        &mut self,
+        result: Result<Vec<SocketAddr>, String>,
+        taken: &[SocketAddr],
+        own: &OwnAddresses,
+        has_route: impl Fn(SocketAddr) -> bool,
+    ) -> Readdressed {
+        self.resolving = false;
+        self.unanswered_since_resolved = 0;
+        self.retry_at = Instant::now() + self.retry_after;
+        self.retry_after = (self.retry_after * 2).min(RETRY.1);
+        let found = match result {
+            Ok(found) => found,
+            Err(error) => {
+                self.in_trouble(format!("its name cannot be resolved: {error}"));
+                return Readdressed::Kept;
+            }
+        };
+        if let Err(reasons) = own.first_usable(&found) {
+            self.in_trouble(format!("its name leads to no other host: {reasons}"));
+            return if self.server.is_none() { Readdressed::Dropped } else { Readdressed::Kept };
+        }
+        let is_free = |server: &SocketAddr| !taken.contains(server) && own.unusable_server(*server).is_none();
+        let free: Vec<SocketAddr> = found.into_iter().filter(is_free).collect();
+        if free.is_empty() {
+            self.in_trouble("other upstreams have all of its addresses".into());
+            return Readdressed::Kept;
+        }
+        // After the dead one, those behind it in the list have their turn.
+        let start =
+            free.iter().position(|address| Some(*address) == self.server).map_or(0, |index| index + 1);
+        let (before, after) = free.split_at(start.min(free.len()));
+        let Some(server) = after.iter().chain(before).copied().find(|server| has_route(*server)) else {
+            self.in_trouble("there is no route to any of its addresses".into());
+            return Readdressed::Kept;
+        };
+        if Some(server) == self.server {
+            return Readdressed::Kept;
+        }
+        info!("upstream {}: asking {}", self.config.address, server.ip());
+        Readdressed::Taken(self.take(server))
     }
 
     pub(super) fn asked(&mut self) {
@@ -158,6 +218,9 @@ impl Peer {
         // A flood of them is told in as many lines as its number has bits.
         if before.checked_ilog2() != count.checked_ilog2() {
             warn!("upstream {}: {count} answers refused so far, for {reject}", self.config.address);
+        }
+        if reject == Reject::Loop {
+            self.in_trouble(format!("its answers are refused: {reject}"));
         }
     }
 
@@ -224,23 +287,49 @@ impl Peer {
     }
 }
 
+/// What became of an upstream's address.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Readdressed {
+    /// Nothing.
+    Kept,
+    /// It has no address that can be asked.
+    Dropped,
+    /// It has an address again, to be asked in this way.
+    Taken(SourceConfig),
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::own_addresses::tests::own;
 
     fn peer(address: &str) -> Peer {
         let text = format!("[[upstream]]\naddress = \"{address}\"\n");
-        Peer::new(1, crate::config::Config::parse(&text).unwrap().upstream.remove(0), 0)
+        let mut peer = Peer::new(1, crate::config::Config::parse(&text).unwrap().upstream.remove(0));
+        peer.readdress(&OwnAddresses::default());
+        peer
     }
 
-    fn loopback(number: u8) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, number], 123))
+    /// Other hosts.
+    fn server(number: u8) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, number], 123))
+    }
+
+    fn taken(change: Readdressed) -> SourceConfig {
+        match change {
+            Readdressed::Taken(source) => source,
+            other => panic!("a new address: {other:?}"),
+        }
+    }
+
+    fn trouble(peer: &Peer) -> String {
+        peer.view(LocalTime::from_ns(0)).trouble.unwrap_or_default()
     }
 
     #[test]
     fn an_address_needs_no_name() {
-        let mut peer = peer("127.0.0.9");
-        assert_eq!(peer.server, Some(loopback(9)));
+        let mut peer = peer("192.0.2.9");
+        assert_eq!(peer.server, Some(server(9)));
         for _ in 0..100 {
             assert!(!peer.wants_address());
             peer.asked();
@@ -248,14 +337,68 @@ mod tests {
     }
 
     #[test]
+    fn an_address_of_this_host_is_never_asked_and_comes_back_when_it_is_gone() {
+        let mut peer = peer("192.0.2.9");
+        assert_eq!(peer.readdress(&own(&["198.51.100.1"])), Readdressed::Kept);
+        assert_eq!(peer.readdress(&own(&["192.0.2.9"])), Readdressed::Dropped);
+        assert_eq!((peer.server, peer.wants_address(), peer.next_look_up()), (None, false, None));
+        assert_eq!(trouble(&peer), "192.0.2.9 is an address of this host itself: it is not asked");
+        assert_eq!(peer.readdress(&own(&["192.0.2.9", "192.0.2.10"])), Readdressed::Dropped);
+        let source = taken(peer.readdress(&own(&["192.0.2.10"])));
+        assert_eq!((peer.server, source.iburst), (Some(server(9)), false), "it was met before");
+        assert_eq!(trouble(&peer), "");
+    }
+
+    #[test]
+    fn a_name_is_asked_at_those_of_its_addresses_that_are_not_this_host_s() {
+        let mut peer = peer("ntp.example.net");
+        let own = own(&["192.0.2.1", "2001:db8::1"]);
+        let here: Vec<SocketAddr> =
+            ["127.0.1.1:123", "[::1]:123", "[::ffff:192.0.2.1]:123", "[2001:db8::1]:123", "0.0.0.0:123"]
+                .map(|address| address.parse().unwrap())
+                .into();
+        assert_eq!(peer.resolved(Ok(here.clone()), &[], &own, |_| true), Readdressed::Dropped);
+        assert!(peer.server.is_none());
+        let said = trouble(&peer);
+        assert!(
+            said.starts_with("its name leads to no other host: 127.0.1.1 is a loopback address"),
+            "{said}"
+        );
+        assert!(said.contains("2001:db8::1 is an address of this host itself"), "{said}");
+
+        let all = [&here[..], &[server(2)]].concat();
+        let source = taken(peer.resolved(Ok(all.clone()), &[], &own, |_| true));
+        assert_eq!((peer.server, source.iburst), (Some(server(2)), true));
+        // The address moves here, as a failover may have it.
+        let moved = crate::own_addresses::tests::own(&["192.0.2.2"]);
+        assert_eq!(peer.readdress(&moved), Readdressed::Dropped);
+        assert!(peer.wants_address(), "the name may have another one");
+        assert_eq!(peer.resolved(Ok(vec![server(2)]), &[], &moved, |_| true), Readdressed::Dropped);
+        assert!(!peer.wants_address(), "not at once");
+        assert_eq!(peer.readdress(&own), Readdressed::Kept);
+        assert!(peer.wants_address(), "the addresses of this host have changed");
+        taken(peer.resolved(Ok(all), &[], &own, |_| true));
+    }
+
+    #[test]
+    fn a_loop_is_counted_and_told() {
+        let mut peer = peer("192.0.2.9");
+        peer.refused(Reject::Loop, 1);
+        let view = peer.view(LocalTime::from_ns(0));
+        assert_eq!(view.rejected, [("loop".into(), 1)].into());
+        assert!(view.trouble.unwrap().contains("synchronised to this host"));
+    }
+
+    #[test]
     fn a_dead_address_is_replaced_by_the_next_one_which_nobody_else_has() {
+        let nobody = OwnAddresses::default();
         let mut peer = peer("ntp.example.net");
         assert!(peer.wants_address());
         peer.resolving = true;
         assert!(!peer.wants_address());
-        let all = vec![loopback(1), loopback(2), loopback(3)];
-        let source = peer.resolved(Ok(all.clone()), &[]).expect("a new address");
-        assert_eq!((peer.server, source.iburst), (Some(loopback(1)), true));
+        let all = vec![server(1), server(2), server(3)];
+        let source = taken(peer.resolved(Ok(all.clone()), &[], &nobody, |_| true));
+        assert_eq!((peer.server, source.iburst), (Some(server(1)), true));
 
         peer.retry_at = Instant::now();
         for _ in 0..LOST_AFTER {
@@ -263,22 +406,27 @@ mod tests {
             peer.asked();
         }
         assert!(peer.wants_address());
-        let source = peer.resolved(Ok(all.clone()), &[loopback(2)]).expect("a new address");
-        assert_eq!((peer.server, source.iburst), (Some(loopback(3)), true));
-        let source = peer.resolved(Ok(all), &[loopback(2)]).expect("back to the first");
-        assert_eq!((peer.server, source.iburst), (Some(loopback(1)), false), "it was met before");
-        assert_eq!(peer.resolved(Ok(vec![loopback(1)]), &[]), None, "there is no other");
-        assert_eq!(peer.server, Some(loopback(1)));
+        let source = taken(peer.resolved(Ok(all.clone()), &[server(2)], &nobody, |_| true));
+        assert_eq!((peer.server, source.iburst), (Some(server(3)), true));
+        let source = taken(peer.resolved(Ok(all), &[server(2)], &nobody, |_| true));
+        assert_eq!((peer.server, source.iburst), (Some(server(1)), false), "it was met before");
+        assert_eq!(
+            peer.resolved(Ok(vec![server(1)]), &[], &nobody, |_| true),
+            Readdressed::Kept,
+            "there is no other"
+        );
+        assert_eq!(peer.server, Some(server(1)));
     }
 
     #[test]
     fn what_keeps_it_from_being_asked_is_told() {
+        let nobody = OwnAddresses::default();
         let mut peer = peer("ntp.example.net");
-        assert_eq!(peer.resolved(Err("no such name".into()), &[]), None);
+        assert_eq!(peer.resolved(Err("no such name".into()), &[], &nobody, |_| true), Readdressed::Kept);
         assert!(peer.view(LocalTime::from_ns(0)).trouble.unwrap().contains("no such name"));
         assert!(!peer.wants_address(), "not at once");
         assert!(peer.next_look_up().is_some());
-        assert_eq!(peer.resolved(Ok(vec![loopback(1)]), &[loopback(1)]), None);
+        assert_eq!(peer.resolved(Ok(vec![server(1)]), &[server(1)], &nobody, |_| true), Readdressed::Kept);
         assert!(peer.view(LocalTime::from_ns(0)).trouble.unwrap().contains("other upstreams"));
         peer.kissed(Kiss::Deny);
         assert!(peer.denied && !peer.wants_address());
@@ -287,7 +435,7 @@ mod tests {
 
     #[test]
     fn refusals_are_counted_by_reason() {
-        let mut peer = peer("127.0.0.9");
+        let mut peer = peer("192.0.2.9");
         peer.refused(Reject::Origin, 3);
         peer.refused(Reject::Origin, 2);
         peer.refused(Reject::Unsynchronised, 1);

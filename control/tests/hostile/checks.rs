@@ -5,6 +5,7 @@ use control::clock::drift;
 use control::config::Config;
 use control::discipline::LocalTime;
 use control::mode6;
+use control::own_addresses::OwnAddresses;
 use control::peers::{Peer, Peers, System, Tally};
 use control::upstream::answer::{self, Answer, Asked, Times};
 use responder::NtpTimestamp;
@@ -88,7 +89,7 @@ pub(crate) fn upstream_answer(packet: &[u8], nonce: [u8; 8], sent_ns: i64, elaps
             assert!((1..=4).contains(&kiss.code().len()), "{kiss:?}");
         }
         Answer::Time(time) => {
-            let usable = time.usable(1.5, Some(0x0a00_0001)).is_ok();
+            let usable = time.usable(1.5, &OwnAddresses::default()).is_ok();
             assert!(!usable || (packet[0] >> 6 != 3 && (1..=15).contains(&packet[1])), "{packet:x?}");
             let sent = LocalTime::from_ns(sent_ns);
             let received = LocalTime::from_ns(sent_ns.saturating_add(elapsed_ns.into()));

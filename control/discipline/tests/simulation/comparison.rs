@@ -44,7 +44,7 @@ impl Filter for Kalman {
                     &observation,
                     Prior { bias_s2: 0.0, noise_s2: 0.0 },
                     UNKNOWN_FREQUENCY,
-                ))
+                ));
             }
         }
     }
