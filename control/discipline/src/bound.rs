@@ -49,6 +49,8 @@ pub(super) struct Consensus {
     pub(super) aging: Aging,
     /// Sources that were about to speak, while those that have spoken go on agreeing.
     pub(super) silent: Option<usize>,
+    /// When nobody was agreed with any more, and what the bound was then, in s.
+    pub(super) least: Option<(LocalTime, f64)>,
     /// Whether it is a majority of all configured sources.
     pub(super) of_configured: bool,
     pub(super) reference: Reference,
@@ -117,6 +119,19 @@ impl Discipline {
         Some(majority_hull(&claims, silent).map_or(aged, |hull| (hull.low_s, hull.high_s)))
     }
 
+    /// The bound at `now`, in s.
+    pub(super) fn bound_s(&self, now: LocalTime) -> Option<f64> {
+        let (low_s, high_s) = self.agreed_ends_s(now)?;
+        let offset_s = self.ensemble.as_ref()?.offset(now).mean.max(low_s).min(high_s);
+        self.reference_with_bound(now, offset_s).map(|reference| bound_of(&reference))
+    }
+
+    /// The same, while there is an agreement that goes on.
+    pub(super) fn agreed_bound_s(&self, now: LocalTime) -> Option<f64> {
+        self.consensus.as_ref()?.silent?;
+        self.bound_s(now)
+    }
+
     fn claims_of_voters(&self, now: LocalTime) -> Vec<Claim> {
         let votes = |standing| {
             matches!(
@@ -145,7 +160,10 @@ impl Discipline {
         let (low_s, high_s) = self.agreed_ends_s(now)?;
         let reach_s = (offset_s - low_s).max(high_s - offset_s);
         let open_s = self.open_question_s(now);
-        let bound_s = bound_of(&reference).max(reach_s).max(open_s) + self.doubt_s(now);
+        let least_s = consensus.least.map_or(0.0, |(since, bound_s)| {
+            bound_s + consensus.aging.growth * now.seconds_since(since).max(0.0)
+        });
+        let bound_s = bound_of(&reference).max(reach_s).max(open_s).max(least_s) + self.doubt_s(now);
         reference.dispersion_s = bound_s - reference.root_delay_s / 2.0;
         Some(reference)
     }

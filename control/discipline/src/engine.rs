@@ -17,6 +17,8 @@ pub(super) const UNKNOWN_FREQUENCY: Normal = Normal { mean: 0.0, variance: 200e-
 const LEAST_SKEW: f64 = 10e-6;
 /// No oscillator that a kernel can discipline is further off, in s/s. What says so is ignored.
 const MOST_FREQUENCY: f64 = 500e-6;
+/// A line is mostly renewed within this, in s.
+const SOON_S: f64 = 30.0;
 /// An answer takes no longer than this, in s.
 const ANSWER_S: f64 = 2.0;
 /// Delays and dispersions from here on are nonsense, in s: NTP's short format ends here.
@@ -175,6 +177,7 @@ impl Discipline {
         let due: Vec<usize> = (0..self.sources.len())
             .filter(|&index| self.sources[index].closed.is_none() && self.sources[index].pace.next() <= now)
             .collect();
+        let bound_s = self.bound_s(now);
         for &index in &due {
             self.sources[index].asked(now);
         }
@@ -183,7 +186,7 @@ impl Discipline {
             self.patience_ends = None;
         }
         if patience_ended || !due.is_empty() {
-            self.judge(now);
+            self.judge_after(now, bound_s);
         }
         due
     }
@@ -234,11 +237,12 @@ impl Discipline {
     /// The source answered, but what it said cannot be used: it is not synchronised, or to this host. It has no say
     /// until its next sample.
     pub fn unfit(&mut self, index: usize, now: LocalTime) {
+        let bound_s = self.bound_s(now);
         let source = &mut self.sources[index];
         if source.closed.is_none() {
             source.forget();
             source.unfit = Some(Standing::Unfit);
-            self.judge(now);
+            self.judge_after(now, bound_s);
         }
     }
 
@@ -287,10 +291,17 @@ impl Discipline {
         let (low_s, high_s) = self.agreed_ends_s(now)?;
         let offset_s = ensemble.offset(now).mean.max(low_s).min(high_s);
         let reference = self.reference_with_bound(now, offset_s)?;
-        let later = now.plus_seconds(LINE_VALID_S);
-        let later_s = offset_s + frequency.mean * LINE_VALID_S;
-        let grown_s = self.reference_with_bound(later, later_s)?.dispersion_s - reference.dispersion_s;
-        let doubt_s = self.doubt_s(now) - self.doubt_s(later);
+        // Claims widen at different rates, and which of them count changes: the bound may grow faster at first.
+        let mut dispersion_rate = PHI;
+        for ahead_s in [SOON_S, LINE_VALID_S] {
+            let later = now.plus_seconds(ahead_s);
+            let offset_later_s = offset_s + frequency.mean * ahead_s;
+            let grown_s = self.reference_with_bound(later, offset_later_s)?.dispersion_s
+                - reference.dispersion_s
+                + self.doubt_s(now)
+                - self.doubt_s(later);
+            dispersion_rate = dispersion_rate.max(grown_s / ahead_s);
+        }
         Some(Line {
             at: now,
             offset_ns: self.origin_ns.saturating_add(s_to_ns(offset_s)),
@@ -302,7 +313,7 @@ impl Discipline {
             leap: self.announced_leap(now),
             root_delay_s: reference.root_delay_s,
             root_dispersion_s: reference.dispersion_s,
-            dispersion_rate: ((grown_s + doubt_s) / LINE_VALID_S).max(PHI),
+            dispersion_rate,
             of_configured_majority: consensus.of_configured,
         })
     }

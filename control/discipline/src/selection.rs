@@ -28,11 +28,19 @@ enum Verdict {
     Split,
     /// A majority excludes it.
     Excluded,
+    /// Its frequency is not that of any clock: it was made of samples that do not belong together.
+    Astray,
 }
 
 impl Discipline {
-    /// Decides anew which sources are followed.
+    /// Decides anew which sources are followed, after a new sample.
     pub(super) fn judge(&mut self, now: LocalTime) {
+        self.judge_after(now, None);
+    }
+
+    /// Decides anew, without anything new: the bound, which was `bound_s` until now, does not shrink.
+    pub(super) fn judge_after(&mut self, now: LocalTime, bound_s: Option<f64>) {
+        let agreed_s = bound_s.or_else(|| self.agreed_bound_s(now));
         if self.ensemble.is_none() {
             // Nothing is relative to it yet.
             self.origin_ns = self.sources.iter().find_map(Source::first_offset_ns).unwrap_or(0);
@@ -49,26 +57,30 @@ impl Discipline {
         let voters = if patient { self.expected() } else { claims.len() };
         let agreed = agreement(&claims, voters).filter(|agreed| agreed.votes >= self.least_votes());
         let Some(agreed) = agreed else {
-            return self.hold(&claims);
+            return self.hold(now, &claims, agreed_s);
         };
         let silent = self.sources.iter().filter(|source| source.standing == Standing::Waiting).count();
         let hull = majority_hull(&claims, silent);
         let aging = self.common_aging(now, &claims);
-        let agreed = match self.verdict_on_estimate(now, &claims) {
+        let agreed = match self.verdict_on_estimate(now, &claims, aging) {
             None => agreed,
             Some(Verdict::Possible(estimate)) => {
                 self.split_since = None;
                 estimate
             }
+            Some(Verdict::Astray) => {
+                self.drop_estimate(now, aging.rate);
+                agreed
+            }
             // Everybody is being asked again. Until then the bound holds both.
             Some(_) if self.sources.iter().any(|source| source.admitted && source.outlier.is_some()) => {
-                return self.hold(&claims);
+                return self.hold(now, &claims, agreed_s);
             }
             Some(Verdict::Split) if !self.has_been_split_for_long(now) => {
                 if let (Some(consensus), Some(hull)) = (&mut self.consensus, hull) {
                     consensus.replace(now, hull.low_s, hull.high_s, aging);
                 }
-                return self.hold(&claims);
+                return self.hold(now, &claims, agreed_s);
             }
             Some(_) => {
                 self.drop_estimate(now, aging.rate);
@@ -94,15 +106,17 @@ impl Discipline {
         let moved_s = ns_to_s(origin_ns.saturating_sub(self.origin_ns));
         if let Some(hull) = hull {
             let ends_s = (hull.low_s + moved_s, hull.high_s + moved_s);
-            self.record_consensus(now, ends_s, aging, silent, agreed.votes);
+            let least = bound_s.map(|bound_s| (now, bound_s));
+            self.record_consensus(now, ends_s, aging, silent, agreed.votes, least);
         }
         self.settle_leap(now);
     }
 
     /// Nobody is followed; what was agreed on last ages.
-    fn hold(&mut self, claims: &[Claim]) {
+    fn hold(&mut self, now: LocalTime, claims: &[Claim], bound_s: Option<f64>) {
         if let Some(consensus) = &mut self.consensus {
             consensus.silent = None;
+            consensus.least = bound_s.map(|bound_s| (now, bound_s)).or(consensus.least);
         }
         for claim in claims {
             self.sources[claim.source].standing = Standing::NoMajority;
@@ -129,8 +143,12 @@ impl Discipline {
 
     /// What the claims say of the estimate, if there is one. Where a majority holds it possible, agreement is measured
     /// against it: a source on its way out is noticed before it has left the overlap, and cannot move the overlap's edge.
-    fn verdict_on_estimate(&self, now: LocalTime, claims: &[Claim]) -> Option<Verdict> {
-        let offset = self.ensemble.as_ref()?.offset(now);
+    fn verdict_on_estimate(&self, now: LocalTime, claims: &[Claim], aging: Aging) -> Option<Verdict> {
+        let ensemble = self.ensemble.as_ref()?;
+        let (offset, frequency) = (ensemble.offset(now), ensemble.frequency(now));
+        if (frequency.mean - aging.rate).abs() > aging.growth + BOUND_SIGMAS * frequency.sd() {
+            return Some(Verdict::Astray);
+        }
         let slack_s = BOUND_SIGMAS * offset.sd();
         let mut estimate =
             Agreement { low_s: offset.mean - slack_s, high_s: offset.mean + slack_s, votes: 0 };
@@ -199,6 +217,7 @@ impl Discipline {
         aging: Aging,
         silent: usize,
         votes: usize,
+        least: Option<(LocalTime, f64)>,
     ) {
         let Some(ensemble) = &self.ensemble else {
             return;
@@ -212,6 +231,7 @@ impl Discipline {
             high_s,
             aging,
             silent: Some(silent),
+            least,
             of_configured: votes * 2 > self.configured(),
             reference,
             offset_sd_s: ensemble.offset(now).sd(),
@@ -261,8 +281,9 @@ impl Discipline {
         self.sources.iter().filter(|source| source.closed != Some(Standing::Retired)).count()
     }
 
-    /// Sources that may still speak.
+    /// Sources that may still have a say.
     fn expected(&self) -> usize {
-        self.sources.iter().filter(|source| source.closed.is_none()).count()
+        let silenced = |source: &&Source| matches!(source.standing, Standing::Distant | Standing::Unfit);
+        self.sources.iter().filter(|source| source.closed.is_none() && !silenced(source)).count()
     }
 }

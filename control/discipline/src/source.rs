@@ -9,8 +9,10 @@ use super::poll::Pace;
 use super::surprise::Outlier;
 use super::time::{LocalTime, ns_to_s};
 
-/// Samples kept to make a claim from.
+/// Samples kept to begin an estimate from.
 const KEPT: usize = 8;
+/// Those of them that make a claim.
+const CLAIMING: usize = 2;
 /// Standard deviation of how that error varies from reading to reading, as a share of the root distance.
 const NOISE_SHARE: f64 = 0.5;
 /// How long an anchor serves as the later one, in s.
@@ -276,11 +278,13 @@ impl Source {
         Prior { bias_s2: path_s * path_s + server_s * server_s, noise_s2: noise_s * noise_s }
     }
 
-    /// What the source claims at `now`, relative to `origin_ns`, from the one of its latest samples that claims
-    /// most.
+    /// What the source claims at `now`, relative to `origin_ns`, from the one of its two latest samples that claims more.
+    /// Earlier ones may be from before a jump that was too small to show.
     pub(super) fn claim(&self, source: usize, now: LocalTime, origin_ns: i64, aging: Aging) -> Option<Claim> {
         self.recent
             .iter()
+            .rev()
+            .take(CLAIMING)
             .map(|recent| self.claim_of(recent, source, now, origin_ns, aging))
             .min_by(|a, b| a.distance_s.total_cmp(&b.distance_s))
     }

@@ -70,7 +70,7 @@ impl Discipline {
             return;
         };
         let source = &self.sources[index];
-        if !source.admitted || reading == Reading::Held {
+        if !source.admitted {
             return;
         }
         let observation = source.observation(index, recent, self.origin_ns);
@@ -78,6 +78,10 @@ impl Discipline {
         let claim = source.claim_of(recent, index, recent.at, self.origin_ns, self.aging(index, recent.at));
         let offset = ensemble.offset(recent.at);
         let impossible = (claim.offset_s - offset.mean).abs() > claim.distance_s + BOUND_SIGMAS * offset.sd();
+        if reading == Reading::Held && !impossible {
+            // A long queue, or a longer path: nothing to go by yet.
+            return;
+        }
         let far_s = (claim.offset_s - offset.mean).abs() + claim.distance_s;
         let expected = innovation.mean * innovation.mean <= SURPRISE * innovation.variance;
         if expected && !impossible {

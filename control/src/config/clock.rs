@@ -129,7 +129,8 @@ impl ClockConfig {
         });
         Ok(discipline::Config {
             min_sources: self.min_sources,
-            max_distance_s: milliseconds(self.max_distance_ms),
+            // A source that is worse than what may be served is no witness for it.
+            max_distance_s: milliseconds(self.max_distance_ms.min(self.max_error_ms)),
             leap_list: leap_list.transpose()?,
             ..discipline::Config::default()
         })
