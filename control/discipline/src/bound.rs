@@ -139,9 +139,12 @@ impl Discipline {
                 Standing::Selected | Standing::Spare | Standing::Falseticker | Standing::NoMajority
             )
         };
+        let believed = self.believed_rate(now);
         (0..self.sources.len())
             .filter(|&index| votes(self.sources[index].standing))
-            .filter_map(|index| self.sources[index].claim(index, now, self.origin_ns, self.aging(index, now)))
+            .filter_map(|index| {
+                self.sources[index].claim(index, now, self.origin_ns, self.aging_by(index, believed))
+            })
             .collect()
     }
 

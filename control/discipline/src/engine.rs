@@ -11,7 +11,12 @@ use super::surprise::Doubt;
 use super::time::{LocalTime, s_to_ns};
 
 /// Frequency error of a clock never measured, one standard deviation, in s/s.
-pub(super) const UNKNOWN_FREQUENCY: Normal = Normal { mean: 0.0, variance: 200e-6 * 200e-6 };
+const UNKNOWN_FREQUENCY: Normal = Normal { mean: 0.0, variance: 200e-6 * 200e-6 };
+/// What most clocks keep to.
+const USUAL_FREQUENCY: Normal = Normal { mean: 0.0, variance: 50e-6 * 50e-6 };
+/// How likely it is that a clock is not one of these, and that a frequency from an earlier run is wrong.
+const UNUSUAL: f64 = 0.1;
+const WRONG_FILE: f64 = 0.01;
 /// A frequency from an earlier run is known no better than this, one standard deviation, in s/s: the temperature may be
 /// another one, or the file another machine's.
 const LEAST_SKEW: f64 = 10e-6;
@@ -92,8 +97,8 @@ pub struct Discipline {
     pub(super) frequency: Normal,
     /// What is known of the frequency of any local clock, as it is steered now.
     pub(super) unknown: Normal,
-    /// That frequency is from an earlier run, and nothing has confirmed it yet.
-    pub(super) hearsay: bool,
+    /// How likely it is that this is wrong, as long as no sample has confirmed it.
+    pub(super) hearsay: Option<f64>,
     /// How fast the clock wandered in an earlier run.
     pub(super) expected_wander: Option<f64>,
     pub(super) ensemble: Option<Ensemble>,
@@ -114,7 +119,7 @@ impl Discipline {
     #[must_use]
     pub fn new(config: Config, sources: &[SourceConfig], now: LocalTime, drift: Option<Drift>) -> Self {
         let drift = drift.filter(|drift| drift.frequency.abs() <= MOST_FREQUENCY);
-        let frequency = drift.map_or(UNKNOWN_FREQUENCY, |drift| {
+        let frequency = drift.map_or(USUAL_FREQUENCY, |drift| {
             let skew = drift.skew.max(LEAST_SKEW);
             Normal { mean: drift.frequency, variance: skew * skew }
         });
@@ -125,7 +130,7 @@ impl Discipline {
             origin_ns: 0,
             frequency,
             unknown: UNKNOWN_FREQUENCY,
-            hearsay: drift.is_some(),
+            hearsay: Some(if drift.is_some() { WRONG_FILE } else { UNUSUAL }),
             expected_wander: drift.and_then(|drift| drift.wander),
             ensemble: None,
             consensus: None,
@@ -381,12 +386,19 @@ impl Discipline {
 
     /// How the claims of a source are carried on.
     pub(super) fn aging(&self, index: usize, now: LocalTime) -> Aging {
+        self.aging_by(index, self.believed_rate(now))
+    }
+
+    /// The frequency that the estimate has, if there is one.
+    pub(super) fn believed_rate(&self, now: LocalTime) -> Option<f64> {
+        self.ensemble.as_ref().map(|ensemble| ensemble.frequency(now).mean)
+    }
+
+    /// As [`Self::aging`], given [`Self::believed_rate`], which is the same for all.
+    pub(super) fn aging_by(&self, index: usize, believed: Option<f64>) -> Aging {
         let possible = self.sources[index].possible_frequencies();
-        // Without an estimate, a frequency from an earlier run is hearsay.
-        let believed = match &self.ensemble {
-            Some(ensemble) => ensemble.frequency(now).mean,
-            None => possible.map_or(self.unknown.mean, |(low, high)| f64::midpoint(low, high)),
-        };
+        let believed = believed
+            .unwrap_or_else(|| possible.map_or(self.unknown.mean, |(low, high)| f64::midpoint(low, high)));
         Aging::new(possible, self.unknown, believed)
     }
 

@@ -128,6 +128,7 @@ impl Ensemble {
             })
             .collect();
         self.models.extend(skeptics);
+        self.settle_weights();
     }
 
     /// Expects this of a source that joins, and forgets what was known of it.
@@ -268,7 +269,7 @@ impl Ensemble {
         // Relative to one model's mean, so that squares of large offsets do not swallow small variances.
         let reference = of(&self.models[0]).mean;
         for model in &self.models {
-            let weight = model.log_weight.exp();
+            let weight = model.weight;
             let part = of(model);
             let deviation = part.mean - reference;
             total += weight;
@@ -316,6 +317,7 @@ impl Ensemble {
                 loser.noise = winner.noise;
                 loser.log_weight = LOG_WEIGHT_FLOOR;
             }
+            self.models[index].weight = self.models[index].log_weight.exp();
         }
     }
 }

@@ -19,6 +19,8 @@ pub(super) const FIRST_BIAS: usize = 2;
 pub(super) struct Model {
     pub(super) wander: f64,
     pub(super) log_weight: f64,
+    /// Its exponential, as the bank last settled the weights.
+    pub(super) weight: f64,
     /// Offset in s, frequency in s/s, and each path's bias in s.
     pub(super) state: Vec<f64>,
     /// Row by row, symmetric.
@@ -80,6 +82,7 @@ impl Model {
         let mut model = Self {
             wander,
             log_weight: 0.0,
+            weight: 1.0,
             state: vec![0.0; size],
             covariance: vec![0.0; size * size],
             noise: vec![Noise::default(); sources],

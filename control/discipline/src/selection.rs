@@ -46,8 +46,10 @@ impl Discipline {
             self.origin_ns = self.sources.iter().find_map(Source::first_offset_ns).unwrap_or(0);
         }
         let mut claims = Vec::with_capacity(self.sources.len());
+        let believed = self.believed_rate(now);
         for index in 0..self.sources.len() {
-            let claim = self.sources[index].claim(index, now, self.origin_ns, self.aging(index, now));
+            let aging = self.aging_by(index, believed);
+            let claim = self.sources[index].claim(index, now, self.origin_ns, aging);
             match self.obstacle(index, claim.as_ref()) {
                 Some(standing) => self.sources[index].standing = standing,
                 None => claims.extend(claim),

@@ -1,6 +1,6 @@
 //! How the estimate follows the samples of the selected sources.
 
-use super::engine::{Discipline, UNKNOWN_FREQUENCY};
+use super::engine::Discipline;
 use super::ensemble::{Ensemble, Normal, Observation};
 use super::intersection::Agreement;
 use super::path::Reading;
@@ -16,8 +16,6 @@ const ENOUGH_SHARE: f64 = 0.005;
 const ENOUGH_S: f64 = 5e-6;
 /// By how much the prior of a bias must grow before the bias is reopened, as a ratio of variances.
 const WIDENED: f64 = 1.5;
-/// How likely it is that a frequency from an earlier run is wrong.
-const WRONG_FILE: f64 = 0.01;
 /// A frequency that was learnt through queues since gone is known to this, one standard deviation, in s/s.
 const RELEARNT_FREQUENCY: f64 = 20e-6;
 
@@ -137,9 +135,8 @@ impl Discipline {
         if let Some(wander) = self.expected_wander {
             ensemble.expect_wander(wander);
         }
-        if self.hearsay {
-            ensemble.doubt_frequency(UNKNOWN_FREQUENCY, WRONG_FILE);
-            self.hearsay = false;
+        if let Some(wrong) = self.hearsay.take() {
+            ensemble.doubt_frequency(self.unknown, wrong);
         }
         for (index, source) in self.sources.iter_mut().enumerate() {
             source.admitted = index == first.source || selected.contains(&index);
