@@ -5,35 +5,17 @@
 //! answers by it what the program passes up, and [`status`] shows it; [`observe`] does so over HTTP, [`health`]
 //! says whether all is well. [`daemon`] is the loop around all that, [`command`] the command line.
 
-pub mod clock;
-pub mod command;
+pub mod cli;
 pub mod config;
 pub mod daemon;
-pub mod datapath;
 pub use ::discipline;
-pub mod doctor;
 pub mod error;
-pub mod health;
-mod holder;
-pub mod import;
+pub mod http;
 pub mod instance;
-pub mod interfaces;
-pub mod limits;
 pub mod log;
-pub mod mode6;
-pub mod nic;
-pub mod observe;
-pub mod own_addresses;
-pub mod peers;
-pub mod pool;
-pub mod probe;
-mod process;
-pub mod query;
-mod route;
-pub mod socket;
-mod stack;
+pub mod net;
+pub mod serving;
 pub mod status;
 pub mod sys;
-mod top;
-pub mod traffic;
-pub mod upstream;
+pub mod timekeeping;
+pub mod tools;

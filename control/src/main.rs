@@ -1,7 +1,7 @@
-//! `pooltime-xdp`: see `control::command`.
+//! `pooltime-xdp`: see `control::cli`.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    control::command::run()
+    control::cli::run()
 }

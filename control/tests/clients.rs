@@ -7,7 +7,7 @@ mod lab;
 
 use std::net::IpAddr;
 
-use control::datapath::Mode;
+use control::serving::xdp::Mode;
 use lab::wire::{Datagram, Wire, is_answer, request};
 use lab::{CONFIG, Lab, Output, PATIENCE, Tally, not_run, tool};
 use responder::verdict::{Family, Verdict};

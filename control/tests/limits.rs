@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use control::limits::{Denied, LimitsConfig, Prefix};
+use control::serving::limits::{Denied, LimitsConfig, Prefix};
+use control::serving::traffic::Top;
 use control::sys::adjtimex;
-use control::traffic::Top;
 use lab::wire::PORT;
 use lab::{CONFIG, Lab, Tally, not_run, tool, wait_for};
 use nix::sys::signal::Signal;

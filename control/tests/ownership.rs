@@ -10,8 +10,8 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use aya::maps::{Array, Map, MapData};
-use control::datapath::Mode;
 use control::instance::Instance;
+use control::serving::xdp::Mode;
 use lab::{CONFIG, Lab, Server, Tally, put_foreign_program, xdp};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

@@ -3,11 +3,11 @@
 #[path = "../../responder/tests/frames/generate.rs"]
 mod generate;
 
-use control::clock::kernel::Sample;
-use control::clock::system::{LocalDaemon, Observation, SystemClock, Unsynchronised};
 use control::config::ClockConfig;
-use control::query::Reading;
 use control::sys::Adjtimex;
+use control::sys::kernel_clock::Sample;
+use control::timekeeping::system_clock::{LocalDaemon, Observation, SystemClock, Unsynchronised};
+use control::tools::query::Reading;
 use generate::Random;
 use responder::clock::{DispersionRate, NtpShort, NtpTimestamp, Rate};
 

@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use control::peers::{Peers, Tally};
 use control::status::Status;
-use control::upstream::reference::reference_id;
+use control::status::sources::{Peers, Tally};
+use control::timekeeping::ntp::reference::reference_id;
 use lab::upstreams::{NETWORK, UPSTREAMS, Upstreams, address, give_addresses};
 use lab::{Lab, Server, not_run, tool, wait_for};
 use nix::sys::signal::Signal;

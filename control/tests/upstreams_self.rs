@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use control::peers::{Peer, Peers};
-use control::upstream::reference::reference_id;
+use control::status::sources::{Peer, Peers};
+use control::timekeeping::ntp::reference::reference_id;
 use lab::upstreams::{address, give_addresses};
 use lab::{Lab, Server, wait_for};
 use responder::clock::NtpTimestamp;

@@ -5,5 +5,5 @@ mod write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    write::run(control::command::definition())
+    write::run(control::cli::definition())
 }

@@ -10,8 +10,8 @@ use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 use crate::error::{Code, Error, Result};
-use crate::limits::{AccessConfig, LimitsConfig};
-use crate::own_addresses::OwnAddresses;
+use crate::net::own_addresses::OwnAddresses;
+use crate::serving::limits::{AccessConfig, LimitsConfig};
 pub use clock::{ClockConfig, ClockSource, MakeStep};
 pub use upstream::{UpstreamConfig, is_pool_name};
 

@@ -200,7 +200,7 @@ const fn max_poll() -> u8 {
 #[cfg(test)]
 mod tests {
     use crate::config::Config;
-    use crate::own_addresses::tests::own;
+    use crate::net::own_addresses::tests::own;
 
     /// A configuration with so many upstreams.
     fn with(count: usize) -> String {

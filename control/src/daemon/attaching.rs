@@ -5,9 +5,9 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use tracing::{error, info, warn};
 
 use super::{Attached, Daemon, Lost};
-use crate::datapath::{self, Attachment, Mode, ModeRequest};
 use crate::error::{Code, Error, Result};
-use crate::interfaces::Interface;
+use crate::net::interfaces::Interface;
+use crate::serving::xdp::{self, Attachment, Mode, ModeRequest};
 
 /// Somebody else's program that was taken off an interface.
 struct Displaced {
@@ -68,7 +68,7 @@ impl Daemon {
         if let Some(foreign) = interface.xdp.filter(|_| self.datapath.own_mode(interface).is_none()) {
             warn!("taking program {} off {}, as --replace says", foreign.program_id, interface.name);
             // Off its interface a program is gone unless somebody has it open.
-            let program = datapath::open_program(foreign.program_id)?;
+            let program = xdp::open_program(foreign.program_id)?;
             self.netlink.remove_xdp(interface, foreign.mode).await?;
             displaced.push(Displaced { interface: interface.clone(), mode: foreign.mode, program });
         }
@@ -107,7 +107,7 @@ impl Daemon {
     fn refuse_foreign(&self, interface: &Interface, replace: bool) -> Result<()> {
         match interface.xdp {
             Some(xdp) if self.datapath.own_mode(interface).is_none() && !replace => {
-                let name = datapath::program_name(xdp.program_id).unwrap_or_else(|| "without a name".into());
+                let name = xdp::program_name(xdp.program_id).unwrap_or_else(|| "without a name".into());
                 Err(Error::new(
                     Code::Unavailable,
                     format_args!(

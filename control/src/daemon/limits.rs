@@ -10,7 +10,7 @@ use super::Daemon;
 use super::protocol::AccessWord;
 use crate::config::Config;
 use crate::error::Result;
-use crate::limits::{Entry, Listed, Lists, Prefix, configured, effective, flags};
+use crate::serving::limits::{Entry, Listed, Lists, Prefix, configured, effective, flags};
 
 /// Entries that a command shows; the answer has to fit into a line.
 const SHOWN: usize = 5000;

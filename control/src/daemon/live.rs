@@ -58,7 +58,7 @@ impl StatusLine {
             .interfaces
             .iter()
             .map(|interface| {
-                format!("{} {}", interface.name, interface.mode.map_or("-", crate::datapath::Mode::label))
+                format!("{} {}", interface.name, interface.mode.map_or("-", crate::serving::xdp::Mode::label))
             })
             .collect();
         format!(

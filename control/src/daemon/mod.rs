@@ -5,6 +5,7 @@ mod limits;
 mod listener;
 mod live;
 pub mod protocol;
+pub mod publisher;
 mod reload;
 mod service;
 mod source;
@@ -26,21 +27,21 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
-use crate::clock::kernel::monotonic_ns;
-use crate::clock::publisher::Publisher;
-use crate::clock::step;
-use crate::clock::system::LocalDaemon;
 use crate::config::Config;
-use crate::datapath::{self, Datapath, ModeRequest};
+use crate::daemon::publisher::Publisher;
 use crate::error::{Code, Error, Result};
+use crate::http::{self, Listeners, Listening, Reports};
 use crate::instance::{Instance, Lock};
-use crate::interfaces::{Addresses, Interface, Netlink};
-use crate::observe::{self, Listeners, Listening, Reports};
-use crate::own_addresses::OwnAddresses;
-use crate::query::exchange;
-use crate::route::default_interface;
-use crate::socket::UserspacePath;
-use crate::upstream::Event;
+use crate::net::default_route::default_interface;
+use crate::net::interfaces::{Addresses, Interface, Netlink};
+use crate::net::own_addresses::OwnAddresses;
+use crate::serving::userspace::UserspacePath;
+use crate::serving::xdp::{self, Datapath, ModeRequest};
+use crate::sys::kernel_clock::monotonic_ns;
+use crate::timekeeping::ntp::Event;
+use crate::timekeeping::step_watch;
+use crate::timekeeping::system_clock::LocalDaemon;
+use crate::tools::query::exchange;
 use listener::Call;
 use protocol::{Request, Response};
 use service::Service;
@@ -150,7 +151,7 @@ pub fn run(options: &Options) -> Result<()> {
     let ended = runtime.block_on(async {
         let config = Config::load(options.config.as_deref())?;
         let names = interfaces(options, &config)?;
-        datapath::require_privileges(&options.instance)?;
+        xdp::require_privileges(&options.instance)?;
         let signals = Signals::catch()?;
         let lock = options.instance.lock()?;
         let mut daemon = match Daemon::start(options, config, &names, &lock).await {
@@ -226,7 +227,7 @@ impl Daemon {
             netlink,
             source,
             publisher,
-            reports: observe::start(listeners, &options.instance, Arc::clone(&sockets.shared))?,
+            reports: http::start(listeners, &options.instance, Arc::clone(&sockets.shared))?,
             sockets,
             attached: BTreeMap::new(),
             lost: missing.iter().map(|(name, _)| (name.clone(), Lost::of(options.mode))).collect(),
@@ -247,7 +248,7 @@ impl Daemon {
         }
         let started = daemon.take_over(wanted, missing, options).await;
         if started.is_err() && daemon.attached.is_empty() {
-            datapath::remove_pins(&options.instance.pin_directory())?;
+            xdp::remove_pins(&options.instance.pin_directory())?;
         }
         started.map(|()| daemon)
     }
@@ -294,7 +295,7 @@ impl Daemon {
         let Signals { mut interrupt, mut terminate, mut hangup } = signals;
         let mut calls = listener::listen(&self.instance)?;
         let mut local_daemon = self.watch_local_daemon();
-        let mut steps = step::watch()?;
+        let mut steps = step_watch::watch()?;
         let mut publish = interval(PUBLISH_INTERVAL);
         publish.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut look = interval(ADDRESS_INTERVAL);
@@ -361,7 +362,7 @@ impl Daemon {
             for index in indices {
                 self.detach_one(index)?;
             }
-            datapath::remove_pins(&self.instance.pin_directory())?;
+            xdp::remove_pins(&self.instance.pin_directory())?;
             self.instance.clean_up(lock);
         } else {
             info!(

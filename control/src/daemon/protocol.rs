@@ -8,10 +8,10 @@ use responder::Access;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::datapath::ModeRequest;
 use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
-use crate::limits::Prefix;
+use crate::serving::limits::Prefix;
+use crate::serving::xdp::ModeRequest;
 
 /// Longer lines are refused by both sides.
 pub(super) const MAX_LINE: u64 = 1 << 20;
@@ -24,7 +24,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 pub enum Request {
     /// Gives a [`crate::status::Status`].
     Status,
-    /// Gives the [`crate::peers::Peers`].
+    /// Gives the [`crate::status::sources::Peers`].
     Peers,
     /// Attach to more interfaces. Gives the messages to show.
     Attach {
@@ -55,9 +55,9 @@ pub enum Request {
         /// Whose.
         prefix: Prefix,
     },
-    /// Gives the entries, as [`crate::limits::Listed`].
+    /// Gives the entries, as [`crate::serving::limits::Listed`].
     ListAccess,
-    /// Gives a [`crate::traffic::Top`].
+    /// Gives a [`crate::serving::traffic::Top`].
     Top,
 }
 

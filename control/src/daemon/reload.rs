@@ -8,8 +8,8 @@ use tracing::{error, info, warn};
 use super::Daemon;
 use crate::config::Config;
 use crate::error::Result;
-use crate::limits::{Prefix, configured};
-use crate::own_addresses::OwnAddresses;
+use crate::net::own_addresses::OwnAddresses;
+use crate::serving::limits::{Prefix, configured};
 
 /// A configuration with the entries of its lists, which stand in files of their own.
 struct Configuration {

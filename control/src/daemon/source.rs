@@ -2,17 +2,17 @@
 
 use responder::ClockState;
 
-use crate::clock::drift::DriftFile;
-use crate::clock::kernel::Machine;
-use crate::clock::mirror::Mirror;
-use crate::clock::steering::refuse_rivals;
-use crate::clock::system::{LocalDaemon, Observation};
 use crate::config::{ClockConfig, ClockSource, Config};
 use crate::error::Result;
 use crate::instance::Instance;
-use crate::own_addresses::OwnAddresses;
-use crate::peers::{Peers, System};
-use crate::upstream::{Event, Upstreams};
+use crate::net::own_addresses::OwnAddresses;
+use crate::status::sources::{Peers, System};
+use crate::sys::kernel_clock::Machine;
+use crate::timekeeping::drift::DriftFile;
+use crate::timekeeping::kernel_steering::refuse_rivals;
+use crate::timekeeping::mirror::Mirror;
+use crate::timekeeping::ntp::{Event, Upstreams};
+use crate::timekeeping::system_clock::{LocalDaemon, Observation};
 
 /// The source.
 pub(super) enum Source {

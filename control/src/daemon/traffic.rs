@@ -10,10 +10,10 @@ use responder::{Policy, layout};
 use tracing::error;
 
 use super::Daemon;
-use crate::clock::kernel::monotonic_ns;
 use crate::error::Result;
-use crate::limits::Shares;
-use crate::traffic::{Clients, Top, Traffic};
+use crate::serving::limits::Shares;
+use crate::serving::traffic::{Clients, Top, Traffic};
+use crate::sys::kernel_clock::monotonic_ns;
 
 /// Samples of all CPUs from one round to the next; the ring buffer has room for that.
 const SAMPLES: u64 = 1024;

@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::Daemon;
-use crate::clock::kernel::monotonic_ns;
-use crate::clock::system::Unsynchronised;
-use crate::datapath::Datapath;
 use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
-use crate::interfaces::{Interface, Netlink};
-use crate::limits::LimitsConfig;
-use crate::peers::Peers;
-use crate::process;
-use crate::socket::Shared;
+use crate::net::interfaces::{Interface, Netlink};
+use crate::serving::limits::LimitsConfig;
+use crate::serving::traffic::{Clients, Talker};
+use crate::serving::userspace::Shared;
+use crate::serving::xdp::Datapath;
+use crate::status::sources::Peers;
 use crate::status::{self, Status};
-use crate::traffic::{Clients, Talker};
+use crate::sys::kernel_clock::monotonic_ns;
+use crate::sys::process;
+use crate::timekeeping::system_clock::Unsynchronised;
 
 /// What only the loop knows. The rest of a [`Status`] is in the maps and in the kernel, where another thread can
 /// look for itself.

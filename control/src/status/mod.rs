@@ -1,5 +1,7 @@
 //! What the server does, in one structure for people and for programs.
 
+pub mod health;
+pub mod sources;
 mod text;
 
 use std::collections::BTreeMap;
@@ -10,11 +12,11 @@ use responder::verdict::{Action, Family, Outcome, VERSIONS, Verdict};
 use responder::{ClockState, clock};
 use serde::{Deserialize, Serialize};
 
-use crate::datapath::Mode;
-use crate::interfaces::Driver;
-use crate::peers::{Peer, Peers, Tally};
-use crate::query::show_reference;
-use crate::traffic::Clients;
+use crate::net::interfaces::Driver;
+use crate::serving::traffic::Clients;
+use crate::serving::xdp::Mode;
+use crate::status::sources::{Peer, Peers, Tally};
+use crate::tools::query::show_reference;
 
 /// Everything.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -380,7 +382,7 @@ pub(crate) fn sample() -> Status {
         upstreams: vec![Peer {
             name: "ntp1.example.net".into(),
             address: Some("192.0.2.1".into()),
-            tally: crate::peers::Tally::SystemPeer,
+            tally: crate::status::sources::Tally::SystemPeer,
             stratum: 1,
             reach: 0o377,
             offset_s: Some(0.000_012),

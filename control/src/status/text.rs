@@ -3,8 +3,8 @@
 use std::fmt;
 
 use super::{Clock, Counter, Discipline, Limits, Status};
-use crate::datapath::Mode;
-use crate::traffic::Clients;
+use crate::serving::traffic::Clients;
+use crate::serving::xdp::Mode;
 
 /// For people.
 impl fmt::Display for Status {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use control::discipline::ns_to_s;
-use control::query::{Reading, exchange};
+use control::tools::query::{Reading, exchange};
 
 use crate::AHEAD;
 use crate::lab::{Lab, Output, tool};

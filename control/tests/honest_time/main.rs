@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::thread::{self, sleep};
 use std::time::Duration;
 
-use control::upstream::reference::reference_id;
+use control::timekeeping::ntp::reference::reference_id;
 use lab::fake_upstream::{Conduct, FakeUpstream, Following, Reply, Script};
 use lab::oracle::{Oracle, Verdict};
 use lab::{Lab, Server};

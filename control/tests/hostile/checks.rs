@@ -1,13 +1,13 @@
 //! What holds for every input, for fuzz targets and for tests over random inputs.
 #![allow(dead_code, reason = "a fuzz target makes one of the checks")]
 
-use control::clock::drift;
 use control::config::Config;
 use control::discipline::LocalTime;
-use control::mode6;
-use control::own_addresses::OwnAddresses;
-use control::peers::{Peer, Peers, System, Tally};
-use control::upstream::answer::{self, Answer, Asked, Times};
+use control::net::own_addresses::OwnAddresses;
+use control::serving::mode6;
+use control::status::sources::{Peer, Peers, System, Tally};
+use control::timekeeping::drift;
+use control::timekeeping::ntp::answer::{self, Answer, Asked, Times};
 use responder::NtpTimestamp;
 
 /// A header, 468 bytes of data.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::Lab;
 use super::ntp::{LENGTH, Message, Moment, UNSYNCHRONISED, measured};
-use control::upstream::reference::reference_id;
+use control::timekeeping::ntp::reference::reference_id;
 
 /// How long a change by the clock or the end may take to be noticed.
 const LOOK: Duration = Duration::from_millis(50);

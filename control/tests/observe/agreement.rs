@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use aya::maps::{Map, MapData, PerCpuArray};
-use control::health::Health;
 use control::status::Status;
+use control::status::health::Health;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;

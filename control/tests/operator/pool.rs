@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use control::pool::probe::{Pace, check};
-use control::pool::score::{Finding, judge};
+use control::tools::pool::probe::{Pace, check};
+use control::tools::pool::score::{Finding, judge};
 use serde_json::Value;
 
 use crate::double::Behaviour::{Kiss, NotAServer, OffsetMs, ReceivedAfterSent, Silent, Stratum, WrongOrigin};

@@ -12,8 +12,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use aya::maps::PerCpuArray;
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use control::datapath::{self, Datapath};
 use control::instance::Instance;
+use control::serving::xdp::{self, Datapath};
 use responder::layout::{self, Count};
 use responder::limiter::TABLE_ENTRIES;
 use responder::verdict::{Action, COUNTERS};
@@ -93,7 +93,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        datapath::remove_pins(&self.instance.pin_directory()).unwrap();
+        xdp::remove_pins(&self.instance.pin_directory()).unwrap();
     }
 }
 

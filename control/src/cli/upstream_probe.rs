@@ -1,0 +1,50 @@
+//! `upstream probe`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{say, write};
+use crate::error::{Code, Error, Result};
+use crate::net::own_addresses::OwnAddresses;
+use crate::tools::upstream_survey;
+
+#[derive(Args, Debug)]
+pub(super) struct ProbeArguments {
+    /// Names or addresses of candidates
+    #[arg(required_unless_present = "file", value_name = "NAME")]
+    names: Vec<String>,
+    /// More of them, one a line; # begins a comment
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Requests to each candidate, 2 s apart
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=i64::from(upstream_survey::MOST_REQUESTS)))]
+    count: u8,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn probe(arguments: &ProbeArguments) -> Result<()> {
+    let mut names = arguments.names.clone();
+    if let Some(file) = &arguments.file {
+        names.extend(upstream_survey::read_names(file)?);
+    }
+    let ranking = upstream_survey::rank(&upstream_survey::measure(
+        &names,
+        arguments.count,
+        &OwnAddresses::of_this_host()?,
+    )?);
+    if arguments.json {
+        let text = serde_json::to_string_pretty(&ranking)
+            .map_err(Error::because(Code::Software, "cannot write JSON"))?;
+        say(format_args!("{text}"))?;
+    } else {
+        write(&ranking.to_string())?;
+    }
+    if ranking.taken().next().is_none() {
+        return Err(Error::new(Code::Unavailable, "no candidate is fit to be an upstream")
+            .remedy("name others; public servers are listed at https://support.ntp.org/Servers"));
+    }
+    Ok(())
+}

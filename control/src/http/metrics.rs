@@ -1,0 +1,348 @@
+//! Every metric: what it is, and where in a [`Status`] its values are. `docs/metrics.md` lists them.
+//!
+//! No series for single clients: their number is bounded by interfaces, verdicts, families, versions and upstreams.
+
+use responder::verdict::{Action, Family as Protocol, Verdict};
+
+use super::exposition::{Family, Kind, Metric};
+use crate::serving::xdp::Mode;
+use crate::status::health::Health;
+use crate::status::sources::{Peer, Tally};
+use crate::status::{Counter, Status};
+
+/// Labels and value.
+type Samples = Vec<(Vec<String>, f64)>;
+
+/// Declares metrics with the functions that read them.
+macro_rules! metrics {
+    ($($name:literal $kind:ident [$($label:literal),*] $help:literal = $read:expr;)*) => {
+        /// All of them, in the order in which they are exported.
+        const METRICS: &[(Metric, fn(&Status) -> Samples)] = &[$(
+            (Metric { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help }, $read),
+        )*];
+    };
+}
+
+metrics! {
+    "pooltime_build_info" Gauge ["version"] "The build that runs; always 1." =
+        |status| vec![(vec![status.version.clone()], 1.0)];
+    "pooltime_healthy" Gauge [] "Whether synchronised time is served within its error limit on all interfaces." =
+        |status| one(flag(Health::of(status).healthy));
+    "pooltime_daemon_starts_total" Counter [] "Daemons started since the program was attached." =
+        |status| daemon(status, |daemon| number(daemon.starts));
+
+    "pooltime_packets_total" Counter ["interface", "verdict", "family", "version"]
+        "Packets to port 123 that the program saw, by what became of them; version is 0 where none was read." =
+        |status| by_interface(status, packets);
+    "pooltime_received_bytes_total" Counter ["interface", "family"] "Bytes of these packets, as frames." =
+        |status| by_interface(status, |counters| bytes(counters, |_| true));
+    "pooltime_sent_bytes_total" Counter ["interface", "family"] "Bytes of the answers, as frames." =
+        |status| by_interface(status, |counters| bytes(counters, |action| action == Action::Transmit));
+    "pooltime_socket_packets_total" Counter ["verdict", "family", "version"]
+        "Packets that came to the daemon's sockets (passed up, or over loopback) since it started." =
+        |status| packets(&status.userspace_counters);
+    "pooltime_socket_received_bytes_total" Counter ["family"] "Bytes of these packets, as UDP payload." =
+        |status| bytes(&status.userspace_counters, |_| true);
+    "pooltime_socket_listening" Gauge ["family"] "Whether port 123 is the daemon's; if not, who holds it answers." =
+        |status| {
+            let path = &status.userspace_path;
+            path.iter().map(|path| (vec![path.family.clone()], flag(path.failure.is_none()))).collect()
+        };
+
+    "pooltime_limiter_enabled" Gauge [] "Whether sources are limited that no list names." =
+        |status| limits(status, |limits| flag(limits.enabled));
+    "pooltime_limiter_entries" Gauge [] "Sources that the table has room for." =
+        |status| limits(status, |limits| f64::from(limits.table_entries));
+    "pooltime_limiter_entries_in_use" Gauge [] "Sources in the table that are not fully refilled, by a sample." =
+        |status| limits(status, |limits| f64::from(limits.table_in_use));
+    "pooltime_limiter_evictions_total" Counter []
+        "Sources that were forgotten before they were refilled, by a sample, since the daemon started." =
+        |status| limits(status, |limits| number(limits.evictions));
+    "pooltime_clients" Gauge ["family"] "Sources of the last hour, about; none where nobody is limited." =
+        |status| {
+            let clients = status.limits.iter().flat_map(|limits| &limits.clients);
+            clients.map(|clients| (vec![clients.family.clone()], number(clients.last_hour))).collect()
+        };
+    "pooltime_access_list_entries" Gauge [] "Entries of the access lists." =
+        |status| limits(status, |limits| number(limits.access_entries as u64));
+
+    "pooltime_clock_synchronised" Gauge [] "Whether answers say that the clock is synchronised." =
+        |status| one(flag(status.clock.synchronised));
+    "pooltime_clock_stratum" Gauge [] "Stratum in answers; 0 is unsynchronised." =
+        |status| one(f64::from(status.clock.stratum));
+    "pooltime_clock_leap_indicator" Gauge [] "Leap indicator in answers; 3 is unsynchronised." =
+        |status| one(f64::from(status.clock.leap));
+    "pooltime_clock_offset_seconds" Gauge [] "What is still to be corrected; positive if the clock is slow." =
+        |status| some(status.clock.offset_s);
+    "pooltime_clock_frequency_ppm" Gauge [] "How much faster the oscillator is made to run." =
+        |status| some(status.clock.frequency_ppm);
+    "pooltime_clock_skew_ppm" Gauge [] "Uncertainty of it, one standard deviation." =
+        |status| some(status.clock.discipline.as_ref().and_then(|discipline| discipline.skew_ppm));
+    "pooltime_clock_root_delay_seconds" Gauge [] "To the primary source and back." =
+        |status| one(status.clock.root_delay_s);
+    "pooltime_clock_root_dispersion_seconds" Gauge [] "Dispersion to the primary source, grown to this moment." =
+        |status| one(status.clock.root_dispersion_s);
+    "pooltime_clock_error_bound_seconds" Gauge [] "Half the root delay and the root dispersion." =
+        |status| one(status.clock.error_bound_s);
+    "pooltime_clock_error_limit_seconds" Gauge [] "Above this error bound answers say that they are unsynchronised." =
+        |status| some(status.clock.error_limit_s);
+    "pooltime_clock_horizon_seconds" Gauge []
+        "Until answers say that they are unsynchronised if nothing more is published; negative since then." =
+        |status| one(status.clock.horizon_s);
+    "pooltime_clock_horizon_limit_seconds" Gauge [] "The configured horizon: what it is right after a publication." =
+        |status| some(status.clock.horizon_limit_s);
+    "pooltime_clock_age_seconds" Gauge [] "Since the clock was published." =
+        |status| one(status.clock.age_s);
+    "pooltime_clock_steps_total" Counter [] "Steps of the system clock that the daemon noticed." =
+        |status| one(number(status.clock.steps));
+
+    "pooltime_upstream_selected" Gauge ["upstream", "address"] "Whether the clock follows it." =
+        |status| each_upstream(status, |peer| {
+            Some(flag(matches!(peer.tally, Tally::Candidate | Tally::SystemPeer)))
+        });
+    "pooltime_upstream_falseticker" Gauge ["upstream", "address"] "Whether the majority says otherwise." =
+        |status| each_upstream(status, |peer| Some(flag(peer.tally == Tally::Falseticker)));
+    "pooltime_upstream_reach_ratio" Gauge ["upstream", "address"] "Answered of the last eight requests." =
+        |status| each_upstream(status, |peer| Some(f64::from(peer.reach.count_ones()) / 8.0));
+    "pooltime_upstream_stratum" Gauge ["upstream", "address"] "Of its latest answer; 16 before." =
+        |status| each_upstream(status, |peer| Some(f64::from(peer.stratum)));
+    "pooltime_upstream_poll_seconds" Gauge ["upstream", "address"] "The interval at which it is asked." =
+        |status| each_upstream(status, |peer| Some(f64::from(peer.poll_log2).exp2()));
+    "pooltime_upstream_offset_seconds" Gauge ["upstream", "address"] "What it would have the clock corrected by." =
+        |status| each_upstream(status, |peer| peer.offset_s);
+    "pooltime_upstream_delay_seconds" Gauge ["upstream", "address"] "The shortest round trip of late." =
+        |status| each_upstream(status, |peer| peer.delay_s);
+    "pooltime_upstream_jitter_seconds" Gauge ["upstream", "address"] "Mean queueing delay in one direction." =
+        |status| each_upstream(status, |peer| peer.jitter_s);
+    "pooltime_upstream_requests_total" Counter ["upstream", "address"] "Requests to it." =
+        |status| each_upstream(status, |peer| Some(number(peer.requests)));
+    "pooltime_upstream_answers_total" Counter ["upstream", "address"] "Valid answers." =
+        |status| each_upstream(status, |peer| Some(number(peer.answers)));
+    "pooltime_upstream_kisses_total" Counter ["upstream", "address"] "Kisses of death from it." =
+        |status| each_upstream(status, |peer| Some(number(peer.kisses.values().sum())));
+    "pooltime_upstream_rejections_total" Counter ["upstream", "address", "reason"] "Answers that were refused." =
+        |status| {
+            let of = |peer: &Peer| {
+                let labels = upstream(peer);
+                let with = move |(reason, count): (&String, &u64)| {
+                    ([&labels[..], std::slice::from_ref(reason)].concat(), number(*count))
+                };
+                peer.rejected.iter().map(with).collect::<Vec<_>>()
+            };
+            status.upstreams.iter().flat_map(of).collect()
+        };
+
+    "pooltime_interface_info" Gauge ["interface", "mode"] "The attached interfaces: native, generic or none; always 1." =
+        |status| {
+            let mode = |mode: Option<Mode>| mode.map_or("none", Mode::label).to_owned();
+            let interfaces = status.interfaces.iter();
+            interfaces.map(|interface| (vec![interface.name.clone(), mode(interface.mode)], 1.0)).collect()
+        };
+    "pooltime_interface_up" Gauge ["interface"] "Whether it is administratively up and the program attached." =
+        |status| each_interface(status, |interface| flag(interface.up && interface.mode.is_some()));
+    "pooltime_interface_fallback" Gauge ["interface"] "Whether it is in generic mode because native mode was refused." =
+        |status| each_interface(status, |interface| flag(interface.fallback.is_some()));
+    "pooltime_interface_queues" Gauge ["interface", "direction"] "Queues that the driver has made room for." =
+        |status| each_driver(status, |driver| vec![
+            ("receive", driver.receive_queues.into()),
+            ("transmit", driver.transmit_queues.into()),
+        ]);
+    "pooltime_interface_dropped_total" Counter ["interface", "reason"]
+        "Frames that the driver dropped on receipt, missed because its rings were full, or dropped on the way out." =
+        |status| each_driver(status, |driver| vec![
+            ("receive", driver.receive_dropped),
+            ("missed", driver.receive_missed),
+            ("transmit", driver.transmit_dropped),
+        ]);
+
+    "pooltime_map_memory_bytes" Gauge ["map"] "Kernel memory of the program's maps." =
+        |status| {
+            let maps = status.maps.by_name.iter();
+            maps.map(|(name, bytes)| (vec![name.clone()], number(*bytes))).collect()
+        };
+    "process_start_time_seconds" Gauge [] "When the daemon started, since the Unix epoch." =
+        |status| daemon(status, |daemon| daemon.started_unix_s);
+    "process_cpu_seconds_total" Counter [] "The daemon's time on the CPUs, in user space and in the kernel." =
+        |status| daemon(status, |daemon| daemon.cpu_s);
+    "process_resident_memory_bytes" Gauge [] "The daemon's resident set." =
+        |status| daemon(status, |daemon| number(daemon.resident_bytes));
+    "process_open_fds" Gauge [] "The daemon's open file descriptors." =
+        |status| daemon(status, |daemon| number(daemon.descriptors));
+}
+
+/// The values of this moment.
+pub(super) fn families(status: &Status) -> Vec<Family> {
+    METRICS.iter().map(|(metric, read)| Family { metric, samples: read(status) }).collect()
+}
+
+fn one(value: f64) -> Samples {
+    vec![(Vec::new(), value)]
+}
+
+fn some(value: Option<f64>) -> Samples {
+    value.map(one).unwrap_or_default()
+}
+
+fn flag(value: bool) -> f64 {
+    f64::from(u8::from(value))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "what scrapers read is floating")]
+fn number(value: u64) -> f64 {
+    value as f64
+}
+
+fn daemon(status: &Status, value: impl Fn(&crate::status::Daemon) -> f64) -> Samples {
+    some(status.daemon.as_ref().map(value))
+}
+
+fn limits(status: &Status, value: impl Fn(&crate::status::Limits) -> f64) -> Samples {
+    some(status.limits.as_ref().map(value))
+}
+
+fn each_interface(status: &Status, value: impl Fn(&crate::status::Interface) -> f64) -> Samples {
+    status.interfaces.iter().map(|interface| (vec![interface.name.clone()], value(interface))).collect()
+}
+
+fn upstream(peer: &Peer) -> Vec<String> {
+    vec![peer.name.clone(), peer.address.clone().unwrap_or_default()]
+}
+
+fn each_upstream(status: &Status, value: impl Fn(&Peer) -> Option<f64>) -> Samples {
+    status.upstreams.iter().filter_map(|peer| Some((upstream(peer), value(peer)?))).collect()
+}
+
+fn each_driver(
+    status: &Status,
+    values: impl Fn(&crate::net::interfaces::Driver) -> Vec<(&'static str, u64)>,
+) -> Samples {
+    let of = |interface: &crate::status::Interface| {
+        let name = interface.name.clone();
+        values(&interface.driver)
+            .into_iter()
+            .map(move |(label, value)| (vec![name.clone(), label.to_owned()], number(value)))
+    };
+    status.interfaces.iter().flat_map(of).collect()
+}
+
+/// With the interface as the first label.
+fn by_interface(status: &Status, of: impl Fn(&[Counter]) -> Samples) -> Samples {
+    let with_name = |interface: &crate::status::Interface| {
+        let name = interface.name.clone();
+        of(&interface.counters).into_iter().map(move |(mut labels, value)| {
+            labels.insert(0, name.clone());
+            (labels, value)
+        })
+    };
+    status.interfaces.iter().flat_map(with_name).collect()
+}
+
+/// Of each verdict and family those versions that came, and version 4 at zero where none did: what is not there
+/// before it first happens has no rate when it does.
+fn packets(counters: &[Counter]) -> Samples {
+    let mut samples = Vec::new();
+    for verdict in Verdict::ALL.iter().filter(|verdict| **verdict != Verdict::NotNtp) {
+        for family in Protocol::ALL {
+            let labels =
+                |version: u8| vec![verdict.label().into(), family.label().into(), version.to_string()];
+            let of_both =
+                |counter: &&Counter| counter.verdict == verdict.label() && counter.family == family.label();
+            let before = samples.len();
+            samples.extend(
+                counters
+                    .iter()
+                    .filter(of_both)
+                    .map(|counter| (labels(counter.version), number(counter.packets))),
+            );
+            if samples.len() == before {
+                samples.push((labels(4), 0.0));
+            }
+        }
+    }
+    samples
+}
+
+fn bytes(counters: &[Counter], wanted: impl Fn(Action) -> bool) -> Samples {
+    let is_wanted =
+        |label: &str| Verdict::ALL.iter().any(|verdict| verdict.label() == label && wanted(verdict.action()));
+    let of = |family: &Protocol| {
+        let counters =
+            counters.iter().filter(|counter| counter.family == family.label() && is_wanted(&counter.verdict));
+        (vec![family.label().to_owned()], number(counters.map(|counter| counter.bytes).sum()))
+    };
+    Protocol::ALL.iter().map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::super::exposition::Format;
+    use super::*;
+    use crate::status::sample;
+
+    #[test]
+    fn the_documentation_lists_exactly_what_is_exported() {
+        let mut table = String::from("| metric | type | labels | meaning |\n|---|---|---|---|\n");
+        for Family { metric, samples } in families(&sample()) {
+            assert!(!samples.is_empty(), "{} has no value in a full status", metric.name);
+            let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+            let (name, kind, labels) = (metric.name, metric.kind.label(), labels.join(", "));
+            writeln!(table, "| `{name}` | {kind} | {labels} | {} |", metric.help).unwrap();
+        }
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let documented = text.find("| metric |").map_or("", |start| &text[start..]);
+        assert!(documented == table, "{path} has to end with this table:\n{table}");
+    }
+
+    #[test]
+    fn every_family_is_named_as_scrapers_expect() {
+        for Family { metric, samples } in families(&sample()) {
+            let name = metric.name;
+            assert_eq!(name.ends_with("_total"), metric.kind == Kind::Counter, "{name}");
+            assert!(name.starts_with("pooltime_") || name.starts_with("process_"), "{name}");
+            for (labels, value) in samples {
+                assert_eq!(labels.len(), metric.labels.len(), "{name}");
+                assert!(value.is_finite(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_program_counted_is_exported_by_verdict_family_and_version() {
+        let text = Format::Classic.write(&families(&sample()));
+        for line in [
+            "pooltime_packets_total{interface=\"eth0\",verdict=\"answered\",family=\"ipv4\",version=\"3\"} 7",
+            "pooltime_packets_total{interface=\"eth0\",verdict=\"drop_limited\",family=\"ipv4\",version=\"4\"} 2",
+            "pooltime_packets_total{interface=\"eth0\",verdict=\"kiss_rate\",family=\"ipv6\",version=\"4\"} 0",
+            "pooltime_received_bytes_total{interface=\"eth0\",family=\"ipv4\"} 810",
+            "pooltime_sent_bytes_total{interface=\"eth0\",family=\"ipv4\"} 630",
+            "pooltime_clock_stratum 2",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_number_of_series_is_bounded_whatever_comes() {
+        let mut status = sample();
+        let mut counters = Vec::new();
+        for verdict in Verdict::ALL {
+            for family in Protocol::ALL {
+                counters.extend((0..8).map(|version| Counter {
+                    verdict: verdict.label().into(),
+                    family: family.label().into(),
+                    version,
+                    packets: u64::MAX,
+                    bytes: u64::MAX / 1024,
+                }));
+            }
+        }
+        status.interfaces[0].counters = counters;
+        let interface = status.interfaces[0].clone();
+        status.interfaces = vec![interface; responder::layout::INTERFACES];
+        let series: usize = families(&status).iter().map(|family| family.samples.len()).sum();
+        assert!(series < 3000, "{series}");
+    }
+}

@@ -1,0 +1,132 @@
+//! What is served under which path.
+
+use std::convert::Infallible;
+use std::sync::LazyLock;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{self, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use serde::Serialize;
+
+use super::exposition::Format;
+use super::{Observer, metrics};
+use crate::error::Error;
+use crate::serving::traffic::Talker;
+use crate::status::Status;
+use crate::status::health::Health;
+
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+/// Style and script go into it, so that it is whole in itself.
+static PAGE: LazyLock<String> = LazyLock::new(|| {
+    include_str!("page/index.html")
+        .replace("STYLE", include_str!("page/style.css"))
+        .replace("SCRIPT", include_str!("page/script.js"))
+});
+/// The page loads nothing and asks nobody but this server.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+                           img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// What the page shows.
+#[derive(Serialize)]
+struct Page<'a> {
+    /// The same as `status --json`.
+    status: &'a Status,
+    health: Health,
+    /// Only if the configuration says so: addresses are personal data.
+    sources: Option<Vec<Talker>>,
+}
+
+/// Answers a request.
+pub(super) async fn answer(
+    request: &Request<Incoming>,
+    observer: &Observer,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut refusal = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".into());
+        refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return Ok(refusal);
+    }
+    let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    Ok(match request.uri().path() {
+        "/" => {
+            let mut page = respond(StatusCode::OK, HTML, PAGE.clone());
+            let policy = HeaderValue::from_static(PAGE_POLICY);
+            page.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+            page
+        }
+        "/metrics" => {
+            show(observer, |status| {
+                let format = Format::negotiate(accept.unwrap_or_default());
+                respond(StatusCode::OK, format.content_type(), format.write(&metrics::families(status)))
+            })
+            .await
+        }
+        "/status.json" => {
+            let sources = observer.sources();
+            show(observer, |status| json(&Page { status, health: Health::of(status), sources })).await
+        }
+        "/history.json" => json(&*observer.history.borrow()),
+        "/healthz" => {
+            show(observer, |status| {
+                let health = Health::of(status);
+                let code = if health.healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+                respond(code, TEXT, health.to_text())
+            })
+            .await
+        }
+        _ => respond(
+            StatusCode::NOT_FOUND,
+            TEXT,
+            "there are /, /metrics, /healthz, /status.json and /history.json\n".into(),
+        ),
+    })
+}
+
+async fn show(
+    observer: &Observer,
+    render: impl FnOnce(&Status) -> Response<Full<Bytes>>,
+) -> Response<Full<Bytes>> {
+    match observer.status().await {
+        Ok(status) => render(&status),
+        Err(error) => unavailable(&error),
+    }
+}
+
+fn unavailable(error: &Error) -> Response<Full<Bytes>> {
+    respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("NOT HEALTHY\n  {error}\n"))
+}
+
+fn json<T: Serialize>(value: &T) -> Response<Full<Bytes>> {
+    match serde_json::to_string(value) {
+        Ok(text) => respond(StatusCode::OK, JSON, text),
+        Err(error) => respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
+    }
+}
+
+fn respond(code: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = code;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use responder::verdict::Verdict;
+
+    use super::*;
+
+    #[test]
+    fn the_page_has_words_for_every_verdict_and_loads_nothing() {
+        for verdict in Verdict::ALL.iter().filter(|verdict| **verdict != Verdict::NotNtp) {
+            assert!(PAGE.contains(&format!("  {}: \"", verdict.label())), "{}", verdict.label());
+        }
+        assert!(!PAGE.contains("src=") && !PAGE.contains("@import") && !PAGE.contains("https://"));
+    }
+}

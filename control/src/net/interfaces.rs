@@ -1,0 +1,403 @@
+//! The host's interfaces and addresses, over netlink, and word of their changes.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use futures_util::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
+use responder::ServedTable;
+use responder::served::CAPACITY;
+use rtnetlink::packet_core::NetlinkMessage;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached};
+use rtnetlink::sys::SocketAddr;
+use rtnetlink::{Handle, LinkUnspec, MulticastGroup, new_multicast_connection};
+use serde::{Deserialize, Serialize};
+use tracing::{error, warn};
+
+use crate::error::{Code, Error, Result, chain};
+use crate::net::topology::{self, Place};
+use crate::serving::xdp::Mode;
+
+/// An XDP program that is on an interface, whoever put it there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttachedXdp {
+    /// Where it runs.
+    pub mode: Mode,
+    /// The kernel's number for it.
+    pub program_id: u32,
+}
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// The kernel's number for it; a rename does not change it.
+    pub index: u32,
+    /// Its present name.
+    pub name: String,
+    /// Whether it is administratively up.
+    pub up: bool,
+    /// The longest packet it takes, in bytes.
+    pub mtu: u32,
+    /// Whether it is a bond or a team of others.
+    pub is_bond: bool,
+    /// Its XDP program.
+    pub xdp: Option<AttachedXdp>,
+    /// What the driver has and lost.
+    pub driver: Driver,
+}
+
+/// A driver's queues, and the frames that it lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Driver {
+    /// Receive queues that it has made room for.
+    pub receive_queues: u32,
+    /// Transmit queues likewise.
+    pub transmit_queues: u32,
+    /// Received and dropped: no memory, or nobody to take them.
+    pub receive_dropped: u64,
+    /// Not received: the rings were full.
+    pub receive_missed: u64,
+    /// Dropped on the way out.
+    pub transmit_dropped: u64,
+}
+
+/// The addresses of some interfaces and of those that stand on them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// With the index of the interface that they are served on.
+    pub ipv4: Vec<(u32, Ipv4Addr)>,
+    /// IPv4 broadcast addresses: never a client's.
+    pub broadcast: Vec<Ipv4Addr>,
+    /// With the index of the interface that they are served on.
+    pub ipv6: Vec<(u32, Ipv6Addr)>,
+}
+
+impl Addresses {
+    /// The addresses served on an interface, IPv4 first.
+    pub fn of(&self, interface: u32) -> impl Iterator<Item = IpAddr> + '_ {
+        let ipv4 = self.ipv4.iter().map(|(index, address)| (*index, IpAddr::V4(*address)));
+        let ipv6 = self.ipv6.iter().map(|(index, address)| (*index, IpAddr::V6(*address)));
+        ipv4.chain(ipv6).filter(move |(index, _)| *index == interface).map(|(_, address)| address)
+    }
+
+    /// The table that the program looks addresses up in: these, and `also`.
+    ///
+    /// # Errors
+    ///
+    /// More addresses than the table takes.
+    pub fn table(&self, also: &[IpAddr]) -> Result<ServedTable> {
+        let mut ipv4: Vec<_> = self.ipv4.iter().map(|(_, address)| address.octets()).collect();
+        let mut ipv6: Vec<_> = self.ipv6.iter().map(|(_, address)| address.octets()).collect();
+        for address in also {
+            match address {
+                IpAddr::V4(address) => ipv4.push(address.octets()),
+                IpAddr::V6(address) => ipv6.push(address.octets()),
+            }
+        }
+        let mut broadcast: Vec<_> = self.broadcast.iter().map(Ipv4Addr::octets).collect();
+        for list in [&mut ipv4, &mut broadcast] {
+            list.sort_unstable();
+            list.dedup();
+        }
+        ipv6.sort_unstable();
+        ipv6.dedup();
+        ServedTable::new(&ipv4, &broadcast, &ipv6).map_err(|_| {
+            Error::new(
+                Code::Unavailable,
+                format_args!(
+                    "{} IPv4, {} broadcast and {} IPv6 addresses are too many to serve",
+                    ipv4.len(),
+                    broadcast.len(),
+                    ipv6.len()
+                ),
+            )
+            .remedy(format_args!(
+                "a server answers for at most {CAPACITY} addresses of a family; remove some"
+            ))
+        })
+    }
+}
+
+/// A connection to the kernel's routing netlink.
+pub struct Netlink {
+    handle: Handle,
+    messages: Pin<Box<dyn Stream<Item = (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>>>,
+    connection: tokio::task::JoinHandle<()>,
+    /// When a connection was last made, or could not be.
+    tried: Instant,
+}
+
+/// Between two attempts to connect.
+const RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Netlink {
+    /// Connects, and listens for changes of links and addresses. Needs a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn connect() -> Result<Self> {
+        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+        let (connection, handle, messages) = new_multicast_connection(&groups)
+            .map_err(Error::because(Code::Os, "cannot open a netlink socket"))?;
+        Ok(Self {
+            handle,
+            messages: Box::pin(messages),
+            connection: tokio::spawn(connection),
+            tried: Instant::now(),
+        })
+    }
+
+    /// Waits until something changed. A connection that ended is made anew, and what changed meanwhile is not known: so
+    /// that counts as a change. Nothing is lost if the wait is given up and begun again.
+    pub async fn changed(&mut self) {
+        if self.messages.next().await.is_none() {
+            self.reconnect().await;
+            return;
+        }
+        // One change comes as several messages: take what is there.
+        while let Some(Some(_)) = self.messages.next().now_or_never() {}
+    }
+
+    async fn reconnect(&mut self) {
+        loop {
+            tokio::time::sleep_until((self.tried + RECONNECT_INTERVAL).into()).await;
+            match Self::connect() {
+                Ok(connected) => {
+                    warn!("the netlink connection ended; a new one follows interfaces and addresses");
+                    *self = connected;
+                    return;
+                }
+                Err(error) => {
+                    error!("the netlink connection ended: {error}");
+                    self.tried = Instant::now();
+                }
+            }
+        }
+    }
+
+    /// All interfaces.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub async fn interfaces(&self) -> Result<Vec<Interface>> {
+        Ok(self.links().await?.iter().map(interface).collect())
+    }
+
+    async fn links(&self) -> Result<Vec<LinkMessage>> {
+        self.handle.link().get().execute().try_collect().await.map_err(failed("list the interfaces"))
+    }
+
+    /// The interface of this name.
+    ///
+    /// # Errors
+    ///
+    /// There is none: with the names there are.
+    pub async fn interface(&self, name: &str) -> Result<Interface> {
+        let interfaces = self.interfaces().await?;
+        let names: Vec<_> = interfaces.iter().map(|interface| interface.name.clone()).collect();
+        interfaces.into_iter().find(|interface| interface.name == name).ok_or_else(|| {
+            Error::new(Code::NoInput, format_args!("there is no interface `{name}`"))
+                .remedy(format_args!("there are: {}", names.join(", ")))
+        })
+    }
+
+    /// The usable addresses of these interfaces and of all that stand on them: not those still being checked
+    /// for duplicates.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub async fn addresses(&self, interfaces: &[u32]) -> Result<Addresses> {
+        let messages = self.address_messages().await?;
+        let places = self.places().await?;
+        let mut addresses = Addresses::default();
+        for interface in interfaces {
+            let stack = topology::from(*interface, &places);
+            for message in messages.iter().filter(|message| stack.contains(&message.header.index)) {
+                add(&mut addresses, *interface, message);
+            }
+        }
+        Ok(addresses)
+    }
+
+    /// The usable addresses of every interface, whether it is served on or not.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub async fn own_addresses(&self) -> Result<Addresses> {
+        let mut addresses = Addresses::default();
+        for message in self.address_messages().await? {
+            add(&mut addresses, message.header.index, &message);
+        }
+        Ok(addresses)
+    }
+
+    /// Every address, as the kernel describes it.
+    pub(crate) async fn address_messages(&self) -> Result<Vec<AddressMessage>> {
+        self.handle.address().get().execute().try_collect().await.map_err(failed("list the addresses"))
+    }
+
+    /// Which interfaces stand on which.
+    pub(crate) async fn places(&self) -> Result<Vec<Place>> {
+        Ok(self.links().await?.iter().map(Place::of).collect())
+    }
+
+    /// Takes a program off an interface that was put there over netlink.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, among them that the program is held by a link.
+    pub async fn remove_xdp(&self, interface: &Interface, mode: Mode) -> Result<()> {
+        self.set_xdp(interface, mode, -1).await.map_err(|error| {
+            Error::new(
+                Code::Unavailable,
+                format_args!("cannot take the XDP program off {}: {}", interface.name, chain(&error)),
+            )
+            .remedy(
+                "a program that is held by a BPF link has to be taken off by its owner: `bpftool link list`",
+            )
+        })
+    }
+
+    /// Puts a program on an interface over netlink.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub async fn put_xdp(&self, interface: &Interface, mode: Mode, program: BorrowedFd<'_>) -> Result<()> {
+        self.set_xdp(interface, mode, program.as_raw_fd())
+            .await
+            .map_err(failed(&format!("put an XDP program on {}", interface.name)))
+    }
+
+    async fn set_xdp(
+        &self,
+        interface: &Interface,
+        mode: Mode,
+        program: RawFd,
+    ) -> std::result::Result<(), rtnetlink::Error> {
+        const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
+        const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+        let flags = match mode {
+            Mode::Native => XDP_FLAGS_DRV_MODE,
+            Mode::Generic => XDP_FLAGS_SKB_MODE,
+        };
+        let message = LinkUnspec::new_with_index(interface.index)
+            .append_extra_attribute(LinkAttribute::Xdp(vec![LinkXdp::Fd(program), LinkXdp::Flags(flags)]))
+            .build();
+        self.handle.link().set(message).execute().await
+    }
+}
+
+impl Drop for Netlink {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+fn failed(what: &str) -> impl FnOnce(rtnetlink::Error) -> Error {
+    Error::because(Code::Os, format!("cannot {what} over netlink"))
+}
+
+fn interface(message: &LinkMessage) -> Interface {
+    let mut name = String::new();
+    let (mut mtu, mut xdp, mut driver) = (0, None, Driver::default());
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(found) => name.clone_from(found),
+            LinkAttribute::Mtu(found) => mtu = *found,
+            LinkAttribute::Xdp(found) => xdp = attached(found),
+            LinkAttribute::NumRxQueues(number) => driver.receive_queues = *number,
+            LinkAttribute::NumTxQueues(number) => driver.transmit_queues = *number,
+            LinkAttribute::Stats64(statistics) => {
+                driver.receive_dropped = statistics.rx_dropped;
+                driver.receive_missed = statistics.rx_missed_errors;
+                driver.transmit_dropped = statistics.tx_dropped;
+            }
+            _ => {}
+        }
+    }
+    Interface {
+        index: message.header.index,
+        name,
+        up: message.header.flags.contains(LinkFlags::Up),
+        mtu,
+        is_bond: matches!(topology::kind(message), Some(InfoKind::Bond | InfoKind::Team)),
+        xdp,
+        driver,
+    }
+}
+
+fn attached(attributes: &[LinkXdp]) -> Option<AttachedXdp> {
+    let mode = attributes.iter().find_map(|attribute| match attribute {
+        LinkXdp::Attached(XdpAttached::SocketBuffer) => Some(Mode::Generic),
+        LinkXdp::Attached(XdpAttached::None | XdpAttached::Other(_)) => None,
+        LinkXdp::Attached(_) => Some(Mode::Native),
+        _ => None,
+    })?;
+    let program_id = attributes.iter().find_map(|attribute| match attribute {
+        LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) => Some(*id),
+        _ => None,
+    })?;
+    Some(AttachedXdp { mode, program_id })
+}
+
+fn add(addresses: &mut Addresses, index: u32, message: &AddressMessage) {
+    if message.header.flags.intersects(AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed)
+        && !message.header.flags.contains(AddressHeaderFlags::Optimistic)
+    {
+        return;
+    }
+    // On a point-to-point link IFA_ADDRESS is the peer's and IFA_LOCAL ours; elsewhere IPv6 has only the
+    // first and IPv4 the same in both.
+    let (mut local, mut network) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(found) => local = Some(*found),
+            AddressAttribute::Address(found) => network = Some(*found),
+            AddressAttribute::Broadcast(broadcast) => addresses.broadcast.push(*broadcast),
+            _ => {}
+        }
+    }
+    match local.or(network) {
+        Some(IpAddr::V4(found)) => addresses.ipv4.push((index, found)),
+        Some(IpAddr::V6(found)) => addresses.ipv6.push((index, found)),
+        None => {}
+    }
+    if let Some(IpAddr::V4(network)) = network {
+        addresses.broadcast.extend(network_broadcast(network, message.header.prefix_len));
+    }
+}
+
+/// The last address of a network: the kernel takes it for a broadcast address whether it is configured as one
+/// or not (`fib_add_ifaddr`), but not in networks of one or two addresses (RFC 3021).
+fn network_broadcast(address: Ipv4Addr, prefix_length: u8) -> Option<Ipv4Addr> {
+    let host_bits = u32::MAX.checked_shr(prefix_length.into()).unwrap_or(0);
+    (prefix_length < 31).then(|| Ipv4Addr::from_bits(address.to_bits() | host_bits))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_ends_is_made_anew_however_often_the_wait_for_it_is_given_up() {
+        let mut netlink = Netlink::connect().unwrap();
+        netlink.connection.abort();
+        let start = Instant::now();
+        // As in the daemon's loop, whose timers are due several times a second.
+        while timeout(Duration::from_millis(100), netlink.changed()).await.is_err() {
+            assert!(start.elapsed() < 10 * RECONNECT_INTERVAL, "no new connection");
+        }
+        let interfaces = netlink.interfaces().await.unwrap();
+        assert!(interfaces.iter().any(|interface| interface.name == "lo"));
+    }
+}

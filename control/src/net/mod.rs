@@ -1,0 +1,6 @@
+//! The host's network as the server sees it: interfaces, their addresses and relations, and the default route.
+
+pub mod default_route;
+pub mod interfaces;
+pub mod own_addresses;
+pub mod topology;

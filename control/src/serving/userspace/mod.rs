@@ -1,0 +1,328 @@
+//! The userspace path: UDP sockets on port 123 that answer what the program passes up.
+//!
+//! Requests with extension fields or a MAC, fragments, IP options, and the host's own over loopback. A
+//! thread of its own, so that a flood of such packets cannot hold up the publication of the clock; the
+//! same `responder` code as in the kernel. Control messages ([`crate::serving::mode6`]) are answered over loopback only.
+
+mod shared;
+
+use std::io::{IoSlice, IoSliceMut};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrIn,
+    SockaddrIn6, SockaddrStorage, bind, recvmsg, sendmsg, setsockopt, socket, sockopt,
+};
+use responder::access::Client;
+use responder::limiter::Source;
+use responder::message::{LENGTH, Request, answer};
+use responder::udp::NTP_PORT;
+use responder::verdict::{Action, Family, Outcome, Verdict};
+use responder::{Access, NtpTimestamp};
+use tracing::warn;
+
+use crate::error::{Code, Error, Result};
+use crate::serving::mode6;
+use crate::sys::kernel_clock::{KernelClock as _, Machine, monotonic_ns, realtime_ns};
+use crate::sys::port_owner;
+use shared::{Limits, Table};
+
+pub use shared::Shared;
+
+/// Longer datagrams are cut off; no NTP message is that long.
+const BUFFER: usize = 1500;
+/// A kernel timestamp further back than this is not believed: the clock was stepped since.
+const LONGEST_WAIT_NS: i128 = 1_000_000_000;
+/// A reading of the clocks that took longer was interrupted, and is made again with more care.
+const WIDEST_READING_NS: u64 = 2_000;
+
+/// The index of `lo`, in every network namespace (the kernel's `LOOPBACK_IFINDEX`).
+const LOOPBACK_INDEX: u32 = 1;
+const MODE_CONTROL: u8 = 6;
+
+/// Whether a family's port 123 is ours, and if not, why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listening {
+    /// The family.
+    pub family: Family,
+    /// What is in the way, if something is.
+    pub failure: Option<String>,
+}
+
+/// The sockets and their thread, which ends with the process.
+pub struct UserspacePath {
+    /// Shared with the thread.
+    pub shared: Arc<Shared>,
+    /// For each family.
+    pub listening: Vec<Listening>,
+}
+
+impl UserspacePath {
+    /// Opens the sockets that can be opened and starts to answer on them.
+    ///
+    /// # Errors
+    ///
+    /// No thread could be started. A port in use is not an error: it is told in `listening`.
+    pub fn start() -> Result<Self> {
+        let shared = Arc::new(Shared::new());
+        let mut sockets = Vec::new();
+        let mut listening = Vec::new();
+        for family in Family::ALL.iter().copied() {
+            let failure = match open(family) {
+                Ok(socket) => {
+                    sockets.push((family, socket));
+                    None
+                }
+                Err(Errno::EADDRINUSE) => Some(format!(
+                    "port {NTP_PORT} is held by {}: it answers the requests that are not answered in the NIC path \
+                     (longer than {LENGTH} bytes, fragments, loopback)",
+                    port_owner::of_port(table(family), NTP_PORT)
+                        .map_or_else(|| "another program".into(), |holder| holder.to_string())
+                )),
+                Err(Errno::EAFNOSUPPORT) => Some("the kernel has no such address family".into()),
+                Err(error) => Some(error.desc().to_owned()),
+            };
+            listening.push(Listening { family, failure });
+        }
+        if !sockets.is_empty() {
+            let shared = Arc::clone(&shared);
+            // Nobody joins it: it ends with the process, and should it panic, the process ends with it (see Cargo.toml).
+            std::thread::Builder::new()
+                .name("userspace-path".into())
+                .stack_size(256 * 1024)
+                .spawn(move || serve(&sockets, &shared))
+                .map_err(Error::because(Code::Os, "cannot start the thread of the userspace path"))?;
+        }
+        Ok(Self { shared, listening })
+    }
+}
+
+fn open(family: Family) -> nix::Result<OwnedFd> {
+    let address_family = match family {
+        Family::Ipv4 => AddressFamily::Inet,
+        Family::Ipv6 => AddressFamily::Inet6,
+    };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(address_family, SockType::Datagram, flags, None)?;
+    setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
+    match family {
+        Family::Ipv4 => {
+            setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
+            bind(socket.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, NTP_PORT))?;
+        }
+        Family::Ipv6 => {
+            setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+            setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+            bind(socket.as_raw_fd(), &SockaddrIn6::from(SocketAddrV6::new([0; 16].into(), NTP_PORT, 0, 0)))?;
+        }
+    }
+    Ok(socket)
+}
+
+const fn table(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => "udp",
+        Family::Ipv6 => "udp6",
+    }
+}
+
+fn serve(sockets: &[(Family, OwnedFd)], shared: &Shared) {
+    loop {
+        let mut waiting: Vec<_> =
+            sockets.iter().map(|(_, socket)| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
+        match poll(&mut waiting, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => {
+                warn!("the userspace path cannot wait for packets: {error}");
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        }
+        for (family, socket) in sockets {
+            // As many as are there, but not for ever: the other family has its turn.
+            for _ in 0..64 {
+                if answer_one(*family, socket, shared).is_none() {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Takes one datagram and answers it; `None` when none is left. An answer that cannot be sent is lost, as
+/// it might be on the way: there is nobody to tell.
+fn answer_one(family: Family, socket: &OwnedFd, shared: &Shared) -> Option<()> {
+    let mut payload = [0; BUFFER];
+    let mut slices = [IoSliceMut::new(&mut payload)];
+    let mut control = nix::cmsg_space!(libc::in6_pktinfo, libc::in_pktinfo, libc::timespec);
+    let received =
+        recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::empty())
+            .ok()?;
+    let (length, source) = (received.bytes, received.address);
+    let mut local = Local::default();
+    let mut realtime_ns = None;
+    for message in received.cmsgs().into_iter().flatten() {
+        match message {
+            ControlMessageOwned::Ipv4PacketInfo(info) => local.ipv4 = Some(info),
+            ControlMessageOwned::Ipv6PacketInfo(info) => local.ipv6 = Some(info),
+            ControlMessageOwned::ScmTimestampns(time) => {
+                realtime_ns = Some(i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec()));
+            }
+            _ => {}
+        }
+    }
+    let payload = payload.get(..length)?;
+    let Some((source, port)) = source.and_then(|source| with_port(&source)) else {
+        return Some(());
+    };
+    let is_control = payload.first().is_some_and(|first| first & 7 == MODE_CONTROL);
+    if is_control && source.ip().is_loopback() && local.is_loopback() {
+        let host_time = host_time()?;
+        for fragment in mode6::answer(payload, &shared.peers(), host_time) {
+            local.send(socket, &source, &fragment);
+        }
+        // The host's own questions about its server: no client's, so counted nowhere.
+        return Some(());
+    }
+    let version = payload.first().map_or(0, |first| responder::message::version(*first));
+    let verdict = match (Request::parse(payload, port), shared.clock()) {
+        (Err(verdict), _) => verdict,
+        (Ok(_), None) => Verdict::PassClock,
+        (Ok(request), Some(clock)) => {
+            let received_ns = received_at(realtime_ns)?;
+            let limits = shared.limits();
+            let verdict = admit(&limits, &shared.table, source.ip(), request, received_ns);
+            if verdict.action() == Action::Transmit {
+                let reply = answer(request, &clock, received_ns, monotonic_ns().ok()?.max(received_ns))
+                    .admitted(verdict, &limits.policy);
+                local.send(socket, &source, &reply.to_bytes());
+                reply.verdict()
+            } else {
+                verdict
+            }
+        }
+    };
+    shared.count(Outcome { verdict, family, version }, length);
+    Some(())
+}
+
+/// Whether a source is answered, by the program's code. The host itself is, always.
+fn admit(limits: &Limits, table: &Table, source: IpAddr, request: Request, now_ns: u64) -> Verdict {
+    if source.is_loopback() {
+        return Verdict::Answered;
+    }
+    let policy = &limits.policy;
+    let bucket = match source {
+        IpAddr::V4(address) => Source::ipv4(address.octets(), policy),
+        IpAddr::V6(address) => Source::ipv6(address.octets(), policy),
+    };
+    let access = if policy.lists == 0 { Access::Ordinary } else { limits.lists.of(source) };
+    let family = if source.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
+    let client = Client { access, source: bucket, family };
+    match client.may_ask(policy) {
+        Ok(()) => client.admit(table, policy, request, now_ns),
+        Err(verdict) => verdict,
+    }
+}
+
+/// `CLOCK_REALTIME`, as NTP has it.
+fn host_time() -> Option<NtpTimestamp> {
+    let now_ns = realtime_ns().ok()?;
+    let nanos = u32::try_from(now_ns.rem_euclid(1_000_000_000)).ok()?;
+    Some(NtpTimestamp::from_unix(i64::try_from(now_ns.div_euclid(1_000_000_000)).ok()?, nanos))
+}
+
+/// `CLOCK_MONOTONIC` when the kernel took the packet off the interface.
+fn received_at(realtime_ns: Option<i128>) -> Option<u64> {
+    let reading = Machine::reading().ok()?;
+    let now = if reading.width_ns() < WIDEST_READING_NS { reading } else { Machine.sample().ok()? };
+    let waited_ns = realtime_ns.map_or(0, |realtime_ns| now.realtime_ns - realtime_ns);
+    let waited_ns =
+        if (0..LONGEST_WAIT_NS).contains(&waited_ns) { u64::try_from(waited_ns).ok()? } else { 0 };
+    Some(now.monotonic_before_ns.saturating_sub(waited_ns))
+}
+
+/// The address that the request was sent to: the answer has to come from there.
+#[derive(Default)]
+struct Local {
+    ipv4: Option<libc::in_pktinfo>,
+    ipv6: Option<libc::in6_pktinfo>,
+}
+
+impl Local {
+    /// Whether the packet came by `lo`, to an address of loopback.
+    fn is_loopback(&self) -> bool {
+        let ipv4 = self.ipv4.is_some_and(|info| {
+            IpAddr::from(info.ipi_addr.s_addr.to_ne_bytes()).is_loopback()
+                && info.ipi_ifindex == LOOPBACK_INDEX.cast_signed()
+        });
+        let ipv6 = self.ipv6.is_some_and(|info| {
+            IpAddr::from(info.ipi6_addr.s6_addr).is_loopback() && info.ipi6_ifindex == LOOPBACK_INDEX
+        });
+        ipv4 || ipv6
+    }
+
+    fn send(&self, socket: &OwnedFd, to: &SocketAddr, message: &[u8]) {
+        let slices = [IoSlice::new(message)];
+        let ipv4 =
+            self.ipv4.map(|info| libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: info.ipi_addr, ..info });
+        let control = match (&ipv4, &self.ipv6) {
+            (Some(info), _) => vec![ControlMessage::Ipv4PacketInfo(info)],
+            (None, Some(info)) => vec![ControlMessage::Ipv6PacketInfo(info)],
+            (None, None) => vec![],
+        };
+        let to = SockaddrStorage::from(*to);
+        let _lost = sendmsg(socket.as_raw_fd(), &slices, &control, MsgFlags::MSG_DONTWAIT, Some(&to));
+    }
+}
+
+fn with_port(address: &SockaddrStorage) -> Option<(SocketAddr, u16)> {
+    let address = if let Some(ipv4) = address.as_sockaddr_in() {
+        SocketAddr::V4(SocketAddrV4::from(*ipv4))
+    } else {
+        SocketAddr::V6(SocketAddrV6::from(*address.as_sockaddr_in6()?))
+    };
+    Some((address, address.port()))
+}
+
+#[cfg(test)]
+mod tests {
+    use responder::Policy;
+
+    use super::*;
+    use crate::serving::limits::{Denied, LimitsConfig, effective};
+
+    #[test]
+    fn the_sockets_limit_and_deny_as_the_program_does_but_never_the_host_itself() {
+        let shared = Shared::new();
+        let config = LimitsConfig { burst: 8, kod: 0, leak: 16, ..LimitsConfig::default() };
+        let lists = [("192.0.2.0/24".parse().unwrap(), Access::Denied)].into();
+        let policy = Policy { key: [3, 5, 7], lists: 3, ..config.policy(Denied::Drop, 1).unwrap() };
+        shared.publish_limits(&policy, effective(&lists));
+        let mut payload = [0; LENGTH];
+        payload[0] = 0x23;
+        let request = Request::parse(&payload, 40_000).unwrap();
+        let decide = |address: &str| {
+            admit(&shared.limits(), &shared.table, address.parse().unwrap(), request, 1_000_000_000)
+        };
+        assert_eq!(decide("192.0.2.1"), Verdict::DropDenied);
+        for address in ["198.51.100.7", "2001:db8::1"] {
+            let answered = (0..100).filter(|_| decide(address) == Verdict::Answered).count();
+            assert_eq!(answered, 8, "{address}");
+        }
+        for address in ["127.0.0.1", "::1"] {
+            assert!((0..100).all(|_| decide(address) == Verdict::Answered), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_timestamp_from_before_a_step_is_not_believed() {
+        let now = monotonic_ns().unwrap();
+        let far_off = received_at(Some(0)).unwrap();
+        assert!(far_off >= now, "taken as received now");
+    }
+}

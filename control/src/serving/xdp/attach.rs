@@ -1,0 +1,327 @@
+//! Putting the program on interfaces, and off them again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use aya::Ebpf;
+use aya::programs::links::{FdLink, PinnedLink};
+use responder::layout::{self, Count, INTERFACES};
+use responder::verdict;
+use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
+
+use super::notes::{self, Note};
+use super::refusal::{self, Refusal};
+use super::{Datapath, link, load_object, map_error, tags};
+use crate::error::{Code, Error, Result};
+use crate::net::interfaces::{AttachedXdp, Interface};
+use crate::sys::Plain;
+use crate::sys::ethtool::{Nic, Queues};
+
+const LINK_PREFIX: &str = "link-";
+
+/// Where in the kernel the program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// In the driver, before a socket buffer is made of the frame.
+    Native,
+    /// Behind the driver, on socket buffers: works everywhere, at a part of the speed.
+    Generic,
+}
+
+impl Mode {
+    /// The word for it.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+}
+
+/// Which mode the operator wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum ModeRequest {
+    /// Native, or generic where the driver refuses.
+    #[default]
+    Auto,
+    /// Native or not at all.
+    Native,
+    /// Generic.
+    Generic,
+}
+
+/// The program on an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// Where it runs.
+    pub mode: Mode,
+    /// Why it does not run natively, where that was tried.
+    pub fallback: Option<String>,
+    /// What the operator should know of it besides.
+    pub remark: Option<String>,
+    /// Whether it took over from an earlier daemon's program.
+    pub took_over: bool,
+}
+
+impl Datapath {
+    /// Puts this build's program on the interface: in place of an earlier build's between two packets, or
+    /// anew.
+    ///
+    /// # Errors
+    ///
+    /// The driver's refusal, or the kernel's of the program. The interface is as it was then.
+    pub fn attach(&mut self, interface: &Interface, request: ModeRequest) -> Result<Attachment> {
+        let new_slot = self.slot_of(interface.index).is_none();
+        let slot = self.take_slot(interface)?;
+        let attached = self.attach_counting(interface, request, slot);
+        if attached.is_err() && new_slot {
+            self.free_slot(interface.index)?;
+        }
+        attached
+    }
+
+    fn attach_counting(&self, interface: &Interface, request: ModeRequest, slot: u32) -> Result<Attachment> {
+        let mut object = load_object(&self.directory, slot, self.table_entries())?;
+        if let Some(mode) = self.own_mode(interface) {
+            return self.take_over(&mut object, interface, request, mode);
+        }
+        let pin = self.pin_of(interface.index);
+        // Left by an interface that is gone and had the same index.
+        let _not_there = fs::remove_file(&pin);
+        notes::forget(&self.directory, interface.index);
+        let remark = slow_transmit(interface);
+        let (link, mode, fallback) = self.new_link(&mut object, interface, request)?;
+        let remark = remark.filter(|_| mode == Mode::Native);
+        Note::Fallback.write(&self.directory, interface.index, fallback.as_deref())?;
+        Note::Remark.write(&self.directory, interface.index, remark.as_deref())?;
+        link.pin(&pin).map_err(Error::because(Code::Os, format_args!("cannot pin {}", pin.display())))?;
+        Ok(Attachment { mode, fallback, remark, took_over: false })
+    }
+
+    fn take_over(
+        &self,
+        object: &mut Ebpf,
+        interface: &Interface,
+        request: ModeRequest,
+        mode: Mode,
+    ) -> Result<Attachment> {
+        if request != ModeRequest::Auto && request != mode.into() {
+            return Err(Error::new(
+                Code::Unavailable,
+                format_args!("{} is attached in {} mode already", interface.name, mode.label()),
+            )
+            .remedy("detach it first: the change costs a moment without answers"));
+        }
+        self.keep_tags(interface, mode)?;
+        link::replace(object, &self.pin_of(interface.index), &interface.name)?;
+        let note = |note: Note| note.read(&self.directory, interface.index);
+        Ok(Attachment { mode, fallback: note(Note::Fallback), remark: note(Note::Remark), took_over: true })
+    }
+
+    /// Attaches in the wanted mode. The kernel does not fall back by itself where a driver has XDP but refuses
+    /// it for its present settings, so that is done here.
+    fn new_link(
+        &self,
+        object: &mut Ebpf,
+        interface: &Interface,
+        request: ModeRequest,
+    ) -> Result<(FdLink, Mode, Option<String>)> {
+        let refused = |mode: Mode, Refusal { reason, advice }: Refusal| {
+            let error = Error::new(
+                Code::Unavailable,
+                format_args!("{} refused the program in {} mode: {reason}", interface.name, mode.label()),
+            );
+            match (mode, advice) {
+                (Mode::Native, Some(advice)) => error.remedy(format_args!(
+                    "{advice}; generic mode needs nothing of this: `--mode generic`, or `--mode auto` to fall back"
+                )),
+                (Mode::Native, None) => error.remedy(
+                    "generic mode works with every driver: `--mode generic`, or `--mode auto` to fall back by \
+                     itself",
+                ),
+                (Mode::Generic, Some(advice)) => error.remedy(advice),
+                (Mode::Generic, None) => error,
+            }
+        };
+        let native = match request {
+            ModeRequest::Generic => None,
+            ModeRequest::Auto | ModeRequest::Native => match self.native_link(object, interface)? {
+                Ok(link) => return Ok((link, Mode::Native, None)),
+                Err(refusal) if request == ModeRequest::Native => {
+                    return Err(refused(Mode::Native, refusal));
+                }
+                Err(refusal) => Some(refusal.to_string()),
+            },
+        };
+        match link::make(object, interface, Mode::Generic)? {
+            Ok(link) => Ok((link, Mode::Generic, native)),
+            Err(refusal) => Err(refused(Mode::Generic, refusal)),
+        }
+    }
+
+    fn native_link(
+        &self,
+        object: &mut Ebpf,
+        interface: &Interface,
+    ) -> Result<std::result::Result<FdLink, Refusal>> {
+        if interface.is_bond {
+            return Ok(Err(Refusal {
+                reason: format!(
+                    "{} is a bond: it would hand the program to its ports, each of which may take VLAN tags off",
+                    interface.name
+                ),
+                advice: Some("attach to the ports instead; the bond's addresses are served there".into()),
+            }));
+        }
+        for condition in refusal::conditions(interface) {
+            info!("{}: {condition} keeps some drivers from native XDP", interface.name);
+        }
+        let made = match self.keep_tags(interface, Mode::Native) {
+            Ok(()) => link::make(object, interface, Mode::Native),
+            Err(Error { what, .. }) => Ok(Err(Refusal { reason: what, advice: None })),
+        };
+        if !matches!(made, Ok(Ok(_)))
+            && let Err(error) = tags::give_back(&self.directory, interface.index)
+        {
+            warn!("{error}");
+        }
+        made
+    }
+
+    /// Sees to it that a native program sees the VLAN tags of frames; also later, should somebody else have
+    /// changed the NIC's settings.
+    ///
+    /// # Errors
+    ///
+    /// The NIC does not let tags stay in frames.
+    pub fn keep_tags(&self, interface: &Interface, mode: Mode) -> Result<()> {
+        if mode == Mode::Native {
+            for feature in tags::keep(&self.directory, interface)? {
+                info!(
+                    "{}: {} is off while the program is attached, so that it sees VLAN tags",
+                    interface.name,
+                    feature.ethtool_name()
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Why an attached program does not run natively, and what else there is to know of it.
+    #[must_use]
+    pub fn notes(&self, interface: u32) -> (Option<String>, Option<String>) {
+        let note = |note: Note| note.read(&self.directory, interface);
+        (note(Note::Fallback), note(Note::Remark))
+    }
+
+    /// Takes the program off an interface, and gives back what was changed on it.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn detach(&mut self, interface: u32) -> Result<()> {
+        let pin = self.pin_of(interface);
+        if pin.exists() {
+            link::remove(&pin)?;
+        }
+        let given_back = tags::give_back(&self.directory, interface);
+        notes::forget(&self.directory, interface);
+        self.free_slot(interface)?;
+        given_back
+    }
+
+    /// Whether the XDP program on an interface is this instance's, and its mode.
+    #[must_use]
+    pub fn own_mode(&self, interface: &Interface) -> Option<Mode> {
+        let AttachedXdp { mode, program_id } = interface.xdp?;
+        let link = PinnedLink::from_pin(self.pin_of(interface.index)).ok()?;
+        let own = FdLink::from(link).info().ok()?.program_id();
+        (own == program_id).then_some(mode)
+    }
+
+    fn pin_of(&self, interface: u32) -> PathBuf {
+        self.directory.join(format!("{LINK_PREFIX}{interface}"))
+    }
+
+    /// The interface's place in the counters; a place that is taken anew starts at zero.
+    fn take_slot(&mut self, interface: &Interface) -> Result<u32> {
+        if let Some(slot) = self.slot_of(interface.index) {
+            return Ok(slot);
+        }
+        let free = self.slot_of(0).ok_or_else(|| {
+            Error::new(
+                Code::Unavailable,
+                format_args!(
+                    "{} would be interface {}; a server takes {INTERFACES}",
+                    interface.name,
+                    INTERFACES + 1
+                ),
+            )
+            .remedy("detach one, or run a second instance: `--instance NAME`")
+        })?;
+        let cpus = aya::util::nr_cpus()
+            .map_err(|(file, error)| Error::because(Code::Os, format_args!("cannot read {file}"))(error))?;
+        let zeros =
+            aya::maps::PerCpuValues::try_from(vec![Plain([Count::default(); verdict::COUNTERS]); cpus])
+                .map_err(Error::because(Code::Software, "counters"))?;
+        self.counters_map.set(free, zeros, 0).map_err(map_error(layout::COUNTERS))?;
+        self.state.interfaces[free as usize] = interface.index;
+        self.write_state()?;
+        Ok(free)
+    }
+
+    fn free_slot(&mut self, interface: u32) -> Result<()> {
+        for index in &mut self.state.interfaces {
+            if *index == interface {
+                *index = 0;
+            }
+        }
+        self.write_state()
+    }
+}
+
+impl From<Mode> for ModeRequest {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Native => Self::Native,
+            Mode::Generic => Self::Generic,
+        }
+    }
+}
+
+/// Whether answers of a native program will wait for each other: virtio gives each CPU a transmit queue for
+/// them if there are so many to spare, and else lets all share the others' under a lock. To be asked before
+/// the program is attached, for it is counted among the queues in use then.
+pub(crate) fn slow_transmit(interface: &Interface) -> Option<String> {
+    let name = &interface.name;
+    let nic = Nic(name);
+    if nic.driver()? != "virtio_net" {
+        return None;
+    }
+    let Queues { combined, max_combined } = nic.queues()?;
+    let cpus = u32::try_from(aya::util::nr_cpus().ok()?).ok()?;
+    let needed = combined.checked_add(cpus)?;
+    if needed <= max_combined {
+        return None;
+    }
+    let remedy = match max_combined.checked_sub(cpus) {
+        Some(rest @ 1..) => format!(
+            "`ethtool -L {name} combined {rest}` leaves it enough; it takes effect at the next `detach` and `attach`"
+        ),
+        _ => format!(
+            "the hypervisor has to give the machine {needed} queues, or one CPU less for each it lacks"
+        ),
+    };
+    Some(format!(
+        "{name} has {max_combined} queue pairs, but {combined} in use and one for each of {cpus} CPUs would be \
+         {needed}: answers share transmit queues under a lock, and cost more under load; {remedy}"
+    ))
+}
+
+pub(super) fn is_link_pin(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(LINK_PREFIX))
+}

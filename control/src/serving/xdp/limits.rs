@@ -1,0 +1,253 @@
+//! The limiter's and the access lists' maps.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+
+use aya::maps::lpm_trie::Key;
+use aya::maps::{MapData, MapError};
+use responder::limiter::{self, Policy, WAYS};
+use responder::{Access, layout};
+
+use super::{Datapath, map_error};
+use crate::error::{Code, Error, Result};
+use crate::serving::limits::{Blocks, Prefix};
+use crate::sys::Plain;
+use crate::sys::kernel_clock::monotonic_ns;
+
+/// Sets that are looked at to say how full the table is: a call of the kernel for each.
+const SAMPLE: u32 = 1024;
+
+/// How full the limiter's table is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Buckets that there are.
+    pub entries: u32,
+    /// Buckets that are not full, by a sample of the table.
+    pub in_use: u32,
+}
+
+impl Datapath {
+    /// The limits in force.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.state.policy
+    }
+
+    /// Publishes limits. Key and number of sets are the table's own, whatever the policy says.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn publish_policy(&mut self, policy: &Policy) -> Result<()> {
+        let key = match self.state.policy.key {
+            [0, 0, 0] => random_key()?,
+            key => key,
+        };
+        let set_mask = sets(self.table_entries()).saturating_sub(1);
+        self.state.policy = Policy { key, set_mask, ..*policy };
+        self.write_state()
+    }
+
+    /// Brings the access lists from the entries that were applied to those that are wanted, one by one and only where
+    /// they differ. [`Policy::lists`] has to say that a list is not empty.
+    ///
+    /// # Errors
+    ///
+    /// A list is full, or the kernel's; `applied` says then how far it came.
+    pub fn publish_access(
+        &mut self,
+        applied: &mut BTreeMap<Prefix, Access>,
+        wanted: &BTreeMap<Prefix, Access>,
+    ) -> Result<()> {
+        for (prefix, access) in wanted {
+            if applied.get(prefix) != Some(access) {
+                self.set_access(*prefix, *access)?;
+                applied.insert(*prefix, *access);
+            }
+        }
+        let gone: Vec<_> = applied.keys().filter(|prefix| !wanted.contains_key(prefix)).copied().collect();
+        for prefix in gone {
+            self.remove_access(prefix)?;
+            applied.remove(&prefix);
+        }
+        self.publish_blocks(&Blocks::of(wanted.keys()))
+    }
+
+    /// Says which /24s the IPv4 list is asked about. Writes what differs: the map is its own record.
+    fn publish_blocks(&mut self, blocks: &Blocks) -> Result<()> {
+        for (entry, words) in blocks.entries() {
+            let before = self.blocks_ipv4.get(&entry, 0).map_err(map_error(layout::BLOCKS_IPV4))?;
+            if before != *words {
+                self.blocks_ipv4.set(entry, words, 0).map_err(map_error(layout::BLOCKS_IPV4))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn set_access(&mut self, prefix: Prefix, access: Access) -> Result<()> {
+        let (length, value) = (u32::from(prefix.length()), access as u32);
+        let set = match prefix.address() {
+            IpAddr::V4(address) => self.list_ipv4.insert(&Key::new(length, address.octets()), value, 0),
+            IpAddr::V6(address) => self.list_ipv6.insert(&Key::new(length, address.octets()), value, 0),
+        };
+        set.map_err(Error::because(Code::Os, format_args!("cannot put {prefix} into the access list")))
+    }
+
+    /// If it is there.
+    fn remove_access(&mut self, prefix: Prefix) -> Result<()> {
+        let length = u32::from(prefix.length());
+        let removed = match prefix.address() {
+            IpAddr::V4(address) => self.list_ipv4.remove(&Key::new(length, address.octets())),
+            IpAddr::V6(address) => self.list_ipv6.remove(&Key::new(length, address.octets())),
+        };
+        match removed {
+            Ok(()) => Ok(()),
+            Err(error) if is_not_there(&error) => Ok(()),
+            Err(error) => Err(Error::because(
+                Code::Os,
+                format_args!("cannot take {prefix} out of the access list"),
+            )(error)),
+        }
+    }
+
+    /// The entries of both access lists, as the program has them.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn access(&self) -> Result<Vec<(Prefix, Access)>> {
+        let mut entries = Vec::new();
+        for entry in &self.list_ipv4 {
+            let (key, value) = entry.map_err(map_error(layout::LIST_IPV4))?;
+            let (address, length): ([u8; 4], _) = (key.data(), key.prefix_len());
+            entries.extend(entry_of(address.into(), length, value));
+        }
+        for entry in &self.list_ipv6 {
+            let (key, value) = entry.map_err(map_error(layout::LIST_IPV6))?;
+            let (address, length): ([u8; 16], _) = (key.data(), key.prefix_len());
+            entries.extend(entry_of(address.into(), length, value));
+        }
+        Ok(entries)
+    }
+
+    /// How full the limiter's table is, by a sample.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn occupancy(&self) -> Result<Occupancy> {
+        let sets = self.buckets_map.len();
+        let step = (sets / SAMPLE).max(1);
+        let now_ns = monotonic_ns()?;
+        let (mut looked_at, mut in_use) = (0, 0);
+        for number in (0..sets).step_by(step as usize) {
+            let Plain(set) = self.buckets_map.get(&number, 0).map_err(map_error(layout::BUCKETS))?;
+            in_use += limiter::in_use(&set, now_ns) as u64;
+            looked_at += 1_u64;
+        }
+        let in_use = in_use * u64::from(sets) / looked_at.max(1);
+        Ok(Occupancy { entries: entries(sets), in_use: u32::try_from(in_use).unwrap_or(u32::MAX) })
+    }
+
+    /// Buckets of the table.
+    #[must_use]
+    pub fn table_entries(&self) -> u32 {
+        entries(self.buckets_map.len())
+    }
+}
+
+fn entry_of(address: IpAddr, length: u32, value: u32) -> Option<(Prefix, Access)> {
+    let prefix = Prefix::new(address, u8::try_from(length).ok()?).ok()?;
+    Some((prefix, Access::from_u32(value)))
+}
+
+fn is_not_there(error: &MapError) -> bool {
+    match error {
+        MapError::KeyNotFound | MapError::ElementNotFound => true,
+        MapError::SyscallError(call) => call.io_error.raw_os_error() == Some(libc::ENOENT),
+        _ => false,
+    }
+}
+
+const BUCKETS_IN_A_SET: u32 = 4;
+const _: () = assert!(BUCKETS_IN_A_SET as usize == WAYS);
+
+/// Sets of a table of so many buckets.
+pub(super) fn sets(entries: u32) -> u32 {
+    entries / BUCKETS_IN_A_SET
+}
+
+fn entries(sets: u32) -> u32 {
+    sets.saturating_mul(BUCKETS_IN_A_SET)
+}
+
+fn random_key() -> Result<[u64; 3]> {
+    let mut key = [0; 3];
+    for word in &mut key {
+        *word = getrandom::u64()
+            .map_err(|error| Error::new(Code::Os, format_args!("no randomness from the kernel: {error}")))?;
+    }
+    Ok(key)
+}
+
+/// Unpins a table of another size, for one of this size to be made. Programs that run keep the old one until
+/// they are replaced. A table that would take more than half of the memory that is left is refused.
+pub(super) fn make_room(directory: &Path, table_entries: u32) -> Result<()> {
+    let path = directory.join(layout::BUCKETS);
+    if path.exists() {
+        let info = MapData::from_pin(&path)
+            .and_then(|map| map.info())
+            .map_err(Error::because(Code::Os, format_args!("cannot read {}", path.display())))?;
+        if info.max_entries() == sets(table_entries) {
+            return Ok(());
+        }
+    }
+    if let Some(available) = available_memory() {
+        check_room(table_entries, available)?;
+    }
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::because(Code::Io, format_args!("cannot remove {}", path.display()))(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_room(table_entries: u32, available: u64) -> Result<()> {
+    let wanted = u64::from(table_entries) * 8;
+    if wanted > available / 2 {
+        return Err(Error::new(
+            Code::Unavailable,
+            format_args!(
+                "limits.table_entries = {table_entries} takes {} MiB, and {} MiB of memory are left",
+                wanted >> 20,
+                available >> 20
+            ),
+        )
+        .remedy("make it smaller: 65536 entries are enough for half a million new sources a second"));
+    }
+    Ok(())
+}
+
+fn available_memory() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_memory_cannot_hold_is_refused_by_its_key() {
+        const MIB: u64 = 1 << 20;
+        assert!(check_room(1 << 24, 256 * MIB).is_ok());
+        let error = check_room(1 << 24, 255 * MIB).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("limits.table_entries = 16777216 takes 128 MiB, and 255 MiB"), "{text}");
+        assert!(text.contains("make it smaller"), "{text}");
+    }
+}

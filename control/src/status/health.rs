@@ -1,0 +1,119 @@
+//! Whether synchronised time is served within its error limit on all interfaces, for load balancers and anycast
+//! hooks.
+
+use serde::{Deserialize, Serialize};
+
+use crate::status::Status;
+
+/// A living daemon publishes four times a second.
+const LATE_PUBLICATION_S: f64 = 2.0;
+
+/// The judgement.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Whether clients get what they ask for.
+    pub healthy: bool,
+    /// Why not; empty if they do.
+    pub reasons: Vec<String>,
+    /// What they do not notice yet, or not at all.
+    pub warnings: Vec<String>,
+}
+
+impl Health {
+    /// Of a server in this state.
+    #[must_use]
+    pub fn of(status: &Status) -> Self {
+        let (mut reasons, mut warnings) = (Vec::new(), Vec::new());
+        let clock = &status.clock;
+        if !clock.synchronised {
+            reasons.push(clock.reason.clone().unwrap_or_else(|| "the clock is not synchronised".into()));
+        } else if let Some(limit) = clock.error_limit_s.filter(|limit| clock.error_bound_s > *limit) {
+            reasons.push(format!(
+                "the error bound is {:.6} s, above the limit of {limit} s",
+                clock.error_bound_s
+            ));
+        }
+        if status.interfaces.is_empty() {
+            reasons.push("the program is on no interface".into());
+        }
+        for interface in &status.interfaces {
+            let name = &interface.name;
+            if interface.mode.is_none() {
+                reasons.push(format!("{name}: the program is not attached"));
+            } else if !interface.up {
+                reasons.push(format!("{name} is down: `ip link set {name} up`"));
+            }
+            if let Some(fallback) = &interface.fallback {
+                warnings.push(format!("{name}: generic mode, for native mode was refused: {fallback}"));
+            }
+        }
+        if clock.synchronised && status.daemon.is_none() {
+            warnings.push(format!("no daemon runs: answers stay synchronised for {:.0} s", clock.horizon_s));
+        } else if clock.synchronised && clock.age_s > LATE_PUBLICATION_S {
+            warnings.push(format!(
+                "the daemon hangs: the clock was published {:.1} s ago, and answers stay synchronised for {:.0} s",
+                clock.age_s, clock.horizon_s
+            ));
+        }
+        Self { healthy: reasons.is_empty(), reasons, warnings }
+    }
+
+    /// For people: a line each.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let verdict = if self.healthy { "healthy: serving synchronised time\n" } else { "NOT HEALTHY\n" };
+        let reasons = self.reasons.iter().map(|reason| format!("  {reason}\n"));
+        let warnings = self.warnings.iter().map(|warning| format!("  warning: {warning}\n"));
+        std::iter::once(verdict.to_owned()).chain(reasons).chain(warnings).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serving::xdp::Mode;
+    use crate::status::sample;
+
+    #[test]
+    fn a_server_of_synchronised_time_is_healthy() {
+        assert_eq!(Health::of(&sample()), Health { healthy: true, ..Health::default() });
+    }
+
+    #[test]
+    fn what_keeps_clients_from_good_time_is_a_reason() {
+        let reason = |spoil: &dyn Fn(&mut Status)| {
+            let mut status = sample();
+            spoil(&mut status);
+            let health = Health::of(&status);
+            assert!(!health.healthy && health.reasons.len() == 1, "{health:?}");
+            health.to_text()
+        };
+        assert!(reason(&|status| status.clock.synchronised = false).contains("not synchronised"));
+        assert!(reason(&|status| status.clock.error_bound_s = 1.5).contains("above the limit of 1 s"));
+        assert!(reason(&|status| status.interfaces.clear()).contains("no interface"));
+        assert!(
+            reason(&|status| status.interfaces[0].mode = None).contains("eth0: the program is not attached")
+        );
+        assert!(reason(&|status| status.interfaces[0].up = false).contains("eth0 is down"));
+    }
+
+    #[test]
+    fn what_clients_do_not_notice_is_a_warning() {
+        let warning = |spoil: &dyn Fn(&mut Status)| {
+            let mut status = sample();
+            spoil(&mut status);
+            let health = Health::of(&status);
+            assert!(health.healthy && health.warnings.len() == 1, "{health:?}");
+            health.to_text()
+        };
+        assert!(warning(&|status| status.daemon = None).contains("no daemon runs"));
+        assert!(warning(&|status| status.clock.age_s = 3.0).contains("hangs"));
+        assert!(
+            warning(&|status| {
+                status.interfaces[0].mode = Some(Mode::Generic);
+                status.interfaces[0].fallback = Some("LRO is on".into());
+            })
+            .contains("LRO is on")
+        );
+    }
+}

@@ -1,0 +1,346 @@
+//! The upstreams and what is made of them, in one structure for people and for programs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use responder::ClockState;
+use serde::{Deserialize, Serialize};
+
+use crate::discipline::{Report, Standing};
+use crate::status::Clock;
+
+/// Everything: the clock that is served, and those it is taken from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Peers {
+    /// The clock.
+    pub system: System,
+    /// The upstreams, in the configuration's order. None where the clock is somebody else's work.
+    pub peers: Vec<Peer>,
+}
+
+/// The clock that is served, as it stands at this moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct System {
+    /// Whether answers say that it is synchronised.
+    pub synchronised: bool,
+    /// `system` or `upstream`.
+    pub source: String,
+    /// Leap indicator in answers.
+    pub leap: u8,
+    /// In answers; 0 is unsynchronised.
+    pub stratum: u8,
+    /// log2 seconds.
+    pub precision: i8,
+    /// To the primary source and back.
+    pub root_delay_s: f64,
+    /// The rest of the error bound, grown to this moment.
+    pub root_dispersion_s: f64,
+    /// In answers.
+    pub reference_id: u32,
+    /// The same, as it is shown.
+    pub reference: String,
+    /// When the clock was last corrected: an NTP timestamp, 0 for never.
+    pub reference_time: u64,
+    /// Now: an NTP timestamp.
+    pub clock: u64,
+    /// [`Peer::association`] of the upstream that the error is counted from.
+    pub system_peer: Option<u16>,
+    /// The interval at which that one is asked, log2 seconds.
+    pub poll_log2: Option<u8>,
+    /// [`Peer::offset_s`] of the system peer. What is served is corrected at once, so nothing else is left.
+    pub offset_s: Option<f64>,
+    /// What the line is ahead of `CLOCK_REALTIME`: what the kernel's clock still has to catch up with, if it is
+    /// steered.
+    pub kernel_offset_s: Option<f64>,
+    /// What is made of the kernel's clock, in words.
+    pub steering: Option<String>,
+    /// The correction of the bare oscillator, in parts in 10^6 (ntpd's sign: positive where it runs slow).
+    pub frequency_ppm: Option<f64>,
+    /// Uncertainty of it, one standard deviation.
+    pub skew_ppm: Option<f64>,
+    /// How fast it wanders, in parts in 10^6 per square root of a second.
+    pub wander_ppm: Option<f64>,
+    /// Uncertainty of the offset, one standard deviation.
+    pub jitter_s: Option<f64>,
+}
+
+impl System {
+    /// Of a published state, at a moment of `CLOCK_MONOTONIC`. What only the discipline knows is missing.
+    #[must_use]
+    pub fn of(state: &ClockState, now_ns: u64) -> Self {
+        let clock = Clock::of(state, now_ns);
+        Self {
+            synchronised: clock.synchronised,
+            leap: clock.leap,
+            stratum: clock.stratum,
+            precision: clock.precision,
+            root_delay_s: clock.root_delay_s,
+            root_dispersion_s: clock.root_dispersion_s,
+            reference_id: if clock.synchronised { state.reference_id } else { 0 },
+            reference: clock.reference,
+            reference_time: state.reference_time.0,
+            clock: state.time_at(now_ns).0,
+            ..Self::default()
+        }
+    }
+}
+
+/// One upstream.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    /// A number of its own while the daemon runs, from 1.
+    pub association: u16,
+    /// What the others make of it, in a character and a word.
+    pub tally: Tally,
+    /// The same in a sentence.
+    pub standing: String,
+    /// As it is configured.
+    pub name: String,
+    /// The address that is asked; none while the name is not resolved.
+    pub address: Option<String>,
+    /// The address that it is asked from.
+    pub local_address: Option<String>,
+    /// The port that is asked.
+    pub port: u16,
+    /// What it is synchronised to, from its latest answer; 0 before.
+    pub reference_id: u32,
+    /// The same, as it is shown.
+    pub reference: String,
+    /// From its latest answer; 16 before.
+    pub stratum: u8,
+    /// From its latest answer; 3 before.
+    pub leap: u8,
+    /// Its clock's, from its latest answer, log2 seconds.
+    pub precision: i8,
+    /// Since its latest valid answer.
+    pub when_s: Option<f64>,
+    /// Our interval, log2 seconds.
+    pub poll_log2: u8,
+    /// The interval that its latest answer names, log2 seconds.
+    pub its_poll_log2: u8,
+    /// The last eight requests, the latest in the lowest bit: 1 where answered.
+    pub reach: u8,
+    /// The shortest round trip of late.
+    pub delay_s: Option<f64>,
+    /// What it would have the clock corrected by.
+    pub offset_s: Option<f64>,
+    /// Mean queueing delay in one direction.
+    pub jitter_s: Option<f64>,
+    /// Error of the latest measurement, from the resolution of both clocks.
+    pub dispersion_s: Option<f64>,
+    /// What of the offset is taken for asymmetry of its path.
+    pub asymmetry_s: Option<f64>,
+    /// From its latest answer.
+    pub root_delay_s: f64,
+    /// From its latest answer.
+    pub root_dispersion_s: f64,
+    /// From its latest answer: an NTP timestamp.
+    pub reference_time: u64,
+    /// When its latest answer came, by the clock that is served: an NTP timestamp.
+    pub receive_time: u64,
+    /// Requests in a row without a valid answer.
+    pub unanswered: u32,
+    /// Requests so far.
+    pub requests: u64,
+    /// Valid answers so far.
+    pub answers: u64,
+    /// Answers that were refused, by [`crate::timekeeping::ntp::reject::Reject::label`].
+    pub rejected: BTreeMap<String, u64>,
+    /// Kisses of death, by their code.
+    pub kisses: BTreeMap<String, u64>,
+    /// What keeps it from being asked or believed: its name, the network, that it is this host itself.
+    pub trouble: Option<String>,
+}
+
+/// What the others make of an upstream, in ntpq's terms (its manual, "peers").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tally {
+    /// Not heard of yet or any more, or not fit.
+    #[default]
+    Reject,
+    /// What it claims to be possible is not what the majority agrees on, or there is no majority.
+    Falseticker,
+    /// Good, but preferred ones are followed.
+    Backup,
+    /// Followed.
+    Candidate,
+    /// Followed, and the error is counted from it.
+    SystemPeer,
+}
+
+impl Tally {
+    /// Of what the discipline makes of a source.
+    #[must_use]
+    pub const fn of(standing: Standing, is_reference: bool) -> Self {
+        match standing {
+            Standing::Selected if is_reference => Self::SystemPeer,
+            Standing::Selected => Self::Candidate,
+            Standing::Spare => Self::Backup,
+            Standing::Falseticker | Standing::NoMajority => Self::Falseticker,
+            Standing::Unreachable
+            | Standing::Denied
+            | Standing::Unfit
+            | Standing::Retired
+            | Standing::Waiting
+            | Standing::Distant => Self::Reject,
+        }
+    }
+
+    /// As `ntpq -p` marks it.
+    #[must_use]
+    pub const fn character(self) -> char {
+        match self {
+            Self::Reject => ' ',
+            Self::Falseticker => 'x',
+            Self::Backup => '#',
+            Self::Candidate => '+',
+            Self::SystemPeer => '*',
+        }
+    }
+
+    /// The selection code of a control message's peer status word (RFC 9327, section 3.2).
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Reject => 0,
+            Self::Falseticker => 1,
+            Self::Candidate => 4,
+            Self::Backup => 5,
+            Self::SystemPeer => 6,
+        }
+    }
+}
+
+impl Peer {
+    /// Brings in what the discipline says of it.
+    pub fn describe(&mut self, report: &Report, is_reference: bool) {
+        self.tally = Tally::of(report.standing, is_reference);
+        self.standing = report.standing.reason().into();
+        self.reach = report.reach;
+        self.poll_log2 = report.poll_log2;
+        self.delay_s = report.delay_s;
+        self.offset_s = report.offset_s;
+        self.jitter_s = report.jitter_s;
+        self.dispersion_s = report.latest.map(|latest| latest.dispersion_s);
+        self.asymmetry_s = report.bias_s.map(|bias| bias.mean);
+    }
+}
+
+/// The columns of `ntpq -p`: times in ms, `when` in s (or m, h, d), `poll` in s, `reach` in octal. Below them, what
+/// keeps upstreams from being asked or believed.
+impl fmt::Display for Peers {
+    fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.peers.iter().map(|peer| peer.name.chars().count()).max().unwrap_or(0).max(15);
+        let header = format!(
+            " {:<width$} {:<15} {:>2} t {:>4} {:>4} {:>5} {:>9} {:>9} {:>9}",
+            "remote", "refid", "st", "when", "poll", "reach", "delay", "offset", "jitter"
+        );
+        writeln!(text, "{header}\n{}", "=".repeat(header.len()))?;
+        for peer in &self.peers {
+            let ms =
+                |value: Option<f64>| value.map_or_else(|| "-".into(), |value| format!("{:.4}", value * 1e3));
+            writeln!(
+                text,
+                "{}{:<width$} {:<15} {:>2} u {:>4} {:>4} {:>5} {:>9} {:>9} {:>9}",
+                peer.tally.character(),
+                peer.name,
+                reference(&peer.reference),
+                peer.stratum,
+                peer.when_s.map_or_else(|| "-".into(), interval),
+                interval(f64::from(1_u32 << peer.poll_log2.min(31))),
+                format!("{:o}", peer.reach),
+                ms(peer.delay_s),
+                ms(peer.offset_s),
+                ms(peer.jitter_s),
+            )?;
+        }
+        for peer in &self.peers {
+            if let Some(trouble) = &peer.trouble {
+                writeln!(text, "{}: {trouble}", peer.name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Letters stand between dots, so that nobody takes them for a host's name.
+fn reference(reference: &str) -> String {
+    if reference.is_empty() || reference.parse::<IpAddr>().is_ok() {
+        reference.into()
+    } else {
+        format!(".{reference}.")
+    }
+}
+
+/// Seconds in at most four characters, as ntpq has them.
+fn interval(seconds: f64) -> String {
+    match seconds {
+        ..2049.0 => format!("{seconds:.0}"),
+        ..18_000.0 => format!("{:.0}m", seconds / 60.0),
+        ..345_600.0 => format!("{:.0}h", seconds / 3600.0),
+        _ => format!("{:.0}d", seconds / 86_400.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_columns_are_those_of_ntpq() {
+        let peer = Peer {
+            tally: Tally::SystemPeer,
+            name: "ntp1.example.net".into(),
+            reference: "GPS".into(),
+            stratum: 1,
+            when_s: Some(3.4),
+            poll_log2: 6,
+            reach: 0o377,
+            delay_s: Some(0.001_234_5),
+            offset_s: Some(-0.000_012_3),
+            jitter_s: Some(0.000_004),
+            ..Peer::default()
+        };
+        let silent = Peer { name: "192.0.2.1".into(), stratum: 16, poll_log2: 10, ..Peer::default() };
+        let text = Peers { peers: vec![peer, silent], ..Peers::default() }.to_string();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines[0],
+            " remote           refid           st t when poll reach     delay    offset    jitter"
+        );
+        assert_eq!(
+            lines[2],
+            "*ntp1.example.net .GPS.            1 u    3   64   377    1.2345   -0.0123    0.0040"
+        );
+        assert_eq!(
+            lines[3],
+            " 192.0.2.1                        16 u    - 1024     0         -         -         -"
+        );
+        assert!(lines.iter().all(|line| line.chars().count() == lines[1].len()), "{text}");
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_upstream_is_said_below_the_columns() {
+        let own = Peer {
+            name: "192.0.2.1".into(),
+            trouble: Some("192.0.2.1 is an address of this host itself: it is not asked".into()),
+            ..Peer::default()
+        };
+        let text = Peers { peers: vec![own, Peer::default()], ..Peers::default() }.to_string();
+        assert_eq!(
+            text.lines().skip(4).collect::<Vec<_>>(),
+            ["192.0.2.1: 192.0.2.1 is an address of this host itself: it is not asked"]
+        );
+    }
+
+    #[test]
+    fn long_intervals_are_short_to_read() {
+        for (seconds, text) in
+            [(0.0, "0"), (2048.0, "2048"), (3600.0, "60m"), (36_000.0, "10h"), (864_000.0, "10d")]
+        {
+            assert_eq!(interval(seconds), text);
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! All of control's unsafe code: kernel structures for maps, adjtimex and ethtool's ioctl.
+#![expect(unsafe_code, reason = "the one module that may")]
+
+pub mod ethtool;
+pub mod kernel_clock;
+pub mod port_owner;
+pub mod process;
+
+use std::io;
+use std::os::fd::AsRawFd as _;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use responder::Policy;
+use responder::ServedTable;
+use responder::clock::WORDS;
+use responder::layout::{Counters, Grant, INTERFACES, SLOTS, Spent, State};
+use responder::limiter::WAYS;
+
+/// A value that goes into or comes out of a map as its bytes.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub(crate) struct Plain<T>(pub(crate) T);
+
+// SAFETY: `repr(C)`, integers only, the 32-bit ones in pairs before the 64-bit ones, so no padding (the
+// assertion below counts the bytes), and every bit pattern is a value.
+unsafe impl aya::Pod for Plain<State> {}
+const _: () = assert!(
+    size_of::<State>()
+        == 8 + 4
+            + 4
+            + 4 * INTERFACES
+            + size_of::<[[u64; WORDS]; SLOTS]>()
+            + size_of::<[ServedTable; SLOTS]>()
+            + size_of::<Policy>()
+);
+// SAFETY: an array of `repr(C)` pairs of 64-bit integers: no padding, every bit pattern is a value.
+unsafe impl aya::Pod for Plain<Counters> {}
+
+// SAFETY: an array of 64-bit integers.
+unsafe impl aya::Pod for Plain<[u64; WAYS]> {}
+
+// SAFETY: `repr(C)` of 64-bit integers.
+unsafe impl aya::Pod for Plain<Spent> {}
+// SAFETY: likewise.
+unsafe impl aya::Pod for Plain<Grant> {}
+
+/// The kernel's clock discipline, as adjtimex(2) reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Adjtimex {
+    /// The `TIME_*` state that the call returned.
+    pub state: i32,
+    /// The `STA_*` bits.
+    pub status: i32,
+    /// Maximum error in microseconds; grows by 500 ppm until the clock's keeper sets it again.
+    pub max_error_us: i64,
+    /// Estimated error in microseconds.
+    pub estimated_error_us: i64,
+    /// Frequency correction in parts in 10^6 with 16 bits of fraction.
+    pub frequency_scaled_ppm: i64,
+    /// Microseconds that the clock advances in 1/`USER_HZ` s, without that correction.
+    pub tick_us: i64,
+    /// TAI - UTC in seconds, 0 if the kernel was not told.
+    pub tai_offset_s: i32,
+}
+
+/// A change of the kernel's clock. What is `None` stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClockChange {
+    /// Frequency correction in parts in 10^6 with 16 bits of fraction, and microseconds in 1/`USER_HZ` s.
+    pub rate: Option<(i64, i64)>,
+    /// To be added to `CLOCK_REALTIME`, in nanoseconds.
+    pub step_ns: Option<i64>,
+    /// The `STA_*` bits.
+    pub status: Option<i32>,
+    /// Maximum and estimated error in microseconds.
+    pub errors_us: Option<(i64, i64)>,
+    /// Take back what another program had the kernel slew.
+    pub end_slews: bool,
+}
+
+/// Reads the kernel's clock discipline; changes nothing.
+///
+/// # Errors
+///
+/// The kernel's, which has none for a reading call.
+pub fn adjtimex() -> io::Result<Adjtimex> {
+    let mut buffer = zeros();
+    let state = call(&mut buffer)?;
+    Ok(Adjtimex {
+        state,
+        status: buffer.status,
+        max_error_us: buffer.maxerror,
+        estimated_error_us: buffer.esterror,
+        frequency_scaled_ppm: buffer.freq,
+        tick_us: buffer.tick,
+        tai_offset_s: buffer.tai,
+    })
+}
+
+/// Changes the kernel's clock.
+///
+/// # Errors
+///
+/// The kernel's: `EPERM` without `CAP_SYS_TIME`, `EINVAL` for what it cannot do.
+pub fn change_clock(change: &ClockChange) -> io::Result<()> {
+    if change.end_slews {
+        // The offset that the kernel's own loop still corrects can only be set while the loop is on.
+        let mut buffer = zeros();
+        buffer.modes = libc::ADJ_STATUS | libc::ADJ_OFFSET;
+        buffer.status = libc::STA_PLL | libc::STA_UNSYNC;
+        call(&mut buffer)?;
+        let mut buffer = zeros();
+        buffer.modes = libc::ADJ_OFFSET_SINGLESHOT;
+        call(&mut buffer)?;
+    }
+    let mut buffer = zeros();
+    if let Some((frequency_scaled_ppm, tick_us)) = change.rate {
+        buffer.modes |= libc::ADJ_FREQUENCY | libc::ADJ_TICK;
+        buffer.freq = frequency_scaled_ppm;
+        buffer.tick = tick_us;
+    }
+    if let Some(step_ns) = change.step_ns {
+        buffer.modes |= libc::ADJ_SETOFFSET | libc::ADJ_NANO;
+        buffer.time.tv_sec = step_ns.div_euclid(1_000_000_000);
+        buffer.time.tv_usec = step_ns.rem_euclid(1_000_000_000);
+    }
+    if let Some(status) = change.status {
+        buffer.modes |= libc::ADJ_STATUS;
+        buffer.status = status;
+    }
+    if let Some((max_error_us, estimated_error_us)) = change.errors_us {
+        buffer.modes |= libc::ADJ_MAXERROR | libc::ADJ_ESTERROR;
+        buffer.maxerror = max_error_us;
+        buffer.esterror = estimated_error_us;
+    }
+    call(&mut buffer).map(|_state| ())
+}
+
+fn zeros() -> libc::timex {
+    // SAFETY: a structure of integers, for which zeros are values; no mode bits means "read".
+    unsafe { std::mem::zeroed() }
+}
+
+fn call(buffer: &mut libc::timex) -> io::Result<i32> {
+    // SAFETY: the pointer is to a live structure of the type that the call reads and fills in.
+    let state = unsafe { libc::adjtimex(&raw mut *buffer) };
+    if state < 0 { Err(io::Error::last_os_error()) } else { Ok(state) }
+}
+
+/// The commands of ethtool's ioctl that are used here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum EthtoolCommand {
+    /// `struct ethtool_drvinfo`: the driver's name and more.
+    DriverInfo = 0x3,
+    /// `struct ethtool_rxnfc`: what the receive queue of a kind of flow is chosen by.
+    FlowHash = 0x29,
+    /// `struct ethtool_gstrings`: the names in a set.
+    Strings = 0x1b,
+    /// `struct ethtool_gfeatures`: which features can be had, are wanted, are on.
+    Features = 0x3a,
+    /// `struct ethtool_sfeatures`: turns some on or off.
+    SetFeatures = 0x3b,
+    /// `struct ethtool_channels`: numbers of queues.
+    Channels = 0x3c,
+}
+
+/// Of `linux/sockios.h`. The C libraries differ in the type of it.
+const SIOCETHTOOL: libc::Ioctl = 0x8946;
+/// Words that an answer of ethtool's ioctl has room in.
+const ETHTOOL_WORDS: usize = 8192;
+
+/// Asks or tells an interface of this network namespace, by ethtool's ioctl. The structure is given and
+/// answered as its 32-bit words without the command, with which it begins.
+///
+/// # Errors
+///
+/// The kernel's or the driver's; among them that the driver does not know the command.
+///
+/// # Panics
+///
+/// More arguments than any of the commands has.
+pub(crate) fn ethtool(interface: &str, command: EthtoolCommand, arguments: &[u32]) -> io::Result<Vec<u32>> {
+    let mut words = vec![0_u32; ETHTOOL_WORDS];
+    words[0] = command as u32;
+    words[1..=arguments.len()].copy_from_slice(arguments);
+    // SAFETY: a structure of integers and a pointer, for which zeros are values.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last byte stays the zero that ends the name.
+    let (_, room) = request.ifr_name.split_last_mut().expect("it has 16 bytes");
+    if interface.len() > room.len() {
+        return Err(io::Error::from_raw_os_error(libc::ENODEV));
+    }
+    for (to, from) in room.iter_mut().zip(interface.bytes()) {
+        *to = libc::c_char::from_ne_bytes([from]);
+    }
+    request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    // SAFETY: both structures outlive the call. What the kernel writes is at most 196 bytes of driver
+    // information, 36 of channels, 192 of a flow's hash, as many blocks of features as `arguments` says, or 32 bytes for each of its
+    // features, of which it has less than a hundred: the buffer takes a thousand.
+    let status = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
+    if status < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    words.remove(0);
+    Ok(words)
+}

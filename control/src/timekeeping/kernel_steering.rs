@@ -1,0 +1,274 @@
+//! The daemon's hand on the kernel's clock: what [`crate::discipline::steer()`] decides is done here, and the
+//! kernel is told how good its clock is, so that other programs know.
+//!
+//! An offset is slewed by a rate that stays until the next correction, a second later. It is never above what the
+//! kernel's own error bound grows by, so that this bound stays true if the daemon dies in the middle.
+
+use libc::{STA_DEL, STA_INS, STA_UNSYNC};
+use tracing::{error, info, warn};
+
+use super::rate_watch::for_adjtimex;
+use crate::discipline::{Action, Leap, Line, LocalTime, SteerConfig, ns_to_s, s_to_ns, steer};
+use crate::error::{Code, Error, Result};
+use crate::sys::ClockChange;
+use crate::sys::kernel_clock::KernelClock;
+use crate::sys::port_owner::Holder;
+
+/// Between two corrections, in s.
+const INTERVAL_S: f64 = 1.0;
+/// A rate this near to the wanted one stays, in s/s.
+const NEAR: f64 = 1e-10;
+/// The kernel takes a leap second at the end of the day on which it is told of one: not before noon.
+const LEAP_FROM_S: i64 = 43_200;
+const S_PER_DAY: i64 = 86_400;
+/// The kernel's own limit, in us.
+const MOST_ERROR_US: f64 = 16e6;
+
+/// Steers the kernel's clock.
+#[derive(Clone, Debug)]
+pub struct Steering {
+    config: SteerConfig,
+    updates: u32,
+    last: Option<LocalTime>,
+    /// The rate without a slew: what stays when the daemon ends.
+    settled: f64,
+    /// What adjtimex said after the last change.
+    left: Option<(i64, i64)>,
+    /// It has been logged that a first step waits for more upstreams to agree.
+    waiting: bool,
+    stopped: Option<String>,
+}
+
+impl Steering {
+    /// Takes the kernel's clock over from whoever had it: its own loop is turned off, and it counts as not
+    /// synchronised until it is.
+    ///
+    /// # Errors
+    ///
+    /// Without the privilege, or the kernel's.
+    pub fn begin<K: KernelClock>(kernel: &K, config: SteerConfig) -> Result<Self> {
+        let change = ClockChange { status: Some(STA_UNSYNC), end_slews: true, ..ClockChange::default() };
+        kernel.change(&change)?;
+        Ok(Self { config, updates: 0, last: None, settled: 0.0, left: None, waiting: false, stopped: None })
+    }
+
+    /// Other limits, from now on.
+    pub fn configure(&mut self, config: SteerConfig) {
+        self.config = config;
+        self.stopped = None;
+        self.left = None;
+    }
+
+    /// Why it does not steer any more, if it does not.
+    #[must_use]
+    pub fn stopped(&self) -> Option<&str> {
+        self.stopped.as_deref()
+    }
+
+    /// Whether the next correction is due.
+    #[must_use]
+    pub fn is_due(&self, now: LocalTime) -> bool {
+        self.stopped.is_none() && self.last.is_none_or(|last| now.seconds_since(last) >= INTERVAL_S)
+    }
+
+    /// Corrects the kernel's clock by the line, where there is one whose error is within the limit, and tells the
+    /// kernel that it is not synchronised else. `correction` is the present one of the oscillator. What goes wrong
+    /// ends the steering: what is served does not depend on it.
+    pub fn correct<K: KernelClock>(
+        &mut self,
+        kernel: &K,
+        line: Option<&Line>,
+        correction: f64,
+        now: LocalTime,
+    ) {
+        self.last = Some(now);
+        if let Err(reason) = self.try_correct(kernel, line, correction) {
+            error!("not steering the kernel's clock any more: {reason}");
+            self.stopped = Some(reason);
+        }
+    }
+
+    fn try_correct<K: KernelClock>(
+        &mut self,
+        kernel: &K,
+        line: Option<&Line>,
+        correction: f64,
+    ) -> std::result::Result<(), String> {
+        let text = |error: Error| error.to_string();
+        let state = kernel.discipline().map_err(text)?;
+        if self.left.is_some_and(|left| left != (state.frequency_scaled_ppm, state.tick_us)) {
+            self.left = None;
+            return Err(
+                "another program changes the rate of the kernel's clock: one of the two has to go".into()
+            );
+        }
+        let Some(line) = line else {
+            return self.let_go(kernel).map_err(text);
+        };
+        let sample = kernel.sample().map_err(text)?;
+        let at_ns = u64::midpoint(sample.monotonic_before_ns, sample.monotonic_after_ns);
+        let at = LocalTime::from_ns(at_ns.cast_signed());
+        let ahead_ns = i128::from(line.utc_ns(at)) - sample.realtime_ns;
+        let offset_s = ns_to_s(i64::try_from(ahead_ns).unwrap_or(i64::MAX));
+        let decided =
+            steer(&self.config, self.updates, offset_s, line.frequency, line.of_configured_majority);
+        let action = match decided {
+            Ok(action) => action,
+            Err(panic) => {
+                self.let_go(kernel).map_err(text)?;
+                return Err(panic.to_string());
+            }
+        };
+        let (frequency, extra, step_s) = match action {
+            Action::Step { by_s, frequency } => (frequency, 0.0, Some(by_s)),
+            Action::Slew { frequency, extra, .. } => (frequency, extra, None),
+            Action::Wait => {
+                if !self.waiting {
+                    self.waiting = true;
+                    warn!(
+                        "the kernel's clock is {offset_s:.0} s off: it is not stepped before a majority of all configured upstreams agrees"
+                    );
+                }
+                return self.let_go(kernel).map_err(text);
+            }
+        };
+        self.waiting = false;
+        self.updates = self.updates.saturating_add(1);
+        self.settled = (1.0 + correction) * (1.0 + frequency) - 1.0;
+        let wanted = (1.0 + self.settled) * (1.0 + extra) - 1.0;
+        let left_s = step_s.map_or(offset_s.abs(), |_| 0.0);
+        let error_us = |error_s: f64| whole_us(error_s + left_s);
+        if let Some(by_s) = step_s {
+            warn!("stepping the kernel's clock by {by_s:.6} s");
+        }
+        kernel
+            .change(&ClockChange {
+                rate: ((wanted - correction).abs() > NEAR).then(|| for_adjtimex(wanted)),
+                step_ns: step_s.map(s_to_ns),
+                status: Some(leap_status(line, at)),
+                errors_us: Some((error_us(line.bound_s(at)), error_us(line.root_dispersion_s))),
+                end_slews: false,
+            })
+            .map_err(text)?;
+        self.note(kernel).map_err(text)
+    }
+
+    /// The time is not known any more: what was slewed goes on no further, and the kernel is told.
+    fn let_go<K: KernelClock>(&mut self, kernel: &K) -> Result<()> {
+        let rate = self.left.map(|_| for_adjtimex(self.settled));
+        kernel.change(&ClockChange { rate, status: Some(STA_UNSYNC), ..ClockChange::default() })?;
+        if self.left.is_some() { self.note(kernel) } else { Ok(()) }
+    }
+
+    /// What the kernel made of a change: it rounds.
+    fn note<K: KernelClock>(&mut self, kernel: &K) -> Result<()> {
+        let state = kernel.discipline()?;
+        self.left = Some((state.frequency_scaled_ppm, state.tick_us));
+        Ok(())
+    }
+
+    /// The daemon ends: no slew goes on without it.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn end<K: KernelClock>(&self, kernel: &K) -> Result<()> {
+        if self.stopped.is_some() || self.left.is_none() {
+            return Ok(());
+        }
+        info!("the kernel's clock goes on at the rate it has learnt");
+        kernel.change(&ClockChange { rate: Some(for_adjtimex(self.settled)), ..ClockChange::default() })
+    }
+}
+
+/// Refuses where another program steers the kernel's clock already: two of them would fight.
+///
+/// # Errors
+///
+/// Names it, and the ways out.
+pub fn refuse_rivals() -> Result<()> {
+    match rival() {
+        None => Ok(()),
+        Some(rival) => {
+            Err(Error::new(Code::Unavailable, format_args!("{rival} steers the kernel's clock already"))
+                .remedy(
+                    "stop it, or leave the clock to it: `clock.steer = false` serves by the upstreams alone, \
+                     `clock.source = \"system\"` serves its clock",
+                ))
+        }
+    }
+}
+
+/// A program that steers the kernel's clock.
+pub(crate) fn rival() -> Option<Holder> {
+    std::fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
+        let pid = process.file_name().to_string_lossy().parse().ok()?;
+        let read = |file| std::fs::read(process.path().join(file)).unwrap_or_default();
+        is_rival(&read("comm"), &read("cmdline")).then(|| Holder::of(&process.path(), pid))
+    })
+}
+
+/// Whether a process of this name and command line steers the kernel's clock.
+fn is_rival(name: &[u8], command_line: &[u8]) -> bool {
+    /// As /proc/PID/comm has them, cut off after 15 bytes.
+    const NAMES: [&[u8]; 6] =
+        [b"chronyd", b"ntpd", b"ntp-daemon", b"systemd-timesyn", b"phc2sys", b"openntpd"];
+    let mut arguments = command_line.split(|byte| *byte == 0).skip(1);
+    // chronyd's `-x` leaves the clock alone.
+    NAMES.contains(&name.trim_ascii())
+        && !(name.starts_with(b"chronyd") && arguments.any(|word| word == b"-x"))
+}
+
+fn leap_status(line: &Line, now: LocalTime) -> i32 {
+    let second_of_day = line.utc_ns(now).div_euclid(1_000_000_000).rem_euclid(S_PER_DAY);
+    match line.leap {
+        Leap::Insert if second_of_day >= LEAP_FROM_S => STA_INS,
+        Leap::Delete if second_of_day >= LEAP_FROM_S => STA_DEL,
+        _ => 0,
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "clamped")]
+fn whole_us(seconds: f64) -> i64 {
+    (seconds * 1e6).ceil().clamp(0.0, MOST_ERROR_US) as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn daemons_that_steer_are_rivals_and_those_that_do_not_are_none() {
+        assert!(is_rival(b"chronyd\n", b"/usr/sbin/chronyd\0-F\x001\0"));
+        assert!(is_rival(b"systemd-timesyn\n", b"/lib/systemd/systemd-timesyncd\0"));
+        assert!(is_rival(b"ntpd\n", b""));
+        assert!(!is_rival(b"chronyd\n", b"chronyd\0-x\0-d\0"));
+        assert!(!is_rival(b"pooltime-xdp\n", b"pooltime-xdp\0run\0"));
+        assert!(!is_rival(b"ntpd-exporter\n", b""));
+    }
+
+    #[test]
+    fn the_kernel_hears_of_a_leap_second_on_its_day_only() {
+        let noon_s = 1_798_632_000; // 2026-12-30 12:00
+        let line = |leap| Line {
+            at: LocalTime::from_ns(0),
+            offset_ns: noon_s * 1_000_000_000,
+            frequency: 0.0,
+            skew: 0.0,
+            reference: 0,
+            updated: LocalTime::from_ns(0),
+            stratum: 2,
+            leap,
+            root_delay_s: 0.0,
+            root_dispersion_s: 0.0,
+            dispersion_rate: 1e-8,
+            of_configured_majority: true,
+        };
+        let status =
+            |leap, after_s: f64| leap_status(&line(leap), LocalTime::from_ns(0).plus_seconds(after_s));
+        assert_eq!(status(Leap::Insert, -1.0), 0);
+        assert_eq!(status(Leap::Insert, 1.0), STA_INS);
+        assert_eq!(status(Leap::Delete, 40_000.0), STA_DEL);
+        assert_eq!(status(Leap::None, 40_000.0), 0);
+    }
+}

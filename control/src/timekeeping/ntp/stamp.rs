@@ -1,0 +1,128 @@
+//! When a request went and its answer came, by `CLOCK_MONOTONIC`, from the kernel's stamps of both.
+//!
+//! The kernel stamps packets by `CLOCK_REALTIME`, which may be stepped at any moment. Each stamp is carried over by a
+//! reading of both clocks next to it, and believed only where it falls between the moments that the program saw
+//! itself; else those count, with the error that they have.
+
+use super::answer::Times;
+use crate::discipline::{LocalTime, ns_to_s};
+use crate::sys::kernel_clock::Sample;
+
+/// How late a program may see what happened before it was woken up, in s. What it sees too late also makes the
+/// round trip longer, and half of that is part of the error bound anyway.
+const WAKE_UP_S: f64 = 50e-6;
+
+/// What is known of the ends of an exchange.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    /// Both clocks, just before the request was handed to the kernel.
+    pub(super) before: Sample,
+    /// `CLOCK_MONOTONIC` when the kernel had taken it.
+    pub(super) handed_over_ns: u64,
+    /// The kernel's stamp on the request.
+    pub(super) transmit_stamp_ns: Option<i128>,
+    /// The kernel's stamp on the answer.
+    pub(super) receive_stamp_ns: Option<i128>,
+    /// Both clocks, just after the answer was handed to the program.
+    pub(super) after: Sample,
+}
+
+impl Seen {
+    pub(super) fn times(&self) -> Times {
+        let begin = local(self.before.monotonic_before_ns);
+        let end = local(self.after.monotonic_after_ns);
+        let (sent, sent_error_s) = self
+            .transmit_stamp_ns
+            .map(|stamp_ns| carry_over(stamp_ns, &self.before))
+            .filter(|(at, _)| (begin..=end).contains(at))
+            .unwrap_or_else(|| {
+                let earliest = local(self.before.monotonic_after_ns);
+                (earliest, local(self.handed_over_ns).seconds_since(earliest))
+            });
+        let (received, received_error_s) = self
+            .receive_stamp_ns
+            .map(|stamp_ns| carry_over(stamp_ns, &self.after))
+            .filter(|(at, _)| (sent..=end).contains(at))
+            .unwrap_or((local(self.after.monotonic_before_ns), WAKE_UP_S));
+        Times { sent, received, error_s: f64::midpoint(sent_error_s, received_error_s) }
+    }
+}
+
+/// A stamp by `CLOCK_REALTIME` as a moment of `CLOCK_MONOTONIC`, with its error in s.
+fn carry_over(stamp_ns: i128, reading: &Sample) -> (LocalTime, f64) {
+    let middle_ns = i128::midpoint(reading.monotonic_before_ns.into(), reading.monotonic_after_ns.into());
+    let at_ns = middle_ns - (reading.realtime_ns - stamp_ns);
+    let half_width_ns = reading.width_ns().cast_signed() / 2;
+    (LocalTime::from_ns(i64::try_from(at_ns).unwrap_or(i64::MAX)), ns_to_s(half_width_ns))
+}
+
+fn local(monotonic_ns: u64) -> LocalTime {
+    LocalTime::from_ns(monotonic_ns.cast_signed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REALTIME_NS: i128 = 1_790_000_000_000_000_000;
+
+    /// A reading that took 40 ns, by clocks that differ by this much.
+    fn reading(monotonic_ns: u64, difference_ns: i128) -> Sample {
+        Sample {
+            monotonic_before_ns: monotonic_ns - 20,
+            realtime_ns: i128::from(monotonic_ns) + difference_ns,
+            monotonic_after_ns: monotonic_ns + 20,
+        }
+    }
+
+    /// Asked at 1 ms, sent by the kernel at 1.02 ms, answered at 2 ms, seen at 2.1 ms.
+    fn seen() -> Seen {
+        Seen {
+            before: reading(1_000_000, REALTIME_NS),
+            handed_over_ns: 1_030_000,
+            transmit_stamp_ns: Some(REALTIME_NS + 1_020_000),
+            receive_stamp_ns: Some(REALTIME_NS + 2_000_000),
+            after: reading(2_100_000, REALTIME_NS),
+        }
+    }
+
+    fn ends_ns(seen: &Seen) -> (i64, i64) {
+        let times = seen.times();
+        (times.sent.as_ns(), times.received.as_ns())
+    }
+
+    #[test]
+    fn the_kernel_s_stamps_count() {
+        assert_eq!(ends_ns(&seen()), (1_020_000, 2_000_000));
+        assert!(seen().times().error_s < 30e-9);
+    }
+
+    #[test]
+    fn a_step_between_the_stamps_changes_nothing() {
+        for step_ns in [-3_600_000_000_000, -1000, 1000, 1_000_000_000] {
+            let stepped = REALTIME_NS + step_ns;
+            let seen = Seen {
+                receive_stamp_ns: Some(stepped + 2_000_000),
+                after: reading(2_100_000, stepped),
+                ..seen()
+            };
+            assert_eq!(ends_ns(&seen), (1_020_000, 2_000_000), "{step_ns}");
+        }
+    }
+
+    #[test]
+    fn a_stamp_that_cannot_be_is_not_believed() {
+        let step_ns = 1_000_000_000;
+        let before_the_step = Seen { after: reading(2_100_000, REALTIME_NS + step_ns), ..seen() };
+        assert_eq!(ends_ns(&before_the_step), (1_020_000, 2_099_980));
+        let after_the_step = Seen { transmit_stamp_ns: Some(REALTIME_NS + step_ns + 1_020_000), ..seen() };
+        assert_eq!(ends_ns(&after_the_step), (1_000_020, 2_000_000));
+    }
+
+    #[test]
+    fn without_stamps_the_error_says_so() {
+        let seen = Seen { transmit_stamp_ns: None, receive_stamp_ns: None, ..seen() };
+        assert_eq!(ends_ns(&seen), (1_000_020, 2_099_980));
+        assert!(seen.times().error_s > 30e-6);
+    }
+}

@@ -1,0 +1,308 @@
+//! `source = "system"`: `CLOCK_REALTIME` is somebody else's work (chronyd, ntpd, ptp4l), and is mirrored.
+//!
+//! `CLOCK_REALTIME` and `CLOCK_MONOTONIC` are slewed alike, so between two steps their difference is
+//! constant and the line runs at the nominal rate. What can be said of the clock's quality comes from the
+//! kernel's discipline (adjtimex) and from the local daemon's own answers on loopback.
+//!
+//! Pure: readings come in, a [`ClockState`] goes out.
+
+use responder::clock::{DispersionRate, Rate};
+use responder::message::{LEAP_UNSYNCHRONISED, MAX_STRATUM};
+use responder::{ClockState, NtpShort, NtpTimestamp};
+use serde::Serialize;
+
+use crate::config::ClockConfig;
+use crate::sys::Adjtimex;
+use crate::sys::kernel_clock::Sample;
+use crate::tools::query::Reading;
+
+const NANOS: i128 = 1_000_000_000;
+/// RFC 5905's PHI: what an undisciplined oscillator is assumed to drift, in parts in 10^9.
+const DRIFT_PPB: u64 = 15_000;
+/// `CLOCK_REALTIME` and `CLOCK_MONOTONIC` diverged by this much: a step, not a reading that took its time.
+const STEP_NS: i128 = 1_000;
+/// Beyond its own error bound, the local daemon may be off the system clock by this much for the noise of
+/// a query over loopback.
+const LOOPBACK_NOISE_NS: u64 = 1_000_000;
+
+/// The reference id of a clock that is its own reference, as ntpd and chronyd have it: 127.127.1.1.
+const LOCAL_REFERENCE: u32 = 0x7f7f_0101;
+
+/// Why the clock is not served as synchronised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unsynchronised {
+    /// adjtimex says so.
+    Kernel,
+    /// The local daemon's own answer says so.
+    Daemon,
+    /// The error bound is above the configured limit.
+    ErrorBound,
+    /// There are no upstreams that agree on the time.
+    NoAgreement,
+    /// The upstreams were not heard for too long, or are too far away.
+    UpstreamError,
+}
+
+impl Unsynchronised {
+    /// What the operator should know, with the command to type.
+    #[must_use]
+    pub const fn explain(self) -> &'static str {
+        match self {
+            Self::Kernel => {
+                "the kernel's clock is not synchronised: no time daemon steers it, or not yet; see `timedatectl` \
+                 and `systemctl status chrony`"
+            }
+            Self::Daemon => {
+                "the local time daemon says that it is not synchronised: see `chronyc tracking` or `ntpq -p`"
+            }
+            Self::ErrorBound => {
+                "the clock's error bound is above `clock.max_error_ms`: see `chronyc tracking` or `ntpq -p`"
+            }
+            Self::NoAgreement => {
+                "no majority of the upstreams has told the time yet: see `pooltime-xdp peers`"
+            }
+            Self::UpstreamError => {
+                "the error bound is above `clock.max_error_ms`, for the upstreams were not heard for too long or \
+                 are too far away: see `pooltime-xdp peers`"
+            }
+        }
+    }
+}
+
+/// What the local daemon last said of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalDaemon {
+    /// Its answer.
+    pub reading: Reading,
+    /// `CLOCK_MONOTONIC` at that time.
+    pub monotonic_ns: u64,
+}
+
+/// What an observation came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Observation {
+    /// To publish.
+    pub state: ClockState,
+    /// Why it is not synchronised, if it is not.
+    pub unsynchronised: Option<Unsynchronised>,
+    /// The clock was stepped by so many nanoseconds since the last observation.
+    pub stepped_ns: Option<i128>,
+}
+
+/// Mirrors `CLOCK_REALTIME`.
+#[derive(Debug)]
+pub struct SystemClock {
+    precision: i8,
+    sequence: u32,
+    /// `CLOCK_REALTIME` less `CLOCK_MONOTONIC`: all readings since the last step agree that it is in here.
+    difference: Option<(i128, i128)>,
+    max_error_us: Option<i64>,
+    reference_time: NtpTimestamp,
+}
+
+impl SystemClock {
+    /// A clock that has not been read yet.
+    #[must_use]
+    pub fn new(precision: i8) -> Self {
+        Self { precision, sequence: 0, difference: None, max_error_us: None, reference_time: NtpTimestamp(0) }
+    }
+
+    /// Makes a state to publish of what the kernel and the local daemon say.
+    pub fn observe(
+        &mut self,
+        sample: &Sample,
+        kernel: &Adjtimex,
+        daemon: Option<&LocalDaemon>,
+        config: &ClockConfig,
+    ) -> Observation {
+        let stepped_ns = self.narrow_difference(sample);
+        let (earliest, latest) = self.difference.unwrap_or_default();
+        let base_ns = sample.monotonic_after_ns;
+        let now_ns = i128::from(base_ns) + i128::midpoint(earliest, latest);
+        let now = timestamp(now_ns);
+        let reading_error_ns = u64::try_from((latest - earliest) / 2).unwrap_or(u64::MAX);
+        self.note_correction(kernel, stepped_ns.is_some(), now);
+
+        let limit_ns = config.max_error_ms.saturating_mul(1_000_000);
+        let mut source = Source::of(kernel, daemon, base_ns, config, self.reference_time);
+        source.add_error(reading_error_ns);
+        source.limit_error(limit_ns);
+        if let Some(stratum) = config.local_stratum.filter(|_| source.unsynchronised.is_some()) {
+            source = Source::local(stratum, source.leap, self.reference_time);
+            source.add_error(reading_error_ns);
+        }
+        let bound_ns = source.bound_ns();
+        // The moment at which the bound will have grown to the limit, or some seconds from now: whatever a
+        // daemon that has died would have noticed, this one notices no more.
+        let until_limit_ns = limit_ns.saturating_sub(bound_ns).saturating_mul(1_000_000_000 / DRIFT_PPB);
+        let horizon_ns = config.horizon_ms.saturating_mul(1_000_000).min(until_limit_ns);
+
+        self.sequence = self.sequence.wrapping_add(1);
+        let state = ClockState {
+            sequence: self.sequence,
+            monotonic_base_ns: base_ns,
+            ntp_base: now,
+            rate: Rate::NOMINAL,
+            horizon_ns: base_ns.saturating_add(horizon_ns),
+            reference_time: earlier(source.reference_time, now),
+            root_delay: NtpShort::from_nanos(source.root_delay_ns),
+            root_dispersion: NtpShort::from_nanos(source.root_dispersion_ns),
+            dispersion_rate: DispersionRate::from_ppb(DRIFT_PPB),
+            reference_id: source.reference_id,
+            leap: if source.unsynchronised.is_some() { LEAP_UNSYNCHRONISED } else { source.leap },
+            stratum: source.stratum,
+            precision: self.precision,
+        };
+        Observation { state, unsynchronised: source.unsynchronised, stepped_ns }
+    }
+
+    /// Brings a reading in: the difference of the clocks is constant, so every reading narrows down where it
+    /// is, until one contradicts, which means a step. Gives the size of the step.
+    fn narrow_difference(&mut self, sample: &Sample) -> Option<i128> {
+        let seen = (
+            sample.realtime_ns - i128::from(sample.monotonic_after_ns),
+            sample.realtime_ns - i128::from(sample.monotonic_before_ns),
+        );
+        let Some((earliest, latest)) = self.difference else {
+            self.difference = Some(seen);
+            return None;
+        };
+        let both = (earliest.max(seen.0), latest.min(seen.1));
+        if both.0 <= both.1 {
+            self.difference = Some(both);
+            return None;
+        }
+        self.difference = Some(seen);
+        let moved = i128::midpoint(seen.0, seen.1) - i128::midpoint(earliest, latest);
+        (moved.abs() >= STEP_NS).then_some(moved)
+    }
+
+    /// The kernel lets its maximum error grow until the clock's keeper sets it: when it has fallen, the
+    /// clock was corrected. A step is a correction, too.
+    fn note_correction(&mut self, kernel: &Adjtimex, stepped: bool, now: NtpTimestamp) {
+        if stepped || self.max_error_us.is_none_or(|before| kernel.max_error_us < before) {
+            self.reference_time = now;
+        }
+        self.max_error_us = Some(kernel.max_error_us);
+    }
+}
+
+/// What is said of the clock's own source.
+struct Source {
+    unsynchronised: Option<Unsynchronised>,
+    leap: u8,
+    stratum: u8,
+    reference_id: u32,
+    reference_time: NtpTimestamp,
+    root_delay_ns: u64,
+    root_dispersion_ns: u64,
+}
+
+impl Source {
+    fn of(
+        kernel: &Adjtimex,
+        daemon: Option<&LocalDaemon>,
+        now_ns: u64,
+        config: &ClockConfig,
+        corrected: NtpTimestamp,
+    ) -> Self {
+        let kernel_synchronised = kernel.status & libc::STA_UNSYNC == 0 && kernel.state != libc::TIME_ERROR;
+        let leap = match kernel.state {
+            libc::TIME_INS => 1,
+            libc::TIME_DEL => 2,
+            _ => 0,
+        };
+        let daemon = daemon.filter(|daemon| daemon.speaks_for_the_system_clock());
+        let daemon_synchronised = daemon.map(|daemon| daemon.reading.is_synchronised());
+        let unsynchronised = match (kernel_synchronised, daemon_synchronised) {
+            (false, _) => Some(Unsynchronised::Kernel),
+            (true, Some(false)) => Some(Unsynchronised::Daemon),
+            (true, _) => None,
+        };
+        match daemon.filter(|daemon| daemon.reading.is_synchronised()) {
+            Some(LocalDaemon { reading, monotonic_ns }) => Self {
+                unsynchronised,
+                leap,
+                stratum: reading.stratum,
+                reference_id: reading.reference_id,
+                reference_time: reading.reference_time,
+                root_delay_ns: reading.root_delay.as_nanos(),
+                root_dispersion_ns: reading
+                    .root_dispersion
+                    .as_nanos()
+                    .saturating_add(drift_ns(now_ns.saturating_sub(*monotonic_ns))),
+            },
+            None => Self {
+                unsynchronised,
+                leap,
+                stratum: config.stratum.clamp(1, MAX_STRATUM),
+                reference_id: config.reference_id(),
+                reference_time: corrected,
+                root_delay_ns: 0,
+                // maxerror is RFC 5905's root distance, as the clock's keeper last set it.
+                root_dispersion_ns: u64::try_from(kernel.max_error_us)
+                    .unwrap_or(u64::MAX)
+                    .saturating_mul(1000),
+            },
+        }
+    }
+}
+
+impl Source {
+    /// A clock that is its own reference.
+    const fn local(stratum: u8, leap: u8, corrected: NtpTimestamp) -> Self {
+        Self {
+            unsynchronised: None,
+            leap,
+            stratum,
+            reference_id: LOCAL_REFERENCE,
+            reference_time: corrected,
+            root_delay_ns: 0,
+            root_dispersion_ns: 0,
+        }
+    }
+
+    /// The root distance of RFC 5905, without what accrues from now on.
+    const fn bound_ns(&self) -> u64 {
+        (self.root_delay_ns / 2).saturating_add(self.root_dispersion_ns)
+    }
+
+    const fn add_error(&mut self, error_ns: u64) {
+        self.root_dispersion_ns = self.root_dispersion_ns.saturating_add(error_ns);
+    }
+
+    const fn limit_error(&mut self, limit_ns: u64) {
+        if self.unsynchronised.is_none() && self.bound_ns() > limit_ns {
+            self.unsynchronised = Some(Unsynchronised::ErrorBound);
+        }
+    }
+}
+
+impl LocalDaemon {
+    /// A daemon that serves another time than the system's (`chronyd -x`, a container's neighbour) says
+    /// nothing about the system clock.
+    fn speaks_for_the_system_clock(&self) -> bool {
+        let reading = &self.reading;
+        let bound_ns = (reading.root_delay.as_nanos() / 2)
+            .saturating_add(reading.root_dispersion.as_nanos())
+            .saturating_add(LOOPBACK_NOISE_NS);
+        reading.offset_ns.unsigned_abs() <= bound_ns || !reading.is_synchronised()
+    }
+}
+
+/// A clock that was set back since its last correction must not say that this is yet to come: clients refuse
+/// such an answer (RFC 5905 appendix A.5.1.1). Zero is "never", not a time.
+const fn earlier(reference_time: NtpTimestamp, now: NtpTimestamp) -> NtpTimestamp {
+    if reference_time.0 != 0 && reference_time.since(now) > 0 { now } else { reference_time }
+}
+
+const fn drift_ns(elapsed_ns: u64) -> u64 {
+    elapsed_ns / (1_000_000_000 / DRIFT_PPB)
+}
+
+fn timestamp(unix_ns: i128) -> NtpTimestamp {
+    let seconds = i64::try_from(unix_ns.div_euclid(NANOS)).unwrap_or_default();
+    let nanos = u32::try_from(unix_ns.rem_euclid(NANOS)).unwrap_or_default();
+    NtpTimestamp::from_unix(seconds, nanos)
+}

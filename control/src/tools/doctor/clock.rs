@@ -1,0 +1,283 @@
+//! The clock: is the kernel's kept, and is what is served good and fresh?
+
+use nix::libc;
+
+use super::finding::Finding;
+use super::system::{Verb, service};
+use crate::config::{ClockConfig, ClockSource};
+use crate::instance::Instance;
+use crate::status::{Clock, Status};
+use crate::sys::Adjtimex;
+use crate::sys::kernel_clock::{KernelClock as _, Machine};
+use crate::sys::port_owner::Holder;
+use crate::timekeeping::kernel_steering;
+
+/// A living daemon publishes four times a second.
+const LATE_PUBLICATION_S: f64 = 2.0;
+
+/// What is known of the clock.
+#[derive(Clone, Debug)]
+struct Facts<'a> {
+    instance: &'a Instance,
+    config: &'a ClockConfig,
+    kernel: Option<Adjtimex>,
+    /// Another program that steers the kernel's clock.
+    keeper: Option<Holder>,
+    /// What is served, if something is.
+    served: Option<&'a Clock>,
+    /// Whether a daemon publishes it.
+    running: bool,
+}
+
+/// Looks at the clock, and at what is served if a status could be had.
+pub(super) fn examine(instance: &Instance, config: &ClockConfig, status: Option<&Status>) -> Vec<Finding> {
+    judge(&Facts {
+        instance,
+        config,
+        kernel: Machine.discipline().ok(),
+        keeper: kernel_steering::rival(),
+        served: status.map(|status| &status.clock),
+        running: status.is_some_and(|status| status.daemon.is_some()),
+    })
+}
+
+fn judge(facts: &Facts<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.extend(kernel(facts));
+    findings.extend(served(facts));
+    findings
+}
+
+/// The kernel's clock, as far as what is served depends on it.
+fn kernel(facts: &Facts<'_>) -> Option<Finding> {
+    let Facts { config, kernel, keeper, .. } = facts;
+    let kernel = kernel.as_ref()?;
+    let synchronised = kernel.status & libc::STA_UNSYNC == 0 && kernel.state != libc::TIME_ERROR;
+    let steered_here = config.source == ClockSource::Upstream && config.steer;
+    Some(match (config.source, keeper) {
+        (ClockSource::Upstream, Some(keeper)) if steered_here => Finding::problem(
+            "clock-rival",
+            format!("{keeper} steers the kernel's clock, and `clock.steer` would have this server do so"),
+        )
+        .why("two that steer one clock fight: the daemon refuses to start beside it")
+        .fix(keeper.command_to_end_it())
+        .advice("`steer = false` in `[clock]` leaves the kernel's clock to it"),
+        (ClockSource::Upstream, _) => {
+            let state = if synchronised { "synchronised" } else { "not synchronised" };
+            Finding::ok("kernel-clock", format!("the kernel's clock is {state}; what is served does not depend on it"))
+        }
+        (ClockSource::System, keeper) if synchronised => {
+            let keeper = keeper.as_ref().map_or_else(String::new, |keeper| format!(" by {keeper}"));
+            #[expect(clippy::cast_precision_loss, reason = "for showing")]
+            let error_s = kernel.max_error_us as f64 / 1e6;
+            Finding::ok("kernel-clock", format!("the kernel's clock is synchronised{keeper}, error bound {error_s:.6} s"))
+        }        (ClockSource::System, _) if served_all_the_same(facts) => {
+            Finding::note("kernel-clock", "the kernel's clock is not synchronised, and served all the same")
+                .why("the daemon's configuration says so (`clock.local_stratum`), or has it take its time from elsewhere")
+        }
+        (ClockSource::System, Some(keeper)) => {Finding::problem("kernel-clock", format!("{keeper} runs, but the kernel's clock is not synchronised"))
+                .why("the served time is the kernel's (`clock.source = \"system\"`): answers say that it is not good")
+                .advice(
+                    "`chronyc tracking` and `chronyc sources`, or `ntpq -p`, tell what it waits for; with chronyd, \
+                     `rtcsync` in its configuration makes it tell the kernel",
+                )
+        }
+        (ClockSource::System, None) => {
+            Finding::problem("kernel-clock", "the kernel's clock is not synchronised, and no time daemon runs")
+                .why("the served time is the kernel's (`clock.source = \"system\"`): answers say that it is not good")
+                .fix("apt-get install chrony")
+                .advice("let this server ask upstreams itself: `source = \"upstream\"` in `[clock]`, and `pooltime-xdp upstream probe NAME...`")
+        }
+    })
+}
+
+fn served_all_the_same(facts: &Facts<'_>) -> bool {
+    let good = |clock: &Clock| clock.synchronised && facts.running;
+    facts.config.local_stratum.is_some() || facts.served.is_some_and(good)
+}
+
+/// What clients are told.
+fn served(facts: &Facts<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Some(stratum) = facts.config.local_stratum {
+        findings.push(
+            Finding::warning(
+                "local-stratum",
+                format!("`clock.local_stratum = {stratum}` serves the clock whether it is good or not"),
+            )
+            .why("that is for laboratories and isolated networks, never for the pool")
+            .advice(format!(
+                "take the line out of the configuration, then `{}`",
+                service(facts.instance, Verb::Reload)
+            )),
+        );
+    }
+    let Some(clock) = facts.served else { return findings };
+    if let Some(reason) = &clock.reason {
+        findings.push(
+            Finding::problem(
+                "served-clock",
+                format!("answers say that the clock is not synchronised: {reason}"),
+            )
+            .why("clients turn to other servers, and the pool takes this one out"),
+        );
+    } else if let Some(limit) = clock.error_limit_s.filter(|limit| clock.error_bound_s > *limit) {
+        findings.push(
+            Finding::problem(
+                "served-clock",
+                format!("the error bound is {:.6} s, above the limit of {limit} s", clock.error_bound_s),
+            )
+            .why("answers will say that the clock is not synchronised"),
+        );
+    } else {
+        findings.push(Finding::ok(
+            "served-clock",
+            format!(
+                "served as synchronised: stratum {}, reference {}, error bound {:.6} s, horizon in {:.1} s",
+                clock.stratum, clock.reference, clock.error_bound_s, clock.horizon_s
+            ),
+        ));
+    }
+    // Above stratum 5 the pool takes no server.
+    if clock.synchronised && clock.stratum > 5 {
+        findings.push(
+            Finding::warning("stratum", format!("the stratum is {}", clock.stratum))
+                .why("the pool takes strata 1 to 5"),
+        );
+    }
+    if facts.running && clock.age_s > LATE_PUBLICATION_S {
+        findings.push(
+            Finding::problem(
+                "daemon-hangs",
+                format!("the daemon hangs: it published the clock {:.1} s ago", clock.age_s),
+            )
+            .why(format!("answers stay synchronised for {:.0} s", clock.horizon_s.max(0.0)))
+            .fix(service(facts.instance, Verb::Restart)),
+        );
+    } else if !facts.running && clock.synchronised {
+        findings.push(
+            Finding::problem("daemon-gone", "the program is attached, but no daemon runs")
+                .why(format!("answers stay synchronised for {:.0} s", clock.horizon_s.max(0.0)))
+                .fix(service(facts.instance, Verb::Start)),
+        );
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::sample;
+    use crate::tools::doctor::finding::Severity::{Note, Ok, Problem, Warning};
+    use crate::tools::doctor::finding::{ids, only};
+
+    const KERNEL: Adjtimex = Adjtimex {
+        state: libc::TIME_OK,
+        status: libc::STA_PLL,
+        max_error_us: 1500,
+        estimated_error_us: 100,
+        frequency_scaled_ppm: 0,
+        tick_us: 10_000,
+        tai_offset_s: 37,
+    };
+    const UNSYNCHRONISED: Adjtimex = Adjtimex { state: libc::TIME_ERROR, status: libc::STA_UNSYNC, ..KERNEL };
+
+    fn instance() -> Instance {
+        Instance::new(None).unwrap()
+    }
+
+    fn chronyd() -> Holder {
+        Holder { name: "chronyd".into(), pid: 7, unit: Some("chrony.service".into()) }
+    }
+
+    fn of_kernel(config: &ClockConfig, kernel: Adjtimex, keeper: Option<Holder>) -> Finding {
+        let facts = Facts {
+            instance: &instance(),
+            config,
+            kernel: Some(kernel),
+            keeper,
+            served: None,
+            running: false,
+        };
+        let [finding] = <[Finding; 1]>::try_from(judge(&facts)).unwrap();
+        finding
+    }
+
+    #[test]
+    fn a_system_clock_is_good_if_somebody_keeps_it() {
+        let config = ClockConfig::default();
+        assert_eq!(of_kernel(&config, KERNEL, Some(chronyd())).severity, Ok);
+        let nobody = of_kernel(&config, UNSYNCHRONISED, None);
+        assert!(nobody.severity == Problem && nobody.fix.is_some(), "{nobody:?}");
+        let waiting = of_kernel(&config, UNSYNCHRONISED, Some(chronyd()));
+        assert!(waiting.severity == Problem && waiting.what.contains("chronyd"), "{waiting:?}");
+    }
+    #[test]
+    fn an_unsynchronised_clock_that_is_served_by_configuration_is_no_problem_of_its_own() {
+        let config = ClockConfig { local_stratum: Some(10), ..ClockConfig::default() };
+        let facts = Facts {
+            instance: &instance(),
+            config: &config,
+            kernel: Some(UNSYNCHRONISED),
+            keeper: None,
+            served: None,
+            running: false,
+        };
+        assert_eq!(ids(&judge(&facts)), [("kernel-clock", Note), ("local-stratum", Warning)]);
+    }
+
+    #[test]
+    fn two_that_would_steer_one_clock_are_a_problem_and_two_of_which_one_does_are_none() {
+        let steering = ClockConfig { source: ClockSource::Upstream, ..ClockConfig::default() };
+        let rival = of_kernel(&steering, KERNEL, Some(chronyd()));
+        assert_eq!(
+            (rival.id, rival.fix.as_deref()),
+            ("clock-rival", Some("systemctl disable --now chrony.service"))
+        );
+        let private = ClockConfig { steer: false, ..steering };
+        assert_eq!(of_kernel(&private, UNSYNCHRONISED, Some(chronyd())).severity, Ok);
+    }
+
+    fn of_served(spoil: impl Fn(&mut Status)) -> Vec<Finding> {
+        let (mut status, config) = (sample(), ClockConfig::default());
+        spoil(&mut status);
+        let running = status.daemon.is_some();
+        judge(&Facts {
+            instance: &instance(),
+            config: &config,
+            kernel: None,
+            keeper: None,
+            served: Some(&status.clock),
+            running,
+        })
+    }
+
+    #[test]
+    fn what_clients_are_told_is_judged_by_its_quality_and_its_age() {
+        assert_eq!(ids(&of_served(|_| {})), [("served-clock", Ok)]);
+        let bad = of_served(|status| status.clock.reason = Some("no majority".into()));
+        assert!(only(&bad, "served-clock").what.contains("no majority"));
+        assert_eq!(
+            only(&of_served(|status| status.clock.error_bound_s = 2.0), "served-clock").severity,
+            Problem
+        );
+        assert_eq!(only(&of_served(|status| status.clock.stratum = 6), "stratum").severity, Warning);
+        let hanging = of_served(|status| status.clock.age_s = 3.0);
+        assert!(only(&hanging, "daemon-hangs").fix.is_some());
+        assert!(only(&of_served(|status| status.daemon = None), "daemon-gone").fix.is_some());
+    }
+
+    #[test]
+    fn a_clock_that_is_served_whether_it_is_good_or_not_is_warned_of() {
+        let config = ClockConfig { local_stratum: Some(10), ..ClockConfig::default() };
+        let facts = Facts {
+            instance: &instance(),
+            config: &config,
+            kernel: None,
+            keeper: None,
+            served: None,
+            running: false,
+        };
+        assert_eq!(ids(&judge(&facts)), [("local-stratum", Warning)]);
+    }
+}

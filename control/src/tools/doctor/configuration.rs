@@ -1,0 +1,145 @@
+//! The configuration file: can it be read, is it right, and is it wise?
+
+use std::path::Path;
+
+use super::finding::Finding;
+use super::system::{Verb, service};
+use crate::config::{ClockSource, Config, DEFAULT_PATH};
+use crate::error::{Code, Error, Result};
+use crate::instance::Instance;
+use crate::serving::limits::configured;
+use crate::status::Status;
+
+/// Reads it. What is wrong with it is a finding, and the rest is looked at as if it were empty.
+pub(super) fn examine(path: Option<&Path>) -> (Config, Vec<Finding>) {
+    let shown = path.unwrap_or(DEFAULT_PATH.as_ref());
+    let read = if path.is_none() && !shown.exists() { Ok(None) } else { Config::load(Some(shown)).map(Some) };
+    judge(&shown.display().to_string(), read)
+}
+
+/// Whether the daemon goes by the file as it is now.
+pub(super) fn compare(config: &Config, status: &Status, instance: &Instance) -> Option<Finding> {
+    let (clock, limits) = (&status.clock, status.limits.as_ref()?);
+    let source = match config.clock.source {
+        ClockSource::System => "system",
+        ClockSource::Upstream => "upstream",
+    };
+    #[expect(clippy::cast_precision_loss, reason = "a config's milliseconds")]
+    let is_limit = |limit_s: Option<f64>, limit_ms: u64| limit_s == Some(limit_ms as f64 / 1e3);
+    let asked = config.upstream.iter().filter(|_| config.clock.source == ClockSource::Upstream);
+    let same = clock.source.as_deref() == Some(source)
+        && asked.map(|upstream| &upstream.address).eq(status.upstreams.iter().map(|peer| &peer.name))
+        && is_limit(clock.error_limit_s, config.clock.max_error_ms)
+        && is_limit(clock.horizon_limit_s, config.clock.horizon_ms)
+        && (limits.enabled, limits.rate, limits.burst)
+            == (config.limits.enabled, config.limits.rate, config.limits.burst)
+        && (limits.budget_answers_per_s, limits.budget_bits_per_s)
+            == (config.limits.budget_answers_per_s, config.limits.budget_bits_per_s);
+    (!same).then(|| {
+        Finding::warning("config-other", "the daemon does not go by the configuration that was looked at")
+            .why("it has not been reloaded since a change, could not be, or was started with another file (`--config`)")
+            .fix(service(instance, Verb::Reload))
+            .advice("the journal says why a reload was refused; `doctor --config FILE` looks at another file")
+    })
+}
+
+fn judge(shown: &str, read: Result<Option<Config>>) -> (Config, Vec<Finding>) {
+    let config = match read {
+        Ok(Some(config)) => config,
+        Ok(None) => {
+            let none = Finding::note("config", format!("there is no {shown}: the defaults are in force"));
+            return (Config::default(), vec![none]);
+        }
+        Err(error) => return (Config::default(), vec![wrong(shown, error)]),
+    };
+    // Other files that it names.
+    let named = configured(&config.access).map(|_| ()).and_then(|()| config.clock.discipline().map(|_| ()));
+    let mut findings: Vec<_> = named.err().into_iter().map(|error| wrong(shown, error)).collect();
+    findings.extend(config.warnings().into_iter().map(|warning| warn(&config, warning)));
+    if findings.is_empty() {
+        findings.push(Finding::ok("config", format!("{shown} is right")));
+    }
+    (config, findings)
+}
+
+fn wrong(shown: &str, error: Error) -> Finding {
+    if error.code == Code::NoInput && error.what.contains("Permission denied") {
+        return Finding::unseen("config", shown, error.what);
+    }
+    let no_upstream = error.what.contains("needs upstreams");
+    let found = Finding::problem(if no_upstream { "config-upstreams" } else { "config" }, error.what)
+        .why("the daemon refuses to start with it; one that runs keeps the configuration that it has")
+        .fix(if no_upstream {
+            format!("pooltime-xdp upstream probe NAME... >> {shown}")
+        } else {
+            format!("pooltime-xdp config check {shown}")
+        });
+    match error.remedy {
+        Some(remedy) => found.advice(remedy),
+        None => found,
+    }
+}
+
+fn warn(config: &Config, warning: String) -> Finding {
+    let of_their_number = config.clock.source == ClockSource::Upstream && warning.contains("4 to 7");
+    let found = Finding::warning("config", warning);
+    if of_their_number {
+        found.advice(
+            "`pooltime-xdp upstream probe NAME...` measures candidates and prints the lines for the best",
+        )
+    } else {
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tools::doctor::finding::Severity::{Note, Ok as Well, Problem, Warning};
+    use crate::tools::doctor::finding::{ids, only};
+
+    fn judged(text: &str) -> Vec<Finding> {
+        judge("/etc/x.toml", Config::parse(text).map(Some)).1
+    }
+
+    #[test]
+    fn a_right_file_is_well_and_none_is_a_note() {
+        assert_eq!(ids(&judged("interfaces = [\"eth0\"]")), [("config", Well)]);
+        assert_eq!(ids(&judge("/etc/x.toml", Ok(None)).1), [("config", Note)]);
+    }
+
+    #[test]
+    fn a_wrong_file_is_a_problem_with_its_line_and_no_upstream_is_one_of_its_own() {
+        let findings = judged("[clock]\nhorizon = 3\n");
+        let found = only(&findings, "config");
+        assert!(found.severity == Problem && found.what.contains("line 2"), "{found:?}");
+        assert!(found.advice.as_ref().unwrap().contains("horizon_ms"), "{found:?}");
+        let findings = judged("[clock]\nsource = \"upstream\"\n");
+        let fix = only(&findings, "config-upstreams").fix.as_ref().unwrap();
+        assert_eq!(fix, "pooltime-xdp upstream probe NAME... >> /etc/x.toml");
+    }
+    #[test]
+    fn a_daemon_that_goes_by_something_else_is_told_to_reload() {
+        // The sample has an upstream.
+        let same = "[clock]\nsource = \"upstream\"\n[[upstream]]\naddress = \"ntp1.example.net\"\n";
+        let mut status = crate::status::sample();
+        status.clock.source = Some("upstream".into());
+        let compared =
+            |text: &str| compare(&Config::parse(text).unwrap(), &status, &Instance::new(None).unwrap());
+        assert_eq!(compared(same), None);
+        for (from, to) in
+            [("ntp1", "ntp2"), ("upstream\"", "system\""), ("[clock]", "[limits]\nrate = 3\n[clock]")]
+        {
+            let other = same.replacen(from, to, 1);
+            assert_eq!(compared(&other).map(|found| found.severity), Some(Warning), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_is_unwise_is_a_warning_and_a_list_that_vanished_a_problem() {
+        let few = judged("[clock]\nsource = \"upstream\"\n[[upstream]]\naddress = \"192.0.2.1\"\n");
+        assert_eq!(ids(&few), [("config", Warning)]);
+        let vanished = judged("[access]\nfiles = [\"/nowhere/list\"]\n");
+        assert!(only(&vanished, "config").what.contains("/nowhere/list"), "{vanished:?}");
+    }
+}

@@ -1,0 +1,342 @@
+//! The packet filter, as far as it matters: XDP answers before it, so it concerns only what the program passes up
+//! and this host's own exchanges with its upstreams.
+
+mod iptables;
+mod nft;
+mod ruleset;
+
+use responder::udp::NTP_PORT;
+use responder::verdict::Family;
+
+use super::finding::Finding;
+use super::tool::{Asked, ask};
+use ruleset::{Fate, Hook, Kind, Packet, Ruleset, State};
+
+/// What a server needs of a packet filter.
+struct Need {
+    id: &'static str,
+    what: &'static str,
+    packet: Packet<'static>,
+    /// Where it is needed over one family only.
+    only: Option<Family>,
+    why: &'static str,
+    /// Whether clients or this host lose something that they cannot do without.
+    vital: bool,
+    /// The packet as nft and iptables have it.
+    nft: &'static str,
+    iptables: &'static str,
+}
+
+/// Of a port that clients and this server's own requests come from, to port 123; the family and the interface are
+/// put in.
+const REQUEST: Packet<'_> = Packet {
+    hook: Hook::In,
+    family: Family::Ipv4,
+    interface: "",
+    kind: Kind::Udp,
+    state: State::New,
+    source_port: 40_000,
+    destination_port: NTP_PORT,
+};
+const REPLY: Packet<'_> =
+    Packet { state: State::Established, source_port: NTP_PORT, destination_port: 40_000, ..REQUEST };
+
+/// Longer requests are for the few that have extension fields or keys.
+const FEW: &str =
+    "clients with extension fields or keys get no answer; those of 48 bytes are answered before the firewall";
+
+const NEEDS: [Need; 5] = [
+    Need {
+        id: "firewall-upstream-replies",
+        what: "the replies of upstreams",
+        packet: REPLY,
+        only: None,
+        why: "whoever keeps this host's time hears no upstream",
+        vital: true,
+        nft: "udp sport 123",
+        iptables: "-p udp --sport 123",
+    },
+    Need {
+        id: "firewall-upstream-requests",
+        what: "requests to upstreams",
+        packet: Packet { hook: Hook::Out, ..REQUEST },
+        only: None,
+        why: "whoever keeps this host's time cannot ask its upstreams",
+        vital: true,
+        nft: "udp dport 123",
+        iptables: "-p udp --dport 123",
+    },
+    Need {
+        id: "firewall-neighbours",
+        what: "the neighbours' questions for this host (ICMPv6)",
+        packet: Packet { kind: Kind::Solicitation, state: State::Untracked, ..REQUEST },
+        only: Some(Family::Ipv6),
+        why: "routers cannot find this host's IPv6 address: no request over IPv6 reaches it, whatever would answer",
+        vital: true,
+        nft: "meta l4proto ipv6-icmp",
+        iptables: "-p ipv6-icmp",
+    },
+    Need {
+        id: "firewall-requests",
+        what: "requests that the program passes up (longer than 48 bytes, fragments)",
+        packet: REQUEST,
+        only: None,
+        why: FEW,
+        vital: false,
+        nft: "udp dport 123",
+        iptables: "-p udp --dport 123",
+    },
+    Need {
+        id: "firewall-answers",
+        what: "answers to requests that the program passed up",
+        packet: Packet { hook: Hook::Out, ..REPLY },
+        only: None,
+        why: FEW,
+        vital: false,
+        nft: "udp sport 123",
+        iptables: "-p udp --sport 123",
+    },
+];
+
+/// Who made the rules: its own tool is the one to change them with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manager {
+    Ufw,
+    Firewalld,
+    Nobody,
+}
+
+/// Looks at the rules for these interfaces' packets of these families.
+pub(super) fn examine(interfaces: &[String], families: &[Family]) -> Vec<Finding> {
+    match rules() {
+        Ok(rules) => judge(&rules, interfaces, families),
+        Err(why) => vec![Finding::unseen("firewall", "the firewall's rules", why)],
+    }
+}
+
+/// Of nftables and iptables. Which of them there is nobody knows before, and both may be in use.
+fn rules() -> Result<Ruleset, String> {
+    // Without the elements of sets, which may be millions.
+    let nft = ask("nft", &["--json", "--terse", "list", "ruleset"]);
+    let tools = [("iptables-save", Family::Ipv4), ("ip6tables-save", Family::Ipv6)];
+    let saved = tools.map(|(tool, family)| (ask(tool, &[]), family));
+    combine(nft, saved)
+}
+
+fn combine(nft: Asked, saved: [(Asked, Family); 2]) -> Result<Ruleset, String> {
+    let mut rules = Ruleset::default();
+    let mut reasons = Vec::new();
+    let mut seen = false;
+    for (asked, family) in saved {
+        match asked {
+            Asked::Said(text) => {
+                seen = true;
+                rules.chains.extend(iptables::read(&text, family).chains);
+            }
+            Asked::Failed(why) => reasons.push(why),
+            Asked::NotThere => {}
+        }
+    }
+    match nft {
+        Asked::Said(text) => {
+            let nft = nft::read(&text).map_err(|why| format!("nft's answer makes no sense: {why}"))?;
+            // iptables of today keeps its rules in nftables, and shows them better itself.
+            let shown = |chain: &ruleset::Chain| {
+                seen && ["filter", "mangle", "raw", "nat", "security"]
+                    .iter()
+                    .any(|name| chain.table == format!("ip {name}") || chain.table == format!("ip6 {name}"))
+                    && chain.name.chars().all(|c| c.is_ascii_uppercase())
+            };
+            rules.chains.extend(nft.chains.into_iter().filter(|chain| !shown(chain)));
+            seen = true;
+        }
+        Asked::Failed(why) => reasons.push(why),
+        Asked::NotThere => {}
+    }
+    match (seen, reasons.is_empty()) {
+        (true, _) => Ok(rules),
+        (false, false) => Err(format!("needs root: {}", reasons.join("; "))),
+        // A kernel with rules and nothing to make them with would be odd.
+        (false, true) => Err("neither nft nor iptables-save is installed".into()),
+    }
+}
+
+fn judge(rules: &Ruleset, interfaces: &[String], families: &[Family]) -> Vec<Finding> {
+    let manager = manager(rules);
+    let mut findings = Vec::new();
+    for need in &NEEDS {
+        for family in families.iter().copied().filter(|family| need.only.is_none_or(|only| only == *family)) {
+            let unmet = unmet(need, rules, family, interfaces, manager);
+            // A chain for both families needs one exception.
+            let told =
+                |new: &Finding| findings.iter().any(|old: &Finding| old.id == new.id && old.fix == new.fix);
+            findings.extend(unmet.filter(|unmet| !told(unmet)));
+        }
+    }
+    if findings.is_empty() {
+        let what = if rules.chains.iter().any(|chain| chain.hook.is_some()) {
+            "the firewall lets NTP through that is passed up, and this host's own requests and their replies"
+        } else {
+            "no firewall rules"
+        };
+        findings.push(Finding::ok(
+            "firewall",
+            format!("{what}; XDP answers before them: `[access]` decides who may ask"),
+        ));
+    } else {
+        findings.push(
+            Finding::note("firewall", "requests of 48 bytes are answered by XDP, before any firewall").why(
+                "a rule neither blocks nor permits them: `[access]` of the configuration decides who may ask",
+            ),
+        );
+    }
+    findings
+}
+
+/// What drops a packet that NTP needs; the first interface it happens on will do.
+fn unmet(
+    need: &Need,
+    rules: &Ruleset,
+    family: Family,
+    interfaces: &[String],
+    manager: Manager,
+) -> Option<Finding> {
+    interfaces.iter().find_map(|interface| {
+        let packet = Packet { family, interface, ..need.packet };
+        let (chain, rule, sure) = match rules.fate(packet) {
+            Fate::Passes => return None,
+            Fate::Dropped(chain, rule) => (chain, rule, true),
+            Fate::Unsure(chain, rule) => (chain, rule, false),
+        };
+        let by = match rule {
+            Some(rule) => format!("the rule `{}`", rule.text),
+            None => format!("the policy of the chain `{} {}`", chain.table, chain.name),
+        };
+        let (what, family) = (need.what, family.label());
+        let finding = match (sure, need.vital) {
+            (true, true) => {
+                Finding::problem(need.id, format!("the firewall drops {what} ({family}, {interface}): {by}"))
+            }
+            (true, false) => {
+                Finding::warning(need.id, format!("the firewall drops {what} ({family}, {interface}): {by}"))
+            }
+            (false, _) => Finding::note(
+                need.id,
+                format!(
+                    "the firewall may drop {what} ({family}, {interface}): {by}, or what stands before it"
+                ),
+            ),
+        };
+        let matches = if chain.exception.starts_with("nft") { need.nft } else { need.iptables };
+        let is_request = packet.kind == Kind::Udp && packet.destination_port == NTP_PORT;
+        let fix = match (manager, packet.hook) {
+            (Manager::Ufw, Hook::In) if is_request => format!("ufw allow {NTP_PORT}/udp"),
+            (Manager::Ufw, Hook::Out) if is_request => format!("ufw allow out {NTP_PORT}/udp"),
+            (Manager::Firewalld, Hook::In) if is_request => {
+                "firewall-cmd --permanent --add-service=ntp && firewall-cmd --reload".to_owned()
+            }
+            _ => chain.exception.replace("{}", matches),
+        };
+        let finding = finding.why(need.why).fix(fix);
+        Some(if manager == Manager::Nobody {
+            finding
+                .advice("where the rules are kept (/etc/nftables.conf, /etc/iptables), write it there, too")
+        } else {
+            finding
+        })
+    })
+}
+
+fn manager(rules: &Ruleset) -> Manager {
+    if rules.chains.iter().any(|chain| chain.name.starts_with("ufw-") || chain.name.starts_with("ufw6-")) {
+        Manager::Ufw
+    } else if rules.chains.iter().any(|chain| chain.table.ends_with(" firewalld")) {
+        Manager::Firewalld
+    } else {
+        Manager::Nobody
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tools::doctor::finding::Severity::{Note, Ok as Well, Problem, Warning};
+    use crate::tools::doctor::finding::{ids, only};
+
+    fn of_iptables(rules: &str) -> Vec<Finding> {
+        let text = format!("*filter\n{rules}COMMIT\n");
+        judge(&iptables::read(&text, Family::Ipv4), &["eth0".into()], Family::ALL)
+    }
+
+    #[test]
+    fn no_rules_and_rules_that_let_ntp_through_are_well() {
+        assert_eq!(ids(&judge(&Ruleset::default(), &["eth0".into()], Family::ALL)), [("firewall", Well)]);
+        let open = ":INPUT DROP [0:0]\n-A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT\n-A INPUT -p udp -m udp --dport 123 -j ACCEPT\n";
+        assert_eq!(ids(&of_iptables(open)), [("firewall", Well)]);
+    }
+
+    #[test]
+    fn dropped_replies_are_a_problem_and_dropped_requests_a_warning_each_with_the_rule_that_helps() {
+        let findings = of_iptables(":INPUT DROP [0:0]\n");
+        assert_eq!(
+            ids(&findings),
+            [("firewall-upstream-replies", Problem), ("firewall-requests", Warning), ("firewall", Note)]
+        );
+        assert_eq!(findings[0].fix.as_deref(), Some("iptables -I INPUT -p udp --sport 123 -j ACCEPT"));
+        assert_eq!(findings[1].fix.as_deref(), Some("iptables -I INPUT -p udp --dport 123 -j ACCEPT"));
+
+        let findings = of_iptables(":OUTPUT ACCEPT [0:0]\n-A OUTPUT -p udp -m udp --dport 123 -j REJECT\n");
+        let found = only(&findings, "firewall-upstream-requests");
+        assert!(
+            found.severity == Problem
+                && found.what.contains("`-A OUTPUT -p udp -m udp --dport 123 -j REJECT`"),
+            "{found:?}"
+        );
+    }
+    #[test]
+    fn neighbours_that_are_kept_out_are_a_problem_where_ipv6_is_used() {
+        let rules = iptables::read("*filter\n:INPUT DROP [0:0]\nCOMMIT\n", Family::Ipv6);
+        let found = |families: &[Family]| judge(&rules, &["eth0".into()], families);
+        let findings = found(Family::ALL);
+        let neighbours = only(&findings, "firewall-neighbours");
+        assert_eq!(neighbours.severity, Problem);
+        assert_eq!(neighbours.fix.as_deref(), Some("ip6tables -I INPUT -p ipv6-icmp -j ACCEPT"));
+        assert_eq!(ids(&found(&[Family::Ipv4])), [("firewall", Well)]);
+    }
+
+    #[test]
+    fn rules_that_another_tool_makes_are_changed_by_that_tool() {
+        let ufw =
+            ":INPUT DROP [0:0]\n:ufw-user-input - [0:0]\n-A INPUT -m state --state ESTABLISHED -j ACCEPT\n";
+        assert_eq!(only(&of_iptables(ufw), "firewall-requests").fix.as_deref(), Some("ufw allow 123/udp"));
+    }
+
+    #[test]
+    fn a_doubt_is_a_note() {
+        let doubtful = ":INPUT ACCEPT [0:0]\n-A INPUT -p udp -m recent --name ntp --update -j DROP\n";
+        assert_eq!(only(&of_iptables(doubtful), "firewall-requests").severity, Note);
+    }
+
+    #[test]
+    fn rules_that_iptables_keeps_in_nftables_are_taken_from_iptables() {
+        let said = |text: &str| Asked::Said(text.into());
+        let nft = r#"{"nftables": [{"chain": {"family": "ip", "table": "filter", "name": "INPUT", "type": "filter", "hook": "input", "policy": "drop"}},
+            {"chain": {"family": "ip", "table": "mine", "name": "input", "type": "filter", "hook": "input", "policy": "accept"}}]}"#;
+        let save = "*filter\n:INPUT DROP [0:0]\nCOMMIT\n";
+        let both = combine(said(nft), [(said(save), Family::Ipv4), (Asked::NotThere, Family::Ipv6)]).unwrap();
+        let tables: Vec<_> = both.chains.iter().map(|chain| chain.table.as_str()).collect();
+        assert_eq!(tables, ["ipv4 filter", "ip mine"]);
+        let alone =
+            combine(said(nft), [(Asked::NotThere, Family::Ipv4), (Asked::NotThere, Family::Ipv6)]).unwrap();
+        assert_eq!(alone.chains.len(), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_said_with_the_reason() {
+        let nothing = || [(Asked::NotThere, Family::Ipv4), (Asked::NotThere, Family::Ipv6)];
+        assert!(combine(Asked::NotThere, nothing()).unwrap_err().contains("neither nft nor"));
+        let denied = Asked::Failed("netlink: Operation not permitted".into());
+        assert!(combine(denied, nothing()).unwrap_err().contains("needs root: netlink"));
+        assert!(combine(Asked::Said("[".into()), nothing()).unwrap_err().contains("makes no sense"));
+    }
+}

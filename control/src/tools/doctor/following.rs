@@ -1,0 +1,88 @@
+//! What the daemon makes of its upstreams: whom it follows, and whom it does not believe.
+
+use super::finding::Finding;
+use crate::status::sources::{Peer, Tally};
+use crate::status::{Discipline, Status};
+
+/// Says it of a daemon that takes its time from upstreams.
+pub(super) fn examine(status: &Status) -> Vec<Finding> {
+    let Some(discipline) = &status.clock.discipline else { return Vec::new() };
+    let mut findings: Vec<_> = steering(discipline).into_iter().collect();
+    // Without a majority none of them is false, and the clock's own finding says so.
+    if status.clock.synchronised {
+        let disbelieved = status.upstreams.iter().filter(|peer| peer.tally == Tally::Falseticker);
+        findings.extend(disbelieved.map(false_one));
+        findings.push(followed(discipline));
+    }
+    findings
+}
+
+fn false_one(peer: &Peer) -> Finding {
+    let offset = peer.offset_s.map_or_else(String::new, |offset_s| format!(", {offset_s:+.6} s off"));
+    Finding::warning("upstream-false", format!("upstream {} is a falseticker{offset}", peer.name))
+        .why("the others agree on a time that it excludes: it is not followed, and its vote is missing")
+        .advice("if it stays so, take another one: `pooltime-xdp upstream probe NAME...` ranks candidates")
+}
+
+fn followed(discipline: &Discipline) -> Finding {
+    let Discipline { selected, upstreams, .. } = discipline;
+    let reference = discipline.system_peer.as_deref().unwrap_or("none");
+    let what = format!("{selected} of {upstreams} upstreams are followed, system peer {reference}");
+    if *selected > 1 || *upstreams == 1 {
+        return Finding::ok("following", what);
+    }
+    Finding::warning("following", what)
+        .why("nobody notices when it is wrong")
+        .advice("`pooltime-xdp peers --json` tells why the others are not followed")
+}
+
+fn steering(discipline: &Discipline) -> Option<Finding> {
+    let why = discipline.steering.strip_prefix("left alone: ")?;
+    Some(
+        Finding::warning("steering", format!("the kernel's clock is not steered any more: {why}"))
+            .why("what is served is right all the same, but other programs of this host have a clock of nobody's")
+            .advice("mend that, then restart the daemon; `steer = false` in `[clock]` leaves the clock to others for good"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::sample;
+    use crate::tools::doctor::finding::Severity::{Ok, Warning};
+    use crate::tools::doctor::finding::{ids, only};
+
+    fn judged(spoil: impl Fn(&mut Status)) -> Vec<Finding> {
+        let mut status = sample();
+        spoil(&mut status);
+        examine(&status)
+    }
+
+    #[test]
+    fn upstreams_that_are_followed_are_counted_and_falsetickers_named() {
+        assert_eq!(ids(&judged(|_| {})), [("following", Ok)]);
+        let lonely = judged(|status| status.clock.discipline.as_mut().unwrap().upstreams = 4);
+        assert_eq!(only(&lonely, "following").severity, Warning);
+        let accused = |synchronised| {
+            judged(|status| {
+                status.upstreams[0].tally = Tally::Falseticker;
+                status.clock.synchronised = synchronised;
+            })
+        };
+        let findings = accused(true);
+        assert!(
+            only(&findings, "upstream-false")
+                .what
+                .contains("ntp1.example.net is a falseticker, +0.000012 s off")
+        );
+        assert_eq!(accused(false), []);
+    }
+
+    #[test]
+    fn a_clock_that_is_not_steered_any_more_is_told_with_the_reason() {
+        let stopped = judged(|status| {
+            status.clock.discipline.as_mut().unwrap().steering = "left alone: another program".into();
+        });
+        assert!(only(&stopped, "steering").what.ends_with("another program"));
+    }
+}

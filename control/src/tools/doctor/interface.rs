@@ -1,0 +1,355 @@
+//! An interface: the program on it and the mode it runs in, and the settings that matter to that.
+
+use responder::layout;
+
+use super::finding::Finding;
+use super::{Serving, native};
+use crate::net::interfaces::Interface;
+use crate::serving::xdp::{self, Condition, Mode, conditions, hypervisor_offloads, slow_transmit};
+use crate::sys::ethtool::{Feature, Nic};
+
+/// The XDP program on an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Program {
+    /// None.
+    Absent,
+    /// This server's.
+    Own { mode: Mode, fallback: Option<String>, remark: Option<String> },
+    /// Somebody else's, or another instance's.
+    Foreign { mode: Mode, id: u32, name: Option<String> },
+    /// One is there; whose cannot be told without root.
+    Unknown { mode: Mode, id: u32 },
+}
+
+/// What is known of an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "readings, each of a thing of its own")]
+struct Facts {
+    name: String,
+    /// How commands of this instance begin.
+    command: String,
+    up: bool,
+    mtu: u32,
+    is_bond: bool,
+    driver: Option<String>,
+    program: Program,
+    /// Whether the server should be on it now.
+    expected: bool,
+    /// Whether the driver says that it has native XDP.
+    native: Option<bool>,
+    /// What keeps some drivers from it.
+    conditions: Vec<Condition>,
+    /// The host joins segments, and cannot be kept from it.
+    host_offloads: bool,
+    /// Features that take VLAN tags off and are on.
+    strips: Vec<Feature>,
+    slow_transmit: Option<String>,
+}
+
+/// Looks at an interface.
+pub(super) fn examine(interface: &Interface, serving: &Serving, command: &str) -> Vec<Finding> {
+    judge(&look(interface, serving, command))
+}
+
+fn look(interface: &Interface, serving: &Serving, command: &str) -> Facts {
+    let nic = Nic(&interface.name);
+    let served = serving.status().and_then(|status| {
+        status.interfaces.iter().find(|served| served.index == interface.index && served.index != 0)
+    });
+    let own = served.and_then(|served| Some((served.mode?, served)));
+    let program = match (interface.xdp, own, serving) {
+        (_, Some((mode, served)), _) => {
+            Program::Own { mode, fallback: served.fallback.clone(), remark: served.remark.clone() }
+        }
+        (None, None, _) => Program::Absent,
+        (Some(xdp), None, Serving::Unknown) => Program::Unknown { mode: xdp.mode, id: xdp.program_id },
+        (Some(xdp), None, _) => {
+            Program::Foreign { mode: xdp.mode, id: xdp.program_id, name: xdp::program_name(xdp.program_id) }
+        }
+    };
+    let is_on = |feature: &Feature| nic.has(*feature).unwrap_or(false);
+    Facts {
+        name: interface.name.clone(),
+        command: command.into(),
+        up: interface.up,
+        mtu: interface.mtu,
+        is_bond: interface.is_bond,
+        driver: nic.driver(),
+        program,
+        expected: served.is_some(),
+        native: native::says_native(interface.index),
+        conditions: conditions(interface),
+        host_offloads: nic.is_fixed(Feature::HardwareJoin).unwrap_or(false),
+        strips: [Feature::StripTag, Feature::StripServiceTag].into_iter().filter(is_on).collect(),
+        slow_transmit: slow_transmit(interface),
+    }
+}
+
+fn judge(facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if !facts.up {
+        findings.push(
+            Finding::problem("interface-down", format!("{} is down", facts.name))
+                .why("nothing comes in by it")
+                .fix(format!("ip link set dev {} up", facts.name)),
+        );
+    }
+    findings.extend(program(facts));
+    findings.extend(settings(facts));
+    findings
+}
+
+/// The program, and the mode that it has or would get.
+fn program(facts: &Facts) -> Vec<Finding> {
+    let name = &facts.name;
+    let driver = facts.driver.as_deref().unwrap_or("no driver's name");
+    match &facts.program {
+        Program::Own { mode: Mode::Native, remark, .. } => {
+            let attached = Finding::ok("xdp-mode", format!("{name} ({driver}): attached in native mode"));
+            let remark = remark.as_ref().map(|remark| Finding::note("transmit-queues", remark.clone()));
+            std::iter::once(attached).chain(remark).collect()
+        }
+        Program::Own { mode: Mode::Generic, fallback: None, .. } => {
+            vec![
+                Finding::note(
+                    "xdp-mode",
+                    format!("{name} ({driver}): attached in generic mode, as asked for"),
+                )
+                .why("it answers a part of what native mode does"),
+            ]
+        }
+        Program::Own { mode: Mode::Generic, fallback: Some(reason), .. } => {
+            vec![
+                Finding::warning(
+                    "xdp-mode",
+                    format!(
+                        "{name} ({driver}): attached in generic mode, for native mode was refused: {reason}"
+                    ),
+                )
+                .why("clients are answered, but at a part of the speed of native mode"),
+            ]
+        }
+        Program::Foreign { mode, id, name: program } => vec![foreign(facts, *mode, *id, program.as_deref())],
+        Program::Unknown { mode, id } => vec![Finding::unseen(
+            "xdp-foreign",
+            &format!("whose XDP program {id} is, which is on {name} in {} mode", mode.label()),
+            "it takes root, and a daemon that answers",
+        )],
+        Program::Absent if facts.expected => vec![
+            Finding::problem("xdp-missing", format!("{name}: the program is gone from it"))
+                .why("requests reach the socket on port 123 alone, if that")
+                .fix(format!("{} attach {name}", facts.command)),
+        ],
+        Program::Absent => prospect(facts, driver),
+    }
+}
+
+fn foreign(facts: &Facts, mode: Mode, id: u32, program: Option<&str>) -> Finding {
+    let Facts { name, command, .. } = facts;
+    let described =
+        program.map_or_else(|| "an XDP program".into(), |program| format!("the XDP program `{program}`"));
+    let keyword = match mode {
+        Mode::Native => "xdpdrv",
+        Mode::Generic => "xdpgeneric",
+    };
+    let found = Finding::problem(
+        "xdp-foreign",
+        format!("{name}: {described} (id {id}, {} mode) is on it, and is not this server's", mode.label()),
+    );
+    if program == Some(layout::PROGRAM) || program == Some(layout::PROGRAM_FRAGS) {
+        return found
+            .why("another instance of this server has the interface")
+            .advice("`pooltime-xdp --instance NAME status` shows it; an interface takes one of them");
+    }
+    found
+        .why("an interface takes one XDP program; this server does not push others aside unasked")
+        .fix(format!("ip link set dev {name} {keyword} off"))
+        .advice(format!(
+            "`{command} attach {name} --replace`; `bpftool prog show id {id}` tells whose it is, and one \
+            that a BPF link holds (`bpftool link list`) its owner alone can take off"
+        ))
+}
+
+/// What attaching would come to.
+fn prospect(facts: &Facts, driver: &str) -> Vec<Finding> {
+    let name = &facts.name;
+    let not_native = if facts.is_bond {
+        Some("a bond is served in generic mode; attach to its ports instead")
+    } else if facts.host_offloads {
+        Some("its driver refuses native XDP for what the host does to received segments")
+    } else if facts.native == Some(false) {
+        Some("its driver has no native XDP, or not with its present settings")
+    } else {
+        None
+    };
+    let finding = match not_native {
+        Some(why) => {
+            Finding::note("xdp-mode", format!("{name} ({driver}): would be attached in generic mode"))
+                .why(format!("{why}; generic mode answers a part of what native mode does"))
+        }
+        None if facts.native.is_none() => Finding::note(
+            "xdp-mode",
+            format!("{name} ({driver}): attaching will show whether its driver has native XDP"),
+        )
+        .why("kernels before 6.3 do not tell"),
+        None => Finding::ok("xdp-mode", format!("{name} ({driver}): the driver has native XDP")),
+    };
+    // Generic mode takes no queues of its own.
+    let slow = facts.slow_transmit.as_ref().filter(|_| not_native.is_none());
+    std::iter::once(finding).chain(slow.map(|text| Finding::note("transmit-queues", text.clone()))).collect()
+}
+
+/// Settings that keep drivers from native mode, or spoil it. Attached in native mode, the first are as they should
+/// be, whatever they are.
+fn settings(facts: &Facts) -> Vec<Finding> {
+    let name = &facts.name;
+    let mut findings = Vec::new();
+    if let Program::Own { mode: Mode::Native, .. } = facts.program {
+        for feature in &facts.strips {
+            let feature = feature.ethtool_name();
+            findings.push(
+                Finding::problem("vlan-tags", format!("{name} takes VLAN tags off ({feature} is on)"))
+                    .why("a native program does not see them: answers to tagged requests go out into the wrong VLAN")
+                    .fix(format!("ethtool -K {name} {feature} off")),
+            );
+        }
+    } else if !matches!(facts.program, Program::Own { mode: Mode::Generic, fallback: None, .. }) {
+        for condition in &facts.conditions {
+            let Condition { what, command } = condition;
+            findings.push(
+                Finding::warning(
+                    "native-settings",
+                    format!("{name}: {what}, keeps it from native mode or may do so"),
+                )
+                .why("drivers refuse native XDP for frames that do not fit into one buffer")
+                .fix(command.clone())
+                .advice("leave it, and generic mode it is; attach again after a change"),
+            );
+        }
+        if facts.host_offloads {
+            findings.push(
+                Finding::warning(
+                    "host-offloads",
+                    format!("{name}: the host joins received segments, and this machine cannot stop it"),
+                )
+                .why("the driver refuses native XDP for that")
+                .advice(hypervisor_offloads(name)),
+            );
+        }
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok(
+            "native-settings",
+            format!("{name}: MTU {}, and no setting in the way of the mode that is wanted", facts.mtu),
+        ));
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tools::doctor::finding::Severity::{Note, Ok, Problem, Warning};
+    use crate::tools::doctor::finding::{ids, only};
+
+    fn facts() -> Facts {
+        Facts {
+            name: "eth0".into(),
+            command: "pooltime-xdp".into(),
+            up: true,
+            mtu: 1500,
+            is_bond: false,
+            driver: Some("igb".into()),
+            program: Program::Own { mode: Mode::Native, fallback: None, remark: None },
+            expected: true,
+            native: Some(true),
+            conditions: Vec::new(),
+            host_offloads: false,
+            strips: Vec::new(),
+            slow_transmit: None,
+        }
+    }
+
+    #[track_caller]
+    fn fix(facts: &Facts, id: &str) -> String {
+        let findings = judge(facts);
+        only(&findings, id).fix.clone().unwrap()
+    }
+
+    #[test]
+    fn a_nic_with_the_native_program_and_good_settings_has_only_things_that_are_well() {
+        let findings = judge(&facts());
+        assert_eq!(ids(&findings), [("xdp-mode", Ok), ("native-settings", Ok)]);
+    }
+
+    #[test]
+    fn an_interface_that_is_down_is_brought_up() {
+        assert_eq!(fix(&Facts { up: false, ..facts() }, "interface-down"), "ip link set dev eth0 up");
+    }
+
+    #[test]
+    fn a_fallback_is_told_with_its_reason_and_a_wish_is_none() {
+        let own = |fallback| Program::Own { mode: Mode::Generic, fallback, remark: None };
+        let fell_back = judge(&Facts { program: own(Some("\"igb: no\"".into())), ..facts() });
+        let found = only(&fell_back, "xdp-mode");
+        assert!(found.severity == Warning && found.what.contains("\"igb: no\""), "{found:?}");
+        assert_eq!(only(&judge(&Facts { program: own(None), ..facts() }), "xdp-mode").severity, Note);
+    }
+
+    #[test]
+    fn somebody_else_s_program_is_named_with_what_takes_it_off_in_its_mode() {
+        for (mode, keyword) in [(Mode::Native, "xdpdrv"), (Mode::Generic, "xdpgeneric")] {
+            let program = Program::Foreign { mode, id: 12, name: Some("pass".into()) };
+            let findings = judge(&Facts { program, ..facts() });
+            let found = only(&findings, "xdp-foreign");
+            assert_eq!(found.severity, Problem);
+            assert!(found.what.contains("`pass` (id 12"), "{found:?}");
+            assert_eq!(found.fix.as_deref(), Some(&*format!("ip link set dev eth0 {keyword} off")));
+        }
+        // What another instance's link holds cannot be taken off like that.
+        let program = Program::Foreign { mode: Mode::Native, id: 12, name: Some(layout::PROGRAM.into()) };
+        let findings = judge(&Facts { program, ..facts() });
+        assert!(only(&findings, "xdp-foreign").fix.is_none() && findings[0].advice.is_some());
+        let program = Program::Unknown { mode: Mode::Native, id: 12 };
+        assert_eq!(only(&judge(&Facts { program, ..facts() }), "xdp-foreign").severity, Note);
+    }
+
+    #[test]
+    fn a_program_that_should_be_there_and_is_not_is_a_problem_and_else_the_prospect_is_told() {
+        let absent = |expected, native| Facts { program: Program::Absent, expected, native, ..facts() };
+        assert_eq!(fix(&absent(true, Some(true)), "xdp-missing"), "pooltime-xdp attach eth0");
+        for (native, findings) in [(Some(true), 3), (Some(false), 2)] {
+            let slow = Facts { slow_transmit: Some("few queues".into()), ..absent(false, native) };
+            assert_eq!(judge(&slow).len(), findings, "generic mode takes no queues of its own");
+        }
+        let prospect = |facts: &Facts| only(&judge(facts), "xdp-mode").severity;
+        assert_eq!(prospect(&absent(false, Some(true))), Ok);
+        assert_eq!(prospect(&absent(false, Some(false))), Note);
+        assert_eq!(prospect(&absent(false, None)), Note);
+        assert_eq!(prospect(&Facts { is_bond: true, ..absent(false, Some(true)) }), Note);
+    }
+
+    #[test]
+    fn settings_that_keep_a_driver_from_native_mode_matter_only_where_it_is_not_native() {
+        let condition = Condition { what: "LRO".into(), command: "ethtool -K eth0 lro off".into() };
+        let native = Facts { conditions: vec![condition], host_offloads: true, ..facts() };
+        assert_eq!(only(&judge(&native), "native-settings").severity, Ok);
+        let wanted = Program::Own { mode: Mode::Generic, fallback: None, remark: None };
+        let by_choice = Facts { program: wanted, ..native.clone() };
+        assert_eq!(only(&judge(&by_choice), "native-settings").severity, Ok);
+        let generic = Facts { program: Program::Absent, expected: false, ..native };
+        assert_eq!(fix(&generic, "native-settings"), "ethtool -K eth0 lro off");
+        let findings = judge(&generic);
+        assert!(
+            only(&findings, "xdp-mode").what.contains("would be attached in generic mode"),
+            "{findings:?}"
+        );
+        assert!(only(&findings, "host-offloads").advice.as_ref().unwrap().contains("ctrl_guest_offloads=on"));
+    }
+
+    #[test]
+    fn tags_that_a_native_program_does_not_see_are_a_problem() {
+        let facts = Facts { strips: vec![Feature::StripTag], ..facts() };
+        assert_eq!(fix(&facts, "vlan-tags"), "ethtool -K eth0 rxvlan off");
+    }
+}

@@ -1,0 +1,245 @@
+//! `doctor`: looks at everything that keeps a server from serving well, and says what to type.
+//!
+//! A file a topic. Each reads facts (of the kernel, of other programs, over the network, all bounded in time), and
+//! judges them by a pure function; nothing is ever changed. [`finding`] is what a judgement is, `show` how it is shown.
+
+mod address;
+mod clock;
+mod configuration;
+mod conntrack;
+mod finding;
+mod firewall;
+mod following;
+mod inbound;
+mod interface;
+mod native;
+mod port;
+mod queues;
+mod show;
+mod system;
+mod tool;
+mod upstream;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use responder::verdict::Family;
+
+pub use finding::{Finding, Severity};
+
+use crate::cli::{known_status, write};
+use crate::config::Config;
+use crate::error::{Code, Error, Result};
+use crate::instance::Instance;
+use crate::net::default_route::default_interface;
+use crate::net::interfaces::{Interface, Netlink};
+use crate::net::own_addresses::OwnAddresses;
+use crate::net::topology::{self, Place};
+use crate::status::Status;
+use address::Address;
+use show::Report;
+use system::{Verb, service};
+
+/// `doctor ...`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Arguments {
+    /// Interfaces to look at [default: those that are attached or configured, or that of the default route]
+    #[arg(value_name = "IFACE")]
+    interfaces: Vec<String>,
+    /// Configuration file [default: /etc/pooltime-xdp.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Wait for a query from this host, another machine of yours; what to type there is shown first
+    #[arg(long, value_name = "ADDRESS")]
+    from: Option<String>,
+    /// With --from: how long to wait, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, requires = "from")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=600))]
+    wait: u64,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is served at this moment.
+enum Serving {
+    /// That cannot be told, for want of root or because the daemon does not answer.
+    Unknown,
+    Nothing,
+    This(Box<Status>),
+}
+
+impl Serving {
+    const fn status(&self) -> Option<&Status> {
+        match self {
+            Self::This(status) => Some(status),
+            Self::Unknown | Self::Nothing => None,
+        }
+    }
+}
+
+/// What the kernel says of the interfaces.
+struct Links {
+    interfaces: Vec<Interface>,
+    places: Vec<Place>,
+    addresses: Vec<Address>,
+    own: OwnAddresses,
+}
+
+/// Looks and says. The exit status is 0 if all is well, 1 for warnings, 2 for problems.
+pub(crate) fn run(instance: &Instance, arguments: &Arguments) -> Result<ExitCode> {
+    let mut report = Report::default();
+    let (config, findings) = configuration::examine(arguments.config.as_deref());
+    report.add(system::examine(instance, config.clock.source));
+    report.add(findings);
+    let (serving, findings) = serving(instance);
+    report.add(findings);
+    let served = serving.status();
+    report.add(served.and_then(|status| configuration::compare(&config, status, instance)));
+
+    let links = links()?;
+    let names = names(arguments, &config, served, &links)?;
+    for name in &names {
+        report.add(match links.interfaces.iter().find(|interface| interface.name == *name) {
+            Some(interface) => examine_interface(interface, &links, &serving, instance),
+            None => vec![missing(name, &links)],
+        });
+    }
+    report.add(clock::examine(instance, &config.clock, served));
+    report.add(upstream::examine(&config, arguments.config.as_deref(), &links.own, instance));
+    report.add(served.map(following::examine).into_iter().flatten());
+    report.add(port::examine(&config, served.and_then(|status| Some(status.daemon.as_ref()?.pid))));
+    let has_ipv6 = links.addresses.iter().any(|address| address.ip.is_ipv6());
+    report.add(firewall::examine(&names, if has_ipv6 { Family::ALL } else { &[Family::Ipv4] }));
+    report.add(conntrack::examine());
+    if let Some(served) = served {
+        report.add(inbound::examine(served, &instance.command()));
+    }
+    if let Some(peer) = &arguments.from {
+        report.add(wait_for(peer, &config, served, instance, Duration::from_secs(arguments.wait)));
+    }
+    if arguments.json {
+        write(&report.to_json().map_err(Error::because(Code::Software, "cannot write JSON"))?)?;
+    } else {
+        write(&report.to_text())?;
+    }
+    Ok(report.exit_code())
+}
+
+fn serving(instance: &Instance) -> (Serving, Vec<Finding>) {
+    let findings = match known_status(instance) {
+        Ok(Some(status)) => return (Serving::This(Box::new(status)), Vec::new()),
+        Ok(None) => {
+            let nothing = Finding::warning("not-serving", "nothing is attached, and no daemon runs")
+                .why("nobody is answered in the NIC path")
+                .fix(service(instance, Verb::Start))
+                .advice(format!("`{} attach IFACE` does it in the foreground", instance.command()));
+            return (Serving::Nothing, vec![nothing]);
+        }
+        Err(error) if error.code == Code::NoPermission => {
+            vec![
+                Finding::unseen("not-root", "the daemon, the program, whose processes hold what", error.what)
+                    .fix(format!("sudo {} doctor", instance.command())),
+            ]
+        }
+        Err(error) if error.code == Code::TryAgain => {
+            vec![
+                Finding::problem("daemon-hangs", error.what)
+                    .why("the program answers until its horizon, and then says that it is not synchronised")
+                    .fix(service(instance, Verb::Restart)),
+            ]
+        }
+        Err(error) => {
+            let found = Finding::problem("daemon", error.what);
+            vec![error.remedy.map_or(found.clone(), |remedy| found.advice(remedy))]
+        }
+    };
+    (Serving::Unknown, findings)
+}
+
+fn links() -> Result<Links> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::because(Code::Os, "cannot start the event loop"))?;
+    let own = OwnAddresses::of_this_host()?;
+    runtime.block_on(async {
+        let netlink = Netlink::connect()?;
+        let messages = netlink.address_messages().await?;
+        Ok(Links {
+            interfaces: netlink.interfaces().await?,
+            places: netlink.places().await?,
+            addresses: messages.iter().filter_map(Address::of).collect(),
+            own,
+        })
+    })
+}
+
+/// The interfaces that matter: what is asked for, else what is or should be attached, else the one to the world.
+fn names(
+    arguments: &Arguments,
+    config: &Config,
+    served: Option<&Status>,
+    links: &Links,
+) -> Result<Vec<String>> {
+    if !arguments.interfaces.is_empty() {
+        return Ok(arguments.interfaces.clone());
+    }
+    let mut names = config.interfaces.clone();
+    for interface in served.iter().flat_map(|status| &status.interfaces) {
+        if !names.contains(&interface.name) {
+            names.push(interface.name.clone());
+        }
+    }
+    if names.is_empty() {
+        names.extend(default_interface());
+    }
+    if names.is_empty() {
+        let there: Vec<_> = links.interfaces.iter().map(|interface| interface.name.as_str()).collect();
+        return Err(Error::new(
+            Code::Usage,
+            "no interface is attached or configured, and there is no default route",
+        )
+        .remedy(format_args!("name one to look at; there are: {}", there.join(", "))));
+    }
+    Ok(names)
+}
+
+fn examine_interface(
+    interface: &Interface,
+    links: &Links,
+    serving: &Serving,
+    instance: &Instance,
+) -> Vec<Finding> {
+    let stack = topology::from(interface.index, &links.places);
+    let mut findings = interface::examine(interface, serving, &instance.command());
+    findings.extend(queues::examine(&interface.name));
+    findings.extend(address::examine(&interface.name, &links.addresses, &stack));
+    findings
+}
+
+fn missing(name: &str, links: &Links) -> Finding {
+    let there: Vec<_> = links.interfaces.iter().map(|interface| interface.name.as_str()).collect();
+    Finding::problem("interface-missing", format!("there is no interface `{name}`"))
+        .why("it went away, or was renamed, after it was configured or attached")
+        .advice(format!(
+            "there are: {}; name the right one in `interfaces` of the configuration",
+            there.join(", ")
+        ))
+}
+
+/// Has the operator ask from another host, and looks at what comes in.
+fn wait_for(
+    peer: &str,
+    config: &Config,
+    served: Option<&Status>,
+    instance: &Instance,
+    patience: Duration,
+) -> Vec<Finding> {
+    let Some(before) = served else {
+        return vec![Finding::unseen("inbound-from", "the way in", "nothing is attached, or it needs root")];
+    };
+    eprint!("{}", inbound::instructions(peer, before, patience));
+    inbound::wait(peer, instance, config, before, patience, || known_status(instance))
+}

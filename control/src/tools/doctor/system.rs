@@ -1,0 +1,205 @@
+//! The machine: its kernel, and the places where the server keeps its things.
+
+use std::path::{Path, PathBuf};
+
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::sys::statvfs::{FsFlags, statvfs};
+
+use super::finding::Finding;
+use crate::config::ClockSource;
+use crate::instance::{BPFFS, Instance};
+
+/// The oldest kernel that has all that the program needs.
+const OLDEST: (u32, u32) = (5, 10);
+
+/// What to do with the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    Start,
+    Reload,
+    Restart,
+}
+
+/// The command for it, with systemd or without.
+pub(super) fn service(instance: &Instance, verb: Verb) -> String {
+    let (command, lock) = (instance.command(), instance.runtime_directory().join("lock"));
+    let lock = lock.display();
+    match (is_systemd(), verb) {
+        (true, Verb::Start) => format!("systemctl start {}", instance.unit()),
+        (true, Verb::Reload) => format!("systemctl reload {}", instance.unit()),
+        (true, Verb::Restart) => format!("systemctl restart {}", instance.unit()),
+        (false, Verb::Start) => format!("{command} run"),
+        (false, Verb::Reload) => format!("kill -HUP $(cat {lock})"),
+        (false, Verb::Restart) => format!("kill -KILL $(cat {lock}); {command} run"),
+    }
+}
+
+fn is_systemd() -> bool {
+    Path::new("/run/systemd/system").exists()
+}
+
+/// What is known of the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Facts {
+    /// The kernel's release.
+    release: String,
+    /// `net.core.bpf_jit_enable`.
+    jit: Option<String>,
+    /// Whether bpffs is mounted at its place.
+    bpffs: bool,
+    /// Directories that cannot be written to, with what the server keeps there.
+    read_only: Vec<(PathBuf, Kept)>,
+    /// Whether systemd runs the machine.
+    systemd: bool,
+}
+
+/// What the server keeps in a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    Pins,
+    Socket,
+    Drift,
+}
+
+/// Looks at the machine.
+pub(super) fn examine(instance: &Instance, source: ClockSource) -> Vec<Finding> {
+    judge(&look(instance, source))
+}
+
+fn look(instance: &Instance, source: ClockSource) -> Facts {
+    let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
+    let jit = std::fs::read_to_string("/proc/sys/net/core/bpf_jit_enable");
+    let mut places =
+        vec![(instance.pin_directory(), Kept::Pins), (instance.runtime_directory(), Kept::Socket)];
+    if source == ClockSource::Upstream {
+        places.push((instance.state_directory(), Kept::Drift));
+    }
+    Facts {
+        release: release.unwrap_or_default(),
+        jit: jit.ok().map(|text| text.trim().to_owned()),
+        bpffs: statfs(BPFFS).is_ok_and(|status| status.filesystem_type() == BPF_FS_MAGIC),
+        read_only: places.into_iter().filter_map(|(place, what)| Some((read_only(&place)?, what))).collect(),
+        systemd: is_systemd(),
+    }
+}
+
+/// The place, or the directory in which it would be made, if its file system is read-only.
+fn read_only(place: &Path) -> Option<PathBuf> {
+    let there = place.ancestors().find(|directory| directory.exists())?;
+    let flags = statvfs(there).ok()?.flags();
+    flags.contains(FsFlags::ST_RDONLY).then(|| there.to_owned())
+}
+
+fn judge(facts: &Facts) -> Vec<Finding> {
+    let mut findings = vec![kernel(facts)];
+    if facts.jit.as_deref() == Some("0") {
+        findings.push(
+            Finding::warning("bpf-jit", "the kernel interprets eBPF programs instead of compiling them")
+                .why("an answer costs several times as much")
+                .fix("sysctl -w net.core.bpf_jit_enable=1"),
+        );
+    }
+    if !facts.bpffs {
+        findings.push(
+            Finding::note("bpffs", format!("no bpffs is mounted on {BPFFS}"))
+                .why("the program is pinned there; attaching mounts it if it may")
+                .fix(format!("mount -t bpf bpf {BPFFS}")),
+        );
+    }
+    findings.extend(
+        facts.read_only.iter().map(|(place, kept)| read_only_finding(&place.display().to_string(), *kept)),
+    );
+    if !facts.systemd {
+        findings.push(
+            Finding::note("no-systemd", "systemd does not run this machine")
+                .why("nobody restarts the daemon, and `systemctl` does nothing")
+                .advice(
+                    "run `pooltime-xdp run` under the init system there is; SIGHUP reloads, SIGTERM ends it",
+                ),
+        );
+    }
+    findings
+}
+
+fn read_only_finding(place: &str, kept: Kept) -> Finding {
+    let what = format!("{place} is read-only");
+    let (finding, setting) = match kept {
+        Kept::Pins => (
+            Finding::problem("read-only", what)
+                .why("the program and its maps are pinned there: nothing can be attached"),
+            "ReadWritePaths=/sys/fs/bpf",
+        ),
+        Kept::Socket => (
+            Finding::problem("read-only", what)
+                .why("the lock and the control socket are there: no daemon starts"),
+            "RuntimeDirectory=",
+        ),
+        Kept::Drift => (
+            Finding::warning("read-only", what)
+                .why("what is learnt of the oscillator is forgotten when the daemon ends"),
+            "StateDirectory=",
+        ),
+    };
+    finding
+        .fix(format!("mount -o remount,rw $(findmnt -no TARGET --target {place})"))
+        .advice(format!("in a unit of systemd, `{setting}`"))
+}
+
+fn kernel(facts: &Facts) -> Finding {
+    let release = &facts.release;
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) if (major, minor) < OLDEST => {
+            Finding::problem("kernel", format!("Linux {release} is too old"))
+                .why(format!("the program needs {}.{} or later", OLDEST.0, OLDEST.1))
+                .fix("apt-get install linux-image-amd64")
+        }
+        _ => Finding::ok("kernel", format!("Linux {release}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tools::doctor::finding::Severity::{Note, Ok, Problem, Warning};
+    use crate::tools::doctor::finding::{ids, only};
+
+    fn facts() -> Facts {
+        Facts {
+            release: "6.1.0-50-amd64".into(),
+            jit: Some("1".into()),
+            bpffs: true,
+            read_only: Vec::new(),
+            systemd: true,
+        }
+    }
+
+    #[test]
+    fn a_machine_as_debian_makes_it_is_well() {
+        assert_eq!(ids(&judge(&facts())), [("kernel", Ok)]);
+    }
+
+    #[test]
+    fn each_fault_of_the_machine_is_found() {
+        let judged = |facts: Facts, id: &str| only(&judge(&facts), id).clone();
+        assert_eq!(
+            judged(Facts { release: "4.19.0-27-amd64".into(), ..facts() }, "kernel").severity,
+            Problem
+        );
+        assert_eq!(judged(Facts { release: "5.10.0".into(), ..facts() }, "kernel").severity, Ok);
+        assert_eq!(judged(Facts { jit: Some("0".into()), ..facts() }, "bpf-jit").severity, Warning);
+        assert_eq!(judged(Facts { bpffs: false, ..facts() }, "bpffs").severity, Note);
+        assert_eq!(judged(Facts { systemd: false, ..facts() }, "no-systemd").severity, Note);
+        for (kept, severity) in [(Kept::Pins, Problem), (Kept::Socket, Problem), (Kept::Drift, Warning)] {
+            let read_only = vec![(PathBuf::from("/run"), kept)];
+            let found = judged(Facts { read_only, ..facts() }, "read-only");
+            assert!(found.severity == severity && found.fix.unwrap().contains("--target /run)"));
+        }
+    }
+
+    #[test]
+    fn a_place_is_judged_by_the_directory_that_it_would_be_made_in() {
+        assert_eq!(read_only(&std::env::temp_dir().join("not/there/yet")), None);
+    }
+}

@@ -1,0 +1,267 @@
+//! The configuration that is being made: what was found so far, and how it is written.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::net::own_addresses::OwnAddresses;
+use crate::serving::limits::{Prefix, truncated};
+
+/// As many as a configuration takes.
+const MOST_UPSTREAMS: usize = 32;
+/// As many as are of use.
+const GOOD_UPSTREAMS: usize = 4;
+/// A line of the imported file, and what is said of it, is shown up to so many characters.
+const SHOWN: usize = 160;
+
+/// An upstream server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Upstream {
+    pub(super) address: String,
+    pub(super) port: Option<u16>,
+    pub(super) iburst: bool,
+    pub(super) prefer: bool,
+    pub(super) trust: bool,
+    pub(super) minpoll: Option<u8>,
+    pub(super) maxpoll: Option<u8>,
+}
+
+/// What becomes of a source of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    Allow,
+    Deny,
+}
+
+/// All that was found.
+#[derive(Debug)]
+pub(super) struct Plan<'a> {
+    own: &'a OwnAddresses,
+    line: u32,
+    directive: String,
+    notes: Vec<String>,
+    upstreams: Vec<Upstream>,
+    access: BTreeMap<Prefix, Access>,
+    /// Keys of `[clock]` that hold for any source, with their values as TOML.
+    clock: BTreeMap<&'static str, String>,
+    /// How many upstreams must agree, and the line that says so.
+    min_sources: Option<(u32, usize)>,
+    /// Keys of `[limits]`.
+    limits: BTreeMap<&'static str, String>,
+    local_stratum: Option<(u32, u8)>,
+}
+
+impl<'a> Plan<'a> {
+    /// Nothing yet, for a host with these addresses.
+    pub(super) fn on(own: &'a OwnAddresses) -> Self {
+        Self {
+            own,
+            line: 0,
+            directive: String::new(),
+            notes: Vec::new(),
+            upstreams: Vec::new(),
+            access: BTreeMap::new(),
+            clock: BTreeMap::new(),
+            min_sources: None,
+            limits: BTreeMap::new(),
+            local_stratum: None,
+        }
+    }
+
+    /// Says which line the next notes are about.
+    pub(super) fn at(&mut self, line: u32, directive: &str) {
+        self.line = line;
+        self.directive = shown(directive);
+    }
+
+    /// This line has no counterpart, or not quite.
+    pub(super) fn note(&mut self, reason: &str) {
+        self.notes.push(format!("{}: {}: {}", self.line, self.directive, shown(reason)));
+    }
+
+    pub(super) fn upstream(&mut self, upstream: Upstream) {
+        let name = upstream.address.trim_end_matches('.').to_ascii_lowercase();
+        if name == "pool.ntp.org" || name.ends_with(".pool.ntp.org") {
+            self.note(
+                "refused: a server of the pool takes its time from servers that it has chosen; choose 4 to 7 near you",
+            );
+        } else if name.is_empty()
+            || name.len() > 253
+            || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:%".contains(&byte))
+        {
+            self.note("neither a name nor an address");
+        } else if let Some(unusable) = self.own.unusable_name(&upstream.address) {
+            self.note(&format!("refused: `{}` {}; name another server", upstream.address, unusable.reason()));
+        } else if self
+            .upstreams
+            .iter()
+            .any(|known| known.address.eq_ignore_ascii_case(&upstream.address) && known.port == upstream.port)
+        {
+            self.note("it is there already: one server has one vote");
+        } else if self.upstreams.len() >= MOST_UPSTREAMS {
+            self.note("more than 32 upstreams are no use");
+        } else {
+            self.upstreams.push(upstream);
+        }
+    }
+
+    pub(super) fn access(&mut self, prefix: Prefix, access: Access) {
+        self.access.insert(prefix, access);
+    }
+
+    /// `all` of chrony's directives: what was said of addresses within `prefix` counts no more.
+    pub(super) fn forget_within(&mut self, prefix: Prefix) {
+        self.access.retain(|known, _| {
+            known.address().is_ipv4() != prefix.address().is_ipv4()
+                || known.length() < prefix.length()
+                || truncated(known.address(), prefix.length()) != prefix.address()
+        });
+    }
+
+    /// Denies a prefix of which nothing was said.
+    pub(super) fn deny_unless_named(&mut self, prefix: Prefix) {
+        self.access.entry(prefix).or_insert(Access::Deny);
+    }
+
+    /// Whether any source is treated in this way.
+    pub(super) fn has_access(&self, access: Access) -> bool {
+        self.access.values().any(|known| *known == access)
+    }
+
+    pub(super) fn clock(&mut self, key: &'static str, value: &dyn ToString) {
+        self.clock.insert(key, value.to_string());
+    }
+
+    pub(super) fn min_sources(&mut self, fewest: usize) {
+        self.min_sources = Some((self.line, fewest));
+    }
+
+    pub(super) fn limit(&mut self, key: &'static str, value: &dyn ToString) {
+        self.limits.insert(key, value.to_string());
+    }
+
+    pub(super) fn local_stratum(&mut self, stratum: u8) {
+        if (1..=15).contains(&stratum) {
+            self.local_stratum = Some((self.line, stratum));
+        } else {
+            self.note("the stratum must be 1 to 15");
+        }
+    }
+
+    /// The text, and the notes.
+    pub(super) fn finish(mut self, interfaces: &[String]) -> (String, Vec<String>) {
+        let mut local_stratum = None;
+        if let Some((line, stratum)) = self.local_stratum {
+            if self.upstreams.is_empty() {
+                local_stratum = Some(stratum);
+            } else {
+                self.notes.push(format!(
+                    "{line}: local stratum {stratum}: not beside upstreams: without them this server says that it is \
+                     not synchronised"
+                ));
+            }
+        }
+        if let Some((line, fewest)) = self.min_sources
+            && !self.upstreams.is_empty()
+        {
+            let fits = fewest.min(self.upstreams.len());
+            if fits < fewest {
+                self.notes.push(format!(
+                    "{line}: minsources {fewest}: more than the upstreams that are left: {fits} instead"
+                ));
+            }
+            self.clock("min_sources", &fits);
+        }
+        let mut text = String::new();
+        let _infallible = self.write(&mut text, interfaces, local_stratum);
+        (text, self.notes)
+    }
+
+    fn write(&self, text: &mut String, interfaces: &[String], local_stratum: Option<u8>) -> std::fmt::Result {
+        if interfaces.is_empty() {
+            writeln!(text, "# interfaces = [\"eth0\"]   # the interface to answer on")?;
+        } else {
+            let names: Vec<_> = interfaces.iter().map(|name| quoted(name)).collect();
+            writeln!(text, "interfaces = [{}]", names.join(", "))?;
+        }
+        writeln!(text, "\n[clock]")?;
+        if self.upstreams.is_empty() {
+            writeln!(
+                text,
+                "source = \"system\"   # no upstream is left: somebody else has to keep the clock"
+            )?;
+        } else {
+            writeln!(text, "source = \"upstream\"")?;
+            for (key, value) in &self.clock {
+                writeln!(text, "{key} = {value}")?;
+            }
+        }
+        if let Some(stratum) = local_stratum {
+            writeln!(text, "local_stratum = {stratum}   # for isolated networks; never in the pool")?;
+        }
+        if !(GOOD_UPSTREAMS..=7).contains(&self.upstreams.len()) {
+            writeln!(text, "# {} upstreams: 4 to 7 are best", self.upstreams.len())?;
+        }
+        for upstream in &self.upstreams {
+            write_upstream(text, upstream)?;
+        }
+        if !self.limits.is_empty() {
+            writeln!(text, "\n[limits]")?;
+            for (key, value) in &self.limits {
+                writeln!(text, "{key} = {value}")?;
+            }
+        }
+        if !self.access.is_empty() {
+            writeln!(text, "\n[access]")?;
+            for (key, access) in [("deny", Access::Deny), ("allow", Access::Allow)] {
+                let prefixes: Vec<_> = self
+                    .access
+                    .iter()
+                    .filter(|(_, known)| **known == access)
+                    .map(|(prefix, _)| quoted(&prefix.to_string()))
+                    .collect();
+                if !prefixes.is_empty() {
+                    writeln!(text, "{key} = [{}]", prefixes.join(", "))?;
+                }
+            }
+        }
+        if !self.notes.is_empty() {
+            writeln!(text, "\n# Without a counterpart, or not quite, with the number of the line:")?;
+            for note in &self.notes {
+                writeln!(text, "# {note}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write_upstream(text: &mut String, upstream: &Upstream) -> std::fmt::Result {
+    let Upstream { address, port, iburst, prefer, trust, minpoll, maxpoll } = upstream;
+    writeln!(text, "\n[[upstream]]\naddress = {}", quoted(address))?;
+    if let Some(port) = port {
+        writeln!(text, "port = {port}")?;
+    }
+    if !iburst {
+        writeln!(text, "iburst = false")?;
+    }
+    for (key, set) in [("prefer", prefer), ("trust", trust)] {
+        if *set {
+            writeln!(text, "{key} = true")?;
+        }
+    }
+    for (key, poll) in [("minpoll", minpoll), ("maxpoll", maxpoll)] {
+        if let Some(poll) = poll {
+            writeln!(text, "{key} = {poll}")?;
+        }
+    }
+    Ok(())
+}
+
+/// For comments and terminals, neither of which take control characters.
+fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(SHOWN).collect()
+}
+
+/// As TOML writes a string.
+pub(super) fn quoted(text: &str) -> String {
+    toml::Value::String(text.into()).to_string()
+}

@@ -1,0 +1,8 @@
+//! Commands that look and report, and need no daemon of their own.
+
+pub mod doctor;
+pub mod import;
+pub mod pool;
+pub mod query;
+pub mod top;
+pub mod upstream_survey;

@@ -1,0 +1,45 @@
+//! `pooltime-xdp top`: the traffic, refreshed in the terminal until Ctrl-C, or once.
+
+use std::io::{IsTerminal as _, Write as _, stdout};
+use std::time::Duration;
+
+use crate::daemon::protocol::{Request, ask_running};
+use crate::error::{Code, Error, Result};
+use crate::instance::Instance;
+use crate::serving::traffic::Top;
+
+const INTERVAL: Duration = Duration::from_secs(1);
+/// To the upper left corner and everything from there on away.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+/// Shows it: as JSON or where there is no terminal once, else until it is interrupted.
+///
+/// # Errors
+///
+/// No daemon runs, or standard output is gone.
+pub(crate) fn show(instance: &Instance, json: bool, once: bool) -> Result<()> {
+    let gone = |error: std::io::Error| Error::because(Code::Io, "standard output")(error);
+    loop {
+        let top: Top = ask_running(instance, &Request::Top)?;
+        let live = stdout().is_terminal() && !json && !once;
+        let text = if json {
+            let text = serde_json::to_string_pretty(&top);
+            text.map_err(Error::because(Code::Software, "cannot write JSON"))? + "\n"
+        } else {
+            top.to_string()
+        };
+        let mut output = stdout().lock();
+        let written = if live { write!(output, "{CLEAR}{text}") } else { write!(output, "{text}") }
+            .and_then(|()| output.flush());
+        match written {
+            // A reader that has gone away (`| head`) is no error.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+            written => written.map_err(gone)?,
+        }
+        if !live {
+            return Ok(());
+        }
+        drop(output);
+        std::thread::sleep(INTERVAL);
+    }
+}

@@ -1,0 +1,214 @@
+//! Candidates for upstreams: measured as politely as a client's first contact is, and ranked.
+
+mod rank;
+mod show;
+
+use std::collections::HashSet;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use responder::udp::NTP_PORT;
+
+use crate::config::is_pool_name;
+use crate::error::{Code, Error, Result};
+use crate::net::own_addresses::OwnAddresses;
+use crate::timekeeping::ntp::reject::Reject;
+use crate::tools::query::{Failure, Reading, exchange};
+pub use rank::{Fit, Ranked, Ranking, rank};
+
+/// Requests to a candidate: never more, and never faster (RFC 8633, section 3.1; what `iburst` does).
+pub const MOST_REQUESTS: u8 = 8;
+const INTERVAL: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// Candidates of one run, each of which has a thread.
+const MOST_CANDIDATES: usize = 64;
+const MOST_BYTES: u64 = 1 << 16;
+
+/// What came of asking a candidate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measured {
+    /// As it was given.
+    pub name: String,
+    /// The address that was asked.
+    pub address: Option<SocketAddr>,
+    /// Requests.
+    pub sent: u8,
+    /// The answers.
+    pub readings: Vec<Reading>,
+    /// The last thing that went wrong.
+    pub failure: Option<String>,
+    /// A kiss of death ended it.
+    pub kiss: Option<String>,
+    /// Why it can never be an upstream of this host: it is this host itself, or takes its time from it.
+    pub unusable: Option<String>,
+}
+
+/// Names of a file: one a line, `#` begins a comment.
+///
+/// # Errors
+///
+/// It cannot be read, or a line is no name.
+pub fn read_names(path: &Path) -> Result<Vec<String>> {
+    let wrong = |what: String| Error::new(Code::Data, format_args!("{}: {what}", path.display()));
+    let metadata = path.metadata().map_err(Error::because(Code::NoInput, path.display()))?;
+    if metadata.len() > MOST_BYTES {
+        return Err(wrong(format!("above {MOST_BYTES} bytes")));
+    }
+    let text = std::fs::read_to_string(path).map_err(Error::because(Code::NoInput, path.display()))?;
+    let mut names = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let name = line.split('#').next().unwrap_or_default().trim();
+        if name.contains(char::is_whitespace) {
+            return Err(wrong(format!("line {}: `{name}` is not one name or address", index + 1)));
+        }
+        if !name.is_empty() {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// Asks all of them at the same time, each `requests` times, and waits until the last has answered or not. Names of
+/// the pool are not asked, nor is this host itself, which has these addresses.
+///
+/// # Errors
+///
+/// There are none or too many.
+pub fn measure(names: &[String], requests: u8, own: &OwnAddresses) -> Result<Vec<Measured>> {
+    let mut seen = HashSet::new();
+    let names: Vec<&String> = names.iter().filter(|name| seen.insert(*name)).collect();
+    if names.is_empty() || names.len() > MOST_CANDIDATES {
+        return Err(Error::new(
+            Code::Usage,
+            format_args!("{} candidates: 1 to {MOST_CANDIDATES} can be measured at once", names.len()),
+        ));
+    }
+    if let Some(name) = names.iter().find(|name| name.is_empty() || name.chars().any(is_no_part_of_names)) {
+        return Err(Error::new(Code::Usage, format_args!("{name:?} is no name or address")));
+    }
+    let requests = requests.clamp(1, MOST_REQUESTS);
+    Ok(std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            names.iter().map(|name| scope.spawn(move || measure_one(name, requests, own))).collect();
+        let given_up = |name: &String| Measured { failure: Some("given up".into()), ..Measured::of(name) };
+        threads
+            .into_iter()
+            .zip(&names)
+            .map(|(thread, name)| thread.join().unwrap_or_else(|_| given_up(name)))
+            .collect()
+    }))
+}
+
+fn is_no_part_of_names(c: char) -> bool {
+    c.is_whitespace() || c.is_control()
+}
+
+impl Measured {
+    /// Not asked yet.
+    fn of(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            address: None,
+            sent: 0,
+            readings: Vec::new(),
+            failure: None,
+            kiss: None,
+            unusable: None,
+        }
+    }
+}
+
+fn measure_one(name: &str, requests: u8, own: &OwnAddresses) -> Measured {
+    let mut measured = Measured::of(name);
+    if is_pool_name(name) {
+        return measured;
+    }
+    if let Some(unusable) = own.unusable_name(name) {
+        measured.unusable = Some(format!("it {}", unusable.reason()));
+        return measured;
+    }
+    let address = match (name, NTP_PORT).to_socket_addrs() {
+        Ok(addresses) => own.first_usable(&addresses.collect::<Vec<_>>()),
+        Err(error) => {
+            measured.failure = Some(error.to_string());
+            return measured;
+        }
+    };
+    let address = match address {
+        Ok(address) => address,
+        Err(reason) => {
+            measured.unusable = Some(reason);
+            return measured;
+        }
+    };
+    measured.address = address;
+    let Some(address) = address else { return measured };
+    let started = Instant::now();
+    for number in 0..requests {
+        let due = started + INTERVAL * u32::from(number);
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        measured.sent += 1;
+        match exchange(address, TIMEOUT) {
+            Ok(reading) if own.is_loop(reading.stratum, reading.reference_id) => {
+                measured.unusable = Some(Reject::Loop.to_string());
+                return measured;
+            }
+            Ok(reading) => measured.readings.push(reading),
+            Err(Failure::Kiss(code)) => {
+                measured.kiss = Some(code);
+                return measured;
+            }
+            Err(failure) => measured.failure = Some(failure.to_string()),
+        }
+    }
+    measured
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::own_addresses::tests::own;
+
+    #[test]
+    fn names_are_read_from_a_file_with_comments() {
+        let directory = std::env::temp_dir().join(format!("pooltime-names-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("names");
+        std::fs::write(&path, "# ours\nntp1.example.net # GPS\n\n  192.0.2.1\n").unwrap();
+        assert_eq!(read_names(&path).unwrap(), ["ntp1.example.net", "192.0.2.1"]);
+        std::fs::write(&path, "ntp1.example.net\nserver ntp2.example.net iburst\n").unwrap();
+        let error = read_names(&path).unwrap_err();
+        assert!(error.what.contains("line 2"), "{error}");
+        std::fs::remove_dir_all(&directory).unwrap();
+        assert_eq!(read_names(&path).unwrap_err().code, Code::NoInput);
+    }
+
+    #[test]
+    fn this_host_itself_is_not_asked() {
+        let own = own(&["192.0.2.1", "2001:db8::1"]);
+        let names = ["192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1", "127.0.0.1", "localhost", "::"];
+        let measured = measure(&names.map(String::from), 8, &own).unwrap();
+        for (name, measured) in names.iter().zip(&measured) {
+            assert_eq!((measured.name.as_str(), measured.sent, measured.address), (*name, 0, None));
+            assert!(measured.unusable.as_ref().unwrap().contains("this host"), "{measured:?}");
+        }
+        assert_eq!(rank(&measured).taken().count(), 0);
+
+        let here: SocketAddr = "192.0.2.1:123".parse().unwrap();
+        let there: SocketAddr = "192.0.2.2:123".parse().unwrap();
+        assert_eq!(own.first_usable(&[here, there]), Ok(Some(there)));
+        assert_eq!(own.first_usable(&[]), Ok(None));
+        assert!(own.first_usable(&[here]).unwrap_err().contains("192.0.2.1 is an address of this host"));
+    }
+
+    #[test]
+    fn names_of_the_pool_are_not_asked_and_too_many_are_refused() {
+        let nobody = OwnAddresses::default();
+        let measured = measure(&["0.pool.ntp.org".into(), "0.pool.ntp.org".into()], 8, &nobody).unwrap();
+        assert_eq!(measured, [Measured::of("0.pool.ntp.org")]);
+        assert!(measure(&[], 8, &nobody).is_err() && measure(&["a\nb".into()], 8, &nobody).is_err());
+        let many: Vec<String> = (0..65).map(|number| format!("{number}.pool.ntp.org")).collect();
+        assert!(measure(&many, 8, &nobody).unwrap_err().what.contains("65"));
+    }
+}
