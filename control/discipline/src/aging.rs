@@ -13,6 +13,12 @@ pub(super) const PHI: f64 = 15e-6;
 /// Standard deviations of an unknown frequency that are allowed for.
 const UNKNOWN_SIGMAS: f64 = 3.0;
 
+/// The lowest and the highest frequency of any local clock, given `unknown`, in s/s.
+pub(super) fn any_clock(unknown: Normal) -> (f64, f64) {
+    let reach = UNKNOWN_SIGMAS * unknown.sd();
+    (unknown.mean - reach, unknown.mean + reach)
+}
+
 /// How a claim moves and widens.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Aging {
@@ -26,14 +32,11 @@ impl Aging {
     /// Within the frequencies `possible` (lowest and highest), and near `believed`, where that is one of them.
     /// `unknown` is what holds for any local clock.
     pub(super) fn new(possible: Option<(f64, f64)>, unknown: Normal, believed: f64) -> Self {
-        let reach = UNKNOWN_SIGMAS * unknown.sd();
-        let any = (unknown.mean - reach, unknown.mean + reach);
-        let (low, high) = match possible {
-            None => any,
-            // A clock that is further off than any clock should be is what its samples say.
-            Some((low, high)) if low > any.1 || high < any.0 => (low, high),
-            Some((low, high)) => (low.max(any.0), high.min(any.1)),
-        };
+        let any = any_clock(unknown);
+        // Where they have nothing in common, the samples are from before and after a jump.
+        let (low, high) = possible
+            .filter(|&(low, high)| low <= any.1 && high >= any.0)
+            .map_or(any, |(low, high)| (low.max(any.0), high.min(any.1)));
         let rate = believed.max(low).min(high);
         Self { rate, growth: PHI + (rate - low).max(high - rate) }
     }
@@ -52,8 +55,8 @@ mod tests {
         {
             for believed in [0.0, 20e-6, -900e-6, 0.5] {
                 let aging = Aging::new(possible, UNKNOWN, believed);
-                let (low, high) = possible.unwrap_or((-600e-6, 600e-6));
-                let clipped = if low > 600e-6 { (low, high) } else { (low.max(-600e-6), high.min(600e-6)) };
+                let (low, high) = possible.filter(|&(low, _)| low < 0.001).unwrap_or((-600e-6, 600e-6));
+                let clipped = (low.max(-600e-6), high.min(600e-6));
                 assert!(aging.rate - aging.growth <= clipped.0 && aging.rate + aging.growth >= clipped.1);
                 assert!(aging.growth >= PHI);
             }

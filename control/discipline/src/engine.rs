@@ -216,7 +216,7 @@ impl Discipline {
         }
         let aging = self.aging(index, now);
         let floor_s = self.sources[index].path.floor_s();
-        let (recent, reading) = self.sources[index].record(sample, aging);
+        let (recent, reading) = self.sources[index].record(sample, aging, self.unknown);
         let estimates = self.estimates;
         self.reconsider_bias(index, &recent, reading, floor_s);
         if self.estimates == estimates {

@@ -1,7 +1,7 @@
 //! One upstream: its pace, its path, its latest samples, and its standing with the others.
 
-use super::aging::Aging;
-use super::ensemble::{Observation, Prior};
+use super::aging::{Aging, any_clock};
+use super::ensemble::{Normal, Observation, Prior};
 use super::intersection::Claim;
 use super::leap::Leap;
 use super::path::{Path, Reading};
@@ -15,6 +15,9 @@ const KEPT: usize = 8;
 const CLAIMING: usize = 2;
 /// Standard deviation of how that error varies from reading to reading, as a share of the root distance.
 const NOISE_SHARE: f64 = 0.5;
+/// The local clock may have jumped between two samples by as much as they leave open: they may be wrong by so many times
+/// their distances together.
+const UNSEEN: f64 = 2.0;
 /// How long an anchor serves as the later one, in s.
 const ANCHOR_S: f64 = 3600.0;
 /// It is replaced by a far better sample for so long, in s.
@@ -191,8 +194,8 @@ impl Source {
         self.pace.asked(now);
     }
 
-    /// Takes in a sample. `aging` carries on what the source said before.
-    pub(super) fn record(&mut self, sample: &Sample, aging: Aging) -> (Recent, Reading) {
+    /// Takes in a sample. `aging` carries on what the source said before; `unknown` is the frequency of any local clock.
+    pub(super) fn record(&mut self, sample: &Sample, aging: Aging, unknown: Normal) -> (Recent, Reading) {
         let recent = Recent {
             at: sample.at,
             offset_ns: sample.offset_ns,
@@ -203,11 +206,17 @@ impl Source {
         // Its latest word counts: what cannot be true beside it is from before something changed.
         self.recent.retain(|old| old.agrees_with(&recent, aging));
         self.anchors = self.anchors.map(|anchor| anchor.filter(|old| old.agrees_with(&recent, aging)));
-        self.drop_anchor(&recent);
         if self.recent.len() == KEPT {
             self.recent.remove(0);
         }
         self.recent.push(recent);
+        let (slowest, fastest) = any_clock(unknown);
+        if self.possible_frequencies().is_some_and(|(low, high)| low > fastest || high < slowest) {
+            // No clock is that far off: it has jumped, by less than what was open.
+            self.recent = vec![recent];
+            self.anchors = [None; 2];
+        }
+        self.drop_anchor(&recent);
         self.latest = Some(*sample);
         self.unfit = None;
         self.reach |= 1;
@@ -238,7 +247,7 @@ impl Source {
             .filter_map(|first| {
                 let apart_s = last.at.seconds_since(first.at);
                 let moved_s = ns_to_s(last.offset_ns.saturating_sub(first.offset_ns));
-                let wrong_s = first.distance_s() + last.distance_s();
+                let wrong_s = UNSEEN * (first.distance_s() + last.distance_s());
                 (apart_s >= LEAST_ARM_S).then(|| (moved_s / apart_s, wrong_s / apart_s))
             })
             .min_by(|a, b| a.1.total_cmp(&b.1))

@@ -111,7 +111,9 @@ impl Discipline {
                 |recent: &&Recent| agreed.holds(&source.claim_of(recent, index, now, self.origin_ns, aging));
             recents.extend(source.recent.iter().filter(fits).map(|recent| (index, *recent)));
         }
-        if recents.len() < ENOUGH_TOGETHER {
+        // One that is dropped is followed by another at once.
+        let enough = if self.estimates == 0 { ENOUGH_TOGETHER } else { 1 };
+        if recents.len() < enough {
             return;
         }
         // Once more, from a source that is believed.
