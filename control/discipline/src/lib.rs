@@ -35,34 +35,46 @@
 //! more slowly if it is renewed), publish [`Discipline::line`]. No line means "unsynchronised". With a private
 //! line nothing else is needed: the line is right at once. Where the kernel's clock is to be steered, [`mod@steer`]
 //! says how, and each change of its rate goes back in by [`Discipline::retuned`]. A clock that stood still
-//! (suspend) is reported by [`Discipline::jumped`]; one that nobody reported is found out after two samples.
+//! (suspend) is reported by [`Discipline::jumped`]; a jump that nobody reported is found out by the samples. An answer
+//! that cannot be used, as its server is not synchronised or in a loop, is reported by [`Discipline::unfit`].
 //! Kisses go to [`Discipline::slow_down`] and [`Discipline::deny`]; a reload uses [`Discipline::add`] and
 //! [`Discipline::retire`], which leave the other sources undisturbed; [`Discipline::drift`] is what to keep for
 //! the next start, and [`Discipline::report`] says what became of a source and why.
 //!
 //! # The way of a sample
 //!
-//! 1. `path`: its round trip says how noisy it is, and whether the route is still the same.
-//! 2. `select`, `judge`: each source claims an interval; a majority must have a point in common. At start-up
-//!    it is a majority of all *configured* sources, until a short patience has run out: whoever answers first is
-//!    not right for that. Once there is an estimate which a majority holds possible, claims are
-//!    measured against it, and a source on its way out loses before it has left the overlap.
-//! 3. `ensemble`, `follow`: samples of selected sources go into one estimate of the clock. A sample that contradicts
-//!    it needs a second one, or most of the other sources, to be believed; then it is decided whether the
-//!    clock or the path has changed.
-//! 4. `line`: the estimate as a line with an error bound. True time is within half of the reference's round
-//!    trip of what the reference would read without queues; on top of that come the bias ascribed to
-//!    its path, the uncertainty of the estimate (five standard deviations, over all wanders that are still
-//!    possible), the mean queue, and the server's own error.
-//! 5. `poll`: what the sample was worth decides when the next one is asked for, and how that is polite.
+//! 1. `path`: the round trip says how noisy the sample is, and whether the route is still the same.
+//! 2. `update` fits what is held possible of the source's bias to its path and to what the server claims: a source is at
+//!    best as good as it says, and a claim that widens reopens the bias.
+//! 3. `surprise`: a sample that contradicts the estimate is left out, the bound widens until it holds what the sample
+//!    says, and all sources are asked again. Then it is decided whether the clock, the path or the server has changed.
+//! 4. `selection`, `intersection`: each source claims an interval, and a majority must have a point in common. At
+//!    start-up it is a majority of all *configured* sources, until a short patience has run out: whoever answers first
+//!    is not right for that. Once there is an estimate that a majority holds possible, claims are measured against it.
+//!    Where as many exclude it as hold it possible, nobody is followed, and the last agreement ages.
+//! 5. `ensemble`, `kalman`: the samples of the selected sources go into one estimate of the clock.
+//! 6. `bound`, `aging`: how far the estimate may be wrong. The bound covers all that a majority of the claims overlaps
+//!    on, and is never less than what the best selected source supports. `line` is the result.
+//! 7. `poll`: what the sample was worth decides when the next one is asked for, and how that is polite.
+//!
+//! # What the bound rests on
+//!
+//! On truthful claims of a majority, on physics, and on nothing that is learnt. A server is truthful if its clock is off
+//! by no more than half of the root delay plus the root dispersion that it states. Then true time is within half of the
+//! round trip and that of what the sample reads, whatever the queues did. Two samples of one source leave a range of
+//! frequencies possible, and carry the claim on to later moments, together with RFC 5905's PHI. The estimate may be as
+//! wrong as it likes, and a minority of the sources may lie as it likes: the bound still holds. The exceptions are a jump
+//! of the local clock, until a majority of the sources has been heard twice after it, and a local clock that is off by
+//! more than 600 ppm or changes its frequency by more than 15 ppm between two samples.
 //!
 //! # Politeness
 //!
 //! First contact with `iburst` is eight requests at most: 2 s apart until four were answered, the rest then
 //! after 4, 8 and 16 s, for the frequency. Never again after that, but for half of it after a suspend. Then 64 s
 //! to 1024 s by default, and never faster than `min_poll`: slower wherever a sample buys nothing, that is, where
-//! the clock is known to half a percent of the round trip anyway or a nearer source says it all. RATE doubles
-//! the interval for good, DENY ends it. A source that does not answer is asked less.
+//! the clock is known to half a percent of the round trip anyway or a nearer source says it all. A sample that
+//! contradicts the estimate may bring four requests forward at each source; each is made up for by an interval of twice
+//! the length. RATE doubles the interval for good, DENY ends it. A source that does not answer is asked less.
 //!
 //! # Why a Kalman filter over all sources
 //!
@@ -90,9 +102,9 @@
 //! # What it cannot do
 //!
 //! An asymmetry that was there from the start is invisible to anyone without a better clock: it is within the
-//! bound, never in the estimate. With a single source, a clock that jumps in the same minute as the route changes
-//! can be taken for the route. With no source at all the error grows as the oscillator's wander has it; the
-//! bound then says by how much.
+//! bound, never in the estimate. With a single source, a server that errs for some minutes looks like a local clock that
+//! has jumped: the estimate follows its second word, and the bound covers both times for eight polls. With no source at
+//! all the error grows as the oscillator's wander has it, and the bound grows faster than that.
 
 mod aging;
 mod bound;
