@@ -312,6 +312,28 @@ mod tests {
     }
 
     #[test]
+    fn requests_made_ahead_of_time_are_few_and_made_up_for() {
+        let mut pace = Pace::new(6, 10, false, at(0.0), 1);
+        let mut requests = 0;
+        let mut now = at(0.0);
+        while now < at(100_000.0) {
+            now = pace.next();
+            pace.asked(now);
+            pace.answered(None);
+            // Every answer looks suspicious.
+            pace.ask_again(now);
+            requests += 1;
+        }
+        assert!(f64::from(requests) <= 100_000.0 / 64.0 + 1.0 + f64::from(MOST_AHEAD), "{requests}");
+        let mut pace = Pace::new(6, 10, false, at(0.0), 1);
+        pace.asked(at(0.0));
+        pace.ask_now(at(1.0));
+        assert_eq!(pace.next(), at(1.0));
+        pace.asked(at(1.0));
+        assert!(pace.next() >= at(129.0), "made up for");
+    }
+
+    #[test]
     fn a_silent_source_is_asked_less() {
         let mut pace = pace();
         for _ in 0..100 {

@@ -61,7 +61,10 @@ pub(crate) fn upstreams() -> Peers {
 pub(crate) fn drift(text: &str) {
     match drift::parse(text) {
         Ok(drift) => {
-            assert!(drift.frequency.abs() <= 0.01 && (5e-7..=0.01).contains(&drift.skew), "{drift:?}");
+            assert!(
+                drift.frequency.abs() <= 0.000_501 && (0.0..=0.000_501).contains(&drift.skew),
+                "{drift:?}"
+            );
             assert!(drift.wander.is_none_or(|wander| wander > 0.0 && wander < 1e-4), "{drift:?}");
         }
         Err(error) => assert!(!error.what.is_empty()),
