@@ -17,6 +17,7 @@ use control::serving::userspace::UserspacePath;
 use control::sys::kernel_clock::{KernelClock, Machine, Rates, Sample, realtime_ns};
 use control::sys::{Adjtimex, ClockChange};
 use control::timekeeping::mirror::Mirror;
+use control::timekeeping::system_clock::Observation;
 use control::tools::query::exchange;
 use nix::sched::{CloneFlags, unshare};
 use program::{Program, double, message_of, request};
@@ -80,7 +81,7 @@ fn step_back_and_forth() {
     let mut mirror = Mirror::new(Stepped(Arc::clone(&total_ns))).unwrap();
     let mut publisher = Publisher::default();
     let config = ClockConfig::default();
-    publisher.publish(mirror.observe(&config).unwrap(), &mut datapath, &sockets.shared).unwrap();
+    publisher.publish(observe(&mut mirror, &config), &mut datapath, &sockets.shared).unwrap();
 
     let (mut longest, mut steps) = (Duration::ZERO, 0);
     for round in 0..5 {
@@ -99,11 +100,11 @@ fn step_back_and_forth() {
             // wait for readers of the slot that it is about to write.
             thread::sleep(Duration::from_millis(7 * (4 - round)));
             if round == 4 {
-                publisher.publish(mirror.observe(&config).unwrap(), &mut datapath, &sockets.shared).unwrap();
+                publisher.publish(observe(&mut mirror, &config), &mut datapath, &sockets.shared).unwrap();
             }
             total_ns.fetch_add(step_ns, Ordering::SeqCst);
             let noticed = Instant::now();
-            publisher.publish(mirror.observe(&config).unwrap(), &mut datapath, &sockets.shared).unwrap();
+            publisher.publish(observe(&mut mirror, &config), &mut datapath, &sockets.shared).unwrap();
             let offset_ns = program_offset_ns(&program);
             let took = noticed.elapsed();
             assert_near(offset_ns, total_ns.load(Ordering::SeqCst), "the program, after the step");
@@ -117,6 +118,11 @@ fn step_back_and_forth() {
         }
     }
     println!("{steps} steps, served within {:.1} ms of being noticed", longest.as_secs_f64() * 1e3);
+}
+
+fn observe(mirror: &mut Mirror<Stepped>, config: &ClockConfig) -> Observation {
+    mirror.look().unwrap();
+    mirror.state(config)
 }
 
 /// The clock of the program's answers less the machine's.

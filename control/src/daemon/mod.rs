@@ -455,7 +455,9 @@ impl Daemon {
     }
 
     fn publish_clock(&mut self) -> Result<()> {
-        let observation = self.source.observe(&self.config.clock)?;
+        self.source.look()?;
+        self.source.steer(&self.config.clock)?;
+        let observation = self.source.state(&self.config.clock)?;
         self.publisher.publish(observation, &mut self.datapath, &self.sockets.shared)?;
         self.sockets.shared.publish_peers(self.peers()?);
         Ok(())

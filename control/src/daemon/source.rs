@@ -90,10 +90,24 @@ impl Source {
         }
     }
 
-    pub(super) fn observe(&mut self, config: &ClockConfig) -> Result<Observation> {
+    pub(super) fn look(&mut self) -> Result<()> {
         match self {
-            Self::System(mirror) => mirror.observe(config),
-            Self::Upstream(upstreams) => upstreams.observe(config),
+            Self::System(mirror) => mirror.look(),
+            Self::Upstream(upstreams) => upstreams.look(),
+        }
+    }
+
+    pub(super) fn steer(&mut self, config: &ClockConfig) -> Result<()> {
+        match self {
+            Self::System(_) => Ok(()),
+            Self::Upstream(upstreams) => upstreams.steer(config),
+        }
+    }
+
+    pub(super) fn state(&mut self, config: &ClockConfig) -> Result<Observation> {
+        match self {
+            Self::System(mirror) => Ok(mirror.state(config)),
+            Self::Upstream(upstreams) => upstreams.state(config),
         }
     }
 
@@ -115,7 +129,7 @@ impl Source {
     /// By how much the system clock is made to run faster, in parts in 10^6.
     pub(super) fn frequency_ppm(&self) -> Option<f64> {
         match self {
-            Self::System(mirror) => mirror.frequency_ppm(),
+            Self::System(mirror) => Some(mirror.frequency_ppm()),
             Self::Upstream(_) => None,
         }
     }

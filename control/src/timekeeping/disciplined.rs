@@ -24,6 +24,8 @@ pub struct DisciplinedClock<K> {
     kernel: K,
     discipline: Discipline,
     watch: RateWatch,
+    /// When the clocks were last looked at.
+    now: LocalTime,
     suspended_ns: u64,
     steering: Option<Steering>,
     precision: i8,
@@ -59,6 +61,7 @@ impl<K: KernelClock> DisciplinedClock<K> {
             kernel,
             discipline: Discipline::new(settings, &[], now, drift),
             watch,
+            now,
             suspended_ns: rates.boottime_ns.saturating_sub(rates.monotonic_ns),
             steering,
             precision,
@@ -104,6 +107,7 @@ impl<K: KernelClock> DisciplinedClock<K> {
             self.discipline.jumped(now);
         }
         self.suspended_ns = suspended_ns;
+        self.now = now;
         Ok(now)
     }
 
@@ -149,26 +153,35 @@ impl<K: KernelClock> DisciplinedClock<K> {
         &self.discipline
     }
 
-    /// What there is to serve now. `reference_id` names an upstream by its index, while it is configured. Steers the kernel's clock, where
-    /// that is wanted and due.
+    /// Steers the kernel's clock as of the last look, where that is wanted and due, and looks again at what this
+    /// changed.
     ///
     /// # Errors
     ///
     /// The clocks cannot be read.
-    pub fn observe(
+    pub fn steer(&mut self, config: &ClockConfig) -> Result<()> {
+        let (now, limit_s) = (self.now, limit_s(config));
+        let Some(steering) = self.steering.as_mut().filter(|steering| steering.is_due(now)) else {
+            return Ok(());
+        };
+        let line = self.discipline.line(now).filter(|line| line.bound_s(now) <= limit_s);
+        steering.correct(&self.kernel, line.as_ref(), self.watch.correction(), now);
+        self.look()?;
+        Ok(())
+    }
+
+    /// What there is to serve as of the last look. `reference_id` names an upstream by its index, while it is
+    /// configured.
+    ///
+    /// # Errors
+    ///
+    /// The clocks cannot be read.
+    pub fn state(
         &mut self,
         config: &ClockConfig,
         reference_id: impl Fn(usize) -> Option<u32>,
     ) -> Result<Observation> {
-        let mut now = self.look()?;
-        let limit_s = limit_s(config);
-        if self.steering.as_ref().is_some_and(|steering| steering.is_due(now)) {
-            let line = self.discipline.line(now).filter(|line| line.bound_s(now) <= limit_s);
-            if let Some(steering) = &mut self.steering {
-                steering.correct(&self.kernel, line.as_ref(), self.watch.correction(), now);
-            }
-            now = self.look()?;
-        }
+        let (now, limit_s) = (self.now, limit_s(config));
         self.sequence = self.sequence.wrapping_add(1);
         let line = self.discipline.line(now).filter(|line| line.stratum <= MAX_STRATUM);
         let unsynchronised = match &line {
@@ -350,7 +363,9 @@ mod tests {
                     self.clock.sample(index, &self.machine.measure(leap)).unwrap();
                 }
             }
-            let observation = self.clock.observe(&self.config, |_| Some(1)).unwrap();
+            self.clock.look().unwrap();
+            self.clock.steer(&self.config).unwrap();
+            let observation = self.clock.state(&self.config, |_| Some(1)).unwrap();
             if observation.unsynchronised.is_none() {
                 let error_s = self.error_s(&observation.state);
                 let line = self.clock.discipline().line(self.now()).unwrap();

@@ -4,24 +4,28 @@ use super::system_clock::{LocalDaemon, Observation, SystemClock};
 use crate::config::ClockConfig;
 use crate::error::Result;
 use crate::sys::Adjtimex;
-use crate::sys::kernel_clock::{KernelClock, precision};
+use crate::sys::kernel_clock::{KernelClock, Sample, precision};
 
 /// Mirrors a kernel's clock.
 pub struct Mirror<K> {
     kernel: K,
     system: SystemClock,
     local_daemon: Option<LocalDaemon>,
-    last_kernel: Option<Adjtimex>,
+    /// As of the last look.
+    kernel_state: Adjtimex,
+    sample: Sample,
 }
 
 impl<K: KernelClock> Mirror<K> {
-    /// Of this clock, which has not been read yet.
+    /// Of this clock.
     ///
     /// # Errors
     ///
     /// The clock cannot be read.
     pub fn new(kernel: K) -> Result<Self> {
-        Ok(Self { kernel, system: SystemClock::new(precision()?), local_daemon: None, last_kernel: None })
+        let (kernel_state, sample) = (kernel.discipline()?, kernel.sample()?);
+        let system = SystemClock::new(precision()?);
+        Ok(Self { kernel, system, local_daemon: None, kernel_state, sample })
     }
 
     /// What the local daemon said, or that it says nothing any more.
@@ -37,19 +41,23 @@ impl<K: KernelClock> Mirror<K> {
 
     /// How much faster the kernel lets the clock run, in parts in 10^6.
     #[expect(clippy::cast_precision_loss, reason = "for showing")]
-    pub fn frequency_ppm(&self) -> Option<f64> {
-        self.last_kernel.map(|kernel| kernel.frequency_scaled_ppm as f64 / 65_536.0)
+    pub fn frequency_ppm(&self) -> f64 {
+        self.kernel_state.frequency_scaled_ppm as f64 / 65_536.0
     }
 
-    /// What there is to serve now.
+    /// Reads the clock.
     ///
     /// # Errors
     ///
     /// The clock cannot be read.
-    pub fn observe(&mut self, config: &ClockConfig) -> Result<Observation> {
-        let kernel = self.kernel.discipline()?;
-        let sample = self.kernel.sample()?;
-        self.last_kernel = Some(kernel);
-        Ok(self.system.observe(&sample, &kernel, self.local_daemon.as_ref(), config))
+    pub fn look(&mut self) -> Result<()> {
+        self.kernel_state = self.kernel.discipline()?;
+        self.sample = self.kernel.sample()?;
+        Ok(())
+    }
+
+    /// What there is to serve as of the last look.
+    pub fn state(&mut self, config: &ClockConfig) -> Observation {
+        self.system.observe(&self.sample, &self.kernel_state, self.local_daemon.as_ref(), config)
     }
 }

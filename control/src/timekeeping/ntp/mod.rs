@@ -304,14 +304,32 @@ impl<K: KernelClock> Upstreams<K> {
         Ok(())
     }
 
-    /// What there is to serve now.
+    /// Looks at the clocks.
     ///
     /// # Errors
     ///
-    /// The clocks cannot be read or steered.
-    pub fn observe(&mut self, config: &ClockConfig) -> Result<Observation> {
+    /// The clocks cannot be read.
+    pub fn look(&mut self) -> Result<()> {
+        self.clock.look().map(|_now| ())
+    }
+
+    /// Steers the kernel's clock, where that is wanted and due.
+    ///
+    /// # Errors
+    ///
+    /// The clocks cannot be read.
+    pub fn steer(&mut self, config: &ClockConfig) -> Result<()> {
+        self.clock.steer(config)
+    }
+
+    /// What there is to serve as of the last look.
+    ///
+    /// # Errors
+    ///
+    /// The clocks cannot be read.
+    pub fn state(&mut self, config: &ClockConfig) -> Result<Observation> {
         let peers = &self.peers;
-        self.clock.observe(config, |index| {
+        self.clock.state(config, |index| {
             let peer = peers.iter().find(|peer| peer.index == Some(index));
             Some(reference_id(peer?.server?.ip()))
         })
