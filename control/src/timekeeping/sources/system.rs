@@ -20,6 +20,22 @@ const INTERVAL: Duration = Duration::from_secs(8);
 /// It is on the same host.
 const TIMEOUT: Duration = Duration::from_millis(300);
 
+/// What came of asking the local daemon.
+#[derive(Clone, Copy, Debug)]
+enum Heard {
+    Answer(LocalDaemon),
+    Silence,
+}
+
+impl Heard {
+    const fn answer(self) -> Option<LocalDaemon> {
+        match self {
+            Self::Answer(daemon) => Some(daemon),
+            Self::Silence => None,
+        }
+    }
+}
+
 /// Mirrors the kernel's clock.
 pub(in crate::timekeeping) struct SystemSource {
     clock: SystemClock,
@@ -28,8 +44,8 @@ pub(in crate::timekeeping) struct SystemSource {
     /// What the local daemon said, unless it says nothing any more.
     local_daemon: Option<LocalDaemon>,
     /// What it says is sent here, where there is one to ask.
-    answers: Option<mpsc::Receiver<Option<LocalDaemon>>>,
-    arrived: Option<Option<LocalDaemon>>,
+    answers: Option<mpsc::Receiver<Heard>>,
+    arrived: Option<Heard>,
 }
 
 impl SystemSource {
@@ -47,7 +63,7 @@ impl SystemSource {
     /// Waits for the local daemon to answer for the first time, or not to: so even the first state can go by it.
     pub(in crate::timekeeping) async fn hear_local_daemon(&mut self) {
         if let Some(answers) = &mut self.answers {
-            self.local_daemon = answers.recv().await.flatten();
+            self.local_daemon = answers.recv().await.and_then(Heard::answer);
         }
     }
 }
@@ -59,8 +75,8 @@ impl Source for SystemSource {
         }
         let Some(answers) = &mut self.answers else { return Poll::Pending };
         match answers.poll_recv(context) {
-            Poll::Ready(Some(answer)) => {
-                self.arrived = Some(answer);
+            Poll::Ready(Some(heard)) => {
+                self.arrived = Some(heard);
                 Poll::Ready(())
             }
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
@@ -68,8 +84,8 @@ impl Source for SystemSource {
     }
 
     fn take_in(&mut self, _discipline: &mut Discipline, _now: LocalTime) {
-        if let Some(answer) = self.arrived.take() {
-            self.local_daemon = answer;
+        if let Some(heard) = self.arrived.take() {
+            self.local_daemon = heard.answer();
         }
     }
 
@@ -92,13 +108,13 @@ impl Source for SystemSource {
 }
 
 /// Asks the local daemon at once and then again and again, beside the loop.
-fn watch(servers: Vec<SocketAddr>) -> mpsc::Receiver<Option<LocalDaemon>> {
+fn watch(servers: Vec<SocketAddr>) -> mpsc::Receiver<Heard> {
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
         loop {
             let servers = servers.clone();
             let answer = tokio::task::spawn_blocking(move || ask(&servers)).await.ok().flatten();
-            if sender.send(answer).await.is_err() {
+            if sender.send(answer.map_or(Heard::Silence, Heard::Answer)).await.is_err() {
                 return;
             }
             tokio::time::sleep(INTERVAL).await;
