@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use control::config::ClockConfig;
+use control::config::Config;
 use control::daemon::publisher::Publisher;
 use control::error::Result;
 use control::serving::userspace::UserspacePath;
 use control::sys::kernel_clock::{KernelClock, Machine, Rates, Sample, realtime_ns};
 use control::sys::{Adjtimex, ClockChange};
-use control::timekeeping::mirror::Mirror;
+use control::timekeeping::system_clock::Observation;
+use control::timekeeping::timekeeper::{Host, Timekeeper};
 use control::tools::query::exchange;
 use nix::sched::{CloneFlags, unshare};
 use program::{Program, double, message_of, request};
@@ -30,6 +31,7 @@ const TOLERANCE_NS: i64 = 20_000_000;
 const SECOND_NS: i64 = 1_000_000_000;
 
 /// The machine's clock and a little more, well disciplined.
+#[derive(Clone)]
 struct Stepped(Arc<AtomicI64>);
 
 impl KernelClock for Stepped {
@@ -77,10 +79,12 @@ fn step_back_and_forth() {
     let sockets = UserspacePath::start().unwrap();
     assert!(sockets.listening.iter().any(|listening| listening.failure.is_none()), "{:?}", sockets.listening);
     let total_ns = Arc::new(AtomicI64::new(0));
-    let mut mirror = Mirror::new(Stepped(Arc::clone(&total_ns))).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let stepped = Stepped(Arc::clone(&total_ns));
+    let (config, host) = (Config::default(), Host::default());
+    let mut timekeeper = runtime.block_on(Timekeeper::begin(stepped, &config, &host)).unwrap();
     let mut publisher = Publisher::default();
-    let config = ClockConfig::default();
-    publisher.publish(mirror.observe(&config).unwrap(), &mut datapath, &sockets.shared).unwrap();
+    publisher.publish(observe(&mut timekeeper), &mut datapath, &sockets.shared).unwrap();
 
     let (mut longest, mut steps) = (Duration::ZERO, 0);
     for round in 0..5 {
@@ -99,11 +103,11 @@ fn step_back_and_forth() {
             // wait for readers of the slot that it is about to write.
             thread::sleep(Duration::from_millis(7 * (4 - round)));
             if round == 4 {
-                publisher.publish(mirror.observe(&config).unwrap(), &mut datapath, &sockets.shared).unwrap();
+                publisher.publish(observe(&mut timekeeper), &mut datapath, &sockets.shared).unwrap();
             }
             total_ns.fetch_add(step_ns, Ordering::SeqCst);
             let noticed = Instant::now();
-            publisher.publish(mirror.observe(&config).unwrap(), &mut datapath, &sockets.shared).unwrap();
+            publisher.publish(observe(&mut timekeeper), &mut datapath, &sockets.shared).unwrap();
             let offset_ns = program_offset_ns(&program);
             let took = noticed.elapsed();
             assert_near(offset_ns, total_ns.load(Ordering::SeqCst), "the program, after the step");
@@ -117,6 +121,12 @@ fn step_back_and_forth() {
         }
     }
     println!("{steps} steps, served within {:.1} ms of being noticed", longest.as_secs_f64() * 1e3);
+}
+
+fn observe(timekeeper: &mut Timekeeper<Stepped>) -> Observation {
+    timekeeper.look().unwrap();
+    timekeeper.steer().unwrap();
+    timekeeper.state().unwrap()
 }
 
 /// The clock of the program's answers less the machine's.

@@ -55,6 +55,17 @@ pub enum ClockSource {
     Upstream,
 }
 
+impl ClockSource {
+    /// As it is configured.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::Upstream => "upstream",
+        }
+    }
+}
+
 /// `clock.makestep`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]

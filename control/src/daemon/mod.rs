@@ -8,7 +8,6 @@ pub mod protocol;
 pub mod publisher;
 mod reload;
 mod service;
-mod source;
 mod traffic;
 mod view;
 
@@ -23,7 +22,6 @@ use responder::ServedTable;
 use responder::udp::NTP_PORT;
 use responder::verdict::Family;
 use tokio::signal::unix::{self, SignalKind};
-use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
@@ -37,24 +35,17 @@ use crate::net::interfaces::{Addresses, Interface, Netlink};
 use crate::net::own_addresses::OwnAddresses;
 use crate::serving::userspace::UserspacePath;
 use crate::serving::xdp::{self, Datapath, ModeRequest};
-use crate::sys::kernel_clock::monotonic_ns;
-use crate::timekeeping::ntp::Event;
+use crate::sys::kernel_clock::Machine;
 use crate::timekeeping::step_watch;
-use crate::timekeeping::system_clock::LocalDaemon;
-use crate::tools::query::exchange;
+use crate::timekeeping::timekeeper::{Event, Host, Timekeeper};
 use listener::Call;
 use protocol::{Request, Response};
 use service::Service;
-use source::Source;
 pub(crate) use view::Report;
 pub use view::status_without_daemon;
 
 /// How often the clock is observed and published.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(250);
-/// How often the local daemon is asked.
-const LOCAL_DAEMON_INTERVAL: Duration = Duration::from_secs(8);
-/// It is on the same host.
-const LOCAL_DAEMON_TIMEOUT: Duration = Duration::from_millis(300);
 /// Netlink drops messages under memory pressure: addresses are looked at this often anyway.
 const ADDRESS_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -118,7 +109,7 @@ struct Daemon {
     config_path: Option<PathBuf>,
     datapath: Datapath,
     netlink: Netlink,
-    source: Source,
+    timekeeper: Timekeeper<Machine>,
     publisher: Publisher,
     sockets: UserspacePath,
     attached: BTreeMap<u32, Attached>,
@@ -214,18 +205,19 @@ impl Daemon {
         }
         let own_addresses = netlink.own_addresses().await?;
         let own = OwnAddresses::new(&own_addresses, &config.serve);
-        let source = Source::begin(&config, &options.instance, own)?;
+        let sockets = UserspacePath::start()?;
+        let host = host(&options.instance, &sockets, own);
+        let timekeeper = Timekeeper::begin(Machine, &config, &host).await?;
         let datapath = Datapath::open_or_create(&options.instance, config.limits.table_entries)?;
         let publisher = Publisher::inheriting(datapath.clock());
         let http = listeners.listening.clone();
-        let sockets = UserspacePath::start()?;
         let mut daemon = Self {
             instance: options.instance.clone(),
             config,
             config_path: options.config.clone(),
             datapath,
             netlink,
-            source,
+            timekeeper,
             publisher,
             reports: http::start(listeners, &options.instance, Arc::clone(&sockets.shared))?,
             sockets,
@@ -280,12 +272,6 @@ impl Daemon {
             }
             warn!("{}: it is attached when it comes; the others are served", error.what);
         }
-        let local_daemons = self.local_daemons();
-        if !local_daemons.is_empty() {
-            let reading =
-                tokio::task::spawn_blocking(move || ask_local_daemon(&local_daemons)).await.ok().flatten();
-            self.source.set_local_daemon(reading);
-        }
         self.publish_clock()?;
         self.configure_limits(&self.config.clone())?;
         self.attach(wanted, options.mode, options.replace).await.map(|_messages| ())
@@ -294,7 +280,6 @@ impl Daemon {
     async fn serve(&mut self, options: &Options, signals: Signals) -> Result<()> {
         let Signals { mut interrupt, mut terminate, mut hangup } = signals;
         let mut calls = listener::listen(&self.instance)?;
-        let mut local_daemon = self.watch_local_daemon();
         let mut steps = step_watch::watch()?;
         let mut publish = interval(PUBLISH_INTERVAL);
         publish.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -313,10 +298,9 @@ impl Daemon {
                     self.look_at_traffic();
                 }
                 Some(()) = steps.recv() => self.publish_or_tell(),
-                event = self.source.event() => self.handle_event(event),
+                event = self.timekeeper.event() => self.handle_event(event),
                 () = self.netlink.changed() => self.follow_interfaces().await,
                 _ = look.tick() => self.follow_interfaces().await,
-                Some(reading) = local_daemon.recv() => self.source.set_local_daemon(reading),
                 Some(Call { request, reply, written }) = calls.recv() => {
                     let detaches = matches!(request, Request::Detach { .. });
                     let response = match self.handle(request).await {
@@ -353,7 +337,7 @@ impl Daemon {
     }
 
     fn end(mut self, options: &Options, lock: Lock) -> Result<()> {
-        if let Err(error) = self.source.end() {
+        if let Err(error) = self.timekeeper.end() {
             error!("{error}");
         }
         let nothing_left = self.attached.is_empty();
@@ -408,7 +392,7 @@ impl Daemon {
     async fn try_follow_interfaces(&mut self) -> Result<()> {
         // First of all: from the moment on at which an upstream's address is ours, it is this server that answers.
         self.own_addresses = self.netlink.own_addresses().await?;
-        self.source.set_own_addresses(OwnAddresses::new(&self.own_addresses, &self.config.serve))?;
+        self.timekeeper.set_own_addresses(&OwnAddresses::new(&self.own_addresses, &self.config.serve))?;
         let present = self.netlink.interfaces().await?;
         let gone: Vec<_> = self
             .attached
@@ -455,7 +439,9 @@ impl Daemon {
     }
 
     fn publish_clock(&mut self) -> Result<()> {
-        let observation = self.source.observe(&self.config.clock)?;
+        self.timekeeper.look()?;
+        self.timekeeper.steer()?;
+        let observation = self.timekeeper.state()?;
         self.publisher.publish(observation, &mut self.datapath, &self.sockets.shared)?;
         self.sockets.shared.publish_peers(self.peers()?);
         Ok(())
@@ -481,7 +467,7 @@ impl Daemon {
     /// What the upstreams said is served at the next publication, and at once what changes the answers' kind.
     fn handle_event(&mut self, event: Event) {
         let synchronised = self.publisher.unsynchronised().is_none();
-        let handled = self.source.handle(event);
+        let handled = self.timekeeper.handle(event);
         if handled.is_ok() && !synchronised {
             self.publish_or_tell();
         }
@@ -497,44 +483,16 @@ impl Daemon {
             self.told = Some(told);
         }
     }
-
-    /// Where another daemon may be asked: over the families whose port 123 is not ours.
-    fn local_daemons(&self) -> Vec<SocketAddr> {
-        let others = self.sockets.listening.iter().filter(|listening| listening.failure.is_some());
-        let loopback = |family| match family {
-            Family::Ipv4 => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            Family::Ipv6 => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        };
-        others.map(|listening| SocketAddr::new(loopback(listening.family), NTP_PORT)).collect()
-    }
-
-    fn watch_local_daemon(&self) -> mpsc::Receiver<Option<LocalDaemon>> {
-        let (sender, receiver) = mpsc::channel(1);
-        let local_daemons = self.local_daemons();
-        if local_daemons.is_empty() {
-            // Nothing will come; the receiver must not report that as an end.
-            tokio::spawn(async move { sender.closed().await });
-        } else {
-            tokio::spawn(async move {
-                loop {
-                    tokio::time::sleep(LOCAL_DAEMON_INTERVAL).await;
-                    let servers = local_daemons.clone();
-                    let reading =
-                        tokio::task::spawn_blocking(move || ask_local_daemon(&servers)).await.ok().flatten();
-                    if sender.send(reading).await.is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        receiver
-    }
 }
 
-/// Asks the daemon on loopback, whichever family it listens on.
-fn ask_local_daemon(servers: &[SocketAddr]) -> Option<LocalDaemon> {
-    servers.iter().find_map(|server| {
-        let reading = exchange(*server, LOCAL_DAEMON_TIMEOUT).ok()?;
-        Some(LocalDaemon { reading, monotonic_ns: monotonic_ns().ok()? })
-    })
+/// What the timekeeper has to know of this host. Another time daemon may be asked over the families whose port 123 is
+/// not ours.
+fn host(instance: &Instance, sockets: &UserspacePath, own: OwnAddresses) -> Host {
+    let others = sockets.listening.iter().filter(|listening| listening.failure.is_some());
+    let loopback = |family| match family {
+        Family::Ipv4 => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        Family::Ipv6 => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    };
+    let local_daemons = others.map(|listening| SocketAddr::new(loopback(listening.family), NTP_PORT));
+    Host { own, local_daemons: local_daemons.collect(), state_directory: instance.state_directory() }
 }

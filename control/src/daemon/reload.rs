@@ -43,7 +43,7 @@ impl Daemon {
             warn!("metrics.listen: the addresses stay what they are until the daemon is restarted");
         }
         let own = OwnAddresses::new(&self.own_addresses, &config.serve);
-        self.source.configure(&before, config, &self.instance, own)?;
+        self.timekeeper.configure(config, &super::host(&self.instance, &self.sockets, own))?;
         self.publish_served()?;
         self.apply_limits(config, entries.clone())
     }

@@ -65,14 +65,17 @@ impl Daemon {
             failure: listening.failure.clone(),
         });
         let peers = self.peers().unwrap_or_default();
+        let correction = self.timekeeper.correction();
         Report {
             started: self.started,
             starts: self.starts,
-            source: self.source.label(),
+            source: self.timekeeper.label(),
             reason: self.publisher.unsynchronised().map(Unsynchronised::explain),
             steps: self.publisher.steps(),
-            offset_s: self.source.offset_s().or(peers.system.offset_s),
-            frequency_ppm: self.source.frequency_ppm().or(peers.system.frequency_ppm),
+            offset_s: correction.and_then(|correction| correction.offset_s).or(peers.system.offset_s),
+            frequency_ppm: correction
+                .map(|correction| correction.frequency_ppm)
+                .or(peers.system.frequency_ppm),
             discipline: status::Discipline::of(&peers),
             error_limit_s: seconds(self.config.clock.max_error_ms),
             horizon_limit_s: seconds(self.config.clock.horizon_ms),
@@ -94,8 +97,7 @@ impl Daemon {
 
     /// The upstreams, and the clock as it was last published.
     pub(super) fn peers(&self) -> Result<Peers> {
-        let state = self.publisher.state();
-        Ok(self.source.peers(state.as_ref(), monotonic_ns()?))
+        self.timekeeper.view(self.publisher.state().as_ref())
     }
 }
 

@@ -1,12 +1,13 @@
 //! Where the served time comes from: sources, the discipline over them, and the kernel's clock.
 
-pub mod disciplined;
 pub mod drift;
 #[cfg(test)]
 mod fake;
 pub mod kernel_steering;
-pub mod mirror;
+mod line_state;
 pub mod ntp;
 pub mod rate_watch;
+pub mod sources;
 pub mod step_watch;
 pub mod system_clock;
+pub mod timekeeper;

@@ -4,9 +4,9 @@
 //! reading of both clocks next to it, and believed only where it falls between the moments that the program saw
 //! itself; else those count, with the error that they have.
 
-use super::answer::Times;
 use crate::discipline::{LocalTime, ns_to_s};
 use crate::sys::kernel_clock::Sample;
+use crate::timekeeping::ntp::answer::Times;
 
 /// How late a program may see what happened before it was woken up, in s. What it sees too late also makes the
 /// round trip longer, and half of that is part of the error bound anyway.

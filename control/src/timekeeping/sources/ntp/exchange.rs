@@ -12,10 +12,10 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
-use super::answer::{self, Answer, Asked, Kiss, ServerTime, Times};
-use super::reject::Reject;
 use super::stamp::Seen;
 use crate::sys::kernel_clock::{KernelClock as _, Machine, Sample, monotonic_ns};
+use crate::timekeeping::ntp::answer::{self, Answer, Asked, Kiss, ServerTime, Times};
+use crate::timekeeping::ntp::reject::Reject;
 
 /// Longer datagrams are cut off; they are too long to be an answer anyway.
 const BUFFER: usize = 64;

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use super::answer::{Kiss, ServerTime};
-use super::reject::Reject;
 use crate::config::UpstreamConfig;
 use crate::discipline::{LocalTime, SourceConfig};
 use crate::net::own_addresses::OwnAddresses;
 use crate::status::sources;
+use crate::timekeeping::ntp::answer::{Kiss, ServerTime};
+use crate::timekeeping::ntp::reject::Reject;
 use crate::tools::query::show_reference;
 
 /// Requests in a row without an answer after which the name is looked up again.
@@ -23,8 +23,8 @@ const REMEMBERED: usize = 16;
 
 /// One upstream.
 #[derive(Debug)]
-pub(super) struct Peer {
-    pub(super) association: u16,
+pub(super) struct Association {
+    pub(super) number: u16,
     pub(super) config: UpstreamConfig,
     /// Its index in the discipline; none while it has no address but such as cannot be an upstream.
     pub(super) index: Option<usize>,
@@ -47,11 +47,11 @@ pub(super) struct Peer {
     latest: Option<(ServerTime, LocalTime)>,
 }
 
-impl Peer {
-    /// One that has not been asked yet. It has no address before [`Peer::readdress`].
-    pub(super) fn new(association: u16, config: UpstreamConfig) -> Self {
+impl Association {
+    /// One that has not been asked yet. It has no address before [`Association::readdress`].
+    pub(super) fn new(number: u16, config: UpstreamConfig) -> Self {
         Self {
-            association,
+            number,
             index: None,
             server: None,
             contacted: Vec::new(),
@@ -257,7 +257,7 @@ impl Peer {
         let time = self.latest.map(|(time, _)| time);
         let seconds = |ns: u64| Duration::from_nanos(ns).as_secs_f64();
         sources::Peer {
-            association: self.association,
+            association: self.number,
             name: self.config.address.clone(),
             address: self.server.map(|server| server.ip().to_string()),
             local_address: self.local.map(|local| local.to_string()),
@@ -303,11 +303,12 @@ mod tests {
     use super::*;
     use crate::net::own_addresses::tests::own;
 
-    fn peer(address: &str) -> Peer {
+    fn association(address: &str) -> Association {
         let text = format!("[[upstream]]\naddress = \"{address}\"\n");
-        let mut peer = Peer::new(1, crate::config::Config::parse(&text).unwrap().upstream.remove(0));
-        peer.readdress(&OwnAddresses::default());
-        peer
+        let mut association =
+            Association::new(1, crate::config::Config::parse(&text).unwrap().upstream.remove(0));
+        association.readdress(&OwnAddresses::default());
+        association
     }
 
     /// Other hosts.
@@ -322,44 +323,47 @@ mod tests {
         }
     }
 
-    fn trouble(peer: &Peer) -> String {
-        peer.view(LocalTime::from_ns(0)).trouble.unwrap_or_default()
+    fn trouble(association: &Association) -> String {
+        association.view(LocalTime::from_ns(0)).trouble.unwrap_or_default()
     }
 
     #[test]
     fn an_address_needs_no_name() {
-        let mut peer = peer("192.0.2.9");
-        assert_eq!(peer.server, Some(server(9)));
+        let mut association = association("192.0.2.9");
+        assert_eq!(association.server, Some(server(9)));
         for _ in 0..100 {
-            assert!(!peer.wants_address());
-            peer.asked();
+            assert!(!association.wants_address());
+            association.asked();
         }
     }
 
     #[test]
     fn an_address_of_this_host_is_never_asked_and_comes_back_when_it_is_gone() {
-        let mut peer = peer("192.0.2.9");
-        assert_eq!(peer.readdress(&own(&["198.51.100.1"])), Readdressed::Kept);
-        assert_eq!(peer.readdress(&own(&["192.0.2.9"])), Readdressed::Dropped);
-        assert_eq!((peer.server, peer.wants_address(), peer.next_look_up()), (None, false, None));
-        assert_eq!(trouble(&peer), "192.0.2.9 is an address of this host itself: it is not asked");
-        assert_eq!(peer.readdress(&own(&["192.0.2.9", "192.0.2.10"])), Readdressed::Dropped);
-        let source = taken(peer.readdress(&own(&["192.0.2.10"])));
-        assert_eq!((peer.server, source.iburst), (Some(server(9)), false), "it was met before");
-        assert_eq!(trouble(&peer), "");
+        let mut association = association("192.0.2.9");
+        assert_eq!(association.readdress(&own(&["198.51.100.1"])), Readdressed::Kept);
+        assert_eq!(association.readdress(&own(&["192.0.2.9"])), Readdressed::Dropped);
+        assert_eq!(
+            (association.server, association.wants_address(), association.next_look_up()),
+            (None, false, None)
+        );
+        assert_eq!(trouble(&association), "192.0.2.9 is an address of this host itself: it is not asked");
+        assert_eq!(association.readdress(&own(&["192.0.2.9", "192.0.2.10"])), Readdressed::Dropped);
+        let source = taken(association.readdress(&own(&["192.0.2.10"])));
+        assert_eq!((association.server, source.iburst), (Some(server(9)), false), "it was met before");
+        assert_eq!(trouble(&association), "");
     }
 
     #[test]
     fn a_name_is_asked_at_those_of_its_addresses_that_are_not_this_host_s() {
-        let mut peer = peer("ntp.example.net");
+        let mut association = association("ntp.example.net");
         let own = own(&["192.0.2.1", "2001:db8::1"]);
         let here: Vec<SocketAddr> =
             ["127.0.1.1:123", "[::1]:123", "[::ffff:192.0.2.1]:123", "[2001:db8::1]:123", "0.0.0.0:123"]
                 .map(|address| address.parse().unwrap())
                 .into();
-        assert_eq!(peer.resolved(Ok(here.clone()), &[], &own, |_| true), Readdressed::Dropped);
-        assert!(peer.server.is_none());
-        let said = trouble(&peer);
+        assert_eq!(association.resolved(Ok(here.clone()), &[], &own, |_| true), Readdressed::Dropped);
+        assert!(association.server.is_none());
+        let said = trouble(&association);
         assert!(
             said.starts_with("its name leads to no other host: 127.0.1.1 is a loopback address"),
             "{said}"
@@ -367,24 +371,24 @@ mod tests {
         assert!(said.contains("2001:db8::1 is an address of this host itself"), "{said}");
 
         let all = [&here[..], &[server(2)]].concat();
-        let source = taken(peer.resolved(Ok(all.clone()), &[], &own, |_| true));
-        assert_eq!((peer.server, source.iburst), (Some(server(2)), true));
+        let source = taken(association.resolved(Ok(all.clone()), &[], &own, |_| true));
+        assert_eq!((association.server, source.iburst), (Some(server(2)), true));
         // The address moves here, as a failover may have it.
         let moved = crate::net::own_addresses::tests::own(&["192.0.2.2"]);
-        assert_eq!(peer.readdress(&moved), Readdressed::Dropped);
-        assert!(peer.wants_address(), "the name may have another one");
-        assert_eq!(peer.resolved(Ok(vec![server(2)]), &[], &moved, |_| true), Readdressed::Dropped);
-        assert!(!peer.wants_address(), "not at once");
-        assert_eq!(peer.readdress(&own), Readdressed::Kept);
-        assert!(peer.wants_address(), "the addresses of this host have changed");
-        taken(peer.resolved(Ok(all), &[], &own, |_| true));
+        assert_eq!(association.readdress(&moved), Readdressed::Dropped);
+        assert!(association.wants_address(), "the name may have another one");
+        assert_eq!(association.resolved(Ok(vec![server(2)]), &[], &moved, |_| true), Readdressed::Dropped);
+        assert!(!association.wants_address(), "not at once");
+        assert_eq!(association.readdress(&own), Readdressed::Kept);
+        assert!(association.wants_address(), "the addresses of this host have changed");
+        taken(association.resolved(Ok(all), &[], &own, |_| true));
     }
 
     #[test]
     fn a_loop_is_counted_and_told() {
-        let mut peer = peer("192.0.2.9");
-        peer.refused(Reject::Loop, 1);
-        let view = peer.view(LocalTime::from_ns(0));
+        let mut association = association("192.0.2.9");
+        association.refused(Reject::Loop, 1);
+        let view = association.view(LocalTime::from_ns(0));
         assert_eq!(view.rejected, [("loop".into(), 1)].into());
         assert!(view.trouble.unwrap().contains("synchronised to this host"));
     }
@@ -392,54 +396,60 @@ mod tests {
     #[test]
     fn a_dead_address_is_replaced_by_the_next_one_which_nobody_else_has() {
         let nobody = OwnAddresses::default();
-        let mut peer = peer("ntp.example.net");
-        assert!(peer.wants_address());
-        peer.resolving = true;
-        assert!(!peer.wants_address());
+        let mut association = association("ntp.example.net");
+        assert!(association.wants_address());
+        association.resolving = true;
+        assert!(!association.wants_address());
         let all = vec![server(1), server(2), server(3)];
-        let source = taken(peer.resolved(Ok(all.clone()), &[], &nobody, |_| true));
-        assert_eq!((peer.server, source.iburst), (Some(server(1)), true));
+        let source = taken(association.resolved(Ok(all.clone()), &[], &nobody, |_| true));
+        assert_eq!((association.server, source.iburst), (Some(server(1)), true));
 
-        peer.retry_at = Instant::now();
+        association.retry_at = Instant::now();
         for _ in 0..LOST_AFTER {
-            assert!(!peer.wants_address());
-            peer.asked();
+            assert!(!association.wants_address());
+            association.asked();
         }
-        assert!(peer.wants_address());
-        let source = taken(peer.resolved(Ok(all.clone()), &[server(2)], &nobody, |_| true));
-        assert_eq!((peer.server, source.iburst), (Some(server(3)), true));
-        let source = taken(peer.resolved(Ok(all), &[server(2)], &nobody, |_| true));
-        assert_eq!((peer.server, source.iburst), (Some(server(1)), false), "it was met before");
+        assert!(association.wants_address());
+        let source = taken(association.resolved(Ok(all.clone()), &[server(2)], &nobody, |_| true));
+        assert_eq!((association.server, source.iburst), (Some(server(3)), true));
+        let source = taken(association.resolved(Ok(all), &[server(2)], &nobody, |_| true));
+        assert_eq!((association.server, source.iburst), (Some(server(1)), false), "it was met before");
         assert_eq!(
-            peer.resolved(Ok(vec![server(1)]), &[], &nobody, |_| true),
+            association.resolved(Ok(vec![server(1)]), &[], &nobody, |_| true),
             Readdressed::Kept,
             "there is no other"
         );
-        assert_eq!(peer.server, Some(server(1)));
+        assert_eq!(association.server, Some(server(1)));
     }
 
     #[test]
     fn what_keeps_it_from_being_asked_is_told() {
         let nobody = OwnAddresses::default();
-        let mut peer = peer("ntp.example.net");
-        assert_eq!(peer.resolved(Err("no such name".into()), &[], &nobody, |_| true), Readdressed::Kept);
-        assert!(peer.view(LocalTime::from_ns(0)).trouble.unwrap().contains("no such name"));
-        assert!(!peer.wants_address(), "not at once");
-        assert!(peer.next_look_up().is_some());
-        assert_eq!(peer.resolved(Ok(vec![server(1)]), &[server(1)], &nobody, |_| true), Readdressed::Kept);
-        assert!(peer.view(LocalTime::from_ns(0)).trouble.unwrap().contains("other upstreams"));
-        peer.kissed(Kiss::Deny);
-        assert!(peer.denied && !peer.wants_address());
-        assert!(peer.view(LocalTime::from_ns(0)).trouble.unwrap().contains("DENY"));
+        let mut association = association("ntp.example.net");
+        assert_eq!(
+            association.resolved(Err("no such name".into()), &[], &nobody, |_| true),
+            Readdressed::Kept
+        );
+        assert!(association.view(LocalTime::from_ns(0)).trouble.unwrap().contains("no such name"));
+        assert!(!association.wants_address(), "not at once");
+        assert!(association.next_look_up().is_some());
+        assert_eq!(
+            association.resolved(Ok(vec![server(1)]), &[server(1)], &nobody, |_| true),
+            Readdressed::Kept
+        );
+        assert!(association.view(LocalTime::from_ns(0)).trouble.unwrap().contains("other upstreams"));
+        association.kissed(Kiss::Deny);
+        assert!(association.denied && !association.wants_address());
+        assert!(association.view(LocalTime::from_ns(0)).trouble.unwrap().contains("DENY"));
     }
 
     #[test]
     fn refusals_are_counted_by_reason() {
-        let mut peer = peer("192.0.2.9");
-        peer.refused(Reject::Origin, 3);
-        peer.refused(Reject::Origin, 2);
-        peer.refused(Reject::Unsynchronised, 1);
-        let view = peer.view(LocalTime::from_ns(0));
+        let mut association = association("192.0.2.9");
+        association.refused(Reject::Origin, 3);
+        association.refused(Reject::Origin, 2);
+        association.refused(Reject::Unsynchronised, 1);
+        let view = association.view(LocalTime::from_ns(0));
         assert_eq!(view.rejected, [("origin".into(), 5), ("unsynchronised".into(), 1)].into());
     }
 }

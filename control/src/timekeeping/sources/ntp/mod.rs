@@ -1,0 +1,270 @@
+//! The daemon as an NTP client: it asks the configured upstreams, and what they answer goes to the
+//! [`crate::discipline`].
+//!
+//! Requests and look-ups of names run beside the daemon's loop, one of each at most for an association.
+
+mod association;
+pub mod exchange;
+mod stamp;
+
+use std::net::SocketAddr;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::Source;
+use crate::config::Config;
+use crate::discipline::{Discipline, LocalTime};
+use crate::net::own_addresses::OwnAddresses;
+use crate::status::sources::Peer;
+use crate::timekeeping::ntp::answer::Kiss;
+use crate::timekeeping::ntp::reference::reference_id;
+use crate::timekeeping::ntp::reject::Reject;
+use association::{Association, Readdressed};
+use exchange::{Exchange, Outcome, exchange, has_route, keep_stamping};
+
+/// How long an answer is waited for: less than the interval of a burst, so that one request at a time is under way.
+const ANSWER: Duration = Duration::from_millis(1900);
+
+/// Something that came of a request.
+#[derive(Debug)]
+enum Arrival {
+    /// A name was looked up.
+    Resolved {
+        /// Whose.
+        association: u16,
+        /// To these addresses.
+        result: Result<Vec<SocketAddr>, String>,
+    },
+    /// A request has ended.
+    Exchanged {
+        /// Whose.
+        association: u16,
+        /// Which was asked.
+        server: SocketAddr,
+        /// How.
+        exchange: Exchange,
+    },
+}
+
+/// The upstreams.
+pub(in crate::timekeeping) struct NtpSource {
+    associations: Vec<Association>,
+    own: OwnAddresses,
+    next_association: u16,
+    max_distance_s: f64,
+    sender: mpsc::Sender<Arrival>,
+    inbox: mpsc::Receiver<Arrival>,
+    arrived: Option<Arrival>,
+    _stamping: Option<std::net::UdpSocket>,
+}
+
+impl NtpSource {
+    /// Without upstreams: the configuration names them.
+    pub(in crate::timekeeping) fn new(own: OwnAddresses) -> Self {
+        let (sender, inbox) = mpsc::channel(64);
+        Self {
+            associations: Vec::new(),
+            own,
+            next_association: 1,
+            max_distance_s: 0.0,
+            sender,
+            inbox,
+            arrived: None,
+            _stamping: keep_stamping().ok(),
+        }
+    }
+
+    fn readdress(&mut self, place: usize, discipline: &mut Discipline, now: LocalTime) {
+        let association = &mut self.associations[place];
+        let change = association.readdress(&self.own);
+        apply(association, change, discipline, now);
+    }
+
+    fn resolved(
+        &mut self,
+        number: u16,
+        result: Result<Vec<SocketAddr>, String>,
+        discipline: &mut Discipline,
+        now: LocalTime,
+    ) {
+        let others = self.associations.iter().filter(|association| association.number != number);
+        let taken: Vec<_> = others.filter_map(|association| association.server).collect();
+        if let Some(association) =
+            self.associations.iter_mut().find(|association| association.number == number)
+        {
+            let change = association.resolved(result, &taken, &self.own, has_route);
+            apply(association, change, discipline, now);
+        }
+    }
+
+    fn exchanged(
+        &mut self,
+        number: u16,
+        server: SocketAddr,
+        exchange: Exchange,
+        discipline: &mut Discipline,
+        now: LocalTime,
+    ) {
+        let Some(association) = self.associations.iter_mut().find(|association| association.number == number)
+        else {
+            return;
+        };
+        association.asking = false;
+        let Some(index) = association.index.filter(|_| association.server == Some(server)) else {
+            return;
+        };
+        association.local = exchange.local.or(association.local);
+        for (reject, count) in exchange.refused {
+            association.refused(reject, count);
+        }
+        let (time, times) = match exchange.outcome {
+            Outcome::Time(time, times) => (time, times),
+            Outcome::Kiss(kiss) => {
+                association.kissed(kiss);
+                match kiss {
+                    Kiss::Rate => discipline.slow_down(index, now),
+                    Kiss::Deny | Kiss::Restrict => discipline.deny(index),
+                    Kiss::Other(_) => discipline.unfit(index, now),
+                }
+                return;
+            }
+            Outcome::Rejected(reject) => return association.refused(reject, 1),
+            Outcome::Failed(error) => return association.in_trouble(error.to_string()),
+            Outcome::Silence => return,
+        };
+        // What the routing table takes for its own need not be the address of an interface.
+        let is_self = exchange.local.is_some_and(|local| local.to_canonical() == server.ip().to_canonical());
+        let usable = if is_self { Err(Reject::Loop) } else { time.usable(self.max_distance_s, &self.own) };
+        match usable.and_then(|()| time.sample(&times)) {
+            Ok(sample) => {
+                association.answered(time, sample.at);
+                discipline.sample(index, &sample);
+            }
+            Err(reject) => {
+                association.refused(reject, 1);
+                if reject != Reject::Residence {
+                    discipline.unfit(index, now);
+                }
+            }
+        }
+    }
+}
+
+impl Source for NtpSource {
+    fn configure(&mut self, config: &Config, discipline: &mut Discipline, now: LocalTime) {
+        self.max_distance_s = Duration::from_millis(config.clock.max_distance_ms).as_secs_f64();
+        let mut before = std::mem::take(&mut self.associations);
+        for upstream in &config.upstream {
+            let kept = before.iter().position(|association| association.config == *upstream);
+            if let Some(place) = kept {
+                self.associations.push(before.swap_remove(place));
+                continue;
+            }
+            let number = self.next_association;
+            self.next_association = self.next_association.checked_add(1).unwrap_or(1);
+            let mut association = Association::new(number, upstream.clone());
+            if association.is_name() {
+                association.index = Some(discipline.add(upstream.source(), now));
+            }
+            self.associations.push(association);
+            self.readdress(self.associations.len() - 1, discipline, now);
+        }
+        for index in before.into_iter().filter_map(|gone| gone.index) {
+            discipline.retire(index);
+        }
+    }
+
+    fn set_own_addresses(&mut self, own: &OwnAddresses, discipline: &mut Discipline, now: LocalTime) {
+        if self.own == *own {
+            return;
+        }
+        self.own = own.clone();
+        for place in 0..self.associations.len() {
+            self.readdress(place, discipline, now);
+        }
+    }
+
+    fn next_wakeup(&self) -> Option<Instant> {
+        self.associations.iter().filter_map(Association::next_look_up).min()
+    }
+
+    fn ask(&mut self, due: &[usize]) {
+        for association in &mut self.associations {
+            let number = association.number;
+            if association.wants_address() {
+                association.resolving = true;
+                let (name, port) = (association.config.address.clone(), association.config.port);
+                tokio::spawn(resolve(name, port, number, self.sender.clone()));
+            }
+            let Some(server) = association.server.filter(|_| association.is_due(due) && !association.asking)
+            else {
+                continue;
+            };
+            association.asked();
+            let sender = self.sender.clone();
+            tokio::spawn(async move {
+                let exchange = exchange(server, ANSWER).await;
+                let arrival = Arrival::Exchanged { association: number, server, exchange };
+                let _ending = sender.send(arrival).await;
+            });
+        }
+    }
+
+    fn poll_arrived(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.arrived.is_none() {
+            match self.inbox.poll_recv(context) {
+                Poll::Ready(Some(arrival)) => self.arrived = Some(arrival),
+                // It does not end, since a sender is kept here.
+                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn take_in(&mut self, discipline: &mut Discipline, now: LocalTime) {
+        match self.arrived.take() {
+            Some(Arrival::Resolved { association, result }) => {
+                self.resolved(association, result, discipline, now);
+            }
+            Some(Arrival::Exchanged { association, server, exchange }) => {
+                self.exchanged(association, server, exchange, discipline, now);
+            }
+            None => {}
+        }
+    }
+
+    fn reference_id(&self, index: usize) -> Option<u32> {
+        let association = self.associations.iter().find(|association| association.index == Some(index));
+        Some(reference_id(association?.server?.ip()))
+    }
+
+    fn view(&self, now: LocalTime) -> Vec<(Option<usize>, Peer)> {
+        self.associations.iter().map(|association| (association.index, association.view(now))).collect()
+    }
+}
+
+/// Without an address it is no member of the discipline: nobody waits for its vote. With another address it is another
+/// server, and nothing that is known of the one before holds for it.
+fn apply(association: &mut Association, change: Readdressed, discipline: &mut Discipline, now: LocalTime) {
+    if change == Readdressed::Kept {
+        return;
+    }
+    if let Some(index) = association.index.take() {
+        discipline.retire(index);
+    }
+    if let Readdressed::Taken(source) = change {
+        association.index = Some(discipline.add(source, now));
+    }
+}
+
+/// Looks a name up on a thread of its own, as the system's resolver blocks.
+async fn resolve(name: String, port: u16, association: u16, sender: mpsc::Sender<Arrival>) {
+    let found = tokio::net::lookup_host((name.as_str(), port)).await;
+    let result = match found {
+        Ok(addresses) => Ok(addresses.collect()),
+        Err(error) => Err(error.to_string()),
+    };
+    let _ending = sender.send(Arrival::Resolved { association, result }).await;
+}
