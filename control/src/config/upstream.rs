@@ -224,7 +224,9 @@ mod tests {
         let config = Config::parse(&with(4)).unwrap();
         assert_eq!(config.upstream[0].source(), crate::discipline::SourceConfig::default());
         assert_eq!((config.upstream[0].port, config.clock.steer), (123, true));
-        assert_eq!(config.clock.discipline().unwrap(), crate::discipline::Config::default());
+        // What is above `max_error_ms` can never be served.
+        let expected = crate::discipline::Config { max_distance_s: 1.0, ..Default::default() };
+        assert_eq!(config.clock.discipline().unwrap(), expected);
     }
 
     #[test]
