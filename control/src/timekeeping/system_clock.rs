@@ -6,6 +6,7 @@
 //!
 //! Pure: readings come in, a [`ClockState`] goes out.
 
+use protocol::Reading;
 use responder::clock::{DispersionRate, Rate};
 use responder::message::{LEAP_UNSYNCHRONISED, MAX_STRATUM};
 use responder::{ClockState, NtpShort, NtpTimestamp};
@@ -14,7 +15,6 @@ use serde::Serialize;
 use crate::config::ClockConfig;
 use crate::sys::Adjtimex;
 use crate::sys::kernel_clock::Sample;
-use crate::tools::query::Reading;
 
 const NANOS: i128 = 1_000_000_000;
 /// RFC 5905's PHI: what an undisciplined oscillator is assumed to drift, in parts in 10^9.
@@ -214,21 +214,21 @@ impl Source {
             _ => 0,
         };
         let daemon = daemon.filter(|daemon| daemon.speaks_for_the_system_clock());
-        let daemon_synchronised = daemon.map(|daemon| daemon.reading.is_synchronised());
+        let daemon_synchronised = daemon.map(|daemon| daemon.reading.server.is_synchronised());
         let unsynchronised = match (kernel_synchronised, daemon_synchronised) {
             (false, _) => Some(Unsynchronised::Kernel),
             (true, Some(false)) => Some(Unsynchronised::Daemon),
             (true, _) => None,
         };
-        match daemon.filter(|daemon| daemon.reading.is_synchronised()) {
-            Some(LocalDaemon { reading, monotonic_ns }) => Self {
+        match daemon.filter(|daemon| daemon.reading.server.is_synchronised()) {
+            Some(LocalDaemon { reading: Reading { server, .. }, monotonic_ns }) => Self {
                 unsynchronised,
                 leap,
-                stratum: reading.stratum,
-                reference_id: reading.reference_id,
-                reference_time: reading.reference_time,
-                root_delay_ns: reading.root_delay.as_nanos(),
-                root_dispersion_ns: reading
+                stratum: server.stratum,
+                reference_id: server.reference_id,
+                reference_time: server.reference_time,
+                root_delay_ns: server.root_delay.as_nanos(),
+                root_dispersion_ns: server
                     .root_dispersion
                     .as_nanos()
                     .saturating_add(drift_ns(now_ns.saturating_sub(*monotonic_ns))),
@@ -283,11 +283,9 @@ impl LocalDaemon {
     /// A daemon that serves another time than the system's (`chronyd -x`, a container's neighbour) says
     /// nothing about the system clock.
     fn speaks_for_the_system_clock(&self) -> bool {
-        let reading = &self.reading;
-        let bound_ns = (reading.root_delay.as_nanos() / 2)
-            .saturating_add(reading.root_dispersion.as_nanos())
-            .saturating_add(LOOPBACK_NOISE_NS);
-        reading.offset_ns.unsigned_abs() <= bound_ns || !reading.is_synchronised()
+        let Reading { server, offset_ns, .. } = &self.reading;
+        let bound_ns = server.root_distance_ns().saturating_add(LOOPBACK_NOISE_NS);
+        offset_ns.unsigned_abs() <= bound_ns || !server.is_synchronised()
     }
 }
 

@@ -4,16 +4,15 @@
 //! [`Upstreams`] is driven by the daemon's loop: it waits for [`Upstreams::event`] and has it handled. Requests
 //! and look-ups of names run beside the loop, one of each at most for an upstream, and come back as events.
 
-pub mod answer;
 pub mod exchange;
 mod peer;
-pub mod reference;
-pub mod reject;
+mod sample;
 mod stamp;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use protocol::{Kiss, Reject, reference_id};
 use responder::ClockState;
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -27,11 +26,9 @@ use crate::sys::kernel_clock::{KernelClock, monotonic_ns, precision};
 use crate::timekeeping::disciplined::DisciplinedClock;
 use crate::timekeeping::drift::DriftFile;
 use crate::timekeeping::system_clock::Observation;
-use answer::Kiss;
 use exchange::{Exchange, Outcome, exchange, has_route, keep_stamping};
 use peer::{Peer, Readdressed};
-use reference::reference_id;
-use reject::Reject;
+use sample::sample;
 
 /// How long an answer is waited for: less than the interval of a burst, so that one request at a time is under way.
 const ANSWER: Duration = Duration::from_millis(1900);
@@ -287,8 +284,12 @@ impl<K: KernelClock> Upstreams<K> {
         };
         // What the routing table takes for its own need not be the address of an interface.
         let is_self = exchange.local.is_some_and(|local| local.to_canonical() == server.ip().to_canonical());
-        let usable = if is_self { Err(Reject::Loop) } else { time.usable(self.max_distance_s, &self.own) };
-        match usable.and_then(|()| time.sample(&times)) {
+        let usable = if is_self {
+            Err(Reject::Loop)
+        } else {
+            time.usable(self.max_distance_s, self.own.reference_ids())
+        };
+        match usable.and_then(|()| sample(&time, &times)) {
             Ok(sample) => {
                 peer.answered(time, sample.at);
                 self.clock.sample(index, &sample)?;

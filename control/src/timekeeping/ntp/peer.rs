@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use protocol::{Kiss, Reject, ServerTime, show_reference};
 use tracing::{info, warn};
 
-use super::answer::{Kiss, ServerTime};
-use super::reject::Reject;
 use crate::config::UpstreamConfig;
 use crate::discipline::{LocalTime, SourceConfig};
 use crate::net::own_addresses::OwnAddresses;
 use crate::status::sources;
-use crate::tools::query::show_reference;
 
 /// Requests in a row without an answer after which the name is looked up again.
 const LOST_AFTER: u32 = 8;
