@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use etherparse::{IpHeaders, PacketBuilder, PacketBuilderStep};
+use responder::message::MODE_CLIENT;
 
 /// The port of NTP.
 pub(crate) const NTP_PORT: u16 = 123;
@@ -45,7 +46,7 @@ impl Path {
 /// clients send it.
 pub(crate) fn request(version: u8, transmit: u64) -> [u8; MESSAGE] {
     let mut message = [0; MESSAGE];
-    message[0] = (version & 7) << 3 | 3;
+    message[0] = (version & 7) << 3 | MODE_CLIENT;
     message[40..].copy_from_slice(&transmit.to_be_bytes());
     message
 }

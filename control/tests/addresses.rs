@@ -82,7 +82,7 @@ fn link_local_addresses_are_answered_for() {
         let address = SocketAddrV6::new("fe80::ff:fe77:1".parse().unwrap(), 123, 0, scope);
         exchange(address.into(), PATIENCE).unwrap()
     });
-    assert_eq!(reading.stratum, 4);
+    assert_eq!(reading.server.stratum, 4);
     assert_eq!(Tally::of_program(&server.status()), Tally::of([(Verdict::Answered, Family::Ipv6, 4, 1)]));
 }
 

@@ -7,8 +7,8 @@ use control::config::ClockConfig;
 use control::sys::Adjtimex;
 use control::sys::kernel_clock::Sample;
 use control::timekeeping::system_clock::{LocalDaemon, Observation, SystemClock, Unsynchronised};
-use control::tools::query::Reading;
 use generate::Random;
+use protocol::{Reading, ServerTime};
 use responder::clock::{DispersionRate, NtpShort, NtpTimestamp, Rate};
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -42,18 +42,16 @@ const UNKEPT: Adjtimex =
 
 /// A daemon that said this at `monotonic_ns`.
 fn daemon(monotonic_ns: u64) -> LocalDaemon {
-    let reading = Reading {
-        leap: 0,
+    let server = ServerTime {
         stratum: 3,
         precision: -25,
         root_delay: NtpShort::from_nanos(20_000_000),
         root_dispersion: NtpShort::from_nanos(5_000_000),
         reference_id: 0xc633_6401,
         reference_time: unix(DIFFERENCE_NS + i128::from(monotonic_ns) - 77 * i128::from(SECOND_NS)),
-        offset_ns: 300,
-        delay_ns: 40_000,
+        ..ServerTime::default()
     };
-    LocalDaemon { reading, monotonic_ns }
+    LocalDaemon { reading: Reading { server, offset_ns: 300, delay_ns: 40_000 }, monotonic_ns }
 }
 
 fn unix(ns: i128) -> NtpTimestamp {
@@ -132,7 +130,7 @@ fn a_clock_that_the_kernel_calls_unsynchronised_is_served_with_leap_3() {
 fn a_daemon_that_calls_itself_unsynchronised_is_believed() {
     let mut daemon = daemon(10 * SECOND_NS);
     for (leap, stratum) in [(3, 0), (3, 3), (0, 0), (0, 16)] {
-        (daemon.reading.leap, daemon.reading.stratum) = (leap, stratum);
+        (daemon.reading.server.leap, daemon.reading.server.stratum) = (leap, stratum);
         let observation = observe(&KEPT, Some(&daemon), &ClockConfig::default());
         assert_served_as_unsynchronised(&observation, Unsynchronised::Daemon);
     }
@@ -151,7 +149,7 @@ fn a_local_stratum_also_serves_a_clock_whose_keeper_has_died() {
 fn a_local_stratum_serves_what_is_not_synchronised() {
     let config = ClockConfig { local_stratum: Some(10), ..ClockConfig::default() };
     let mut unsynchronised = daemon(10 * SECOND_NS);
-    unsynchronised.reading.leap = 3;
+    unsynchronised.reading.server.leap = 3;
     for (kernel, daemon) in [(UNKEPT, None), (UNKEPT, Some(unsynchronised)), (KEPT, Some(unsynchronised))] {
         let observation = observe(&kernel, daemon.as_ref(), &config);
         let state = observation.state;
@@ -170,10 +168,10 @@ fn a_daemon_s_word_on_its_source_is_mirrored() {
     let observation = observe(&KEPT, Some(&daemon), &ClockConfig::default());
     let (state, reading) = (observation.state, daemon.reading);
     assert_eq!(observation.unsynchronised, None);
-    assert_eq!((state.stratum, state.reference_id), (reading.stratum, reading.reference_id));
-    assert_eq!(state.reference_time, reading.reference_time);
-    assert_at_most_a_unit_above(state.root_delay, reading.root_delay);
-    assert_at_most_a_unit_above(state.root_dispersion, reading.root_dispersion);
+    assert_eq!((state.stratum, state.reference_id), (reading.server.stratum, reading.server.reference_id));
+    assert_eq!(state.reference_time, reading.server.reference_time);
+    assert_at_most_a_unit_above(state.root_delay, reading.server.root_delay);
+    assert_at_most_a_unit_above(state.root_dispersion, reading.server.root_dispersion);
     assert_eq!(state.precision, PRECISION, "of reading the clock, which is not the daemon's doing");
 }
 
@@ -186,7 +184,8 @@ fn dispersion_grows_from_the_daemon_s_word_on() {
         let observation =
             clock.observe(&at(now_ns, DIFFERENCE_NS), &KEPT, Some(&daemon), &ClockConfig::default());
         // 15 parts in 10^6 (RFC 5905's PHI).
-        let expected = NtpShort(daemon.reading.root_dispersion.0 + NtpShort::from_nanos(15_000 * age_s).0);
+        let expected =
+            NtpShort(daemon.reading.server.root_dispersion.0 + NtpShort::from_nanos(15_000 * age_s).0);
         let seen = observation.state.root_dispersion;
         assert!(expected.0.abs_diff(seen.0) <= 2, "after {age_s} s: {seen:?}, not {expected:?}");
         let later = observation.state.root_dispersion_at(now_ns + 100 * SECOND_NS);
@@ -231,10 +230,10 @@ fn an_error_bound_above_the_limit_is_unsynchronised() {
 
     // Of a daemon: half the delay and the dispersion, whatever the kernel's own bound is.
     let mut daemon = daemon(10 * SECOND_NS);
-    daemon.reading.root_delay = NtpShort::from_nanos(120_000_000);
-    daemon.reading.root_dispersion = NtpShort::from_nanos(39_000_000);
+    daemon.reading.server.root_delay = NtpShort::from_nanos(120_000_000);
+    daemon.reading.server.root_dispersion = NtpShort::from_nanos(39_000_000);
     assert_eq!(observe(&kernel(500_000), Some(&daemon), &config).unsynchronised, None);
-    daemon.reading.root_dispersion = NtpShort::from_nanos(41_000_000);
+    daemon.reading.server.root_dispersion = NtpShort::from_nanos(41_000_000);
     assert_served_as_unsynchronised(&observe(&KEPT, Some(&daemon), &config), Unsynchronised::ErrorBound);
 }
 

@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 
 use control::status::Status;
 use control::status::sources::{Peers, Tally};
-use control::timekeeping::ntp::reference::reference_id;
 use lab::upstreams::{NETWORK, UPSTREAMS, Upstreams, address, give_addresses};
 use lab::{Lab, Server, not_run, tool, wait_for};
 use nix::sys::signal::Signal;
+use protocol::reference_id;
 
 /// Without knowing more than the answers, nobody can say better than half a round trip, which on a busy machine is
 /// this at most.

@@ -11,9 +11,9 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use control::status::sources::{Peer, Peers};
-use control::timekeeping::ntp::reference::reference_id;
 use lab::upstreams::{address, give_addresses};
 use lab::{Lab, Server, wait_for};
+use protocol::reference_id;
 use responder::clock::NtpTimestamp;
 
 // Of sysexits.h.

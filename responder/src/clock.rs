@@ -3,7 +3,7 @@
 use crate::message::{LEAP_UNSYNCHRONISED, MAX_STRATUM};
 
 /// Seconds from NTP's prime epoch, 1900, to the Unix epoch, 1970.
-const UNIX_EPOCH: u64 = 2_208_988_800;
+pub const UNIX_EPOCH_S: u64 = 2_208_988_800;
 const NANOS: u64 = 1_000_000_000;
 
 /// A moment: seconds since 1900 modulo 2^32, and 2^-32 seconds.
@@ -14,7 +14,7 @@ impl NtpTimestamp {
     /// From Unix time. Eras beyond 2036 wrap, as the format has it.
     #[must_use]
     pub const fn from_unix(seconds: i64, nanos: u32) -> Self {
-        let seconds = seconds.cast_unsigned().wrapping_add(UNIX_EPOCH);
+        let seconds = seconds.cast_unsigned().wrapping_add(UNIX_EPOCH_S);
         // NANOS is not zero and `nanos << 32` has room: nothing here can overflow.
         let fraction = ((nanos as u64) << 32).wrapping_add(NANOS >> 1) / NANOS;
         Self((seconds << 32).wrapping_add(fraction))

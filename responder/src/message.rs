@@ -19,12 +19,16 @@ const KISS_RATE: [u8; 4] = *b"RATE";
 const KISS_DENY: [u8; 4] = *b"DENY";
 
 const MODE_RESERVED: u8 = 0;
-const MODE_CLIENT: u8 = 3;
-const MODE_SERVER: u8 = 4;
-const MODE_CONTROL: u8 = 6;
+/// The mode of a client's request.
+pub const MODE_CLIENT: u8 = 3;
+/// The mode of a server's answer.
+pub const MODE_SERVER: u8 = 4;
+/// The mode of a control message (RFC 9327).
+pub const MODE_CONTROL: u8 = 6;
 const MODE_PRIVATE: u8 = 7;
 const OLDEST_VERSION: u8 = 1;
-const NEWEST_VERSION: u8 = 4;
+/// The version in use.
+pub const NEWEST_VERSION: u8 = 4;
 
 /// A client's request: what the answer repeats of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

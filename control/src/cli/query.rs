@@ -4,13 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use clap::Args;
+use protocol::Reading;
 use responder::udp::NTP_PORT;
 use serde_json::json;
 
 use super::{FamilyArguments, resolve, say, seconds};
 use crate::error::{Code, Error, Result};
 use crate::net::own_addresses::OwnAddresses;
-use crate::tools::query::{Failure, Reading, exchange};
+use crate::tools::query::{Failure, exchange};
 
 #[derive(Args, Debug)]
 pub(super) struct QueryArguments {
@@ -38,7 +39,8 @@ pub(super) fn query(arguments: &QueryArguments) -> Result<()> {
     for server in &arguments.servers {
         for address in resolve(server, arguments.port, &arguments.family)? {
             let result = exchange(SocketAddr::new(address.ip(), arguments.port), timeout);
-            synchronised += usize::from(result.as_ref().is_ok_and(Reading::is_synchronised));
+            synchronised +=
+                usize::from(result.as_ref().is_ok_and(|reading| reading.server.is_synchronised()));
             if arguments.json {
                 lines.push(describe_json(server, address.ip(), &result, &own));
             } else {
@@ -55,24 +57,19 @@ pub(super) fn query(arguments: &QueryArguments) -> Result<()> {
     Ok(())
 }
 
-/// Whether the server takes its time from this host.
-fn is_loop(reading: &Reading, own: &OwnAddresses) -> bool {
-    own.is_loop(reading.stratum, reading.reference_id)
-}
-
 /// In the words of `ntpdate -q`.
 fn describe(address: IpAddr, result: &std::result::Result<Reading, Failure>, own: &OwnAddresses) -> String {
     match result {
-        Ok(reading) => {
-            let note = if reading.is_synchronised() { "" } else { ", NOT SYNCHRONISED" };
+        Ok(Reading { server, offset_ns, delay_ns }) => {
+            let note = if server.is_synchronised() { "" } else { ", NOT SYNCHRONISED" };
             format!(
                 "server {address}, stratum {}, offset {:.6}, delay {:.6}, leap {}, refid {}{note}{}",
-                reading.stratum,
-                seconds(reading.offset_ns),
-                seconds(reading.delay_ns),
-                reading.leap,
-                reading.reference(),
-                if is_loop(reading, own) { ", which is this host: a loop" } else { "" },
+                server.stratum,
+                seconds(*offset_ns),
+                seconds(*delay_ns),
+                server.leap,
+                server.reference(),
+                if server.is_loop(own.reference_ids()) { ", which is this host: a loop" } else { "" },
             )
         }
         Err(failure) => format!("server {address}: {failure}"),
@@ -86,19 +83,19 @@ fn describe_json(
     own: &OwnAddresses,
 ) -> serde_json::Value {
     match result {
-        Ok(reading) => json!({
+        Ok(Reading { server: said, offset_ns, delay_ns }) => json!({
             "server": server,
             "address": address.to_string(),
-            "synchronised": reading.is_synchronised(),
-            "leap": reading.leap,
-            "stratum": reading.stratum,
-            "precision": reading.precision,
-            "reference": reading.reference(),
-            "loop": is_loop(reading, own),
-            "offset_s": seconds(reading.offset_ns),
-            "delay_s": seconds(reading.delay_ns),
-            "root_delay_s": seconds(reading.root_delay.as_nanos().cast_signed()),
-            "root_dispersion_s": seconds(reading.root_dispersion.as_nanos().cast_signed()),
+            "synchronised": said.is_synchronised(),
+            "leap": said.leap,
+            "stratum": said.stratum,
+            "precision": said.precision,
+            "reference": said.reference(),
+            "loop": said.is_loop(own.reference_ids()),
+            "offset_s": seconds(*offset_ns),
+            "delay_s": seconds(*delay_ns),
+            "root_delay_s": seconds(said.root_delay.as_nanos().cast_signed()),
+            "root_dispersion_s": seconds(said.root_dispersion.as_nanos().cast_signed()),
         }),
         Err(failure) => {
             json!({ "server": server, "address": address.to_string(), "error": failure.to_string() })

@@ -112,7 +112,7 @@ impl ClockConfig {
     /// The reference id of an upstream that no local daemon names.
     #[must_use]
     pub fn reference_id(&self) -> u32 {
-        self.reference.map_or(0x7f7f_0101, u32::from)
+        self.reference.map_or(protocol::reference::LOCAL, u32::from)
     }
 
     /// How the kernel's clock is steered.

@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use nix::sys::utsname::uname;
+use protocol::reference_id;
 
 use crate::error::{Code, Error, Result};
 use crate::net::interfaces::{Addresses, Netlink};
-use crate::timekeeping::ntp::reference::reference_id;
 
 /// Names that lead to loopback on any host.
 const LOOPBACK_NAMES: [&str; 7] = [
@@ -203,11 +203,10 @@ impl OwnAddresses {
         (self.name.as_ref() == Some(&name)).then_some(Unusable::OwnName)
     }
 
-    /// Whether a server of this stratum that names this reference takes its time from this host. What primary
-    /// servers (stratum 1) name is not an address.
+    /// What servers that take their time from this host name as their source.
     #[must_use]
-    pub fn is_loop(&self, stratum: u8, reference_id: u32) -> bool {
-        stratum > 1 && self.reference_ids.contains(&reference_id)
+    pub const fn reference_ids(&self) -> &BTreeSet<u32> {
+        &self.reference_ids
     }
 }
 
@@ -299,8 +298,7 @@ pub(crate) mod tests {
                 let server = SocketAddr::new(address, 123);
                 assert_eq!(own.unusable_server(server), own.unusable_name(&address.to_string()), "{address}");
                 let is_loopback = address.to_canonical().is_loopback();
-                assert_eq!(own.is_loop(2, reference_id(address)), !is_loopback, "{address}");
-                assert!(!own.is_loop(1, reference_id(address)), "{address}");
+                assert_eq!(own.reference_ids().contains(&reference_id(address)), !is_loopback, "{address}");
             }
             let other = Ipv4Addr::from_bits(u32::try_from(next() >> 32).unwrap());
             for address in [IpAddr::V4(other), other.to_ipv6_mapped().into()] {
@@ -313,16 +311,16 @@ pub(crate) mod tests {
     fn reference_ids_of_all_addresses_are_a_loop_and_those_of_loopback_are_not() {
         let own = own(&["192.0.2.1", "198.51.100.7", "2001:db8::1", "127.0.0.1", "::1"]);
         for address in ["192.0.2.1", "198.51.100.7", "2001:db8::1"] {
-            assert!(own.is_loop(2, reference_id(address.parse().unwrap())), "{address}");
+            assert!(own.reference_ids().contains(&reference_id(address.parse().unwrap())), "{address}");
         }
         // As computed by md5sum.
-        assert!(own.is_loop(15, 0x39ab_9b37));
+        assert!(own.reference_ids().contains(&0x39ab_9b37));
         // The same bytes the other way round are those of another server.
-        assert!(!own.is_loop(15, 0x379b_ab39));
+        assert!(!own.reference_ids().contains(&0x379b_ab39));
         for other in ["192.0.2.2", "127.0.0.1", "::1", "127.127.1.1", "2001:db8::2"] {
-            assert!(!own.is_loop(2, reference_id(other.parse().unwrap())), "{other}");
+            assert!(!own.reference_ids().contains(&reference_id(other.parse().unwrap())), "{other}");
         }
-        assert!(!own.is_loop(1, 0xc000_0201) && !own.is_loop(2, u32::from_be_bytes(*b"LOCL")));
+        assert!(!own.reference_ids().contains(&u32::from_be_bytes(*b"LOCL")));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod text;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use protocol::show_reference;
 use responder::layout::Count;
 use responder::verdict::{Action, Family, Outcome, VERSIONS, Verdict};
 use responder::{ClockState, clock};
@@ -16,7 +17,6 @@ use crate::net::interfaces::Driver;
 use crate::serving::traffic::Clients;
 use crate::serving::xdp::Mode;
 use crate::status::sources::{Peer, Peers, Tally};
-use crate::tools::query::show_reference;
 
 /// Everything.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -145,7 +145,7 @@ pub struct Peer {
     pub requests: u64,
     /// Valid answers so far.
     pub answers: u64,
-    /// Answers that were refused, by [`crate::timekeeping::ntp::reject::Reject::label`].
+    /// Answers that were refused, by [`protocol::Reject::label`].
     pub rejected: BTreeMap<String, u64>,
     /// Kisses of death, by their code.
     pub kisses: BTreeMap<String, u64>,

@@ -5,6 +5,7 @@ pub mod ethtool;
 pub mod kernel_clock;
 pub mod port_owner;
 pub mod process;
+pub mod random;
 
 use std::io;
 use std::os::fd::AsRawFd as _;

@@ -5,7 +5,6 @@ pub mod drift;
 mod fake;
 pub mod kernel_steering;
 mod line_state;
-pub mod ntp;
 pub mod rate_watch;
 pub mod sources;
 pub mod step_watch;

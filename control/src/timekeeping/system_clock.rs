@@ -6,6 +6,8 @@
 //!
 //! Pure: readings come in, a [`ClockState`] goes out.
 
+use protocol::time::{PHI_PPB, from_unix_ns};
+use protocol::{Reading, reference};
 use responder::clock::{DispersionRate, Rate};
 use responder::message::{LEAP_UNSYNCHRONISED, MAX_STRATUM};
 use responder::{ClockState, NtpShort, NtpTimestamp};
@@ -14,19 +16,12 @@ use serde::Serialize;
 use crate::config::ClockConfig;
 use crate::sys::Adjtimex;
 use crate::sys::kernel_clock::Sample;
-use crate::tools::query::Reading;
 
-const NANOS: i128 = 1_000_000_000;
-/// RFC 5905's PHI: what an undisciplined oscillator is assumed to drift, in parts in 10^9.
-const DRIFT_PPB: u64 = 15_000;
 /// `CLOCK_REALTIME` and `CLOCK_MONOTONIC` diverged by this much: a step, not a reading that took its time.
 const STEP_NS: i128 = 1_000;
 /// Beyond its own error bound, the local daemon may be off the system clock by this much for the noise of
 /// a query over loopback.
 const LOOPBACK_NOISE_NS: u64 = 1_000_000;
-
-/// The reference id of a clock that is its own reference, as ntpd and chronyd have it: 127.127.1.1.
-const LOCAL_REFERENCE: u32 = 0x7f7f_0101;
 
 /// Why the clock is not served as synchronised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -120,7 +115,7 @@ impl SystemClock {
         let (earliest, latest) = self.difference.unwrap_or_default();
         let base_ns = sample.monotonic_after_ns;
         let now_ns = i128::from(base_ns) + i128::midpoint(earliest, latest);
-        let now = timestamp(now_ns);
+        let now = from_unix_ns(now_ns);
         let reading_error_ns = u64::try_from((latest - earliest) / 2).unwrap_or(u64::MAX);
         self.note_correction(kernel, stepped_ns.is_some(), now);
 
@@ -135,7 +130,7 @@ impl SystemClock {
         let bound_ns = source.bound_ns();
         // The moment at which the bound will have grown to the limit, or some seconds from now: whatever a
         // daemon that has died would have noticed, this one notices no more.
-        let until_limit_ns = limit_ns.saturating_sub(bound_ns).saturating_mul(1_000_000_000 / DRIFT_PPB);
+        let until_limit_ns = limit_ns.saturating_sub(bound_ns).saturating_mul(1_000_000_000 / PHI_PPB);
         let horizon_ns = config.horizon_ms.saturating_mul(1_000_000).min(until_limit_ns);
 
         self.sequence = self.sequence.wrapping_add(1);
@@ -148,7 +143,7 @@ impl SystemClock {
             reference_time: earlier(source.reference_time, now),
             root_delay: NtpShort::from_nanos(source.root_delay_ns),
             root_dispersion: NtpShort::from_nanos(source.root_dispersion_ns),
-            dispersion_rate: DispersionRate::from_ppb(DRIFT_PPB),
+            dispersion_rate: DispersionRate::from_ppb(PHI_PPB),
             reference_id: source.reference_id,
             leap: if source.unsynchronised.is_some() { LEAP_UNSYNCHRONISED } else { source.leap },
             stratum: source.stratum,
@@ -214,21 +209,21 @@ impl Source {
             _ => 0,
         };
         let daemon = daemon.filter(|daemon| daemon.speaks_for_the_system_clock());
-        let daemon_synchronised = daemon.map(|daemon| daemon.reading.is_synchronised());
+        let daemon_synchronised = daemon.map(|daemon| daemon.reading.server.is_synchronised());
         let unsynchronised = match (kernel_synchronised, daemon_synchronised) {
             (false, _) => Some(Unsynchronised::Kernel),
             (true, Some(false)) => Some(Unsynchronised::Daemon),
             (true, _) => None,
         };
-        match daemon.filter(|daemon| daemon.reading.is_synchronised()) {
-            Some(LocalDaemon { reading, monotonic_ns }) => Self {
+        match daemon.filter(|daemon| daemon.reading.server.is_synchronised()) {
+            Some(LocalDaemon { reading: Reading { server, .. }, monotonic_ns }) => Self {
                 unsynchronised,
                 leap,
-                stratum: reading.stratum,
-                reference_id: reading.reference_id,
-                reference_time: reading.reference_time,
-                root_delay_ns: reading.root_delay.as_nanos(),
-                root_dispersion_ns: reading
+                stratum: server.stratum,
+                reference_id: server.reference_id,
+                reference_time: server.reference_time,
+                root_delay_ns: server.root_delay.as_nanos(),
+                root_dispersion_ns: server
                     .root_dispersion
                     .as_nanos()
                     .saturating_add(drift_ns(now_ns.saturating_sub(*monotonic_ns))),
@@ -256,7 +251,7 @@ impl Source {
             unsynchronised: None,
             leap,
             stratum,
-            reference_id: LOCAL_REFERENCE,
+            reference_id: reference::LOCAL,
             reference_time: corrected,
             root_delay_ns: 0,
             root_dispersion_ns: 0,
@@ -283,11 +278,9 @@ impl LocalDaemon {
     /// A daemon that serves another time than the system's (`chronyd -x`, a container's neighbour) says
     /// nothing about the system clock.
     fn speaks_for_the_system_clock(&self) -> bool {
-        let reading = &self.reading;
-        let bound_ns = (reading.root_delay.as_nanos() / 2)
-            .saturating_add(reading.root_dispersion.as_nanos())
-            .saturating_add(LOOPBACK_NOISE_NS);
-        reading.offset_ns.unsigned_abs() <= bound_ns || !reading.is_synchronised()
+        let Reading { server, offset_ns, .. } = &self.reading;
+        let bound_ns = server.root_distance_ns().saturating_add(LOOPBACK_NOISE_NS);
+        offset_ns.unsigned_abs() <= bound_ns || !server.is_synchronised()
     }
 }
 
@@ -298,11 +291,5 @@ const fn earlier(reference_time: NtpTimestamp, now: NtpTimestamp) -> NtpTimestam
 }
 
 const fn drift_ns(elapsed_ns: u64) -> u64 {
-    elapsed_ns / (1_000_000_000 / DRIFT_PPB)
-}
-
-fn timestamp(unix_ns: i128) -> NtpTimestamp {
-    let seconds = i64::try_from(unix_ns.div_euclid(NANOS)).unwrap_or_default();
-    let nanos = u32::try_from(unix_ns.rem_euclid(NANOS)).unwrap_or_default();
-    NtpTimestamp::from_unix(seconds, nanos)
+    elapsed_ns / (1_000_000_000 / PHI_PPB)
 }

@@ -4,62 +4,10 @@ use std::fmt;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use responder::clock::{NtpShort, NtpTimestamp};
-use responder::message::{LEAP_UNSYNCHRONISED, MAX_STRATUM};
+use protocol::{Answer, PendingRequest, Reading, Reject, Strictness, Times};
 
 use crate::sys::kernel_clock::realtime_ns;
-use crate::timekeeping::ntp::answer::{self, Answer, Asked, ServerTime};
-use crate::timekeeping::ntp::reject::Reject;
-
-const NANOS: i128 = 1_000_000_000;
-
-/// What a server answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reading {
-    /// Leap indicator.
-    pub leap: u8,
-    /// Stratum as on the wire: 0 is unsynchronised.
-    pub stratum: u8,
-    /// log2 seconds.
-    pub precision: i8,
-    /// To the primary source and back.
-    pub root_delay: NtpShort,
-    /// Error bound to the primary source.
-    pub root_dispersion: NtpShort,
-    /// What it is synchronised to.
-    pub reference_id: u32,
-    /// When it was last corrected.
-    pub reference_time: NtpTimestamp,
-    /// Its clock less ours.
-    pub offset_ns: i64,
-    /// Round trip less its residence.
-    pub delay_ns: i64,
-}
-
-impl Reading {
-    /// Whether it claims to be.
-    #[must_use]
-    pub const fn is_synchronised(&self) -> bool {
-        self.leap != LEAP_UNSYNCHRONISED && self.stratum >= 1 && self.stratum <= MAX_STRATUM
-    }
-
-    /// The reference as tools show it: four letters for stratum 1, else like an IPv4 address.
-    #[must_use]
-    pub fn reference(&self) -> String {
-        show_reference(self.stratum, self.reference_id)
-    }
-}
-
-/// See [`Reading::reference`].
-#[must_use]
-pub fn show_reference(stratum: u8, id: u32) -> String {
-    let bytes = id.to_be_bytes();
-    if stratum <= 1 && bytes.iter().all(|byte| byte.is_ascii_graphic() || *byte == 0) && id != 0 {
-        bytes.iter().filter(|byte| **byte != 0).map(|byte| char::from(*byte)).collect()
-    } else {
-        std::net::Ipv4Addr::from(id).to_string()
-    }
-}
+use crate::sys::random;
 
 /// Why there is no reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,17 +40,22 @@ impl std::error::Error for Failure {}
 ///
 /// See [`Failure`].
 pub fn exchange(server: SocketAddr, timeout: Duration) -> Result<Reading, Failure> {
-    let (asked, request) = Asked::anew().map_err(|error| Failure::Socket(error.to_string()))?;
-    converse(server, &request, timeout, |packet, sent, received| read(packet, asked, sent, received))?
+    let request = new_request()?;
+    converse(server, &request.to_bytes(), timeout, |packet, times| read(packet, request, times))?
 }
 
-/// Sends a request and hands what comes back to `read`, with our own clock's times of sending and receiving,
-/// until it takes one for the answer. Its error is why a packet is none, and that one is ignored.
+/// A request that nobody can guess.
+pub(crate) fn new_request() -> Result<PendingRequest, Failure> {
+    Ok(PendingRequest::new(random::bytes().map_err(|error| Failure::Socket(error.to_string()))?))
+}
+
+/// Sends a request and hands what comes back to `read`, with the two ends of the exchange by `CLOCK_REALTIME`, until
+/// it takes one for the answer. Its error is why a packet is none, and that one is ignored.
 pub(crate) fn converse<T>(
     server: SocketAddr,
     request: &[u8],
     timeout: Duration,
-    mut read: impl FnMut(&[u8], NtpTimestamp, NtpTimestamp) -> Result<T, Reject>,
+    mut read: impl FnMut(&[u8], &Times) -> Result<T, Reject>,
 ) -> Result<T, Failure> {
     let socket_failed = |error: std::io::Error| Failure::Socket(error.to_string());
     let local: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
@@ -110,7 +63,7 @@ pub(crate) fn converse<T>(
     socket.connect(server).map_err(socket_failed)?;
 
     let deadline = Instant::now() + timeout;
-    let sent = now()?;
+    let sent_ns = now_ns()?;
     socket.send(request).map_err(socket_failed)?;
     let mut refused = None;
     loop {
@@ -129,80 +82,66 @@ pub(crate) fn converse<T>(
             }
             Err(error) => return Err(socket_failed(error)),
         };
-        let received = now()?;
-        match read(&buffer[..length], sent, received) {
+        // How far they may be off is nothing that this program could tell.
+        let times = Times { sent_ns, received_ns: now_ns()?, error_s: 0.0 };
+        match read(&buffer[..length], &times) {
             Ok(answer) => return Ok(answer),
             Err(reason) => refused = Some(reason),
         }
     }
 }
 
-fn now() -> Result<NtpTimestamp, Failure> {
+fn now_ns() -> Result<i64, Failure> {
     let unix_ns = realtime_ns().map_err(|error| Failure::Socket(error.to_string()))?;
-    let seconds = i64::try_from(unix_ns.div_euclid(NANOS)).unwrap_or_default();
-    let nanos = u32::try_from(unix_ns.rem_euclid(NANOS)).unwrap_or_default();
-    Ok(NtpTimestamp::from_unix(seconds, nanos))
+    // The kernel counts in 64 bits, too.
+    Ok(i64::try_from(unix_ns).unwrap_or(i64::MAX))
 }
 
 /// Reads an answer. The outer error is for a packet that is none to this request, and is to be ignored.
-fn read(
-    packet: &[u8],
-    asked: Asked,
-    sent: NtpTimestamp,
-    received: NtpTimestamp,
-) -> Result<Result<Reading, Failure>, Reject> {
-    let time = match answer::read(packet, asked)? {
-        Answer::Time(time) => time,
-        Answer::Kiss(kiss) => return Ok(Err(Failure::Kiss(kiss.code()))),
-    };
-    let ServerTime { receive, transmit, .. } = time;
-    let (there, back) = (i128::from(receive.since(sent)), i128::from(transmit.since(received)));
-    let (away, residence) = (i128::from(received.since(sent)), i128::from(transmit.since(receive)));
-    Ok(Ok(Reading {
-        leap: time.leap,
-        stratum: time.stratum,
-        precision: time.precision,
-        root_delay: time.root_delay,
-        root_dispersion: time.root_dispersion,
-        reference_id: time.reference_id,
-        reference_time: time.reference_time,
-        offset_ns: nanos(i128::midpoint(there, back)),
-        delay_ns: nanos(away - residence),
-    }))
-}
-
-/// Of units of 2^-32 s.
-pub(crate) fn nanos(units: i128) -> i64 {
-    i64::try_from((units * NANOS) >> 32).unwrap_or(if units < 0 { i64::MIN } else { i64::MAX })
+fn read(packet: &[u8], request: PendingRequest, times: &Times) -> Result<Result<Reading, Failure>, Reject> {
+    Ok(match request.read(packet, Strictness::CLIENT)? {
+        Answer::Time(server) => Ok(server.reading(times)?),
+        Answer::Kiss(kiss) => Err(Failure::Kiss(kiss.code())),
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use responder::clock::NtpTimestamp;
+    use responder::message::{LENGTH, MODE_SERVER};
+
     use super::*;
-    use responder::message;
 
-    const ASKED: Asked = Asked { nonce: *b"unguessd" };
+    const REQUEST: PendingRequest = PendingRequest::new(*b"unguessd");
+    const SENT_S: i64 = 1_790_000_000;
 
-    fn answer() -> [u8; message::LENGTH] {
-        let mut bytes = [0; message::LENGTH];
-        bytes[0] = 4 << 3 | 4;
+    /// Received a second after it was sent, and answered another one later.
+    fn answer() -> [u8; LENGTH] {
+        let timestamp = |seconds| NtpTimestamp::from_unix(seconds, 0).0.to_be_bytes();
+        let mut bytes = [0; LENGTH];
+        bytes[0] = 4 << 3 | MODE_SERVER;
         bytes[1] = 2;
-        bytes[24..32].copy_from_slice(&ASKED.nonce);
-        bytes[32..40].copy_from_slice(&(101_u64 << 32).to_be_bytes());
-        bytes[40..].copy_from_slice(&(102_u64 << 32).to_be_bytes());
+        bytes[24..32].copy_from_slice(&REQUEST.transmit());
+        bytes[32..40].copy_from_slice(&timestamp(SENT_S + 1));
+        bytes[40..].copy_from_slice(&timestamp(SENT_S + 2));
         bytes
     }
 
+    /// It came five seconds after the request was sent.
     fn read_it(bytes: &[u8]) -> Result<Result<Reading, Failure>, Reject> {
-        read(bytes, ASKED, NtpTimestamp(100 << 32), NtpTimestamp(105 << 32))
+        let times = Times {
+            sent_ns: SENT_S * 1_000_000_000,
+            received_ns: (SENT_S + 5) * 1_000_000_000,
+            error_s: 0.0,
+        };
+        read(bytes, REQUEST, &times)
     }
 
     #[test]
     fn offset_and_delay_are_those_of_rfc_5905() {
         let reading = read_it(&answer()).unwrap().unwrap();
-        assert_eq!(reading.offset_ns, -1_000_000_000);
-        assert_eq!(reading.delay_ns, 4_000_000_000);
-        assert!(reading.is_synchronised());
+        assert_eq!((reading.offset_ns, reading.delay_ns), (-1_000_000_000, 4_000_000_000));
+        assert!(reading.server.is_synchronised());
     }
 
     #[test]
@@ -213,6 +152,11 @@ mod tests {
         kiss[12..16].copy_from_slice(b"RATE");
         assert_eq!(read_it(&kiss).unwrap(), Err(Failure::Kiss("RATE".into())));
         kiss[12..16].fill(0);
-        assert!(!read_it(&kiss).unwrap().unwrap().is_synchronised());
+        assert!(!read_it(&kiss).unwrap().unwrap().server.is_synchronised());
+    }
+
+    #[test]
+    fn requests_are_unlike_each_other() {
+        assert_ne!(new_request().unwrap(), new_request().unwrap());
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use control::discipline::ns_to_s;
-use control::tools::query::{Reading, exchange};
+use control::tools::query::exchange;
 
 use crate::AHEAD;
 use crate::lab::{Lab, Output, tool};
@@ -119,10 +119,12 @@ impl Subject {
         const TIMEOUT: Duration = Duration::from_millis(100);
         let at_s = started.elapsed().as_secs_f64();
         let readings = (0..3).filter_map(|_| exchange(self.server, TIMEOUT).ok());
-        let best = readings.filter(Reading::is_synchronised).min_by_key(|reading| reading.delay_ns);
+        let best = readings
+            .filter(|reading| reading.server.is_synchronised())
+            .min_by_key(|reading| reading.delay_ns);
         let Some(reading) = best else { return };
         self.first_synchronised_s.get_or_insert(at_s);
-        let bound_ns = reading.root_delay.as_nanos() / 2 + reading.root_dispersion.as_nanos();
+        let bound_ns = reading.server.root_distance_ns();
         if keep {
             self.records.push(Record {
                 at_s,

@@ -35,7 +35,8 @@ impl Upstreams {
         let daemons = (0..COUNT).map(|index| upstream(lab, chronyd, index)).collect();
         let answers = |index| {
             let address = SocketAddr::new(upstream_address(index), PORT);
-            exchange(address, Duration::from_millis(100)).is_ok_and(|reading| reading.is_synchronised())
+            exchange(address, Duration::from_millis(100))
+                .is_ok_and(|reading| reading.server.is_synchronised())
         };
         lab.inside("client", || {
             wait_for("the upstreams", || (0..COUNT).all(answers).then_some(()));

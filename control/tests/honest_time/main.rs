@@ -16,10 +16,10 @@ use std::net::IpAddr;
 use std::thread::{self, sleep};
 use std::time::Duration;
 
-use control::timekeeping::ntp::reference::reference_id;
 use lab::fake_upstream::{Conduct, FakeUpstream, Following, Reply, Script};
 use lab::oracle::{Oracle, Verdict};
 use lab::{Lab, Server};
+use protocol::reference_id;
 
 /// Requests a second of the oracle in each play.
 const RATE: u32 = 50;

@@ -1,13 +1,13 @@
 //! What holds for every input, for fuzz targets and for tests over random inputs.
 #![allow(dead_code, reason = "a fuzz target makes one of the checks")]
 
+use std::collections::BTreeSet;
+
 use control::config::Config;
-use control::discipline::LocalTime;
-use control::net::own_addresses::OwnAddresses;
 use control::serving::mode6;
 use control::status::sources::{Peer, Peers, System, Tally};
 use control::timekeeping::drift;
-use control::timekeeping::ntp::answer::{self, Answer, Asked, Times};
+use protocol::{Answer, Era, PendingRequest, Strictness, Times};
 use responder::NtpTimestamp;
 
 /// A header, 468 bytes of data.
@@ -80,9 +80,9 @@ pub(crate) fn configuration(text: &str) {
 }
 
 /// Judges an answer to a request that was made at `sent_ns` and took `elapsed_ns`: what is believed answers this very
-/// request, and its sample can be reckoned with.
+/// request, and what it measures can be reckoned with.
 pub(crate) fn upstream_answer(packet: &[u8], nonce: [u8; 8], sent_ns: i64, elapsed_ns: u32) {
-    let Ok(answer) = answer::read(packet, Asked { nonce }) else {
+    let Ok(answer) = PendingRequest::new(nonce).read(packet, Strictness::CLIENT) else {
         return;
     };
     assert!(packet.len() == 48 && packet[0] & 7 == 4 && packet[24..32] == nonce, "{packet:x?}");
@@ -92,14 +92,14 @@ pub(crate) fn upstream_answer(packet: &[u8], nonce: [u8; 8], sent_ns: i64, elaps
             assert!((1..=4).contains(&kiss.code().len()), "{kiss:?}");
         }
         Answer::Time(time) => {
-            let usable = time.usable(1.5, &OwnAddresses::default()).is_ok();
+            let usable = time.usable(1.5, &BTreeSet::new()).is_ok();
             assert!(!usable || (packet[0] >> 6 != 3 && (1..=15).contains(&packet[1])), "{packet:x?}");
-            let sent = LocalTime::from_ns(sent_ns);
-            let received = LocalTime::from_ns(sent_ns.saturating_add(elapsed_ns.into()));
-            if let Ok(sample) = time.sample(&Times { sent, received, error_s: 1e-6 }) {
-                let parts =
-                    [sample.delay_s, sample.dispersion_s, sample.root_delay_s, sample.root_dispersion_s];
-                assert!(parts.iter().all(|part| part.is_finite() && *part >= 0.0), "{sample:?}");
+            let received_ns = sent_ns.saturating_add(elapsed_ns.into());
+            let times = Times { sent_ns, received_ns, error_s: 1e-6 };
+            for era in [Era::From2020, Era::NearOurs] {
+                let Ok(measured) = time.measure(&times, era) else { continue };
+                let parts = [measured.delay_s(), measured.dispersion_s, time.root_distance_s()];
+                assert!(parts.iter().all(|part| part.is_finite() && *part >= 0.0), "{measured:?}");
             }
         }
     }

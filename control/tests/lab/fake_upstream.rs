@@ -12,9 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use protocol::reference_id;
+
 use super::Lab;
 use super::ntp::{LENGTH, Message, Moment, UNSYNCHRONISED, measured};
-use control::timekeeping::ntp::reference::reference_id;
 
 /// How long a change by the clock or the end may take to be noticed.
 const LOOK: Duration = Duration::from_millis(50);

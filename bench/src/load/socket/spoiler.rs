@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, UdpSocket};
 
 use bench_ebpf::load_token::{Fault, Flaw};
+use responder::message::MODE_SERVER;
 
 use super::super::LoadError;
 use super::super::profile::Profile;
@@ -40,7 +41,7 @@ impl Spoiler {
         let mut message = frames::request(version, timestamp);
         let length = if flaw == Flaw::Short { MESSAGE - 4 } else { MESSAGE };
         if flaw == Flaw::Mode {
-            message[0] = message[0] & !7 | 4;
+            message[0] = message[0] & !7 | MODE_SERVER;
         }
         let socket = self.sockets.iter().find(|(of, _)| *of == flaw).map(|(_, socket)| socket);
         socket.is_some_and(|socket| socket.send(&message[..length]).is_ok())

@@ -1,9 +1,10 @@
 //! The format of control messages: RFC 9327, section 2.
 
+use responder::message::MODE_CONTROL;
+
 const HEADER: usize = 12;
 /// Data of a fragment at the most, so that a datagram is never longer than 480 bytes.
 const FRAGMENT: usize = 468;
-const MODE_CONTROL: u8 = 6;
 const RESPONSE: u8 = 0x80;
 const ERROR: u8 = 0x40;
 const MORE: u8 = 0x20;

@@ -1,6 +1,7 @@
 //! Status words and variables of the system and of the upstreams: RFC 9327, sections 3 and 4, under the names and
 //! in the units that ntpd gives them.
 
+use protocol::reference;
 use responder::NtpTimestamp;
 use responder::message::{LEAP_UNSYNCHRONISED, MAX_STRATUM};
 
@@ -17,8 +18,6 @@ const CONFIGURED: u16 = 0x80;
 const REACHABLE: u16 = 0x10;
 /// ntpd's `flash` bit of a peer that does not answer.
 const UNREACHABLE: u16 = 0x1000;
-/// 127.127.1.1, a clock that is its own reference.
-const LOCAL_REFERENCE: u32 = 0x7f7f_0101;
 
 /// A variable as it is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +30,7 @@ pub(super) struct Variable {
 pub(super) fn system_status(system: &System) -> u16 {
     let source = match (system.synchronised, system.reference_id) {
         (false, _) => SOURCE_UNSPECIFIED,
-        (true, LOCAL_REFERENCE) => SOURCE_LOCAL,
+        (true, reference::LOCAL) => SOURCE_LOCAL,
         (true, _) => SOURCE_NTP,
     };
     u16::from(leap(system)) << 14 | source << 8

@@ -20,7 +20,7 @@ use nix::sys::socket::{
 };
 use responder::access::Client;
 use responder::limiter::Source;
-use responder::message::{LENGTH, Request, answer};
+use responder::message::{LENGTH, MODE_CONTROL, Request, answer};
 use responder::udp::NTP_PORT;
 use responder::verdict::{Action, Family, Outcome, Verdict};
 use responder::{Access, NtpTimestamp};
@@ -43,7 +43,6 @@ const WIDEST_READING_NS: u64 = 2_000;
 
 /// The index of `lo`, in every network namespace (the kernel's `LOOPBACK_IFINDEX`).
 const LOOPBACK_INDEX: u32 = 1;
-const MODE_CONTROL: u8 = 6;
 
 /// Whether a family's port 123 is ours, and if not, why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -231,9 +230,7 @@ fn admit(limits: &Limits, table: &Table, source: IpAddr, request: Request, now_n
 
 /// `CLOCK_REALTIME`, as NTP has it.
 fn host_time() -> Option<NtpTimestamp> {
-    let now_ns = realtime_ns().ok()?;
-    let nanos = u32::try_from(now_ns.rem_euclid(1_000_000_000)).ok()?;
-    Some(NtpTimestamp::from_unix(i64::try_from(now_ns.div_euclid(1_000_000_000)).ok()?, nanos))
+    realtime_ns().ok().map(protocol::time::from_unix_ns)
 }
 
 /// `CLOCK_MONOTONIC` when the kernel took the packet off the interface.

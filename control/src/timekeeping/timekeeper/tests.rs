@@ -96,8 +96,7 @@ impl Daemon {
 
     /// How far what is served is ahead of the truth.
     fn error_s(&self, state: &ClockState) -> f64 {
-        let served =
-            crate::timekeeping::ntp::answer::unix_ns(state.time_at(self.now().as_ns().cast_unsigned()));
+        let served = protocol::time::unix_ns(state.time_at(self.now().as_ns().cast_unsigned()));
         self.machine.error_s(served)
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use protocol::Strictness;
 use responder::message::LENGTH;
 
 use super::finding::Finding;
@@ -12,8 +13,7 @@ use super::system::{Verb, service};
 use crate::config::{ClockSource, Config, DEFAULT_PATH, UpstreamConfig};
 use crate::instance::Instance;
 use crate::net::own_addresses::OwnAddresses;
-use crate::timekeeping::ntp::answer::{self, Asked};
-use crate::tools::query::{Failure, converse, exchange};
+use crate::tools::query::{Failure, converse, exchange, new_request};
 
 /// For looking its name up and for all its answers.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -96,9 +96,9 @@ fn reach(upstream: &UpstreamConfig, own: &OwnAddresses) -> Reached {
         Err(reason) => return Reached::Unusable(format!("leads to no other host: {reason}")),
     };
     match exchange(address, TIMEOUT) {
-        Ok(reading) if own.is_loop(reading.stratum, reading.reference_id) => Reached::Loop(address),
+        Ok(reading) if reading.server.is_loop(own.reference_ids()) => Reached::Loop(address),
         Ok(reading) => Reached::Answered {
-            synchronised: reading.is_synchronised(),
+            synchronised: reading.server.is_synchronised(),
             long: answers_long_requests(address),
         },
         Err(Failure::Kiss(code)) => Reached::Kiss(address, code),
@@ -109,14 +109,13 @@ fn reach(upstream: &UpstreamConfig, own: &OwnAddresses) -> Reached {
 /// Whether a longer request is answered. If it is not and the next plain one is not either, it says nothing: the
 /// packet was lost, or the server answers one request at a time.
 fn answers_long_requests(address: SocketAddr) -> bool {
-    let Ok((asked, request)) = Asked::anew() else { return true };
-    let mut long = request.to_vec();
+    let Ok(request) = new_request() else { return true };
+    let mut long = request.to_bytes().to_vec();
     long.extend(PADDING_KIND.to_be_bytes());
     long.extend(PADDING_BYTES.to_be_bytes());
     long.resize(LENGTH + usize::from(PADDING_BYTES), 0);
     // The answer may have extension fields, too.
-    let header = |packet: &[u8]| answer::read(packet.get(..LENGTH).unwrap_or(packet), asked).map(|_| ());
-    let answered = converse(address, &long, TIMEOUT, |packet, _, _| header(packet));
+    let answered = converse(address, &long, TIMEOUT, |packet, _| request.read(packet, Strictness::HEADER));
     answered.is_ok() || exchange(address, TIMEOUT).is_err()
 }
 

@@ -4,17 +4,13 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
-use responder::clock::NtpTimestamp;
-use responder::message;
+use protocol::{Answer, PendingRequest, Reading, Reject, Strictness, Times};
 
 use super::score::{Finding, HIGHEST_STRATUM};
-use crate::tools::query::{Failure, converse, nanos};
+use crate::tools::query::{Failure, converse, new_request};
 
-/// Version 4, client, leap 0.
-const FIRST_BYTE: u8 = 4 << 3 | 3;
 /// What the monitor's client library sends.
 const PRECISION_BYTE: u8 = 0x20;
-const MODE_SERVER: u8 = 4;
 
 /// How many samples a check takes, and when.
 #[derive(Clone, Copy, Debug)]
@@ -89,17 +85,15 @@ fn take(server: SocketAddr, timeout: Duration) -> Sample {
         round_trip_ns: None,
         failure: Some(failure),
     };
-    let mut cookie = [0; 8];
-    if let Err(error) = getrandom::fill(&mut cookie) {
-        return lost(error.to_string());
-    }
-    let mut request = [0; message::LENGTH];
-    request[0] = FIRST_BYTE;
-    request[3] = PRECISION_BYTE;
-    request[40..].copy_from_slice(&cookie);
+    let request = match new_request() {
+        Ok(request) => request,
+        Err(failure) => return lost(failure.to_string()),
+    };
+    let mut bytes = request.to_bytes();
+    bytes[3] = PRECISION_BYTE;
     // The monitor takes the first packet that comes, or throws it away and has nothing.
-    let first = |packet: &[u8], sent, received| Ok(read(packet, cookie, sent, received));
-    match converse(server, &request, timeout, first) {
+    let first = |packet: &[u8], times: &Times| Ok(read(packet, request, times));
+    match converse(server, &bytes, timeout, first) {
         Ok(Ok(sample)) => sample,
         Ok(Err(thrown_away)) => lost(format!("the answer is thrown away: {thrown_away}")),
         Err(failure @ (Failure::Timeout(_) | Failure::Kiss(_))) => lost(failure.to_string()),
@@ -108,66 +102,54 @@ fn take(server: SocketAddr, timeout: Duration) -> Sample {
 }
 
 /// Reads an answer as the monitor does. The error is why it throws it away.
-fn read(
-    packet: &[u8],
-    cookie: [u8; 8],
-    sent: NtpTimestamp,
-    received: NtpTimestamp,
-) -> Result<Sample, &'static str> {
-    let Some(bytes) = packet.first_chunk::<{ message::LENGTH }>() else {
-        return Err("it is shorter than 48 bytes");
+fn read(packet: &[u8], request: PendingRequest, times: &Times) -> Result<Sample, Reject> {
+    let without_time = |finding| Sample { finding, round_trip_ns: None, failure: None };
+    let server = match request.read(packet, Strictness::MONITOR)? {
+        Answer::Kiss(kiss) => return Ok(without_time(Finding::Kiss(kiss.code()))),
+        Answer::Time(server) => server,
     };
-    let timestamp =
-        |at: usize| NtpTimestamp(u64::from_be_bytes(std::array::from_fn(|index| bytes[at + index])));
-    let (receive, transmit) = (timestamp(32), timestamp(40));
-    if bytes[0] & 7 != MODE_SERVER {
-        return Err("its mode is not a server's");
-    }
-    if transmit == NtpTimestamp(0) {
-        return Err("its transmit timestamp is zero");
-    }
-    if bytes[24..32] != cookie {
-        return Err("its origin is not the request's transmit timestamp");
-    }
-    if receive.0 > transmit.0 {
-        return Err("it was received after it was sent");
-    }
-    let code = &bytes[12..16];
-    let finding = match bytes[1] {
-        0 if code.iter().all(u8::is_ascii_graphic) => {
-            Finding::Kiss(code.iter().map(|byte| char::from(*byte)).collect())
-        }
-        0 => Finding::NoStratum,
-        stratum if stratum > HIGHEST_STRATUM => Finding::BadStratum(stratum),
+    Ok(match server.stratum {
+        0 => without_time(Finding::NoStratum),
+        stratum if stratum > HIGHEST_STRATUM => without_time(Finding::BadStratum(stratum)),
         stratum => {
-            let (there, back) = (i128::from(receive.since(sent)), i128::from(transmit.since(received)));
-            Finding::Time { stratum, offset_ns: nanos(i128::midpoint(there, back)) }
+            let Reading { offset_ns, delay_ns, .. } = server.reading(times)?;
+            Sample {
+                finding: Finding::Time { stratum, offset_ns },
+                round_trip_ns: Some(delay_ns.max(0)),
+                failure: None,
+            }
         }
-    };
-    let residence = i128::from(transmit.since(receive));
-    let round_trip_ns = matches!(finding, Finding::Time { .. })
-        .then(|| nanos(i128::from(received.since(sent)) - residence).max(0));
-    Ok(Sample { finding, round_trip_ns, failure: None })
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use responder::clock::NtpTimestamp;
+    use responder::message::{LENGTH, MODE_SERVER};
+
     use super::*;
 
-    const COOKIE: [u8; 8] = *b"unguessd";
+    const REQUEST: PendingRequest = PendingRequest::new(*b"unguessd");
+    const SENT_S: i64 = 1_790_000_000;
 
-    fn answer() -> [u8; message::LENGTH] {
-        let mut bytes = [0; message::LENGTH];
+    fn answer() -> [u8; LENGTH] {
+        let timestamp = |seconds| NtpTimestamp::from_unix(seconds, 0).0.to_be_bytes();
+        let mut bytes = [0; LENGTH];
         bytes[0] = 4 << 3 | MODE_SERVER;
         bytes[1] = 2;
-        bytes[24..32].copy_from_slice(&COOKIE);
-        bytes[32..40].copy_from_slice(&(101_u64 << 32).to_be_bytes());
-        bytes[40..].copy_from_slice(&(102_u64 << 32).to_be_bytes());
+        bytes[24..32].copy_from_slice(&REQUEST.transmit());
+        bytes[32..40].copy_from_slice(&timestamp(SENT_S + 1));
+        bytes[40..].copy_from_slice(&timestamp(SENT_S + 2));
         bytes
     }
 
-    fn read_it(bytes: &[u8]) -> Result<Sample, &'static str> {
-        read(bytes, COOKIE, NtpTimestamp(100 << 32), NtpTimestamp(105 << 32))
+    fn read_it(bytes: &[u8]) -> Result<Sample, Reject> {
+        let times = Times {
+            sent_ns: SENT_S * 1_000_000_000,
+            received_ns: (SENT_S + 5) * 1_000_000_000,
+            error_s: 0.0,
+        };
+        read(bytes, REQUEST, &times)
     }
 
     #[test]
@@ -179,14 +161,19 @@ mod tests {
 
     #[test]
     fn what_the_monitor_throws_away_is_thrown_away() {
-        for (at, value, why) in
-            [(0, 4 << 3 | 3, "mode"), (24, 0, "origin"), (35, 103, "after it was sent"), (43, 0, "zero")]
-        {
+        type Change = fn(&mut [u8; LENGTH]);
+        let cases: [(Change, Reject); 4] = [
+            (|bytes| bytes[0] = 4 << 3 | 3, Reject::Mode),
+            (|bytes| bytes[24] = 0, Reject::Origin),
+            (|bytes| bytes[32] = 0xff, Reject::Order),
+            (|bytes| bytes[40..].fill(0), Reject::ZeroTransmit),
+        ];
+        for (change, reject) in cases {
             let mut bytes = answer();
-            bytes[at] = value;
-            assert!(read_it(&bytes).unwrap_err().contains(why));
+            change(&mut bytes);
+            assert_eq!(read_it(&bytes), Err(reject));
         }
-        assert!(read_it(&answer()[..47]).unwrap_err().contains("shorter"));
+        assert_eq!(read_it(&answer()[..47]), Err(Reject::Short));
     }
 
     #[test]

@@ -8,13 +8,13 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use protocol::{Reading, Reject};
 use responder::udp::NTP_PORT;
 
 use crate::config::is_pool_name;
 use crate::error::{Code, Error, Result};
 use crate::net::own_addresses::OwnAddresses;
-use crate::timekeeping::ntp::reject::Reject;
-use crate::tools::query::{Failure, Reading, exchange};
+use crate::tools::query::{Failure, exchange};
 pub use rank::{Fit, Ranked, Ranking, rank};
 
 /// Requests to a candidate: never more, and never faster (RFC 8633, section 3.1; what `iburst` does).
@@ -150,7 +150,7 @@ fn measure_one(name: &str, requests: u8, own: &OwnAddresses) -> Measured {
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         measured.sent += 1;
         match exchange(address, TIMEOUT) {
-            Ok(reading) if own.is_loop(reading.stratum, reading.reference_id) => {
+            Ok(reading) if reading.server.is_loop(own.reference_ids()) => {
                 measured.unusable = Some(Reject::Loop.to_string());
                 return measured;
             }

@@ -1,11 +1,11 @@
 //! Which candidates to take: pure.
 
+use protocol::Reading;
 use serde::Serialize;
 
 use super::Measured;
 use crate::config::is_pool_name;
 use crate::discipline::{Claim, agreement, ns_to_s};
-use crate::tools::query::Reading;
 
 /// Fewer cannot outvote a falseticker and survive the loss of one (RFC 8633, section 3.2).
 const LEAST: usize = 4;
@@ -154,20 +154,19 @@ impl Figures {
         let delay_s = ns_to_s(best.delay_ns).max(0.0);
         #[expect(clippy::cast_precision_loss, reason = "at most eight")]
         let jitter_s = (squares.sum::<f64>() / others as f64).sqrt();
-        let own_ns = (best.root_delay.as_nanos() / 2).saturating_add(best.root_dispersion.as_nanos());
         Some(Self {
-            stratum: best.stratum,
-            reference: best.reference(),
+            stratum: best.server.stratum,
+            reference: best.server.reference(),
             delay_s,
             offset_s: ns_to_s(best.offset_ns),
             off_median_s: 0.0,
             jitter_s,
-            root_distance_s: delay_s / 2.0 + ns_to_s(i64::try_from(own_ns).unwrap_or(i64::MAX)),
+            root_distance_s: delay_s / 2.0 + best.server.root_distance_s(),
         })
     }
 
     fn unfit(&self, readings: &[Reading], loss: f64) -> Option<String> {
-        if !readings.iter().all(Reading::is_synchronised) {
+        if !readings.iter().all(|reading| reading.server.is_synchronised()) {
             Some("it is not synchronised".into())
         } else if self.stratum > STRATUM_LIMIT {
             Some(format!("stratum {}: one of 1 to {STRATUM_LIMIT} is wanted", self.stratum))
@@ -248,22 +247,20 @@ fn take_best(candidates: &mut [Ranked]) {
 
 #[cfg(test)]
 mod tests {
-    use responder::clock::{NtpShort, NtpTimestamp};
+    use protocol::ServerTime;
+    use responder::clock::NtpShort;
 
     use super::*;
 
     fn reading(offset_ms: i64, delay_ms: i64) -> Reading {
-        Reading {
-            leap: 0,
+        let server = ServerTime {
             stratum: 2,
-            precision: -20,
             root_delay: NtpShort::from_nanos(2_000_000),
             root_dispersion: NtpShort::from_nanos(1_000_000),
             reference_id: 0x7f00_0001,
-            reference_time: NtpTimestamp(1),
-            offset_ns: offset_ms * 1_000_000,
-            delay_ns: delay_ms * 1_000_000,
-        }
+            ..ServerTime::default()
+        };
+        Reading { server, offset_ns: offset_ms * 1_000_000, delay_ns: delay_ms * 1_000_000 }
     }
 
     /// A candidate whose four requests were answered alike.
@@ -321,11 +318,11 @@ mod tests {
         let mut lossy = good(7, 1);
         lossy.readings.truncate(2);
         let mut unsynchronised = good(8, 1);
-        unsynchronised.readings[0].leap = 3;
+        unsynchronised.readings[0].server.leap = 3;
         let mut low = good(9, 1);
-        low.readings.iter_mut().for_each(|reading| reading.stratum = 5);
+        low.readings.iter_mut().for_each(|reading| reading.server.stratum = 5);
         let mut far = good(10, 1);
-        far.readings.iter_mut().for_each(|reading| reading.root_dispersion = NtpShort(2 << 16));
+        far.readings.iter_mut().for_each(|reading| reading.server.root_dispersion = NtpShort(2 << 16));
         let mut liar = good(11, 1);
         liar.readings.iter_mut().for_each(|reading| reading.offset_ns += 90_000_000);
         let own = Measured { unusable: Some("it is an address of this host itself".into()), ..good(12, 1) };

@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use protocol::{Kiss, Reject, ServerTime, show_reference};
 use tracing::{info, warn};
 
 use crate::config::UpstreamConfig;
 use crate::discipline::{LocalTime, SourceConfig};
 use crate::net::own_addresses::OwnAddresses;
 use crate::status::sources;
-use crate::timekeeping::ntp::answer::{Kiss, ServerTime};
-use crate::timekeeping::ntp::reject::Reject;
-use crate::tools::query::show_reference;
 
 /// Requests in a row without an answer after which the name is looked up again.
 const LOST_AFTER: u32 = 8;

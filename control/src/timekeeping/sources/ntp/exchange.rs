@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use nix::libc;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, TimestampingFlag, recvmsg, setsockopt, sockopt};
+use protocol::{Answer, Kiss, PendingRequest, Reject, ServerTime, Strictness, Times};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
 use super::stamp::Seen;
 use crate::sys::kernel_clock::{KernelClock as _, Machine, Sample, monotonic_ns};
-use crate::timekeeping::ntp::answer::{self, Answer, Asked, Kiss, ServerTime, Times};
-use crate::timekeeping::ntp::reject::Reject;
+use crate::sys::random;
 
 /// Longer datagrams are cut off; they are too long to be an answer anyway.
 const BUFFER: usize = 64;
@@ -64,13 +64,13 @@ impl Exchange {
     async fn run(&mut self, server: SocketAddr) -> io::Result<Outcome> {
         let socket = UdpSocket::from_std(open(server)?)?;
         self.local = socket.local_addr().ok().map(|address| address.ip());
-        let (asked, request) = Asked::anew().map_err(io::Error::other)?;
+        let request = PendingRequest::new(random::bytes().map_err(io::Error::other)?);
         let before = Machine.sample().map_err(io::Error::other)?;
-        socket.send(&request).await?;
+        socket.send(&request.to_bytes()).await?;
         let handed_over_ns = monotonic_ns().map_err(io::Error::other)?;
         while self.refused.values().sum::<u64>() < PATIENCE {
             let Arrival { bytes, length, stamp_ns, after } = arrival(&socket).await?;
-            match answer::read(&bytes[..length], asked) {
+            match request.read(&bytes[..length], Strictness::CLIENT) {
                 Err(reject) if reject.is_forgery() => *self.refused.entry(reject).or_default() += 1,
                 Err(reject) => return Ok(Outcome::Rejected(reject)),
                 Ok(Answer::Kiss(kiss)) => return Ok(Outcome::Kiss(kiss)),
@@ -230,7 +230,7 @@ mod tests {
             let exchange = asked(|request| vec![answer(request)], LONG);
             let Outcome::Time(time, times) = exchange.outcome else { panic!("{exchange:?}") };
             assert_eq!((time.stratum, exchange.local), (1, Some("127.0.0.1".parse().unwrap())));
-            assert!(times.sent < times.received, "{times:?}");
+            assert!(times.sent_ns < times.received_ns, "{times:?}");
             // Without them it is never as small.
             times.error_s < 20e-6
         });

@@ -5,12 +5,14 @@
 
 mod association;
 pub mod exchange;
+mod sample;
 mod stamp;
 
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use protocol::{Kiss, Reject, reference_id};
 use tokio::sync::mpsc;
 
 use super::Source;
@@ -18,11 +20,9 @@ use crate::config::Config;
 use crate::discipline::{Discipline, LocalTime};
 use crate::net::own_addresses::OwnAddresses;
 use crate::status::sources::Peer;
-use crate::timekeeping::ntp::answer::Kiss;
-use crate::timekeeping::ntp::reference::reference_id;
-use crate::timekeeping::ntp::reject::Reject;
 use association::{Association, Readdressed};
 use exchange::{Exchange, Outcome, exchange, has_route, keep_stamping};
+use sample::sample;
 
 /// How long an answer is waited for: less than the interval of a burst, so that one request at a time is under way.
 const ANSWER: Duration = Duration::from_millis(1900);
@@ -136,8 +136,12 @@ impl NtpSource {
         };
         // What the routing table takes for its own need not be the address of an interface.
         let is_self = exchange.local.is_some_and(|local| local.to_canonical() == server.ip().to_canonical());
-        let usable = if is_self { Err(Reject::Loop) } else { time.usable(self.max_distance_s, &self.own) };
-        match usable.and_then(|()| time.sample(&times)) {
+        let usable = if is_self {
+            Err(Reject::Loop)
+        } else {
+            time.usable(self.max_distance_s, self.own.reference_ids())
+        };
+        match usable.and_then(|()| sample(&time, &times)) {
             Ok(sample) => {
                 association.answered(time, sample.at);
                 discipline.sample(index, &sample);

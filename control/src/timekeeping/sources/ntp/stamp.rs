@@ -4,9 +4,10 @@
 //! reading of both clocks next to it, and believed only where it falls between the moments that the program saw
 //! itself; else those count, with the error that they have.
 
-use crate::discipline::{LocalTime, ns_to_s};
+use protocol::Times;
+
+use crate::discipline::ns_to_s;
 use crate::sys::kernel_clock::Sample;
-use crate::timekeeping::ntp::answer::Times;
 
 /// How late a program may see what happened before it was woken up, in s. What it sees too late also makes the
 /// round trip longer, and half of that is part of the error bound anyway.
@@ -29,35 +30,31 @@ pub(super) struct Seen {
 
 impl Seen {
     pub(super) fn times(&self) -> Times {
-        let begin = local(self.before.monotonic_before_ns);
-        let end = local(self.after.monotonic_after_ns);
-        let (sent, sent_error_s) = self
+        let begin = self.before.monotonic_before_ns.cast_signed();
+        let end = self.after.monotonic_after_ns.cast_signed();
+        let (sent_ns, sent_error_s) = self
             .transmit_stamp_ns
             .map(|stamp_ns| carry_over(stamp_ns, &self.before))
             .filter(|(at, _)| (begin..=end).contains(at))
             .unwrap_or_else(|| {
-                let earliest = local(self.before.monotonic_after_ns);
-                (earliest, local(self.handed_over_ns).seconds_since(earliest))
+                let earliest = self.before.monotonic_after_ns.cast_signed();
+                (earliest, ns_to_s(self.handed_over_ns.cast_signed().saturating_sub(earliest)))
             });
-        let (received, received_error_s) = self
+        let (received_ns, received_error_s) = self
             .receive_stamp_ns
             .map(|stamp_ns| carry_over(stamp_ns, &self.after))
-            .filter(|(at, _)| (sent..=end).contains(at))
-            .unwrap_or((local(self.after.monotonic_before_ns), WAKE_UP_S));
-        Times { sent, received, error_s: f64::midpoint(sent_error_s, received_error_s) }
+            .filter(|(at, _)| (sent_ns..=end).contains(at))
+            .unwrap_or((self.after.monotonic_before_ns.cast_signed(), WAKE_UP_S));
+        Times { sent_ns, received_ns, error_s: f64::midpoint(sent_error_s, received_error_s) }
     }
 }
 
 /// A stamp by `CLOCK_REALTIME` as a moment of `CLOCK_MONOTONIC`, with its error in s.
-fn carry_over(stamp_ns: i128, reading: &Sample) -> (LocalTime, f64) {
+fn carry_over(stamp_ns: i128, reading: &Sample) -> (i64, f64) {
     let middle_ns = i128::midpoint(reading.monotonic_before_ns.into(), reading.monotonic_after_ns.into());
     let at_ns = middle_ns - (reading.realtime_ns - stamp_ns);
     let half_width_ns = reading.width_ns().cast_signed() / 2;
-    (LocalTime::from_ns(i64::try_from(at_ns).unwrap_or(i64::MAX)), ns_to_s(half_width_ns))
-}
-
-fn local(monotonic_ns: u64) -> LocalTime {
-    LocalTime::from_ns(monotonic_ns.cast_signed())
+    (i64::try_from(at_ns).unwrap_or(i64::MAX), ns_to_s(half_width_ns))
 }
 
 #[cfg(test)]
@@ -88,7 +85,7 @@ mod tests {
 
     fn ends_ns(seen: &Seen) -> (i64, i64) {
         let times = seen.times();
-        (times.sent.as_ns(), times.received.as_ns())
+        (times.sent_ns, times.received_ns)
     }
 
     #[test]

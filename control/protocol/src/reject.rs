@@ -7,6 +7,8 @@ use std::fmt;
 pub enum Reject {
     /// Not 48 bytes, as the request was.
     Length,
+    /// Shorter than 48 bytes, where it may be longer.
+    Short,
     /// Neither version 4 nor 3.
     Version,
     /// Not a server's answer.
@@ -32,27 +34,12 @@ pub enum Reject {
 }
 
 impl Reject {
-    /// All of them.
-    pub const ALL: [Self; 12] = [
-        Self::Length,
-        Self::Version,
-        Self::Mode,
-        Self::Origin,
-        Self::ZeroTransmit,
-        Self::ZeroReceive,
-        Self::Order,
-        Self::Unsynchronised,
-        Self::Stratum,
-        Self::RootDistance,
-        Self::Loop,
-        Self::Residence,
-    ];
-
     /// The name under which it is counted.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
             Self::Length => "length",
+            Self::Short => "short",
             Self::Version => "version",
             Self::Mode => "mode",
             Self::Origin => "origin",
@@ -72,6 +59,7 @@ impl Reject {
     pub const fn reason(self) -> &'static str {
         match self {
             Self::Length => "it is not 48 bytes long, as the request was",
+            Self::Short => "it is shorter than 48 bytes",
             Self::Version => "it is neither of version 4 nor of version 3",
             Self::Mode => "it is not from a server (mode 4)",
             Self::Origin => "its origin is not our transmit timestamp",
@@ -89,7 +77,7 @@ impl Reject {
     /// Whether it may be anybody's: the answer itself may still come.
     #[must_use]
     pub const fn is_forgery(self) -> bool {
-        matches!(self, Self::Length | Self::Version | Self::Mode | Self::Origin)
+        matches!(self, Self::Length | Self::Short | Self::Version | Self::Mode | Self::Origin)
     }
 }
 
