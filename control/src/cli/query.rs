@@ -7,10 +7,11 @@ use clap::Args;
 use responder::udp::NTP_PORT;
 use serde_json::json;
 
-use super::{FamilyArguments, resolve, say, seconds};
 use crate::error::{Code, Error, Result};
 use crate::net::own_addresses::OwnAddresses;
+use crate::output::{say, seconds};
 use crate::tools::query::{Failure, Reading, exchange};
+use crate::tools::resolve::{FamilyArguments, resolve};
 
 #[derive(Args, Debug)]
 pub(super) struct QueryArguments {
