@@ -97,7 +97,7 @@ pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, offset: usize, serve
     store(bytes, 10, header_checksum);
     store(bytes, 12, destination);
     store(bytes, 16, source);
-    udp::write_answer(bytes, HEADER, address_sum, &answer);
+    answer.write_datagram(bytes, HEADER, address_sum);
     ethernet::turn_round(packet);
     outcome(answer.verdict())
 }

@@ -70,7 +70,7 @@ pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, offset: usize, serve
     store(bytes, 4, SECOND_WORD);
     store(bytes, 8, destination);
     store(bytes, 24, source);
-    udp::write_answer(bytes, HEADER, address_sum, &answer);
+    answer.write_datagram(bytes, HEADER, address_sum);
     ethernet::turn_round(packet);
     outcome(answer.verdict())
 }

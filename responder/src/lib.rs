@@ -27,10 +27,12 @@
 #![no_std]
 
 pub mod access;
+pub mod bucket;
 pub mod budget;
 pub mod checksum;
 pub mod clock;
 pub mod ethernet;
+pub mod host;
 pub mod ipv4;
 pub mod ipv6;
 pub mod layout;
