@@ -4,8 +4,9 @@ use crate::access::{Access, Client};
 use crate::checksum::Sum;
 use crate::limiter::{IPV6_LIST, Source};
 use crate::packet::{Packet, load, store};
+use crate::server::{Published as _, Server};
 use crate::verdict::{Family, Outcome, Verdict};
-use crate::{Published as _, Server, ethernet, message, served, udp};
+use crate::{ethernet, message, served, udp};
 
 /// Bytes of the fixed header.
 pub const HEADER: usize = 40;
