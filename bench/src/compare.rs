@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, INTERRUPTED, UNAVAILABLE, USAGE};
 use crate::programs::require_privileges;
 use crate::progress::Progress;
 use contestant::{Contestant, Found};
@@ -98,6 +98,20 @@ pub(crate) enum CompareError {
     Interrupted,
 }
 
+impl From<CompareError> for Failure {
+    fn from(error: CompareError) -> Self {
+        let exit_code = match error {
+            CompareError::Interrupted => INTERRUPTED,
+            CompareError::Unknown(_) => USAGE,
+            CompareError::Cores(_)
+            | CompareError::Lab { .. }
+            | CompareError::Nobody(_)
+            | CompareError::Contestant { .. } => UNAVAILABLE,
+        };
+        Self::own(error, exit_code)
+    }
+}
+
 /// Set by Ctrl-C and by the service manager's wish to end.
 #[derive(Clone, Debug)]
 struct Interrupt(Arc<AtomicBool>);
@@ -163,14 +177,16 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
                     progress.aside(|| eprintln!("round {}: {}", round + 1, trial.line(contestant.name())));
                     results.add(contestant, trial);
                 }
-                Err(Failure::Compare(CompareError::Contestant { name, what, log })) => {
+                Err(failure) => {
+                    let Some(CompareError::Contestant { name, what, log }) = failure.as_own() else {
+                        return Err(failure);
+                    };
                     progress.aside(|| eprintln!("round {}: {name} {what}", round + 1));
                     results.skip(
                         name,
                         format!("{what}: {}", log.lines().last().unwrap_or_default().trim_end_matches('.')),
                     );
                 }
-                Err(failure) => return Err(failure),
             }
         }
     }

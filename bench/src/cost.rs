@@ -18,7 +18,6 @@ use crate::programs::require_privileges;
 use bench::Bench;
 use pairing::Times;
 use report::Report;
-pub(crate) use verify::Refusal;
 
 /// What the command line asks for.
 pub(crate) struct Options {

@@ -1,29 +1,25 @@
 //! What ends a command early: each names the thing and the way out, and has an exit code of `sysexits.h`.
 
+use std::error::Error;
 use std::path::PathBuf;
 
 use aya::maps::MapError;
 use aya::programs::ProgramError;
 
-use crate::compare::CompareError;
-use crate::cost::Refusal;
-use crate::load::{LinkError, LoadError, TargetError};
-
 /// `EX_USAGE`: the command line is wrong.
 pub(crate) const USAGE: u8 = 64;
 /// `EX_NOHOST`: the target does not exist.
-const NO_HOST: u8 = 68;
+pub(crate) const NO_HOST: u8 = 68;
 /// `EX_UNAVAILABLE`: the machine or its kernel does not do what is needed.
-const UNAVAILABLE: u8 = 69;
+pub(crate) const UNAVAILABLE: u8 = 69;
 /// `EX_SOFTWARE`: what was measured is not what should have been.
-const SOFTWARE: u8 = 70;
+pub(crate) const SOFTWARE: u8 = 70;
 /// `EX_IOERR`: a file could not be read or written.
 const IO: u8 = 74;
 /// `EX_NOPERM`: a privilege is missing.
 const NO_PERMISSION: u8 = 77;
-
 /// What shells report of a command that Ctrl-C ended.
-const INTERRUPTED: u8 = 130;
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// Why a command did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -65,21 +61,9 @@ pub(crate) enum Failure {
     #[error("cannot use the BPF map {map}: {reason}")]
     MapAccess { map: &'static str, reason: MapError },
 
-    /// A measurement of something else.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-
-    /// A load that was not put on or came to nothing.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-
-    /// A load that cannot be put on a link.
-    #[error(transparent)]
-    Link(#[from] LinkError),
-
-    /// A comparison that did not come about.
-    #[error(transparent)]
-    Compare(#[from] CompareError),
+    /// An error of one command's own.
+    #[error("{reason}")]
+    Own { reason: Box<dyn Error + Send + Sync>, exit_code: u8 },
 
     /// A core that is not there or not allowed.
     #[error("cannot run on CPU {cpu}: this process may use {allowed}; name one of them with --cpu")]
@@ -99,38 +83,30 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// An error of a command's own, with its exit code.
+    pub(crate) fn own(reason: impl Error + Send + Sync + 'static, exit_code: u8) -> Self {
+        Self::Own { reason: Box::new(reason), exit_code }
+    }
+
+    /// The error of a command's own, if it is of this type.
+    pub(crate) fn as_own<E: Error + 'static>(&self) -> Option<&E> {
+        match self {
+            Self::Own { reason, .. } => reason.downcast_ref(),
+            _ => None,
+        }
+    }
+
     /// The exit code.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Compare(CompareError::Interrupted) => INTERRUPTED,
+            Self::Own { exit_code, .. } => *exit_code,
             Self::Privilege(_) => NO_PERMISSION,
-            Self::Compare(CompareError::Unknown(_))
-            | Self::Cpu { .. }
-            | Self::Usage(_)
-            | Self::Load(
-                LoadError::Target(TargetError::Public(_) | TargetError::PublicSources) | LoadError::Cap(_),
-            )
-            | Self::Link(
-                LinkError::NoInterface { .. }
-                | LinkError::Families
-                | LinkError::Ports(_)
-                | LinkError::Cpus { .. },
-            ) => USAGE,
-            Self::Compare(_)
-            | Self::Verifier { .. }
+            Self::Cpu { .. } | Self::Usage(_) => USAGE,
+            Self::Verifier { .. }
             | Self::Map { .. }
             | Self::Object { .. }
             | Self::Run { .. }
-            | Self::MapAccess { .. }
-            | Self::Load(
-                LoadError::Unreachable { .. }
-                | LoadError::Refused(_)
-                | LoadError::Port { .. }
-                | LoadError::NotBySockets(_),
-            )
-            | Self::Link(_) => UNAVAILABLE,
-            Self::Refused(_) => SOFTWARE,
-            Self::Load(LoadError::Target(TargetError::Unknown { .. })) => NO_HOST,
+            | Self::MapAccess { .. } => UNAVAILABLE,
             Self::File { .. } | Self::Results { .. } | Self::Output(_) => IO,
         }
     }

@@ -20,11 +20,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, NO_HOST, UNAVAILABLE, USAGE};
 use crate::progress::Progress;
 pub(crate) use find_max::Allowed;
 pub(crate) use generator::{Generator, Kind};
-pub(crate) use link::{Choices, LinkError, Mac};
+pub(crate) use link::{Choices, Mac};
 pub(crate) use plan::{Mix, Rates, SourcePorts, Spacing, fraction, left_out, rate, time};
 pub(crate) use profile::Profile;
 pub(crate) use report::Format;
@@ -135,6 +135,22 @@ pub(crate) enum LoadError {
          it this port?"
     )]
     Refused(SocketAddr),
+}
+
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Self {
+        let exit_code = match error {
+            LoadError::Target(TargetError::Public(_) | TargetError::PublicSources) | LoadError::Cap(_) => {
+                USAGE
+            }
+            LoadError::Target(TargetError::Unknown { .. }) => NO_HOST,
+            LoadError::Unreachable { .. }
+            | LoadError::Refused(_)
+            | LoadError::Port { .. }
+            | LoadError::NotBySockets(_) => UNAVAILABLE,
+        };
+        Self::own(error, exit_code)
+    }
 }
 
 /// Puts on the load, step by step, and prints the results.

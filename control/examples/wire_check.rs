@@ -11,7 +11,7 @@ mod wire;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use control::tools::query::exchange;
+use control::net::query::exchange;
 use wire::{Datagram, PORT, Wire, is_answer, request};
 
 /// Emulated machines are slow.

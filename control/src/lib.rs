@@ -1,9 +1,6 @@
 //! `pooltime-xdp`: attaches the NTP server to interfaces, keeps its clock and shows what it does.
 //!
-//! Data flows one way: the kernel's clock and the interfaces' addresses come in, [`clock`] and
-//! [`interfaces`] make state of them, [`datapath`] publishes it to the eBPF program's maps, [`socket`]
-//! answers by it what the program passes up, and [`status`] shows it; [`observe`] does so over HTTP, [`health`]
-//! says whether all is well. [`daemon`] is the loop around all that, [`command`] the command line.
+//! The parts and which of them may use which are in ARCHITECTURE.md.
 
 pub mod cli;
 pub mod config;
@@ -14,6 +11,7 @@ pub mod http;
 pub mod instance;
 pub mod log;
 pub mod net;
+pub(crate) mod output;
 pub mod serving;
 pub mod status;
 pub mod sys;

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use control::tools::query::exchange;
+use control::net::query::exchange;
 use lab::wire::{Datagram, Wire, is_answer, request};
 use lab::{CONFIG, Lab, PATIENCE, Server, Tally, wait_for};
 use nix::net::if_::if_nametoindex;

@@ -7,7 +7,7 @@ mod lab;
 
 use std::net::IpAddr;
 
-use control::serving::xdp::Mode;
+use control::net::xdp_mode::Mode;
 use lab::wire::{Datagram, Wire, is_answer, request};
 use lab::{CONFIG, Lab, Output, PATIENCE, Tally, not_run, tool};
 use responder::verdict::{Family, Verdict};

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use control::serving::xdp::{Mode, program_name};
+use control::net::xdp_mode::Mode;
+use control::serving::xdp::program_name;
 use lab::{CONFIG, Lab, POOLTIME, Server, Tally, not_run};
 use load::{Account, load};
 use responder::layout;

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use control::serving::limits::{Denied, LimitsConfig, Prefix};
-use control::serving::traffic::Top;
+use control::config::{Denied, LimitsConfig};
+use control::net::prefix::Prefix;
+use control::status::traffic::Top;
 use control::sys::adjtimex;
 use lab::wire::PORT;
 use lab::{CONFIG, Lab, Tally, not_run, tool, wait_for};

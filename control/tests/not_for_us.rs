@@ -7,7 +7,7 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread::scope;
 use std::time::Duration;
 
-use control::serving::xdp::Mode;
+use control::net::xdp_mode::Mode;
 use etherparse::{Icmpv4Type, PacketBuilder, SlicedPacket, TransportSlice};
 use lab::wire::{CLIENT_MAC, Datagram, PORT, SERVER_MAC, Wire, request};
 use lab::{CONFIG, Lab, PATIENCE, Server, Tally, not_run, tool};

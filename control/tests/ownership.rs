@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use aya::maps::{Array, Map, MapData};
 use control::instance::Instance;
-use control::serving::xdp::Mode;
+use control::net::xdp_mode::Mode;
 use lab::{CONFIG, Lab, Server, Tally, put_foreign_program, xdp};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

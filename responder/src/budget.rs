@@ -19,7 +19,7 @@
 //!
 //! Sources without a limit are always answered and pay like the others.
 
-use crate::limiter::{Bucket, Ruling};
+use crate::bucket::{Bucket, Ruling};
 
 /// The time that an empty bucket takes to fill, a second and a bit.
 pub const WINDOW_NS: u64 = 1 << 30;

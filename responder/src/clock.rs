@@ -1,7 +1,9 @@
 //! The clock: NTP's time formats (RFC 5905 section 6) and a line through `CLOCK_MONOTONIC`.
 
-use crate::message::{LEAP_UNSYNCHRONISED, MAX_STRATUM};
-
+/// The leap indicator of a clock that is not synchronised.
+pub const LEAP_UNSYNCHRONISED: u8 = 3;
+/// The highest stratum of a synchronised server.
+pub const MAX_STRATUM: u8 = 15;
 /// Seconds from NTP's prime epoch, 1900, to the Unix epoch, 1970.
 pub const UNIX_EPOCH_S: u64 = 2_208_988_800;
 const NANOS: u64 = 1_000_000_000;

@@ -4,8 +4,9 @@ use crate::access::{Access, Client};
 use crate::checksum::Sum;
 use crate::limiter::{IPV4_LIST, Source};
 use crate::packet::{Packet, load, store};
+use crate::server::{Published as _, Server};
 use crate::verdict::{Family, Outcome, Verdict};
-use crate::{Published as _, Server, ethernet, message, served, udp};
+use crate::{ethernet, message, served, udp};
 
 /// Bytes of a header without options.
 pub const HEADER: usize = 20;
@@ -97,7 +98,7 @@ pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, offset: usize, serve
     store(bytes, 10, header_checksum);
     store(bytes, 12, destination);
     store(bytes, 16, source);
-    udp::write_answer(bytes, HEADER, address_sum, &answer);
+    answer.write_datagram(bytes, HEADER, address_sum);
     ethernet::turn_round(packet);
     outcome(answer.verdict())
 }

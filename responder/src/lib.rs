@@ -27,10 +27,12 @@
 #![no_std]
 
 pub mod access;
+pub mod bucket;
 pub mod budget;
 pub mod checksum;
 pub mod clock;
 pub mod ethernet;
+pub mod host;
 pub mod ipv4;
 pub mod ipv6;
 pub mod layout;
@@ -39,6 +41,7 @@ pub mod message;
 pub mod packet;
 pub mod sample;
 pub mod served;
+pub mod server;
 pub mod udp;
 pub mod verdict;
 
@@ -47,51 +50,8 @@ pub use clock::{ClockState, NtpShort, NtpTimestamp};
 pub use limiter::Policy;
 pub use packet::Packet;
 pub use served::ServedTable;
+pub use server::{Published, Server};
 pub use verdict::{Action, Family, Outcome, Verdict};
-
-/// What the answering code needs to know of its host. The eBPF program reads it from a map, a test from
-/// plain values.
-pub trait Server: limiter::Buckets {
-    /// What the daemon has published.
-    type Published<'a>: Published
-    where
-        Self: 'a;
-
-    /// What is published now, or `None` where nothing is yet. Called once for each packet that is for port
-    /// 123.
-    fn published(&self) -> Option<Self::Published<'_>>;
-
-    /// `CLOCK_MONOTONIC` now, in nanoseconds. Called once for each answer, after the clock line was read, so
-    /// that the reading is never older than the line.
-    fn monotonic_ns(&self) -> u64;
-
-    /// What the access list says of a source. Called only where [`Policy::lists`] says that there is one.
-    #[inline(always)]
-    fn access_ipv4(&self, _source: [u8; 4]) -> Access {
-        Access::Ordinary
-    }
-
-    /// What the access list says of a source. Called only where [`Policy::lists`] says that there is one.
-    #[inline(always)]
-    fn access_ipv6(&self, _source: [u8; 16]) -> Access {
-        Access::Ordinary
-    }
-}
-
-/// What a daemon publishes.
-pub trait Published {
-    /// The addresses answered for.
-    fn served(&self) -> &ServedTable;
-
-    /// The clock line in force, or `None` where it cannot be read whole just now.
-    fn clock(&self) -> Option<ClockState>;
-
-    /// Who is limited, and how.
-    #[inline(always)]
-    fn policy(&self) -> &Policy {
-        &Policy::OFF
-    }
-}
 
 /// Decides what happens to the frame in `packet`, and writes the answer into it where there is one.
 ///

@@ -46,27 +46,16 @@
 //! is content and falls back to its poll interval. A storm of many such clients behind one address ends as
 //! fast as the tokens come in.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+pub use crate::bucket::{Bucket, Decision, LONGEST_WINDOW_S, Ruling, WAYS};
+pub use crate::host::Buckets;
 
-use crate::budget::Allowance;
-use crate::sample::{Chances, Sample};
-use crate::verdict::Family;
+use crate::bucket::{LONGEST_WINDOW_BITS, MOMENT_SHIFT, TICK_SHIFT, TICKS_IN_A_SECOND};
+use crate::sample::Chances;
 
-/// Buckets in a set: half a cache line.
-pub const WAYS: usize = 4;
 /// The fewest and the most buckets of a table.
 pub const TABLE_ENTRIES: core::ops::RangeInclusive<u32> = 1 << 16..=1 << 24;
 /// Refusals, less answers, at which a source counts as a flood and is sent no kiss.
 pub const FLOOD: u64 = 8;
-/// The longest time to fill an empty bucket, in seconds.
-pub const LONGEST_WINDOW_S: u64 = 3600;
-
-/// A tick of the buckets' clock is 2^14 ns, 16 microseconds.
-const TICK_SHIFT: u32 = 14;
-const TICKS_IN_A_SECOND: u64 = 1_000_000_000 >> TICK_SHIFT;
-/// The longest window in ticks is shorter than 2 to this.
-const LONGEST_WINDOW_BITS: u32 = 28;
-const _: () = assert!(LONGEST_WINDOW_S.saturating_mul(TICKS_IN_A_SECOND) >> LONGEST_WINDOW_BITS == 0);
 /// A bucket's lowest bits: the tag.
 const TAG: u64 = (1 << 20) - 1;
 /// The next four: refusals, less answers.
@@ -75,7 +64,6 @@ const MOST_EXCESS: u64 = 15;
 const EXCESS: u64 = MOST_EXCESS << EXCESS_SHIFT;
 const ONE_EXCESS: u64 = 1 << EXCESS_SHIFT;
 /// All others: when it is full, in ticks modulo 2^40, 208 days.
-const MOMENT_SHIFT: u32 = 24;
 const MOMENT: u64 = u64::MAX << MOMENT_SHIFT;
 /// The bits of the hash above this are the tag that a source is known by.
 const TAG_SHIFT: u32 = 44;
@@ -276,111 +264,6 @@ impl Source {
     pub const fn to_bits(self) -> u64 {
         self.0
     }
-}
-
-/// What becomes of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// Answered.
-    Answer,
-    /// Over the rate, and answered by chance.
-    Leak,
-    /// Over the rate, and told so.
-    Kiss,
-    /// Over the rate, and dropped.
-    Drop,
-}
-
-/// A decision, and what it was made by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ruling {
-    /// What becomes of the request.
-    pub decision: Decision,
-    /// The source's hash, or `u64::MAX` where it was not looked for.
-    pub hash: u64,
-    /// Whether a source was forgotten for it whose bucket was not full.
-    pub evicted: bool,
-    /// How far from full the source's bucket was. Whoever wants to know more pays for it.
-    until_full: u64,
-}
-
-impl Ruling {
-    /// Nothing is known of the source: it might never have asked.
-    pub(crate) const fn unknown(decision: Decision) -> Self {
-        Self { decision, hash: u64::MAX, evicted: false, until_full: 1 }
-    }
-
-    /// The source goes without before any other.
-    pub(crate) const fn of_denied(decision: Decision) -> Self {
-        Self { until_full: 1 << (LONGEST_WINDOW_BITS + MOMENT_SHIFT), ..Self::unknown(decision) }
-    }
-
-    /// How far from full the source's bucket was, in ticks of its clock.
-    #[must_use]
-    #[inline(always)]
-    pub const fn owed(&self) -> u64 {
-        // More than the longest window is a moment of the past; just that is what `of_denied` says.
-        let owed = self.until_full >> MOMENT_SHIFT;
-        if owed >> LONGEST_WINDOW_BITS > 1 { 0 } else { owed }
-    }
-
-    /// How long it had been full, likewise, if it was; as long as can be for a source that had none.
-    #[must_use]
-    #[inline(always)]
-    pub const fn quiet(&self) -> u64 {
-        0_u64.wrapping_sub(self.until_full) >> MOMENT_SHIFT
-    }
-}
-
-/// A word that other CPUs read and write too, each time as a whole. In the eBPF program that is not an
-/// `AtomicU64`, whose loads its compiler has no instruction for.
-pub trait Bucket {
-    /// The word.
-    fn load(&self) -> u64;
-
-    /// Changes it.
-    fn store(&self, word: u64);
-}
-
-impl Bucket for AtomicU64 {
-    #[inline(always)]
-    fn load(&self) -> u64 {
-        self.load(Ordering::Relaxed)
-    }
-
-    #[inline(always)]
-    fn store(&self, word: u64) {
-        self.store(word, Ordering::Relaxed);
-    }
-}
-
-/// Where the buckets are. Userspace has them in its memory, the eBPF program in maps.
-pub trait Buckets {
-    /// A bucket.
-    type Bucket: Bucket;
-
-    /// The set of this number, or `None` where there is none: its sources are not limited.
-    #[inline(always)]
-    fn set(&self, _number: u32) -> Option<&[Self::Bucket; WAYS]> {
-        None
-    }
-
-    /// The bucket of the kisses that this CPU sends, or `None` for no kisses.
-    #[inline(always)]
-    fn kisses(&self) -> Option<&Self::Bucket> {
-        None
-    }
-
-    /// This CPU's part of the budget for answers to a family, or `None` where there is no cap. Called only where
-    /// [`Policy::options`] says that there is one.
-    #[inline(always)]
-    fn allowance(&self, _family: Family) -> Option<Allowance<'_, Self::Bucket>> {
-        None
-    }
-
-    /// Takes a report to the daemon, which may be lost.
-    #[inline(always)]
-    fn report(&self, _sample: Sample) {}
 }
 
 /// Decides about a request that came at `now_ns` of `CLOCK_MONOTONIC`. `noise` is anything that differs from one

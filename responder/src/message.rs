@@ -1,5 +1,7 @@
 //! The NTP message (RFC 5905 section 7.3): which ones are clients' requests, and what they are answered.
 
+pub use crate::clock::{LEAP_UNSYNCHRONISED, MAX_STRATUM};
+
 use crate::checksum::Sum;
 use crate::clock::{ClockState, NtpShort};
 use crate::limiter::Policy;
@@ -9,10 +11,6 @@ use crate::verdict::Verdict;
 
 /// Bytes of a message without extension fields and MAC.
 pub const LENGTH: usize = 48;
-/// The leap indicator of a clock that is not synchronised.
-pub const LEAP_UNSYNCHRONISED: u8 = 3;
-/// The highest stratum of a synchronised server.
-pub const MAX_STRATUM: u8 = 15;
 
 /// Kiss codes (RFC 5905 section 7.4).
 const KISS_RATE: [u8; 4] = *b"RATE";
@@ -195,8 +193,32 @@ impl Answer {
         }
     }
 
+    /// Writes UDP header and message at `offset` of `bytes`, ports swapped. `addresses` is the sum
+    /// over source and destination address.
+    ///
+    /// The checksum is computed whole and never updated from the request's: a request from a socket on the
+    /// same machine arrives with an unfinished one (`CHECKSUM_PARTIAL`).
     #[inline(always)]
-    pub(crate) fn write(&self, bytes: &mut [u8], offset: usize) {
+    pub(crate) fn write_datagram(&self, bytes: &mut [u8], offset: usize, addresses: Sum) {
+        let at = |relative: usize| offset.wrapping_add(relative);
+        let client: [u8; 2] = load(bytes, at(0));
+        let server: [u8; 2] = load(bytes, at(2));
+        store(bytes, at(0), server);
+        store(bytes, at(2), client);
+        store(bytes, at(4), udp::ANSWER_LENGTH.to_be_bytes());
+        // The pseudo header has the length again, beside the protocol number.
+        let sum = addresses
+            .number(u16::from_be_bytes(client))
+            .number(u16::from_be_bytes(server))
+            .number(udp::ANSWER_LENGTH)
+            .number(udp::ANSWER_LENGTH)
+            .number(u16::from(udp::PROTOCOL));
+        store(bytes, at(6), self.add_to(sum).udp_checksum());
+        self.write(bytes, at(udp::HEADER));
+    }
+
+    #[inline(always)]
+    fn write(&self, bytes: &mut [u8], offset: usize) {
         let [header, root, reference, origin, receive, transmit] = self.words;
         store(bytes, offset, header);
         store(bytes, offset.wrapping_add(8), root);
@@ -207,7 +229,7 @@ impl Answer {
     }
 
     #[inline(always)]
-    pub(crate) fn add_to(&self, sum: Sum) -> Sum {
+    fn add_to(&self, sum: Sum) -> Sum {
         let [header, root, reference, origin, receive, transmit] = self.words;
         sum.double(header).double(root).double(reference).double(origin).double(receive).double(transmit)
     }

@@ -9,7 +9,7 @@
 //! The daemon sets both chances so that reports are some hundreds a second at any load, and grants each CPU a number
 //! of them: between two grants a flood costs no more than that.
 
-use crate::limiter::Ruling;
+use crate::bucket::Ruling;
 use crate::packet::load;
 
 /// [`Sample::kind`]: chosen as a request.

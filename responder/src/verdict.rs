@@ -149,6 +149,21 @@ impl Outcome {
     /// A packet that is none of our business.
     pub const NOT_NTP: Self = Self { verdict: Verdict::NotNtp, family: Family::Ipv4, version: 0 };
 
+    /// All of them that have a counter.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let of_version = |version| {
+            let of = move |verdict: &Verdict, family: &Family| Self {
+                verdict: *verdict,
+                family: *family,
+                version,
+            };
+            Verdict::ALL
+                .iter()
+                .flat_map(move |verdict| Family::ALL.iter().map(move |family| of(verdict, family)))
+        };
+        (0..8).flat_map(of_version)
+    }
+
     #[inline(always)]
     pub(crate) const fn new(verdict: Verdict, family: Family) -> Self {
         Self { verdict, family, version: 0 }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use responder::{Family, Outcome, Verdict};
 
 use super::subjects::{Method, Output, Program, Subject};
+use crate::failure::{Failure, SOFTWARE};
 use crate::frames::MESSAGE;
 use crate::programs::{Counts, REARMED_FRAME, XdpAction};
 
@@ -34,6 +35,12 @@ pub(super) struct Evidence<'a> {
 pub(crate) struct Refusal {
     subject: String,
     reason: String,
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::own(refusal, SOFTWARE)
+    }
 }
 
 impl Refusal {

@@ -26,7 +26,7 @@ use super::template::Sources;
 use crate::failure::Failure;
 use crate::programs::require_privileges;
 use collector::Collector;
-pub(crate) use error::LinkError;
+use error::LinkError;
 use packet::PacketOutlet;
 use place::{Mode, Place};
 pub(crate) use route::{Choices, Mac};

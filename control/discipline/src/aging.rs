@@ -6,7 +6,7 @@
 //! are carried on within the frequencies that its own samples leave possible. If the source is truthful, the frequency
 //! is among them, whatever the others have done. [`PHI`] is added for what any clock may change by.
 
-use super::ensemble::Normal;
+use super::observation::Normal;
 
 /// What any clock may drift, in s/s (RFC 5905's PHI): what was said some time ago holds less.
 pub(super) const PHI: f64 = 15e-6;

@@ -1,6 +1,6 @@
 //! One Kalman filter over a clock and the biases of the paths to its sources, for one assumed wander.
 
-use super::ensemble::{Normal, Observation, Prior};
+use super::observation::{Normal, Observation, Prior};
 
 /// The most that one sample may speak against a model, in squared standard deviations: noise has longer
 /// tails than a Gaussian.

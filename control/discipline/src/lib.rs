@@ -107,28 +107,25 @@
 //! all the error grows as the oscillator's wander has it, and the bound grows faster than that.
 
 mod aging;
-mod bound;
 mod engine;
 mod ensemble;
 mod intersection;
 mod kalman;
 mod leap;
-mod leap_second;
 mod line;
+mod observation;
 mod path;
 mod poll;
-mod selection;
 mod source;
 mod steer;
-mod surprise;
 mod time;
-mod update;
 
 pub use engine::{Config, Discipline, Drift, Report};
-pub use ensemble::{Ensemble, Normal, Observation, Prior};
+pub use ensemble::Ensemble;
 pub use intersection::{Agreement, Claim, agreement, majority_hull};
 pub use leap::{Leap, LeapList, LeapListError};
 pub use line::Line;
+pub use observation::{Normal, Observation, Prior};
 pub use path::{Path, Reading};
 pub use source::{Sample, SourceConfig, Standing};
 pub use steer::{Action, Panic, SteerConfig, steer};

@@ -1,12 +1,11 @@
 //! One upstream: its pace, its path, its latest samples, and its standing with the others.
 
 use super::aging::{Aging, any_clock};
-use super::ensemble::{Normal, Observation, Prior};
 use super::intersection::Claim;
 use super::leap::Leap;
+use super::observation::{Normal, Observation, Prior};
 use super::path::{Path, Reading};
 use super::poll::Pace;
-use super::surprise::Outlier;
 use super::time::{LocalTime, ns_to_s};
 
 /// Samples kept to begin an estimate from.
@@ -140,6 +139,32 @@ impl Recent {
         let age_s = later.at.seconds_since(self.at);
         let moved_s = ns_to_s(later.offset_ns.saturating_sub(self.offset_ns)) - aging.rate * age_s;
         moved_s.abs() <= later.distance_s() + self.distance_s() + aging.growth * age_s.abs()
+    }
+}
+
+/// A source's latest sample contradicts the estimate.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Outlier {
+    /// When the first of them in a row came.
+    pub(super) since: LocalTime,
+    /// The latest one: how far it is from what was expected, in s.
+    pub(super) by_s: f64,
+    /// And how far it may be from that by chance, in s.
+    pub(super) tolerance_s: f64,
+    /// The most that the estimate can be wrong by if the sample is right, in s.
+    pub(super) far_s: f64,
+    /// The source's claim excludes the estimate.
+    pub(super) impossible: bool,
+    /// How many in a row agree with each other.
+    pub(super) alike: u32,
+    /// How many in a row contradict the estimate, agreeing or not.
+    pub(super) in_a_row: u32,
+}
+
+impl Outlier {
+    pub(super) fn agrees_with(&self, other: &Self) -> bool {
+        (self.by_s - other.by_s).abs() <= self.tolerance_s + other.tolerance_s
+            && (self.by_s > 0.0) == (other.by_s > 0.0)
     }
 }
 

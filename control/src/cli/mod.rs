@@ -1,10 +1,9 @@
 //! The command line.
 
 mod query;
+mod top;
 mod upstream_probe;
 
-use std::io::Write as _;
-use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -18,7 +17,9 @@ use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
 use crate::log::{self, LogFormat};
 use crate::net::own_addresses::OwnAddresses;
-use crate::serving::limits::{Listed, Prefix, duration};
+use crate::net::prefix::Prefix;
+use crate::output::{say, say_json, write};
+use crate::serving::limits::{Listed, duration};
 use crate::serving::xdp::{self, ModeRequest};
 use crate::status::Status;
 use crate::status::health::Health;
@@ -142,17 +143,6 @@ struct RunArguments {
     log_format: LogFormat,
 }
 
-/// Which addresses of a name are meant.
-#[derive(Args, Debug)]
-pub(crate) struct FamilyArguments {
-    /// Only IPv4 addresses
-    #[arg(short = '4', long, conflicts_with = "ipv6")]
-    ipv4: bool,
-    /// Only IPv6 addresses
-    #[arg(short = '6', long)]
-    ipv6: bool,
-}
-
 #[derive(Args, Debug)]
 struct AccessArguments {
     /// Like 192.0.2.0/24 or 192.0.2.1, IPv6 likewise
@@ -225,7 +215,7 @@ fn execute(arguments: Arguments) -> Result<ExitCode> {
     let instance = Instance::new(arguments.instance.as_deref())?;
     let done = match arguments.command {
         // It has more to say than success or failure.
-        Command::Doctor(arguments) => return doctor::run(&instance, &arguments),
+        Command::Doctor(arguments) => return doctor::run(&instance, &arguments, known_status),
         Command::Attach(arguments) => attach(&instance, arguments),
         Command::Run(arguments) => {
             log::start(arguments.log_format);
@@ -241,7 +231,7 @@ fn execute(arguments: Arguments) -> Result<ExitCode> {
         Command::Detach { interfaces } => detach(&instance, &interfaces),
         Command::Status { json } => status(&instance, json),
         Command::Health { json } => health(&instance, json),
-        Command::Top { json, once } => crate::tools::top::show(&instance, json, once),
+        Command::Top { json, once } => top::show(&instance, json, once),
         Command::Peers { json } => peers(&instance, json),
         Command::Deny(entry) => set_access(&instance, &entry, AccessWord::Deny),
         Command::Allow { entry, unlimited } => {
@@ -325,7 +315,7 @@ fn current_status(instance: &Instance) -> Result<Status> {
 }
 
 /// The same; `None` if there is neither.
-pub(crate) fn known_status(instance: &Instance) -> Result<Option<Status>> {
+fn known_status(instance: &Instance) -> Result<Option<Status>> {
     match ask(instance, &Request::Status)? {
         Some(status) => Ok(Some(status)),
         None => daemon::status_without_daemon(instance),
@@ -345,9 +335,7 @@ fn health(instance: &Instance, json: bool) -> Result<()> {
 fn peers(instance: &Instance, json: bool) -> Result<()> {
     let peers: Peers = ask_running(instance, &Request::Peers)?;
     if json {
-        let text = serde_json::to_string_pretty(&peers)
-            .map_err(Error::because(Code::Software, "cannot write JSON"))?;
-        return say(format_args!("{text}"));
+        return say_json(&peers);
     }
     if peers.peers.is_empty() {
         return say(format_args!(
@@ -378,43 +366,4 @@ fn list_access(instance: &Instance, json: bool) -> Result<()> {
         say(format_args!("{access:<10} {:<40} {origin}", prefix.to_string()))?;
     }
     Ok(())
-}
-
-/// The addresses of a server, of one family or both.
-pub(crate) fn resolve(server: &str, port: u16, family: &FamilyArguments) -> Result<Vec<SocketAddr>> {
-    let addresses: Vec<_> = (server, port)
-        .to_socket_addrs()
-        .map_err(Error::because(Code::NoInput, format_args!("`{server}`")))?
-        .filter(|address| !(family.ipv4 && address.is_ipv6() || family.ipv6 && address.is_ipv4()))
-        .collect();
-    if addresses.is_empty() {
-        return Err(Error::new(Code::NoInput, format_args!("`{server}` has no address of that family")));
-    }
-    Ok(addresses)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "for showing")]
-pub(crate) fn seconds(ns: i64) -> f64 {
-    ns as f64 / 1e9
-}
-
-fn say_json<T: serde::Serialize>(value: &T) -> Result<()> {
-    let text =
-        serde_json::to_string_pretty(value).map_err(Error::because(Code::Software, "cannot write JSON"))?;
-    say(format_args!("{text}"))
-}
-
-/// A line to standard output.
-pub(crate) fn say(line: std::fmt::Arguments<'_>) -> Result<()> {
-    write(&format!("{line}\n"))
-}
-
-/// To standard output. A reader that has gone away (`| head`) is no error.
-pub(crate) fn write(text: &str) -> Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::because(Code::Io, "standard output")(error))
-        }
-        _ => Ok(()),
-    }
 }

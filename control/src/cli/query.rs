@@ -8,10 +8,11 @@ use protocol::Reading;
 use responder::udp::NTP_PORT;
 use serde_json::json;
 
-use super::{FamilyArguments, resolve, say, seconds};
 use crate::error::{Code, Error, Result};
 use crate::net::own_addresses::OwnAddresses;
-use crate::tools::query::{Failure, exchange};
+use crate::net::query::{Failure, exchange};
+use crate::output::{say, seconds};
+use crate::tools::resolve::{FamilyArguments, resolve};
 
 #[derive(Args, Debug)]
 pub(super) struct QueryArguments {

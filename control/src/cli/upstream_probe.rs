@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{say, write};
 use crate::error::{Code, Error, Result};
 use crate::net::own_addresses::OwnAddresses;
+use crate::output::{say_json, write};
 use crate::tools::upstream_survey;
 
 #[derive(Args, Debug)]
@@ -36,9 +36,7 @@ pub(super) fn probe(arguments: &ProbeArguments) -> Result<()> {
         &OwnAddresses::of_this_host()?,
     )?);
     if arguments.json {
-        let text = serde_json::to_string_pretty(&ranking)
-            .map_err(Error::because(Code::Software, "cannot write JSON"))?;
-        say(format_args!("{text}"))?;
+        say_json(&ranking)?;
     } else {
         write(&ranking.to_string())?;
     }

@@ -1,6 +1,7 @@
 //! The configuration file: TOML, unknown keys are errors.
 
 mod clock;
+mod limits;
 mod upstream;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -11,8 +12,8 @@ use toml::Spanned;
 
 use crate::error::{Code, Error, Result};
 use crate::net::own_addresses::OwnAddresses;
-use crate::serving::limits::{AccessConfig, LimitsConfig};
 pub use clock::{ClockConfig, ClockSource, MakeStep};
+pub use limits::{AccessConfig, Denied, LimitsConfig};
 pub use upstream::{UpstreamConfig, is_pool_name};
 
 /// Where the daemon looks without `--config`.

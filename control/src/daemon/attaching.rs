@@ -7,7 +7,8 @@ use tracing::{error, info, warn};
 use super::{Attached, Daemon, Lost};
 use crate::error::{Code, Error, Result};
 use crate::net::interfaces::Interface;
-use crate::serving::xdp::{self, Attachment, Mode, ModeRequest};
+use crate::net::xdp_mode::Mode;
+use crate::serving::xdp::{self, Attachment, ModeRequest};
 
 /// Somebody else's program that was taken off an interface.
 struct Displaced {

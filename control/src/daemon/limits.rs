@@ -10,7 +10,8 @@ use super::Daemon;
 use super::protocol::AccessWord;
 use crate::config::Config;
 use crate::error::Result;
-use crate::serving::limits::{Entry, Listed, Lists, Prefix, configured, effective, flags};
+use crate::net::prefix::Prefix;
+use crate::serving::limits::{Entry, Listed, Lists, configured, effective, flags};
 
 /// Entries that a command shows; the answer has to fit into a line.
 const SHOWN: usize = 5000;

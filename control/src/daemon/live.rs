@@ -8,6 +8,7 @@ use tokio::time::{Interval, interval};
 use tracing::error;
 
 use crate::error::Result;
+use crate::net::xdp_mode::Mode;
 use crate::status::{Status, total};
 
 /// Rewrites one line each second, if there is a terminal to write it on.
@@ -57,9 +58,7 @@ impl StatusLine {
         let interfaces: Vec<_> = status
             .interfaces
             .iter()
-            .map(|interface| {
-                format!("{} {}", interface.name, interface.mode.map_or("-", crate::serving::xdp::Mode::label))
-            })
+            .map(|interface| format!("{} {}", interface.name, interface.mode.map_or("-", Mode::label)))
             .collect();
         format!(
             "{} | {} | {rate:.0} answers/s, {answered} answered, {dropped} dropped | Ctrl-C detaches",

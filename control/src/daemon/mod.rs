@@ -4,6 +4,7 @@ mod attaching;
 mod limits;
 mod listener;
 mod live;
+mod observer;
 pub mod protocol;
 pub mod publisher;
 mod reload;
@@ -28,7 +29,7 @@ use tracing::{error, info, warn};
 use crate::config::Config;
 use crate::daemon::publisher::Publisher;
 use crate::error::{Code, Error, Result};
-use crate::http::{self, Listeners, Listening, Reports};
+use crate::http::{Listeners, Listening};
 use crate::instance::{Instance, Lock};
 use crate::net::default_route::default_interface;
 use crate::net::interfaces::{Addresses, Interface, Netlink};
@@ -41,7 +42,6 @@ use crate::timekeeping::timekeeper::{Event, Host, Timekeeper};
 use listener::Call;
 use protocol::{Request, Response};
 use service::Service;
-pub(crate) use view::Report;
 pub use view::status_without_daemon;
 
 /// How often the clock is observed and published.
@@ -121,7 +121,7 @@ struct Daemon {
     served: Option<Box<ServedTable>>,
     limits: limits::Limits,
     http: Listening,
-    reports: Reports,
+    reports: observer::Reports,
     rounds: traffic::Rounds,
     started: Instant,
     starts: u64,
@@ -219,7 +219,7 @@ impl Daemon {
             netlink,
             timekeeper,
             publisher,
-            reports: http::start(listeners, &options.instance, Arc::clone(&sockets.shared))?,
+            reports: observer::start(listeners, &options.instance, Arc::clone(&sockets.shared))?,
             sockets,
             attached: BTreeMap::new(),
             lost: missing.iter().map(|(name, _)| (name.clone(), Lost::of(options.mode))).collect(),

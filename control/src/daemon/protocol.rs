@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
-use crate::serving::limits::Prefix;
+use crate::net::prefix::Prefix;
 use crate::serving::xdp::ModeRequest;
 
 /// Longer lines are refused by both sides.
@@ -57,7 +57,7 @@ pub enum Request {
     },
     /// Gives the entries, as [`crate::serving::limits::Listed`].
     ListAccess,
-    /// Gives a [`crate::serving::traffic::Top`].
+    /// Gives a [`crate::status::traffic::Top`].
     Top,
 }
 

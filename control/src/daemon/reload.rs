@@ -9,7 +9,8 @@ use super::Daemon;
 use crate::config::Config;
 use crate::error::Result;
 use crate::net::own_addresses::OwnAddresses;
-use crate::serving::limits::{Prefix, configured};
+use crate::net::prefix::Prefix;
+use crate::serving::limits::configured;
 
 /// A configuration with the entries of its lists, which stand in files of their own.
 struct Configuration {

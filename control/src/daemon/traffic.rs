@@ -11,8 +11,9 @@ use tracing::error;
 
 use super::Daemon;
 use crate::error::Result;
-use crate::serving::limits::Shares;
-use crate::serving::traffic::{Clients, Top, Traffic};
+use crate::serving::limits::{Budget, Shares};
+use crate::serving::traffic::Traffic;
+use crate::status::traffic::{Clients, Top};
 use crate::sys::kernel_clock::monotonic_ns;
 
 /// Samples of all CPUs from one round to the next; the ring buffer has room for that.
@@ -64,7 +65,7 @@ impl Daemon {
     fn grant(&mut self, now_ns: u64) -> Result<()> {
         let spent = self.datapath.spent()?;
         let cpus = spent.len();
-        let costs: Vec<[u64; 2]> = match self.config.limits.budget() {
+        let costs: Vec<[u64; 2]> = match Budget::of(&self.config.limits) {
             None => {
                 self.rounds.shares = None;
                 vec![[0; 2]; cpus + 1]

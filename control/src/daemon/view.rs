@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::Daemon;
+use crate::config::LimitsConfig;
 use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
 use crate::net::interfaces::{Interface, Netlink};
-use crate::serving::limits::LimitsConfig;
-use crate::serving::traffic::{Clients, Talker};
 use crate::serving::userspace::Shared;
 use crate::serving::xdp::Datapath;
 use crate::status::sources::Peers;
+use crate::status::traffic::{Clients, Talker};
 use crate::status::{self, Status};
 use crate::sys::kernel_clock::monotonic_ns;
 use crate::sys::process;
@@ -20,7 +20,7 @@ use crate::timekeeping::system_clock::Unsynchronised;
 /// What only the loop knows. The rest of a [`Status`] is in the maps and in the kernel, where another thread can
 /// look for itself.
 #[derive(Clone)]
-pub(crate) struct Report {
+pub(super) struct Report {
     started: Instant,
     starts: u64,
     source: &'static str,
@@ -40,7 +40,7 @@ pub(crate) struct Report {
     clients: Vec<Clients>,
     http: Vec<status::HttpListener>,
     /// The sources of which most is dropped, if the configuration says that they may be shown.
-    pub(crate) sources: Option<Vec<Talker>>,
+    pub(super) sources: Option<Vec<Talker>>,
 }
 
 /// An interface that is answered on, or should be.
@@ -103,7 +103,7 @@ impl Daemon {
 
 impl Report {
     /// The whole, with what the maps and the kernel have at this moment.
-    pub(crate) fn status(
+    pub(super) fn status(
         &self,
         datapath: &Datapath,
         sockets: &Shared,

@@ -64,7 +64,7 @@ impl Listeners {
         Ok(listeners)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.opened.is_empty()
     }
 }

@@ -4,8 +4,8 @@
 
 use responder::verdict::{Action, Family as Protocol, Verdict};
 
-use super::exposition::{Family, Kind, Metric};
-use crate::serving::xdp::Mode;
+use crate::net::xdp_mode::Mode;
+use crate::status::exposition::{Family, Kind, Metric};
 use crate::status::health::Health;
 use crate::status::sources::{Peer, Tally};
 use crate::status::{Counter, Status};
@@ -277,8 +277,8 @@ fn bytes(counters: &[Counter], wanted: impl Fn(Action) -> bool) -> Samples {
 mod tests {
     use std::fmt::Write as _;
 
-    use super::super::exposition::Format;
     use super::*;
+    use crate::status::exposition::Format;
     use crate::status::sample;
 
     #[test]

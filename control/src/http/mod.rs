@@ -3,7 +3,6 @@
 //! On a thread of its own, which reads the counters out of the maps itself and hears from the daemon's loop what
 //! only that knows: whatever clients do here, the clock is published in time.
 
-pub(crate) mod exposition;
 mod history;
 mod listening;
 mod metrics;
@@ -11,24 +10,18 @@ mod routes;
 mod server;
 
 use std::cell::{Cell, RefCell};
+use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
 use tokio::task::LocalSet;
 use tracing::error;
 
 pub(crate) use listening::{Listeners, Listening};
 
-use crate::daemon::Report;
 use crate::error::{Code, Error, Result};
-use crate::instance::Instance;
-use crate::net::interfaces::Netlink;
-use crate::serving::traffic::Talker;
-use crate::serving::userspace::Shared;
-use crate::serving::xdp::Datapath;
 use crate::status::Status;
+use crate::status::traffic::Talker;
 use history::History;
 
 /// What was read is good for this long, however many ask.
@@ -36,21 +29,24 @@ const FRESH: Duration = Duration::from_millis(100);
 /// How often the history takes note.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Where the loop says what only it knows.
-pub(crate) type Reports = watch::Sender<Option<Arc<Report>>>;
+/// The server, to look at from the HTTP thread.
+pub(crate) trait Look {
+    /// Its state at this moment.
+    fn status(&self) -> Pin<Box<dyn Future<Output = Result<Status>> + '_>>;
 
-/// Starts the thread, which ends with the process.
+    /// The sources that are limited most, if they may be shown.
+    fn sources(&self) -> Option<Vec<Talker>>;
+}
+
+/// Starts the thread, which ends with the process. What it looks at is made on it, within its event loop.
 ///
 /// # Errors
 ///
 /// The kernel's.
-pub(crate) fn start(listeners: Listeners, instance: &Instance, sockets: Arc<Shared>) -> Result<Reports> {
-    let (reports, receiver) = watch::channel(None);
-    if listeners.is_empty() {
-        return Ok(reports);
-    }
-    let failed = || Error::new(Code::Software, "the maps are not pinned");
-    let datapath = Datapath::open(instance)?.ok_or_else(failed)?;
+pub(crate) fn start(
+    listeners: Listeners,
+    open: impl FnOnce() -> Result<Box<dyn Look>> + Send + 'static,
+) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -60,26 +56,18 @@ pub(crate) fn start(listeners: Listeners, instance: &Instance, sockets: Arc<Shar
         .name("observe".into())
         .stack_size(512 * 1024)
         .spawn(move || {
-            let served = LocalSet::new().block_on(&runtime, serve(listeners, datapath, receiver, sockets));
+            let served = LocalSet::new().block_on(&runtime, serve(listeners, open));
             if let Err(error) = served {
                 error!("no metrics and no status page: {error}");
             }
         })
         .map_err(Error::because(Code::Os, "cannot start the thread of the HTTP listener"))?;
-    Ok(reports)
+    Ok(())
 }
 
-async fn serve(
-    listeners: Listeners,
-    datapath: Datapath,
-    reports: watch::Receiver<Option<Arc<Report>>>,
-    sockets: Arc<Shared>,
-) -> Result<()> {
+async fn serve(listeners: Listeners, open: impl FnOnce() -> Result<Box<dyn Look>>) -> Result<()> {
     let observer = Rc::new(Observer {
-        datapath: RefCell::new(datapath),
-        netlink: Netlink::connect()?,
-        reports,
-        sockets,
+        server: open()?,
         last: Cell::new(None),
         history: RefCell::new(History::default()),
     });
@@ -94,20 +82,17 @@ async fn serve(
     }
 }
 
-/// Looks at the server.
+/// Looks at the server for all clients.
 struct Observer {
-    datapath: RefCell<Datapath>,
-    netlink: Netlink,
-    reports: watch::Receiver<Option<Arc<Report>>>,
-    sockets: Arc<Shared>,
+    server: Box<dyn Look>,
     last: Cell<Option<(Instant, Rc<Status>)>>,
     history: RefCell<History>,
 }
 
 impl Observer {
-    /// The sources that are limited most, if they may be shown.
+    /// See [`Look::sources`].
     fn sources(&self) -> Option<Vec<Talker>> {
-        self.reports.borrow().as_ref().and_then(|report| report.sources.clone())
+        self.server.sources()
     }
 
     /// The server's state, not older than [`FRESH`].
@@ -116,12 +101,7 @@ impl Observer {
             self.last.set(Some((read, Rc::clone(&status))));
             return Ok(status);
         }
-        let starting = || Error::new(Code::TryAgain, "the daemon is starting");
-        let report = self.reports.borrow().clone().ok_or_else(starting)?;
-        let links = self.netlink.interfaces().await?;
-        let mut datapath = self.datapath.borrow_mut();
-        datapath.reread()?;
-        let status = Rc::new(report.status(&datapath, &self.sockets, &links)?);
+        let status = Rc::new(self.server.status().await?);
         self.last.set(Some((Instant::now(), Rc::clone(&status))));
         Ok(status)
     }

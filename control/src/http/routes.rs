@@ -9,12 +9,12 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 
-use super::exposition::Format;
 use super::{Observer, metrics};
 use crate::error::Error;
-use crate::serving::traffic::Talker;
 use crate::status::Status;
+use crate::status::exposition::Format;
 use crate::status::health::Health;
+use crate::status::traffic::Talker;
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";

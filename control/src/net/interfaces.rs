@@ -19,7 +19,7 @@ use tracing::{error, warn};
 
 use crate::error::{Code, Error, Result, chain};
 use crate::net::topology::{self, Place};
-use crate::serving::xdp::Mode;
+use crate::net::xdp_mode::Mode;
 
 /// An XDP program that is on an interface, whoever put it there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -71,7 +71,7 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serving::xdp::Mode;
+    use crate::net::xdp_mode::Mode;
     use crate::status::sample;
 
     #[test]

@@ -1,22 +1,26 @@
 //! What the server does, in one structure for people and for programs.
 
+pub(crate) mod exposition;
 pub mod health;
 pub mod sources;
 mod text;
+pub mod traffic;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use protocol::show_reference;
+#[cfg(test)]
+use responder::Family;
 use responder::layout::Count;
-use responder::verdict::{Action, Family, Outcome, VERSIONS, Verdict};
+use responder::verdict::{Action, Outcome, Verdict};
 use responder::{ClockState, clock};
 use serde::{Deserialize, Serialize};
 
 use crate::net::interfaces::Driver;
-use crate::serving::traffic::Clients;
-use crate::serving::xdp::Mode;
+use crate::net::xdp_mode::Mode;
 use crate::status::sources::{Peer, Peers, Tally};
+use crate::status::traffic::Clients;
 
 /// Everything.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -296,8 +300,9 @@ fn signed_seconds(later_ns: u64, earlier_ns: u64) -> f64 {
 #[must_use]
 pub fn name_counters(counters: &[Count]) -> Vec<Counter> {
     let mut named = Vec::new();
-    for (verdict, family, version) in all_outcomes() {
-        let count = counters.get(Outcome { verdict, family, version }.counter()).copied().unwrap_or_default();
+    for outcome in Outcome::all() {
+        let Outcome { verdict, family, version } = outcome;
+        let count = counters.get(outcome.counter()).copied().unwrap_or_default();
         if count.packets != 0 {
             named.push(Counter {
                 verdict: verdict.label().into(),
@@ -309,16 +314,6 @@ pub fn name_counters(counters: &[Count]) -> Vec<Counter> {
         }
     }
     named
-}
-
-pub(crate) fn all_outcomes() -> impl Iterator<Item = (Verdict, Family, u8)> {
-    let versions = 0..u8::try_from(VERSIONS).unwrap_or(u8::MAX);
-    Verdict::ALL.iter().flat_map(move |verdict| {
-        let versions = versions.clone();
-        Family::ALL
-            .iter()
-            .flat_map(move |family| versions.clone().map(move |version| (*verdict, *family, version)))
-    })
 }
 
 /// The packets under all counters whose verdict has this action.

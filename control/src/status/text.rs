@@ -3,8 +3,8 @@
 use std::fmt;
 
 use super::{Clock, Counter, Discipline, Limits, Status};
-use crate::serving::traffic::Clients;
-use crate::serving::xdp::Mode;
+use crate::net::xdp_mode::Mode;
+use crate::status::traffic::Clients;
 
 /// For people.
 impl fmt::Display for Status {

@@ -3,6 +3,5 @@
 pub mod doctor;
 pub mod import;
 pub mod pool;
-pub mod query;
-pub mod top;
+pub(crate) mod resolve;
 pub mod upstream_survey;

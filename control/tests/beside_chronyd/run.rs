@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use control::discipline::ns_to_s;
-use control::tools::query::exchange;
+use control::net::query::exchange;
 
 use crate::AHEAD;
 use crate::lab::{Lab, Output, tool};

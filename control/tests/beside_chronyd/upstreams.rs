@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use control::tools::query::exchange;
+use control::net::query::exchange;
 
 use crate::lab::wire::PORT;
 use crate::lab::{Lab, wait_for};

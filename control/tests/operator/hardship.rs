@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
-use control::serving::xdp::Mode;
+use control::net::xdp_mode::Mode;
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode as FileMode;
 

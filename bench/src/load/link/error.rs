@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::super::plan::SourcePorts;
+use crate::failure::{Failure, UNAVAILABLE, USAGE};
 
 /// Why frames cannot be sent.
 #[derive(Debug, thiserror::Error)]
@@ -57,4 +58,17 @@ pub(crate) enum LinkError {
 
     #[error("cannot send by {how} on {interface}: {reason}")]
     Sender { how: &'static str, interface: String, reason: String },
+}
+
+impl From<LinkError> for Failure {
+    fn from(error: LinkError) -> Self {
+        let exit_code = match error {
+            LinkError::NoInterface { .. }
+            | LinkError::Families
+            | LinkError::Ports(_)
+            | LinkError::Cpus { .. } => USAGE,
+            _ => UNAVAILABLE,
+        };
+        Self::own(error, exit_code)
+    }
 }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use responder::access::{BLOCK_ENTRIES, BLOCK_WORDS, Block};
 
-use super::Prefix;
+use crate::net::prefix::Prefix;
 
 /// The bits, 2 MiB of them, as the map has them.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,6 +3,8 @@
 use responder::budget::UNITS_IN_A_NS;
 use responder::verdict::Family;
 
+use crate::config::LimitsConfig;
+
 /// A cap on all answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
@@ -13,6 +15,13 @@ pub struct Budget {
 }
 
 impl Budget {
+    /// The one of a configuration, if there is one.
+    #[must_use]
+    pub fn of(limits: &LimitsConfig) -> Option<Self> {
+        let LimitsConfig { budget_answers_per_s: answers_per_s, budget_bits_per_s: bits_per_s, .. } = *limits;
+        (answers_per_s.is_some() || bits_per_s.is_some()).then_some(Self { answers_per_s, bits_per_s })
+    }
+
     /// The time that the whole server takes to earn an answer, in the units of [`responder::budget`]: by whichever
     /// cap is the tighter.
     fn cost(self, family: Family) -> f64 {

@@ -10,9 +10,9 @@ use responder::layout::LIST_ENTRIES;
 use responder::limiter::{IPV4_LIST, IPV6_LIST};
 use serde::{Deserialize, Serialize};
 
-use super::prefix::truncated;
-use super::{AccessConfig, Prefix};
+use crate::config::AccessConfig;
 use crate::error::{Code, Error, Result};
+use crate::net::prefix::{Prefix, truncated};
 
 /// An entry that the operator made while the server runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

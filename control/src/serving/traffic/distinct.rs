@@ -11,7 +11,7 @@ use std::time::Duration;
 use responder::verdict::Family;
 
 /// The time that is looked back.
-pub(super) const WINDOW: Duration = Duration::from_hours(1);
+const WINDOW: Duration = Duration::from_hours(1);
 /// More sources are thinned out.
 const MOST: usize = 4096;
 /// With fewer, more are taken in.

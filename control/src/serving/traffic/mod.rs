@@ -12,7 +12,6 @@ use responder::verdict::{Action, Family, Outcome, VERSIONS, Verdict};
 
 use distinct::Distinct;
 use heavy::{FADE_S, Heavy};
-pub use view::{Clients, Interval, Talker, Top, Version};
 
 /// Samples of requests that are wanted in a round; the chance follows.
 const WANTED: usize = 128;
@@ -125,8 +124,8 @@ impl Traffic {
             return 0.0;
         };
         let mut requests = 0.0;
-        for (verdict, family, version) in crate::status::all_outcomes() {
-            let index = Outcome { verdict, family, version }.counter();
+        for outcome in Outcome::all() {
+            let (index, Outcome { verdict, version, .. }) = (outcome.counter(), outcome);
             let (now, before) = (counters.get(index).map_or(0, |count| count.packets), before[index]);
             // An interface that went took its counters along.
             #[expect(clippy::cast_precision_loss, reason = "of a round")]

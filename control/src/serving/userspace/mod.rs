@@ -291,7 +291,8 @@ mod tests {
     use responder::Policy;
 
     use super::*;
-    use crate::serving::limits::{Denied, LimitsConfig, effective};
+    use crate::config::{Denied, LimitsConfig};
+    use crate::serving::limits::effective;
 
     #[test]
     fn the_sockets_limit_and_deny_as_the_program_does_but_never_the_host_itself() {

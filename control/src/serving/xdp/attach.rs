@@ -15,31 +15,11 @@ use super::refusal::{self, Refusal};
 use super::{Datapath, link, load_object, map_error, tags};
 use crate::error::{Code, Error, Result};
 use crate::net::interfaces::{AttachedXdp, Interface};
+use crate::net::xdp_mode::Mode;
 use crate::sys::Plain;
 use crate::sys::ethtool::{Nic, Queues};
 
 const LINK_PREFIX: &str = "link-";
-
-/// Where in the kernel the program runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// In the driver, before a socket buffer is made of the frame.
-    Native,
-    /// Behind the driver, on socket buffers: works everywhere, at a part of the speed.
-    Generic,
-}
-
-impl Mode {
-    /// The word for it.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Native => "native",
-            Self::Generic => "generic",
-        }
-    }
-}
 
 /// Which mode the operator wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]

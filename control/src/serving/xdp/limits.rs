@@ -12,7 +12,8 @@ use responder::{Access, layout};
 
 use super::{Datapath, map_error};
 use crate::error::{Code, Error, Result};
-use crate::serving::limits::{Blocks, Prefix};
+use crate::net::prefix::Prefix;
+use crate::serving::limits::Blocks;
 use crate::sys::Plain;
 use crate::sys::kernel_clock::monotonic_ns;
 

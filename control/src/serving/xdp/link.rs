@@ -9,10 +9,10 @@ use aya::programs::{ProgramError, Xdp};
 use responder::layout;
 use tracing::debug;
 
-use super::Mode;
 use super::refusal::Refusal;
 use crate::error::{Code, Error, Result, chain};
 use crate::net::interfaces::Interface;
+use crate::net::xdp_mode::Mode;
 
 /// The same program twice: the second one is also for frames in several buffers, and for Linux 5.18 or later.
 /// Some drivers take only that one at a large MTU.

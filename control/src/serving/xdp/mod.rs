@@ -27,7 +27,7 @@ use responder::limiter::WAYS;
 use responder::{ClockState, ServedTable, verdict};
 
 pub(crate) use attach::slow_transmit;
-pub use attach::{Attachment, Mode, ModeRequest};
+pub use attach::{Attachment, ModeRequest};
 pub use foreign::{open_program, program_name};
 pub use limits::Occupancy;
 pub use privileges::require_privileges;

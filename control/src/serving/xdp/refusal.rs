@@ -14,9 +14,9 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage, LinkXdp};
 use rtnetlink::sys::{Socket, protocols::NETLINK_ROUTE};
 use tracing::debug;
 
-use super::Mode;
 use crate::error::chain;
 use crate::net::interfaces::Interface;
+use crate::net::xdp_mode::Mode;
 use crate::sys::ethtool::{Feature, Nic};
 
 /// A refusal.

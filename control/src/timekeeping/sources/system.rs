@@ -10,10 +10,10 @@ use super::{Correction, Mirrored, Source};
 use crate::config::ClockConfig;
 use crate::discipline::{Discipline, LocalTime};
 use crate::error::Result;
+use crate::net::query::exchange;
 use crate::sys::Adjtimex;
 use crate::sys::kernel_clock::{KernelClock, Sample, monotonic_ns};
 use crate::timekeeping::system_clock::{LocalDaemon, SystemClock};
-use crate::tools::query::exchange;
 
 /// How often the local daemon is asked.
 const INTERVAL: Duration = Duration::from_secs(8);

@@ -8,7 +8,7 @@ use rtnetlink::packet_route::address::{
 };
 
 use super::finding::Finding;
-use crate::tools::pool::is_public;
+use crate::net::address::is_public;
 
 /// An address of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]

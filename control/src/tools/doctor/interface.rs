@@ -5,7 +5,8 @@ use responder::layout;
 use super::finding::Finding;
 use super::{Serving, native};
 use crate::net::interfaces::Interface;
-use crate::serving::xdp::{self, Condition, Mode, conditions, hypervisor_offloads, slow_transmit};
+use crate::net::xdp_mode::Mode;
+use crate::serving::xdp::{self, Condition, conditions, hypervisor_offloads, slow_transmit};
 use crate::sys::ethtool::{Feature, Nic};
 
 /// The XDP program on an interface.

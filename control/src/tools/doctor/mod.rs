@@ -28,7 +28,6 @@ use responder::verdict::Family;
 
 pub use finding::{Finding, Severity};
 
-use crate::cli::{known_status, write};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
@@ -36,6 +35,7 @@ use crate::net::default_route::default_interface;
 use crate::net::interfaces::{Interface, Netlink};
 use crate::net::own_addresses::OwnAddresses;
 use crate::net::topology::{self, Place};
+use crate::output::write;
 use crate::status::Status;
 use address::Address;
 use show::Report;
@@ -87,13 +87,18 @@ struct Links {
     own: OwnAddresses,
 }
 
-/// Looks and says. The exit status is 0 if all is well, 1 for warnings, 2 for problems.
-pub(crate) fn run(instance: &Instance, arguments: &Arguments) -> Result<ExitCode> {
+/// Looks and says; `known_status` gives what the daemon says, or what it left behind. The exit status is 0 if all is
+/// well, 1 for warnings, 2 for problems.
+pub(crate) fn run(
+    instance: &Instance,
+    arguments: &Arguments,
+    known_status: fn(&Instance) -> Result<Option<Status>>,
+) -> Result<ExitCode> {
     let mut report = Report::default();
     let (config, findings) = configuration::examine(arguments.config.as_deref());
     report.add(system::examine(instance, config.clock.source));
     report.add(findings);
-    let (serving, findings) = serving(instance);
+    let (serving, findings) = serving(instance, known_status(instance));
     report.add(findings);
     let served = serving.status();
     report.add(served.and_then(|status| configuration::compare(&config, status, instance)));
@@ -117,7 +122,16 @@ pub(crate) fn run(instance: &Instance, arguments: &Arguments) -> Result<ExitCode
         report.add(inbound::examine(served, &instance.command()));
     }
     if let Some(peer) = &arguments.from {
-        report.add(wait_for(peer, &config, served, instance, Duration::from_secs(arguments.wait)));
+        report.add(match served {
+            None => {
+                vec![Finding::unseen("inbound-from", "the way in", "nothing is attached, or it needs root")]
+            }
+            Some(before) => {
+                let patience = Duration::from_secs(arguments.wait);
+                eprint!("{}", inbound::instructions(peer, before, patience));
+                inbound::wait(peer, instance, &config, before, patience, || known_status(instance))
+            }
+        });
     }
     if arguments.json {
         write(&report.to_json().map_err(Error::because(Code::Software, "cannot write JSON"))?)?;
@@ -127,8 +141,8 @@ pub(crate) fn run(instance: &Instance, arguments: &Arguments) -> Result<ExitCode
     Ok(report.exit_code())
 }
 
-fn serving(instance: &Instance) -> (Serving, Vec<Finding>) {
-    let findings = match known_status(instance) {
+fn serving(instance: &Instance, status: Result<Option<Status>>) -> (Serving, Vec<Finding>) {
+    let findings = match status {
         Ok(Some(status)) => return (Serving::This(Box::new(status)), Vec::new()),
         Ok(None) => {
             let nothing = Finding::warning("not-serving", "nothing is attached, and no daemon runs")
@@ -227,19 +241,4 @@ fn missing(name: &str, links: &Links) -> Finding {
             "there are: {}; name the right one in `interfaces` of the configuration",
             there.join(", ")
         ))
-}
-
-/// Has the operator ask from another host, and looks at what comes in.
-fn wait_for(
-    peer: &str,
-    config: &Config,
-    served: Option<&Status>,
-    instance: &Instance,
-    patience: Duration,
-) -> Vec<Finding> {
-    let Some(before) = served else {
-        return vec![Finding::unseen("inbound-from", "the way in", "nothing is attached, or it needs root")];
-    };
-    eprint!("{}", inbound::instructions(peer, before, patience));
-    inbound::wait(peer, instance, config, before, patience, || known_status(instance))
 }

@@ -8,8 +8,8 @@ use responder::verdict::Family;
 
 use super::finding::Finding;
 use crate::config::{ClockSource, Config};
+use crate::net::query::{Failure, exchange};
 use crate::sys::port_owner::{self, Holder};
-use crate::tools::query::{Failure, exchange};
 
 /// It is on the same host.
 const PATIENCE: Duration = Duration::from_secs(1);

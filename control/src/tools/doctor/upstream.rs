@@ -13,7 +13,7 @@ use super::system::{Verb, service};
 use crate::config::{ClockSource, Config, DEFAULT_PATH, UpstreamConfig};
 use crate::instance::Instance;
 use crate::net::own_addresses::OwnAddresses;
-use crate::tools::query::{Failure, converse, exchange, new_request};
+use crate::net::query::{Failure, converse, exchange, new_request};
 
 /// For looking its name up and for all its answers.
 const PATIENCE: Duration = Duration::from_secs(8);

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::plan::{Access, Plan, quoted};
 use super::source;
-use crate::serving::limits::{Prefix, truncated};
+use crate::net::prefix::{Prefix, truncated};
 
 /// Takes a directive in.
 pub(super) fn read(plan: &mut Plan<'_>, directive: &str, arguments: &[&str]) {

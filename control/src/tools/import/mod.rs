@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
-use crate::cli::write;
 use crate::config::{Config, read_text};
 use crate::error::{Code, Error, Result};
 use crate::net::default_route::default_interface;
 use crate::net::own_addresses::OwnAddresses;
+use crate::output::write;
 use plan::Plan;
 
 /// `import ...`.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::plan::{Access, Plan, quoted};
 use super::source;
-use crate::serving::limits::{Prefix, truncated};
+use crate::net::prefix::{Prefix, truncated};
 
 /// Flags that hold here whatever is configured: nothing on the wire changes or reads the server.
 const ALWAYS: [&str; 12] = [

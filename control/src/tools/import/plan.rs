@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::net::own_addresses::OwnAddresses;
-use crate::serving::limits::{Prefix, truncated};
+use crate::net::prefix::{Prefix, truncated};
 
 /// As many as a configuration takes.
 const MOST_UPSTREAMS: usize = 32;

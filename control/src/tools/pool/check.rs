@@ -10,9 +10,11 @@ use serde_json::json;
 use super::plot;
 use super::probe::{Check, MONITOR, check};
 use super::score::{Finding, JOINING_SCORE, Verdict, judge};
-use crate::cli::{FamilyArguments, resolve, say, seconds};
 use crate::error::{Code, Error, Result};
+use crate::net::address::is_public;
+use crate::output::{say, seconds};
 use crate::serving::limits::duration;
+use crate::tools::resolve::{FamilyArguments, resolve};
 
 /// A check is three requests: no server minds that once a minute.
 const LEAST_INTERVAL: Duration = Duration::from_mins(1);
@@ -142,7 +144,7 @@ fn describe(target: &Target, check: &Check, verdict: &Verdict) -> String {
     if matches!(best.finding, Finding::Time { .. }) && !best.finding.may_join() {
         lines.push("the pool takes strata 1 to 5".into());
     }
-    if !super::is_public(address) {
+    if !is_public(address) {
         lines.push("not a public address: the pool would not take it".into());
     }
     lines.join("\n  ")
@@ -169,7 +171,7 @@ fn describe_json(target: &Target, check: &Check, verdict: &Verdict) -> serde_jso
     json!({
         "server": target.server,
         "address": target.address.ip().to_string(),
-        "public_address": super::is_public(target.address.ip()),
+        "public_address": is_public(target.address.ip()),
         "samples": samples,
         "finding": best.finding.to_string(),
         "stratum": stratum,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use protocol::{Answer, PendingRequest, Reading, Reject, Strictness, Times};
 
 use super::score::{Finding, HIGHEST_STRATUM};
-use crate::tools::query::{Failure, converse, new_request};
+use crate::net::query::{Failure, converse, new_request};
 
 /// What the monitor's client library sends.
 const PRECISION_BYTE: u8 = 0x20;

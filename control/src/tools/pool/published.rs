@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::http::{self, From};
 use super::plot;
 use super::score::JOINING_SCORE;
-use crate::cli::say;
 use crate::error::{Code, Error, Result};
-use crate::http::exposition::{Family, Format, Kind, Metric};
+use crate::output::say;
+use crate::status::exposition::{Family, Format, Kind, Metric};
 
 /// Where the pool's pages are.
 pub(super) const PAGES: &str = "https://www.ntppool.org";

@@ -8,8 +8,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use super::http::{self, Family, From};
-use crate::cli::say;
 use crate::error::{Code, Error, Result};
+use crate::output::say;
 
 const VALIDATION_IPV4: &str = "https://validate4.ntppool.dev/p/";
 const VALIDATION_IPV6: &str = "https://validate6.ntppool.dev/p/";

@@ -14,7 +14,7 @@ use responder::udp::NTP_PORT;
 use crate::config::is_pool_name;
 use crate::error::{Code, Error, Result};
 use crate::net::own_addresses::OwnAddresses;
-use crate::tools::query::{Failure, exchange};
+use crate::net::query::{Failure, exchange};
 pub use rank::{Fit, Ranked, Ranking, rank};
 
 /// Requests to a candidate: never more, and never faster (RFC 8633, section 3.1; what `iburst` does).

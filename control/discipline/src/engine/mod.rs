@@ -1,14 +1,21 @@
 //! The discipline as a daemon drives it: requests due, samples in, a line out.
 
-use super::aging::{Aging, PHI};
-use super::bound::Consensus;
-use super::ensemble::{Ensemble, Normal};
-use super::leap::{Leap, LeapList};
-use super::leap_second::LEAP_QUIET_S;
-use super::line::{LINE_VALID_S, Line};
-use super::source::{Sample, Source, SourceConfig, Standing};
-use super::surprise::Doubt;
-use super::time::{LocalTime, s_to_ns};
+mod bound;
+mod leap_second;
+mod selection;
+mod surprise;
+mod update;
+
+use crate::aging::{Aging, PHI};
+use crate::ensemble::Ensemble;
+use crate::leap::{Leap, LeapList};
+use crate::line::{LINE_VALID_S, Line};
+use crate::observation::Normal;
+use crate::source::{Sample, Source, SourceConfig, Standing};
+use crate::time::{LocalTime, s_to_ns};
+use bound::Consensus;
+use leap_second::LEAP_QUIET_S;
+use surprise::Doubt;
 
 /// Frequency error of a clock never measured, one standard deviation, in s/s.
 const UNKNOWN_FREQUENCY: Normal = Normal { mean: 0.0, variance: 200e-6 * 200e-6 };
@@ -87,31 +94,31 @@ pub struct Report {
 /// [`Discipline::new`], or what [`Discipline::add`] returned.
 #[derive(Debug, Clone)]
 pub struct Discipline {
-    pub(super) config: Config,
-    pub(super) sources: Vec<Source>,
+    config: Config,
+    sources: Vec<Source>,
     /// Until then a majority at start-up is one of all sources.
-    pub(super) patience_ends: Option<LocalTime>,
+    patience_ends: Option<LocalTime>,
     /// UTC minus local time that offsets inside are relative to, so that a double holds them to the ns.
-    pub(super) origin_ns: i64,
+    origin_ns: i64,
     /// What is known of the frequency where there is no estimate.
-    pub(super) frequency: Normal,
+    frequency: Normal,
     /// What is known of the frequency of any local clock, as it is steered now.
-    pub(super) unknown: Normal,
+    unknown: Normal,
     /// How likely it is that this is wrong, as long as no sample has confirmed it.
-    pub(super) hearsay: Option<f64>,
+    hearsay: Option<f64>,
     /// How fast the clock wandered in an earlier run.
-    pub(super) expected_wander: Option<f64>,
-    pub(super) ensemble: Option<Ensemble>,
+    expected_wander: Option<f64>,
+    ensemble: Option<Ensemble>,
     /// What a majority last agreed on.
-    pub(super) consensus: Option<Consensus>,
+    consensus: Option<Consensus>,
     /// When the local clock was last found to have jumped.
-    pub(super) jumped_at: Option<LocalTime>,
-    pub(super) doubt: Option<Doubt>,
+    jumped_at: Option<LocalTime>,
+    doubt: Option<Doubt>,
     /// Since when neither a majority holds the estimate possible nor a majority excludes it.
-    pub(super) split_since: Option<LocalTime>,
+    split_since: Option<LocalTime>,
     /// How many estimates were begun.
-    pub(super) estimates: u32,
-    pub(super) leap: Leap,
+    estimates: u32,
+    leap: Leap,
 }
 
 impl Discipline {
@@ -375,27 +382,27 @@ impl Discipline {
         self.patience_ends = Some(now.plus_seconds(asked_s));
     }
 
-    pub(super) fn selected(&self) -> impl Iterator<Item = usize> + '_ {
+    fn selected(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.sources.len()).filter(|&index| self.sources[index].standing == Standing::Selected)
     }
 
     /// The local clock's frequency.
-    pub(super) fn rate(&self, now: LocalTime) -> Normal {
+    fn rate(&self, now: LocalTime) -> Normal {
         self.ensemble.as_ref().map_or(self.frequency, |ensemble| ensemble.frequency(now))
     }
 
     /// How the claims of a source are carried on.
-    pub(super) fn aging(&self, index: usize, now: LocalTime) -> Aging {
+    fn aging(&self, index: usize, now: LocalTime) -> Aging {
         self.aging_by(index, self.believed_rate(now))
     }
 
     /// The frequency that the estimate has, if there is one.
-    pub(super) fn believed_rate(&self, now: LocalTime) -> Option<f64> {
+    fn believed_rate(&self, now: LocalTime) -> Option<f64> {
         self.ensemble.as_ref().map(|ensemble| ensemble.frequency(now).mean)
     }
 
     /// As [`Self::aging`], given [`Self::believed_rate`], which is the same for all.
-    pub(super) fn aging_by(&self, index: usize, believed: Option<f64>) -> Aging {
+    fn aging_by(&self, index: usize, believed: Option<f64>) -> Aging {
         let possible = self.sources[index].possible_frequencies();
         let believed = believed
             .unwrap_or_else(|| possible.map_or(self.unknown.mean, |(low, high)| f64::midpoint(low, high)));

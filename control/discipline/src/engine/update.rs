@@ -1,12 +1,13 @@
 //! How the estimate follows the samples of the selected sources.
 
-use super::engine::Discipline;
-use super::ensemble::{Ensemble, Normal, Observation};
-use super::intersection::Agreement;
-use super::path::Reading;
-use super::poll::Worth;
-use super::source::{Recent, Standing};
-use super::time::LocalTime;
+use super::Discipline;
+use crate::ensemble::Ensemble;
+use crate::intersection::Agreement;
+use crate::observation::{Normal, Observation};
+use crate::path::Reading;
+use crate::poll::Worth;
+use crate::source::{Recent, Standing};
+use crate::time::LocalTime;
 
 /// Samples that an estimate begins with, of all sources together.
 const ENOUGH_TOGETHER: usize = 3;

@@ -1,12 +1,12 @@
 //! Who is followed: from the sources' claims to their standing.
 
-use super::aging::Aging;
+use super::Discipline;
 use super::bound::{BOUND_SIGMAS, Consensus};
-use super::engine::Discipline;
-use super::ensemble::Normal;
-use super::intersection::{Agreement, Claim, agreement, majority_hull};
-use super::source::{Source, Standing};
-use super::time::{LocalTime, ns_to_s};
+use crate::aging::Aging;
+use crate::intersection::{Agreement, Claim, agreement, majority_hull};
+use crate::observation::Normal;
+use crate::source::{Source, Standing};
+use crate::time::{LocalTime, ns_to_s};
 
 /// Samples that a source needs to be believed at start-up.
 const ENOUGH_EACH: usize = 2;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::daemon::protocol::{Request, ask_running};
 use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
-use crate::serving::traffic::Top;
+use crate::status::traffic::Top;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 /// To the upper left corner and everything from there on away.
@@ -17,7 +17,7 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 /// # Errors
 ///
 /// No daemon runs, or standard output is gone.
-pub(crate) fn show(instance: &Instance, json: bool, once: bool) -> Result<()> {
+pub(super) fn show(instance: &Instance, json: bool, once: bool) -> Result<()> {
     let gone = |error: std::io::Error| Error::because(Code::Io, "standard output")(error);
     loop {
         let top: Top = ask_running(instance, &Request::Top)?;

@@ -12,12 +12,12 @@
 //! A sole source can only be believed, with its second word. As a server that errs for some minutes looks the same as
 //! a clock that jumped, the bound holds both until the new time has lasted for some polls.
 
+use super::Discipline;
 use super::bound::BOUND_SIGMAS;
-use super::engine::Discipline;
-use super::ensemble::{Normal, Observation};
-use super::path::Reading;
-use super::source::Recent;
-use super::time::LocalTime;
+use crate::observation::{Normal, Observation};
+use crate::path::Reading;
+use crate::source::{Outlier, Recent};
+use crate::time::LocalTime;
 
 /// Squared standard deviations beyond which a sample contradicts the estimate.
 const SURPRISE: f64 = BOUND_SIGMAS * BOUND_SIGMAS;
@@ -29,32 +29,6 @@ const REQUESTS: u8 = 4;
 const DOUBT_POLLS: f64 = 8.0;
 /// So many contradictions in a row are believed, whatever they say.
 const BELIEVED_AFTER: u32 = 8;
-
-/// A source's latest sample contradicts the estimate.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Outlier {
-    /// When the first of them in a row came.
-    pub(super) since: LocalTime,
-    /// The latest one: how far it is from what was expected, in s.
-    pub(super) by_s: f64,
-    /// And how far it may be from that by chance, in s.
-    pub(super) tolerance_s: f64,
-    /// The most that the estimate can be wrong by if the sample is right, in s.
-    pub(super) far_s: f64,
-    /// The source's claim excludes the estimate.
-    pub(super) impossible: bool,
-    /// How many in a row agree with each other.
-    pub(super) alike: u32,
-    /// How many in a row contradict the estimate, agreeing or not.
-    pub(super) in_a_row: u32,
-}
-
-impl Outlier {
-    fn agrees_with(&self, other: &Self) -> bool {
-        (self.by_s - other.by_s).abs() <= self.tolerance_s + other.tolerance_s
-            && (self.by_s > 0.0) == (other.by_s > 0.0)
-    }
-}
 
 /// The bound holds an old time besides the new one.
 #[derive(Debug, Clone, Copy)]

@@ -1,8 +1,8 @@
 //! Taking a leap second: when it is due on the local clock, and what it does to all that is known.
 
-use super::engine::Discipline;
-use super::leap::{self, Leap};
-use super::time::{LocalTime, ns_to_s, s_to_ns};
+use super::Discipline;
+use crate::leap::{self, Leap};
+use crate::time::{LocalTime, ns_to_s, s_to_ns};
 
 const NS_PER_S: i64 = 1_000_000_000;
 /// Samples this near to a leap second are dropped: the servers do not agree on what to call the second.

@@ -15,7 +15,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(super) const fn label(self) -> &'static str {
+    pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
@@ -53,7 +53,7 @@ pub(crate) enum Format {
 
 impl Format {
     /// The one that the client likes best, the classic one if it does not care.
-    pub(super) fn negotiate(accept: &str) -> Self {
+    pub(crate) fn negotiate(accept: &str) -> Self {
         let quality = |wanted: &str| {
             let range = accept.split(',').map(str::trim).find(|range| range.starts_with(wanted))?;
             let quality = range.split(';').find_map(|parameter| parameter.trim().strip_prefix("q="));
@@ -64,7 +64,7 @@ impl Format {
         if open_metrics > 0.0 && open_metrics >= classic { Self::OpenMetrics } else { Self::Classic }
     }
 
-    pub(super) const fn content_type(self) -> &'static str {
+    pub(crate) const fn content_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
             Self::Classic => "text/plain; version=0.0.4; charset=utf-8",

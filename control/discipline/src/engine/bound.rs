@@ -12,12 +12,12 @@
 //! Whatever a source has said ages by RFC 5905's PHI, and by what its own samples leave open of the frequency, from when it said so. While nothing new is agreed on, the last agreement
 //! ages in the same way: the bound grows until the caller's limit ends it.
 
-use super::aging::{Aging, PHI};
-use super::engine::Discipline;
-use super::ensemble::Ensemble;
-use super::intersection::{Claim, majority_hull};
-use super::source::{Source, Standing};
-use super::time::LocalTime;
+use super::Discipline;
+use crate::aging::{Aging, PHI};
+use crate::ensemble::Ensemble;
+use crate::intersection::{Claim, majority_hull};
+use crate::source::{Source, Standing};
+use crate::time::LocalTime;
 
 /// Standard deviations of the estimate that the error bound covers.
 pub(super) const BOUND_SIGMAS: f64 = 5.0;
