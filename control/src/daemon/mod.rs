@@ -1,5 +1,6 @@
 //! The daemon: one loop around the clock, the interfaces' addresses and the control socket.
 
+mod access;
 mod attaching;
 mod limits;
 mod listener;
@@ -219,6 +220,7 @@ impl Daemon {
         let publisher = Publisher::inheriting(datapath.clock());
         let http = listeners.listening.clone();
         let sockets = UserspacePath::start()?;
+        let limits = limits::Limits::start(&datapath, &sockets.shared)?;
         let mut daemon = Self {
             instance: options.instance.clone(),
             config,
@@ -234,7 +236,7 @@ impl Daemon {
             addresses: Addresses::default(),
             own_addresses,
             served: None,
-            limits: limits::Limits::default(),
+            limits,
             http,
             rounds: traffic::Rounds::new(),
             started: Instant::now(),
@@ -287,7 +289,7 @@ impl Daemon {
             self.source.set_local_daemon(reading);
         }
         self.publish_clock()?;
-        self.configure_limits(&self.config.clone())?;
+        self.configure_limits(&self.config.clone()).await?;
         self.attach(wanted, options.mode, options.replace).await.map(|_messages| ())
     }
 
@@ -307,7 +309,6 @@ impl Daemon {
                 _ = publish.tick() => {
                     self.publish_or_tell();
                     service.alive(self.in_a_line());
-                    self.expire_access();
                     crate::log::tell_repeats();
                     self.reports.send_replace(Some(Arc::new(self.report())));
                     self.look_at_traffic();
@@ -318,6 +319,7 @@ impl Daemon {
                 _ = look.tick() => self.follow_interfaces().await,
                 Some(reading) = local_daemon.recv() => self.source.set_local_daemon(reading),
                 Some(Call { request, reply, written }) = calls.recv() => {
+                    let Some((request, reply)) = self.limits.take(request, reply) else { continue };
                     let detaches = matches!(request, Request::Detach { .. });
                     let response = match self.handle(request).await {
                         Ok(value) => Response::Ok(value),
@@ -331,11 +333,11 @@ impl Daemon {
                         return Ok(());
                     }
                 }
+                Some(done) = self.limits.done() => self.lists_changed(done).await,
                 () = live.due() => live.show(self.status().await),
                 _ = hangup.recv() => {
                     Service::reloading();
-                    self.reload().await;
-                    Service::reloaded();
+                    self.reload();
                 }
                 _ = interrupt.recv() => {
                     live.finish();
@@ -389,12 +391,10 @@ impl Daemon {
                 json(serde_json::to_value(self.attach(wanted, mode, replace).await?))
             }
             Request::Detach { interfaces } => json(serde_json::to_value(self.detach(&interfaces)?)),
-            Request::SetAccess { prefix, access, seconds } => {
-                json(serde_json::to_value([self.set_access(prefix, access, seconds)?]))
-            }
-            Request::RemoveAccess { prefix } => json(serde_json::to_value([self.remove_access(prefix)?])),
             Request::Top => json(serde_json::to_value(self.top())),
-            Request::ListAccess => json(serde_json::to_value(self.list_access())),
+            Request::SetAccess { .. } | Request::RemoveAccess { .. } | Request::ListAccess => {
+                Err(Error::new(Code::Software, "the lists' thread was not asked"))
+            }
         }
     }
 

@@ -3,16 +3,18 @@
 
 mod blocks;
 mod budget;
+mod in_force;
 mod lists;
 mod prefix;
 
 use responder::limiter::{BUDGET, Class, KISS_DENIED, LONGEST_WINDOW_S, NO_LEAK, Policy, TABLE_ENTRIES};
 use serde::Deserialize;
 
-pub(crate) use blocks::Blocks;
+pub use blocks::Blocks;
 pub use budget::{Budget, Shares};
-pub use lists::{Effective, Entry, Listed, Lists, configured};
-pub(crate) use lists::{duration, effective, flags};
+pub use in_force::{Changes, Effective, InForce, Maps};
+pub(crate) use lists::duration;
+pub use lists::{Entry, Listed, Lists, configured};
 pub use prefix::Prefix;
 pub(crate) use prefix::truncated;
 
