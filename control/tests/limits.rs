@@ -5,10 +5,12 @@ mod program;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, UdpSocket};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use control::config::{Denied, LimitsConfig};
 use control::net::prefix::Prefix;
+use control::serving::limits::{InForce, Lists, Maps as _};
 use control::status::traffic::Top;
 use control::sys::adjtimex;
 use lab::wire::PORT;
@@ -84,7 +86,12 @@ fn the_longest_prefix_of_the_access_lists_decides_in_the_program() {
         Policy { lists, ..config.policy(denied, 1).unwrap() }
     };
     let answered = |met: &BTreeMap<String, (u64, Vec<u8>)>| met.get("answer").map_or(0, |(count, _)| *count);
-    let mut applied = BTreeMap::new();
+    let lists = |entries| {
+        let mut lists = Lists::default();
+        lists.configure(entries);
+        lists
+    };
+    let mut in_force = InForce::inheriting(datapath.access_maps().unwrap(), Arc::default()).unwrap();
     let three = list(&[
         ("0.0.0.0/0", Access::Denied),
         ("198.51.0.0/16", Access::Strict),
@@ -92,13 +99,13 @@ fn the_longest_prefix_of_the_access_lists_decides_in_the_program() {
     ]);
     // Of a list that says nothing of the client's /24 it is not asked.
     let elsewhere = list(&[("198.51.99.0/24", Access::Denied), ("198.51.101.0/24", Access::Denied)]);
-    datapath.publish_access(&mut applied, &elsewhere).unwrap();
+    in_force.put(&lists(elsewhere)).unwrap();
     datapath.publish_policy(&policy(1, Denied::Drop, 0)).unwrap();
     assert!((10..13).contains(&answered(&ask_often(&program, 500))));
     // Entries of a list that is switched off mean nothing.
     datapath.publish_policy(&policy(0, Denied::Drop, 0)).unwrap();
-    datapath.publish_access(&mut applied, &three).unwrap();
-    assert_eq!(applied, three);
+    in_force.put(&lists(three)).unwrap();
+    assert_eq!((in_force.number(), in_force.flags()), (3, 1));
     assert!(answered(&ask_often(&program, 500)) < 13);
     datapath.publish_policy(&policy(1, Denied::Drop, 0)).unwrap();
     assert_eq!(answered(&ask_often(&program, 500)), 500);
@@ -106,18 +113,18 @@ fn the_longest_prefix_of_the_access_lists_decides_in_the_program() {
 
     let (program, mut datapath) = Program::load("access-2");
     datapath.publish_clock(&clock()).unwrap();
-    let mut applied = BTreeMap::new();
+    let mut in_force = InForce::inheriting(datapath.access_maps().unwrap(), Arc::default()).unwrap();
     let two = list(&[("0.0.0.0/0", Access::Denied), ("198.51.0.0/16", Access::Strict)]);
-    datapath.publish_access(&mut applied, &two).unwrap();
+    in_force.put(&lists(two)).unwrap();
     datapath.publish_policy(&policy(1, Denied::Drop, 0)).unwrap();
     assert!((3..6).contains(&answered(&ask_often(&program, 500))), "strict");
-    datapath.publish_access(&mut applied, &list(&[("0.0.0.0/0", Access::Denied)])).unwrap();
+    in_force.put(&lists(list(&[("0.0.0.0/0", Access::Denied)]))).unwrap();
     let denied = ask_often(&program, 500);
     assert_eq!(denied["Drop"].0, 500);
     datapath.publish_policy(&policy(1, Denied::Kod, 10)).unwrap();
     let denied = ask_often(&program, 500);
     assert!((10..13).contains(&denied["DENY"].0), "{} kisses", denied["DENY"].0);
-    assert_eq!(datapath.access().unwrap().len(), 1);
+    assert_eq!(datapath.access_maps().unwrap().entries().unwrap().len(), 1);
 }
 
 /// Sends at an even rate, and counts the answers with the time in them.

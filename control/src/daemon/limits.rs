@@ -1,45 +1,102 @@
-//! The daemon's part in the limits: policy and lists to both answering paths, and the commands about them.
+//! The daemon's part in the limits: the policy to both answering paths, and what is asked of the access lists.
 
-use std::collections::BTreeMap;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use responder::{Access, Policy};
-use tracing::{error, info, warn};
+use tokio::sync::{mpsc as to_loop, oneshot};
+use tokio::time::interval;
+use tracing::{error, warn};
 
-use super::Daemon;
-use super::protocol::AccessWord;
+use super::access::{self, Done, Job, Next, Settle};
+use super::protocol::{Request, Response};
+use super::{Daemon, PUBLISH_INTERVAL};
 use crate::config::Config;
-use crate::error::Result;
-use crate::net::prefix::Prefix;
-use crate::serving::limits::{Entry, Listed, Lists, configured, effective, flags};
+use crate::error::{Code, Error, Result};
+use crate::serving::limits::Entry;
+use crate::serving::userspace::Shared;
+use crate::serving::xdp::Datapath;
 
-/// Entries that a command shows; the answer has to fit into a line.
-const SHOWN: usize = 5000;
-
-/// The lists as they should be, and as the program has them.
-#[derive(Default)]
+/// The way to the thread that changes the access lists, and back.
 pub(super) struct Limits {
-    lists: Lists,
-    applied: BTreeMap<Prefix, Access>,
+    jobs: mpsc::Sender<Job>,
+    done: to_loop::UnboundedReceiver<Done>,
+    entries: usize,
 }
 
 impl Limits {
-    /// The configuration's entries.
-    pub(super) fn configured(&self) -> &BTreeMap<Prefix, Access> {
-        self.lists.configured()
+    /// What an earlier daemon left in the maps is the basis.
+    pub(super) fn start(datapath: &Datapath, sockets: &Shared) -> Result<Self> {
+        let (jobs, done) = access::start(datapath.access_maps()?, Arc::clone(&sockets.lists))?;
+        Ok(Self { jobs, done, entries: 0 })
+    }
+
+    /// The next job that is done.
+    pub(super) async fn done(&mut self) -> Option<Done> {
+        self.done.recv().await
+    }
+
+    /// Has the entries of a configuration put in force, after what is to be done already.
+    pub(super) fn configure(&self, read: impl FnOnce() -> Result<Config> + Send + 'static) {
+        // The thread ends with the process.
+        let _ended = self.jobs.send(Job::Configure(Box::new(read)));
+    }
+
+    /// Passes on what is asked of the lists, and gives back what is not.
+    pub(super) fn take(
+        &self,
+        request: Request,
+        reply: oneshot::Sender<Response>,
+    ) -> Option<(Request, oneshot::Sender<Response>)> {
+        let job = match request {
+            Request::SetAccess { prefix, access, seconds } => {
+                let access = Access::from(access);
+                let until =
+                    seconds.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
+                let end = match seconds {
+                    Some(seconds) => format!("for {seconds} s"),
+                    None => "until it is removed or the daemon ends".into(),
+                };
+                let message = format!("{prefix}: {} {end}", access.label());
+                Job::Set { prefix, entry: Some(Entry { access, until }), message, reply }
+            }
+            Request::RemoveAccess { prefix } => {
+                Job::Set { prefix, entry: None, message: format!("{prefix}: removed"), reply }
+            }
+            Request::ListAccess => Job::Show(reply),
+            other => return Some((other, reply)),
+        };
+        let _ended = self.jobs.send(job);
+        None
     }
 }
 
 impl Daemon {
-    /// At the start: what an earlier daemon left in the maps is the basis.
-    pub(super) fn configure_limits(&mut self, config: &Config) -> Result<()> {
-        let entries = configured(&config.access)?;
-        self.limits.applied = self.datapath.access()?.into_iter().collect();
-        self.apply_limits(config, entries)
+    /// At the start: the clock is published while the lists are loaded.
+    pub(super) async fn configure_limits(&mut self, config: &Config) -> Result<()> {
+        let config = config.clone();
+        self.limits.configure(move || Ok(config));
+        let mut publish = interval(PUBLISH_INTERVAL);
+        let done = loop {
+            tokio::select! {
+                done = self.limits.done() => break done,
+                _ = publish.tick() => self.publish_or_tell(),
+            }
+        };
+        match done {
+            Some(Done { lists, entries, next: Next::Configure(configured) }) => {
+                let (config, settle) = configured?;
+                self.limits.entries = entries;
+                self.apply_limits(&config, lists)?;
+                settle.keep();
+                Ok(())
+            }
+            _ => Err(Error::new(Code::Software, "the thread of the access lists did not configure them")),
+        }
     }
 
-    /// Puts a configuration in force, with the entries of its lists.
-    pub(super) fn apply_limits(&mut self, config: &Config, entries: BTreeMap<Prefix, Access>) -> Result<()> {
+    /// Puts the limits of a configuration in force, for these lists.
+    pub(super) fn apply_limits(&mut self, config: &Config, lists: u8) -> Result<()> {
         let cpus = u32::try_from(aya::util::nr_cpus().unwrap_or(1)).unwrap_or(u32::MAX);
         let policy = config.limits.policy(config.access.denied, cpus)?;
         if config.limits.table_entries != self.datapath.table_entries() {
@@ -48,91 +105,47 @@ impl Daemon {
                 self.datapath.table_entries()
             );
         }
-        self.limits.lists.configure(entries);
-        // The lists stay switched on as they are: `apply_lists` sees to them.
-        let lists = self.datapath.policy().lists;
         let chances = self.rounds.traffic.chances();
         self.datapath.publish_policy(&Policy { lists, chances, ..policy })?;
-        self.apply_lists()?;
+        self.sockets.shared.publish_limits(self.datapath.policy());
         self.try_look_at_traffic()
     }
 
-    /// Brings the program's lists to what they should be, entry by entry and only where they differ. A list is
-    /// switched on before it has its first entry and off after it has lost its last.
-    fn apply_lists(&mut self) -> Result<()> {
-        let wanted = self.limits.lists.entries();
-        let lists = flags(wanted.keys());
-        self.switch_lists(lists | self.datapath.policy().lists)?;
-        self.datapath.publish_access(&mut self.limits.applied, &wanted)?;
-        self.switch_lists(lists)?;
-        self.sockets.shared.publish_limits(self.datapath.policy(), effective(&wanted));
-        Ok(())
+    /// Does what comes after a change of the lists.
+    pub(super) async fn lists_changed(&mut self, Done { lists, entries, next }: Done) {
+        self.limits.entries = entries;
+        match next {
+            Next::Configure(configured) => self.reloaded(configured, lists).await,
+            Next::Nothing => {
+                if let Err(error) = self.switch_lists(lists) {
+                    error!("cannot switch the access lists: {error}");
+                }
+            }
+            Next::Answer(reply, answer) => {
+                let response = match self.switch_lists(lists).and(answer) {
+                    Ok(value) => Response::Ok(value),
+                    Err(error) => Response::Error(error),
+                };
+                let _asker_is_gone = reply.send(response);
+            }
+        }
     }
 
+    /// Lists without entries are not asked. One is switched on with its first entry and off after its last.
     fn switch_lists(&mut self, lists: u8) -> Result<()> {
         let policy = *self.datapath.policy();
         if policy.lists == lists {
             return Ok(());
         }
-        self.datapath.publish_policy(&Policy { lists, ..policy })
-    }
-
-    /// Drops entries whose time has come.
-    pub(super) fn expire_access(&mut self) {
-        if self.limits.lists.expire(Instant::now())
-            && let Err(error) = self.apply_lists()
-        {
-            error!("cannot take ended entries off the access lists: {error}");
-        }
-    }
-
-    /// Puts other lists in force, or if that fails halfway, those that were.
-    fn change_lists(&mut self, lists: Lists) -> Result<()> {
-        let before = std::mem::replace(&mut self.limits.lists, lists);
-        let changed = self.apply_lists();
-        if changed.is_err() {
-            self.limits.lists = before;
-            if let Err(error) = self.apply_lists() {
-                error!("the access lists could not be put back: {error}");
-            }
-        }
-        changed
-    }
-
-    pub(super) fn set_access(
-        &mut self,
-        prefix: Prefix,
-        access: AccessWord,
-        seconds: Option<u64>,
-    ) -> Result<String> {
-        let access = Access::from(access);
-        let until = seconds.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
-        let mut lists = self.limits.lists.clone();
-        lists.set(prefix, Entry { access, until });
-        self.change_lists(lists)?;
-        let end = match seconds {
-            Some(seconds) => format!("for {seconds} s"),
-            None => "until it is removed or the daemon ends".into(),
-        };
-        let message = format!("{prefix}: {} {end}", access.label());
-        info!("{message}");
-        Ok(message)
-    }
-
-    pub(super) fn remove_access(&mut self, prefix: Prefix) -> Result<String> {
-        let mut lists = self.limits.lists.clone();
-        lists.remove(prefix)?;
-        self.change_lists(lists)?;
-        let message = format!("{prefix}: removed");
-        info!("{message}");
-        Ok(message)
-    }
-
-    pub(super) fn list_access(&self) -> Vec<Listed> {
-        self.limits.lists.show(Instant::now(), SHOWN)
+        self.datapath.publish_policy(&Policy { lists, ..policy })?;
+        self.sockets.shared.publish_limits(self.datapath.policy());
+        Ok(())
     }
 
     pub(super) fn access_entries(&self) -> usize {
-        self.limits.applied.len()
+        self.limits.entries
     }
 }
+
+/// What a reload is given, once its lists are in force.
+pub(super) type Configured = Result<(Box<Config>, Settle)>;

@@ -1,5 +1,6 @@
 //! The daemon: one loop around the clock, the interfaces' addresses and the control socket.
 
+mod access;
 mod attaching;
 mod limits;
 mod listener;
@@ -211,6 +212,7 @@ impl Daemon {
         let datapath = Datapath::open_or_create(&options.instance, config.limits.table_entries)?;
         let publisher = Publisher::inheriting(datapath.clock());
         let http = listeners.listening.clone();
+        let limits = limits::Limits::start(&datapath, &sockets.shared)?;
         let mut daemon = Self {
             instance: options.instance.clone(),
             config,
@@ -226,7 +228,7 @@ impl Daemon {
             addresses: Addresses::default(),
             own_addresses,
             served: None,
-            limits: limits::Limits::default(),
+            limits,
             http,
             rounds: traffic::Rounds::new(),
             started: Instant::now(),
@@ -273,7 +275,7 @@ impl Daemon {
             warn!("{}: it is attached when it comes; the others are served", error.what);
         }
         self.publish_clock()?;
-        self.configure_limits(&self.config.clone())?;
+        self.configure_limits(&self.config.clone()).await?;
         self.attach(wanted, options.mode, options.replace).await.map(|_messages| ())
     }
 
@@ -292,7 +294,6 @@ impl Daemon {
                 _ = publish.tick() => {
                     self.publish_or_tell();
                     service.alive(self.in_a_line());
-                    self.expire_access();
                     crate::log::tell_repeats();
                     self.reports.send_replace(Some(Arc::new(self.report())));
                     self.look_at_traffic();
@@ -302,6 +303,7 @@ impl Daemon {
                 () = self.netlink.changed() => self.follow_interfaces().await,
                 _ = look.tick() => self.follow_interfaces().await,
                 Some(Call { request, reply, written }) = calls.recv() => {
+                    let Some((request, reply)) = self.limits.take(request, reply) else { continue };
                     let detaches = matches!(request, Request::Detach { .. });
                     let response = match self.handle(request).await {
                         Ok(value) => Response::Ok(value),
@@ -315,11 +317,11 @@ impl Daemon {
                         return Ok(());
                     }
                 }
+                Some(done) = self.limits.done() => self.lists_changed(done).await,
                 () = live.due() => live.show(self.status().await),
                 _ = hangup.recv() => {
                     Service::reloading();
-                    self.reload().await;
-                    Service::reloaded();
+                    self.reload();
                 }
                 _ = interrupt.recv() => {
                     live.finish();
@@ -373,12 +375,10 @@ impl Daemon {
                 json(serde_json::to_value(self.attach(wanted, mode, replace).await?))
             }
             Request::Detach { interfaces } => json(serde_json::to_value(self.detach(&interfaces)?)),
-            Request::SetAccess { prefix, access, seconds } => {
-                json(serde_json::to_value([self.set_access(prefix, access, seconds)?]))
-            }
-            Request::RemoveAccess { prefix } => json(serde_json::to_value([self.remove_access(prefix)?])),
             Request::Top => json(serde_json::to_value(self.top())),
-            Request::ListAccess => json(serde_json::to_value(self.list_access())),
+            Request::SetAccess { .. } | Request::RemoveAccess { .. } | Request::ListAccess => {
+                Err(Error::new(Code::Software, "the lists' thread was not asked"))
+            }
         }
     }
 

@@ -1,33 +1,37 @@
 //! A reload puts all of a new configuration in force, or leaves all of the old one.
 
-use std::collections::BTreeMap;
-
-use responder::Access;
 use tracing::{error, info, warn};
 
 use super::Daemon;
+use super::limits::Configured;
+use super::service::Service;
 use crate::config::Config;
 use crate::error::Result;
 use crate::net::own_addresses::OwnAddresses;
-use crate::net::prefix::Prefix;
-use crate::serving::limits::configured;
 
-/// A configuration with the entries of its lists, which stand in files of their own.
+/// A configuration, and which lists it has.
 struct Configuration {
     config: Config,
-    entries: BTreeMap<Prefix, Access>,
+    lists: u8,
 }
 
 impl Daemon {
-    /// Reads the file again.
-    pub(super) async fn reload(&mut self) {
-        // Looked at before anything is changed: a list's file may have vanished.
-        let read = Config::load(self.config_path.as_deref()).and_then(|config| {
-            let entries = configured(&config.access)?;
-            Ok(Configuration { config, entries })
+    /// Reads the file again. Its lists come first, and [`Self::reloaded`] when they are in force.
+    pub(super) fn reload(&self) {
+        let path = self.config_path.clone();
+        self.limits.configure(move || Config::load(path.as_deref()));
+    }
+
+    /// The lists of a configuration are in force: now the rest of it, or the lists go back, too.
+    pub(super) async fn reloaded(&mut self, configured: Configured, lists: u8) {
+        let before = Configuration { config: self.config.clone(), lists: self.datapath.policy().lists };
+        let replaced = configured.and_then(|(config, settle)| {
+            let new = Configuration { config: *config, lists };
+            replace(&before, &new, |configuration| self.put_in_force(configuration))?;
+            settle.keep();
+            Ok(())
         });
-        let before = Configuration { config: self.config.clone(), entries: self.limits.configured().clone() };
-        match read.and_then(|new| replace(&before, &new, |configuration| self.put_in_force(configuration))) {
+        match replaced {
             Ok(()) => {
                 self.config.warnings().iter().for_each(|warning| warn!("{warning}"));
                 self.publish_or_tell();
@@ -36,9 +40,10 @@ impl Daemon {
             }
             Err(error) => error!("configuration not reloaded, the old one stays in force: {error}"),
         }
+        Service::reloaded();
     }
 
-    fn put_in_force(&mut self, Configuration { config, entries }: &Configuration) -> Result<()> {
+    fn put_in_force(&mut self, Configuration { config, lists }: &Configuration) -> Result<()> {
         let before = std::mem::replace(&mut self.config, config.clone());
         if before.metrics.listen != config.metrics.listen {
             warn!("metrics.listen: the addresses stay what they are until the daemon is restarted");
@@ -46,7 +51,7 @@ impl Daemon {
         let own = OwnAddresses::new(&self.own_addresses, &config.serve);
         self.timekeeper.configure(config, &super::host(&self.instance, &self.sockets, own))?;
         self.publish_served()?;
-        self.apply_limits(config, entries.clone())
+        self.apply_limits(config, *lists)
     }
 }
 

@@ -11,27 +11,46 @@ use crate::net::prefix::Prefix;
 
 /// The bits, 2 MiB of them, as the map has them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Blocks(Vec<[u64; BLOCK_WORDS]>);
+pub struct Blocks(Vec<[u64; BLOCK_WORDS]>);
+
+impl Default for Blocks {
+    fn default() -> Self {
+        Self(vec![[0; BLOCK_WORDS]; BLOCK_ENTRIES])
+    }
+}
 
 impl Blocks {
     /// Of a list with these entries; those of IPv6 are left out.
     pub(crate) fn of<'a>(prefixes: impl IntoIterator<Item = &'a Prefix>) -> Self {
-        let mut blocks = Self(vec![[0; BLOCK_WORDS]; BLOCK_ENTRIES]);
-        for prefix in prefixes {
-            let IpAddr::V4(address) = prefix.address() else { continue };
-            let first = address.to_bits() >> 8;
-            let number = 1_u32 << 24_u8.saturating_sub(prefix.length());
-            for block in first..first.saturating_add(number) {
-                let Block { entry, word, mask } = Block::of((block << 8).to_be_bytes());
-                blocks.0[entry as usize][word] |= mask;
-            }
-        }
+        let mut blocks = Self::default();
+        prefixes.into_iter().for_each(|prefix| blocks.set(*prefix, true));
         blocks
+    }
+
+    /// Sets or clears the bits of all /24s that the prefix is in, or that are in it.
+    pub(crate) fn set(&mut self, prefix: Prefix, value: bool) {
+        let IpAddr::V4(address) = prefix.address() else { return };
+        let first = address.to_bits() >> 8;
+        let number = 1_u32 << 24_u8.saturating_sub(prefix.length());
+        for block in first..first.saturating_add(number) {
+            let Block { entry, word, mask } = Block::of((block << 8).to_be_bytes());
+            let bits = &mut self.0[entry as usize][word];
+            *bits = if value { *bits | mask } else { *bits & !mask };
+        }
     }
 
     /// The map's entries.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (u32, &[u64; BLOCK_WORDS])> {
         (0..).zip(&self.0)
+    }
+
+    /// One of them.
+    pub(crate) fn words(&self, entry: u32) -> &[u64; BLOCK_WORDS] {
+        &self.0[entry as usize]
+    }
+
+    pub(crate) fn words_mut(&mut self, entry: u32) -> &mut [u64; BLOCK_WORDS] {
+        &mut self.0[entry as usize]
     }
 }
 

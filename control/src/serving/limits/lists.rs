@@ -1,18 +1,16 @@
 //! The access lists: entries of the configuration and its files, and the operator's over them.
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use responder::Access;
 use responder::layout::LIST_ENTRIES;
-use responder::limiter::{IPV4_LIST, IPV6_LIST};
 use serde::{Deserialize, Serialize};
 
 use crate::config::AccessConfig;
 use crate::error::{Code, Error, Result};
-use crate::net::prefix::{Prefix, truncated};
+use crate::net::prefix::Prefix;
 
 /// An entry that the operator made while the server runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,53 +34,43 @@ pub struct Listed {
     pub seconds_left: Option<u64>,
 }
 
-/// All entries.
-#[derive(Clone, Debug, Default)]
+/// All entries: the configuration's, and the operator's, which go before them.
+#[derive(Debug, Default)]
 pub struct Lists {
     configured: BTreeMap<Prefix, Access>,
     live: BTreeMap<Prefix, Entry>,
-}
-
-/// The lists in force, for looking up addresses in user space.
-#[derive(Clone, Debug, Default)]
-pub struct Effective(BTreeMap<u8, HashMap<IpAddr, Access>>);
-
-impl Effective {
-    /// What the longest prefix that the address is in says.
-    #[must_use]
-    pub fn of(&self, address: IpAddr) -> Access {
-        let lengths = self.0.iter().rev();
-        let entry = |(length, entries): (&u8, &HashMap<IpAddr, Access>)| {
-            entries.get(&truncated(address, *length)).copied()
-        };
-        lengths.into_iter().find_map(entry).unwrap_or_default()
-    }
+    /// Of the live entries that end.
+    ends: BTreeSet<(Instant, Prefix)>,
 }
 
 impl Lists {
-    /// Takes the configuration's entries in place of those that were.
-    pub fn configure(&mut self, entries: BTreeMap<Prefix, Access>) {
-        self.configured = entries;
+    /// Takes the configuration's entries in place of those that were, which it gives back.
+    pub fn configure(&mut self, entries: BTreeMap<Prefix, Access>) -> BTreeMap<Prefix, Access> {
+        std::mem::replace(&mut self.configured, entries)
     }
 
-    /// The configuration's entries.
-    #[must_use]
-    pub fn configured(&self) -> &BTreeMap<Prefix, Access> {
-        &self.configured
+    /// Makes a live entry, or takes it away; gives what was there before.
+    pub fn set(&mut self, prefix: Prefix, entry: Option<Entry>) -> Option<Entry> {
+        let before = match entry {
+            Some(entry) => self.live.insert(prefix, entry),
+            None => self.live.remove(&prefix),
+        };
+        if let Some(until) = before.and_then(|before| before.until) {
+            self.ends.remove(&(until, prefix));
+        }
+        if let Some(until) = entry.and_then(|entry| entry.until) {
+            self.ends.insert((until, prefix));
+        }
+        before
     }
 
-    /// Makes an entry that goes before the configuration's.
-    pub fn set(&mut self, prefix: Prefix, entry: Entry) {
-        self.live.insert(prefix, entry);
-    }
-
-    /// Removes a live entry.
+    /// Refuses a prefix that no command made an entry for.
     ///
     /// # Errors
     ///
-    /// There is none; one of the configuration is told as such.
-    pub fn remove(&mut self, prefix: Prefix) -> Result<()> {
-        if self.live.remove(&prefix).is_some() {
+    /// That; one of the configuration is told as such.
+    pub fn require_live(&self, prefix: Prefix) -> Result<()> {
+        if self.live.contains_key(&prefix) {
             return Ok(());
         }
         let error = Error::new(Code::NoInput, format_args!("no command made an entry for {prefix}"));
@@ -95,19 +83,24 @@ impl Lists {
         })
     }
 
-    /// Drops what has ended. Whether there was anything.
-    pub fn expire(&mut self, now: Instant) -> bool {
-        let before = self.live.len();
-        self.live.retain(|_, entry| entry.until.is_none_or(|until| until > now));
-        self.live.len() != before
+    /// The live entry that ends first.
+    #[must_use]
+    pub fn next_end(&self) -> Option<(Instant, Prefix)> {
+        self.ends.first().copied()
     }
 
-    /// What is in force: one entry for each prefix.
+    /// What is wanted of a prefix.
     #[must_use]
-    pub fn entries(&self) -> BTreeMap<Prefix, Access> {
-        let mut entries = self.configured.clone();
-        entries.extend(self.live.iter().map(|(prefix, entry)| (*prefix, entry.access)));
-        entries
+    pub fn get(&self, prefix: &Prefix) -> Option<Access> {
+        let live = self.live.get(prefix).map(|entry| entry.access);
+        live.or_else(|| self.configured.get(prefix).copied())
+    }
+
+    /// All that is wanted, each prefix once.
+    pub fn entries(&self) -> impl Iterator<Item = (Prefix, Access)> + '_ {
+        let configured = self.configured.iter().filter(|(prefix, _)| !self.live.contains_key(prefix));
+        let live = self.live.iter().map(|(prefix, entry)| (*prefix, entry.access));
+        configured.map(|(prefix, access)| (*prefix, *access)).chain(live)
     }
 
     /// The live entries, and the first so many of the configuration's.
@@ -127,21 +120,6 @@ impl Lists {
         });
         live.chain(configured.filter(|listed| !self.live.contains_key(&listed.prefix))).take(most).collect()
     }
-}
-
-/// The lists that are not empty, for [`responder::Policy::lists`].
-pub(crate) fn flags<'a>(prefixes: impl IntoIterator<Item = &'a Prefix>) -> u8 {
-    let flag = |prefix: &Prefix| if prefix.address().is_ipv4() { IPV4_LIST } else { IPV6_LIST };
-    prefixes.into_iter().fold(0, |flags, prefix| flags | flag(prefix))
-}
-
-/// The lists in force as user space looks addresses up in them.
-pub(crate) fn effective(entries: &BTreeMap<Prefix, Access>) -> Effective {
-    let mut by_length = Effective::default();
-    for (prefix, access) in entries {
-        by_length.0.entry(prefix.length()).or_default().insert(prefix.address(), *access);
-    }
-    by_length
 }
 
 /// The entries of a configuration and of the files it names.
@@ -254,40 +232,23 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_prefix_decides() {
-        let config = AccessConfig {
-            deny: vec![prefix("192.0.2.0/24"), prefix("2001:db8::/32")],
-            allow: vec![prefix("192.0.2.128/25")],
-            unlimited: vec![prefix("192.0.2.129/32"), prefix("2001:db8:1::/48")],
-            ..AccessConfig::default()
-        };
-        let effective = effective(&configured(&config).unwrap());
-        for (address, access) in [
-            ("192.0.2.1", Access::Denied),
-            ("192.0.2.130", Access::Ordinary),
-            ("192.0.2.129", Access::Unlimited),
-            ("198.51.100.1", Access::Ordinary),
-            ("2001:db8::1", Access::Denied),
-            ("2001:db8:1::1", Access::Unlimited),
-            ("2001:db9::", Access::Ordinary),
-        ] {
-            assert_eq!(effective.of(address.parse().unwrap()), access, "{address}");
-        }
-    }
-
-    #[test]
     fn a_command_goes_before_the_configuration_until_it_ends() {
         let mut lists = Lists::default();
         let now = Instant::now();
         lists.configure([(prefix("192.0.2.0/24"), Access::Denied)].into());
         let until = Some(now + Duration::from_secs(5));
-        lists.set(prefix("192.0.2.0/24"), Entry { access: Access::Unlimited, until });
-        assert_eq!(lists.entries()[&prefix("192.0.2.0/24")], Access::Unlimited);
-        assert!(!lists.expire(now + Duration::from_secs(4)));
-        assert!(lists.expire(now + Duration::from_secs(5)));
-        assert_eq!(lists.entries()[&prefix("192.0.2.0/24")], Access::Denied);
-        assert!(lists.remove(prefix("192.0.2.0/24")).unwrap_err().remedy.unwrap().contains("configuration"));
-        assert!(lists.remove(prefix("10.0.0.0/8")).is_err());
+        let net = prefix("192.0.2.0/24");
+        lists.set(net, Some(Entry { access: Access::Unlimited, until }));
+        assert_eq!(lists.get(&net), Some(Access::Unlimited));
+        assert_eq!(lists.entries().collect::<Vec<_>>(), [(net, Access::Unlimited)]);
+        assert_eq!(lists.next_end(), until.map(|until| (until, net)));
+        lists.require_live(net).unwrap();
+        lists.set(net, Some(Entry { access: Access::Strict, until: None }));
+        assert_eq!(lists.next_end(), None, "the later entry does not end");
+        lists.set(net, None);
+        assert_eq!(lists.get(&net), Some(Access::Denied));
+        assert!(lists.require_live(net).unwrap_err().remedy.unwrap().contains("configuration"));
+        assert!(lists.require_live(prefix("10.0.0.0/8")).is_err());
     }
 
     #[test]

@@ -3,9 +3,11 @@
 
 mod blocks;
 mod budget;
+mod in_force;
 mod lists;
 
-pub(crate) use blocks::Blocks;
+pub use blocks::Blocks;
 pub use budget::{Budget, Shares};
-pub use lists::{Effective, Entry, Listed, Lists, configured};
-pub(crate) use lists::{duration, effective, flags};
+pub use in_force::{Changes, Effective, InForce, Maps};
+pub(crate) use lists::duration;
+pub use lists::{Entry, Listed, Lists, configured};

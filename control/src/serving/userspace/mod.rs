@@ -23,14 +23,13 @@ use responder::limiter::Source;
 use responder::message::{LENGTH, MODE_CONTROL, Request, answer};
 use responder::udp::NTP_PORT;
 use responder::verdict::{Action, Family, Outcome, Verdict};
-use responder::{Access, NtpTimestamp};
+use responder::{Access, NtpTimestamp, Policy};
 use tracing::warn;
 
 use crate::error::{Code, Error, Result};
 use crate::serving::mode6;
 use crate::sys::kernel_clock::{KernelClock as _, Machine, monotonic_ns, realtime_ns};
 use crate::sys::port_owner;
-use shared::{Limits, Table};
 
 pub use shared::Shared;
 
@@ -194,7 +193,7 @@ fn answer_one(family: Family, socket: &OwnedFd, shared: &Shared) -> Option<()> {
         (Ok(request), Some(clock)) => {
             let received_ns = received_at(realtime_ns)?;
             let limits = shared.limits();
-            let verdict = admit(&limits, &shared.table, source.ip(), request, received_ns);
+            let verdict = admit(&limits.policy, shared, source.ip(), request, received_ns);
             if verdict.action() == Action::Transmit {
                 let reply = answer(request, &clock, received_ns, monotonic_ns().ok()?.max(received_ns))
                     .admitted(verdict, &limits.policy);
@@ -210,20 +209,19 @@ fn answer_one(family: Family, socket: &OwnedFd, shared: &Shared) -> Option<()> {
 }
 
 /// Whether a source is answered, by the program's code. The host itself is, always.
-fn admit(limits: &Limits, table: &Table, source: IpAddr, request: Request, now_ns: u64) -> Verdict {
+fn admit(policy: &Policy, shared: &Shared, source: IpAddr, request: Request, now_ns: u64) -> Verdict {
     if source.is_loopback() {
         return Verdict::Answered;
     }
-    let policy = &limits.policy;
     let bucket = match source {
         IpAddr::V4(address) => Source::ipv4(address.octets(), policy),
         IpAddr::V6(address) => Source::ipv6(address.octets(), policy),
     };
-    let access = if policy.lists == 0 { Access::Ordinary } else { limits.lists.of(source) };
+    let access = if policy.lists == 0 { Access::Ordinary } else { shared.access(source) };
     let family = if source.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
     let client = Client { access, source: bucket, family };
     match client.may_ask(policy) {
-        Ok(()) => client.admit(table, policy, request, now_ns),
+        Ok(()) => client.admit(&shared.table, policy, request, now_ns),
         Err(verdict) => verdict,
     }
 }
@@ -288,24 +286,22 @@ fn with_port(address: &SockaddrStorage) -> Option<(SocketAddr, u16)> {
 
 #[cfg(test)]
 mod tests {
-    use responder::Policy;
-
     use super::*;
     use crate::config::{Denied, LimitsConfig};
-    use crate::serving::limits::effective;
 
     #[test]
     fn the_sockets_limit_and_deny_as_the_program_does_but_never_the_host_itself() {
         let shared = Shared::new();
         let config = LimitsConfig { burst: 8, kod: 0, leak: 16, ..LimitsConfig::default() };
-        let lists = [("192.0.2.0/24".parse().unwrap(), Access::Denied)].into();
+        let lists = [("192.0.2.0/24".parse().unwrap(), Access::Denied)];
+        *shared.lists.write().unwrap() = lists.into_iter().collect();
         let policy = Policy { key: [3, 5, 7], lists: 3, ..config.policy(Denied::Drop, 1).unwrap() };
-        shared.publish_limits(&policy, effective(&lists));
+        shared.publish_limits(&policy);
         let mut payload = [0; LENGTH];
         payload[0] = 0x23;
         let request = Request::parse(&payload, 40_000).unwrap();
         let decide = |address: &str| {
-            admit(&shared.limits(), &shared.table, address.parse().unwrap(), request, 1_000_000_000)
+            admit(&shared.limits().policy, &shared, address.parse().unwrap(), request, 1_000_000_000)
         };
         assert_eq!(decide("192.0.2.1"), Verdict::DropDenied);
         for address in ["198.51.100.7", "2001:db8::1"] {

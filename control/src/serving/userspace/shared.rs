@@ -1,14 +1,15 @@
 //! What the sockets' thread and the daemon share: the clock, the limits and the counters.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use responder::budget::{self, Allowance};
 use responder::layout::Count;
 use responder::limiter::{Buckets, WAYS};
 use responder::sample::{Chances, Sample};
 use responder::verdict::{COUNTERS, Family, Outcome};
-use responder::{ClockState, Policy};
+use responder::{Access, ClockState, Policy};
 
 use crate::serving::limits::Effective;
 use crate::status::sources::Peers;
@@ -17,11 +18,10 @@ use crate::status::sources::Peers;
 /// of the kernel for each request.
 const SETS: u32 = 1 << 12;
 
-/// Who is answered, as the sockets' thread goes by it.
+/// How many are answered, as the sockets' thread goes by it.
 #[derive(Debug)]
 pub(super) struct Limits {
     pub(super) policy: Policy,
-    pub(super) lists: Arc<Effective>,
 }
 
 /// Samples that wait for the daemon; more are lost.
@@ -66,6 +66,8 @@ impl Buckets for Table {
 pub struct Shared {
     clock: Mutex<Option<ClockState>>,
     limits: Mutex<Arc<Limits>>,
+    /// The access lists in force. Whoever changes them does so entry by entry.
+    pub lists: Arc<RwLock<Effective>>,
     peers: Mutex<Arc<Peers>>,
     pub(super) table: Table,
     packets: Vec<AtomicU64>,
@@ -78,7 +80,8 @@ impl Shared {
         let empty = |_| std::array::from_fn(|_| AtomicU64::new(0));
         Self {
             clock: Mutex::new(None),
-            limits: Mutex::new(Arc::new(Limits { policy: Policy::OFF, lists: Arc::default() })),
+            limits: Mutex::new(Arc::new(Limits { policy: Policy::OFF })),
+            lists: Arc::default(),
             peers: Mutex::default(),
             table: Table {
                 sets: (0..SETS).map(empty).collect(),
@@ -98,8 +101,8 @@ impl Shared {
     }
 
     /// Gives the sockets the limits that the program goes by.
-    pub fn publish_limits(&self, policy: &Policy, lists: Effective) {
-        let limits = Limits { policy: Policy { set_mask: SETS - 1, ..*policy }, lists: Arc::new(lists) };
+    pub fn publish_limits(&self, policy: &Policy) {
+        let limits = Limits { policy: Policy { set_mask: SETS - 1, ..*policy } };
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(limits);
     }
 
@@ -118,7 +121,7 @@ impl Shared {
     pub fn publish_chances(&self, chances: Chances) {
         let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
         let policy = Policy { chances, ..limits.policy };
-        *limits = Arc::new(Limits { policy, lists: Arc::clone(&limits.lists) });
+        *limits = Arc::new(Limits { policy });
     }
 
     /// How full the sockets' bucket of the budget is.
@@ -138,6 +141,11 @@ impl Shared {
     #[must_use]
     pub fn take_samples(&self) -> Vec<Sample> {
         std::mem::take(&mut self.table.samples.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What the access lists say of a source.
+    pub(super) fn access(&self, source: IpAddr) -> Access {
+        self.lists.read().unwrap_or_else(PoisonError::into_inner).of(source)
     }
 
     pub(super) fn limits(&self) -> Arc<Limits> {

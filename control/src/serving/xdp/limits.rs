@@ -1,19 +1,19 @@
 //! The limiter's and the access lists' maps.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
 use aya::maps::lpm_trie::Key;
-use aya::maps::{MapData, MapError};
+use aya::maps::{Array, LpmTrie, MapData, MapError};
+use responder::access::BLOCK_WORDS;
 use responder::limiter::{self, Policy, WAYS};
 use responder::{Access, layout};
 
-use super::{Datapath, map_error};
+use super::{Datapath, map_error, open_pinned};
 use crate::error::{Code, Error, Result};
 use crate::net::prefix::Prefix;
-use crate::serving::limits::Blocks;
+use crate::serving::limits::{Blocks, Maps};
 use crate::sys::Plain;
 use crate::sys::kernel_clock::monotonic_ns;
 
@@ -51,86 +51,18 @@ impl Datapath {
         self.write_state()
     }
 
-    /// Brings the access lists from the entries that were applied to those that are wanted, one by one and only where
-    /// they differ. [`Policy::lists`] has to say that a list is not empty.
+    /// The access lists' maps, to be written to from a thread of their own.
     ///
     /// # Errors
     ///
-    /// A list is full, or the kernel's; `applied` says then how far it came.
-    pub fn publish_access(
-        &mut self,
-        applied: &mut BTreeMap<Prefix, Access>,
-        wanted: &BTreeMap<Prefix, Access>,
-    ) -> Result<()> {
-        for (prefix, access) in wanted {
-            if applied.get(prefix) != Some(access) {
-                self.set_access(*prefix, *access)?;
-                applied.insert(*prefix, *access);
-            }
-        }
-        let gone: Vec<_> = applied.keys().filter(|prefix| !wanted.contains_key(prefix)).copied().collect();
-        for prefix in gone {
-            self.remove_access(prefix)?;
-            applied.remove(&prefix);
-        }
-        self.publish_blocks(&Blocks::of(wanted.keys()))
-    }
-
-    /// Says which /24s the IPv4 list is asked about. Writes what differs: the map is its own record.
-    fn publish_blocks(&mut self, blocks: &Blocks) -> Result<()> {
-        for (entry, words) in blocks.entries() {
-            let before = self.blocks_ipv4.get(&entry, 0).map_err(map_error(layout::BLOCKS_IPV4))?;
-            if before != *words {
-                self.blocks_ipv4.set(entry, words, 0).map_err(map_error(layout::BLOCKS_IPV4))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn set_access(&mut self, prefix: Prefix, access: Access) -> Result<()> {
-        let (length, value) = (u32::from(prefix.length()), access as u32);
-        let set = match prefix.address() {
-            IpAddr::V4(address) => self.list_ipv4.insert(&Key::new(length, address.octets()), value, 0),
-            IpAddr::V6(address) => self.list_ipv6.insert(&Key::new(length, address.octets()), value, 0),
-        };
-        set.map_err(Error::because(Code::Os, format_args!("cannot put {prefix} into the access list")))
-    }
-
-    /// If it is there.
-    fn remove_access(&mut self, prefix: Prefix) -> Result<()> {
-        let length = u32::from(prefix.length());
-        let removed = match prefix.address() {
-            IpAddr::V4(address) => self.list_ipv4.remove(&Key::new(length, address.octets())),
-            IpAddr::V6(address) => self.list_ipv6.remove(&Key::new(length, address.octets())),
-        };
-        match removed {
-            Ok(()) => Ok(()),
-            Err(error) if is_not_there(&error) => Ok(()),
-            Err(error) => Err(Error::because(
-                Code::Os,
-                format_args!("cannot take {prefix} out of the access list"),
-            )(error)),
-        }
-    }
-
-    /// The entries of both access lists, as the program has them.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's.
-    pub fn access(&self) -> Result<Vec<(Prefix, Access)>> {
-        let mut entries = Vec::new();
-        for entry in &self.list_ipv4 {
-            let (key, value) = entry.map_err(map_error(layout::LIST_IPV4))?;
-            let (address, length): ([u8; 4], _) = (key.data(), key.prefix_len());
-            entries.extend(entry_of(address.into(), length, value));
-        }
-        for entry in &self.list_ipv6 {
-            let (key, value) = entry.map_err(map_error(layout::LIST_IPV6))?;
-            let (address, length): ([u8; 16], _) = (key.data(), key.prefix_len());
-            entries.extend(entry_of(address.into(), length, value));
-        }
-        Ok(entries)
+    /// They are not pinned any more.
+    pub fn access_maps(&self) -> Result<AccessMaps> {
+        let open = |name| open_pinned(&self.directory, name);
+        Ok(AccessMaps {
+            blocks_ipv4: open(layout::BLOCKS_IPV4)?.try_into().map_err(map_error(layout::BLOCKS_IPV4))?,
+            list_ipv4: open(layout::LIST_IPV4)?.try_into().map_err(map_error(layout::LIST_IPV4))?,
+            list_ipv6: open(layout::LIST_IPV6)?.try_into().map_err(map_error(layout::LIST_IPV6))?,
+        })
     }
 
     /// How full the limiter's table is, by a sample.
@@ -159,15 +91,92 @@ impl Datapath {
     }
 }
 
+/// The access lists as the program has them.
+pub struct AccessMaps {
+    blocks_ipv4: Array<MapData, [u64; BLOCK_WORDS]>,
+    list_ipv4: LpmTrie<MapData, [u8; 4], u32>,
+    list_ipv6: LpmTrie<MapData, [u8; 16], u32>,
+}
+
+impl Maps for AccessMaps {
+    fn entries(&self) -> Result<Vec<(Prefix, Access)>> {
+        let mut entries = Vec::new();
+        for entry in &self.list_ipv4 {
+            let (key, value) = entry.map_err(map_error(layout::LIST_IPV4))?;
+            let (address, length): ([u8; 4], _) = (key.data(), key.prefix_len());
+            entries.extend(entry_of(address.into(), length, value));
+        }
+        for entry in &self.list_ipv6 {
+            let (key, value) = entry.map_err(map_error(layout::LIST_IPV6))?;
+            let (address, length): ([u8; 16], _) = (key.data(), key.prefix_len());
+            entries.extend(entry_of(address.into(), length, value));
+        }
+        Ok(entries)
+    }
+
+    fn blocks(&self) -> Result<Blocks> {
+        let mut blocks = Blocks::default();
+        for entry in 0..self.blocks_ipv4.len() {
+            *blocks.words_mut(entry) =
+                self.blocks_ipv4.get(&entry, 0).map_err(map_error(layout::BLOCKS_IPV4))?;
+        }
+        Ok(blocks)
+    }
+
+    fn set(&mut self, prefix: Prefix, access: Option<Access>) -> Result<()> {
+        let Some(access) = access else {
+            return match self.remove(prefix) {
+                Err(error) if !is(&error, libc::ENOENT) => Err(failed("take", prefix, "out of", error)),
+                _ => Ok(()),
+            };
+        };
+        let inserted = match self.insert(prefix, access) {
+            // A full list does not let kernels before 6.13 change an entry that it has. One that it has not is
+            // refused for good.
+            Err(error) if is(&error, libc::ENOSPC) && self.remove(prefix).is_ok() => {
+                self.insert(prefix, access)
+            }
+            inserted => inserted,
+        };
+        inserted.map_err(|error| failed("put", prefix, "into", error))
+    }
+
+    fn set_block(&mut self, entry: u32, words: &[u64; BLOCK_WORDS]) -> Result<()> {
+        self.blocks_ipv4.set(entry, words, 0).map_err(map_error(layout::BLOCKS_IPV4))
+    }
+}
+
+impl AccessMaps {
+    fn insert(&mut self, prefix: Prefix, access: Access) -> std::result::Result<(), MapError> {
+        let (length, value) = (u32::from(prefix.length()), access as u32);
+        match prefix.address() {
+            IpAddr::V4(address) => self.list_ipv4.insert(&Key::new(length, address.octets()), value, 0),
+            IpAddr::V6(address) => self.list_ipv6.insert(&Key::new(length, address.octets()), value, 0),
+        }
+    }
+
+    fn remove(&mut self, prefix: Prefix) -> std::result::Result<(), MapError> {
+        let length = u32::from(prefix.length());
+        match prefix.address() {
+            IpAddr::V4(address) => self.list_ipv4.remove(&Key::new(length, address.octets())),
+            IpAddr::V6(address) => self.list_ipv6.remove(&Key::new(length, address.octets())),
+        }
+    }
+}
+
+fn failed(verb: &str, prefix: Prefix, preposition: &str, error: MapError) -> Error {
+    Error::because(Code::Os, format_args!("cannot {verb} {prefix} {preposition} the access list"))(error)
+}
+
 fn entry_of(address: IpAddr, length: u32, value: u32) -> Option<(Prefix, Access)> {
     let prefix = Prefix::new(address, u8::try_from(length).ok()?).ok()?;
     Some((prefix, Access::from_u32(value)))
 }
 
-fn is_not_there(error: &MapError) -> bool {
+fn is(error: &MapError, errno: i32) -> bool {
     match error {
-        MapError::KeyNotFound | MapError::ElementNotFound => true,
-        MapError::SyscallError(call) => call.io_error.raw_os_error() == Some(libc::ENOENT),
+        MapError::KeyNotFound | MapError::ElementNotFound => errno == libc::ENOENT,
+        MapError::SyscallError(call) => call.io_error.raw_os_error() == Some(errno),
         _ => false,
     }
 }

@@ -19,7 +19,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use aya::maps::{Array, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfLoader};
 use responder::access::{BLOCK_ENTRIES, BLOCK_WORDS};
 use responder::layout::{self, Count, Counters, Grant, INTERFACES, Spent, State};
@@ -29,7 +29,7 @@ use responder::{ClockState, ServedTable, verdict};
 pub(crate) use attach::slow_transmit;
 pub use attach::{Attachment, ModeRequest};
 pub use foreign::{open_program, program_name};
-pub use limits::Occupancy;
+pub use limits::{AccessMaps, Occupancy};
 pub use privileges::require_privileges;
 pub(crate) use refusal::{Condition, conditions, hypervisor_offloads};
 
@@ -59,9 +59,6 @@ pub struct Datapath {
     spent_map: PerCpuArray<MapData, Plain<Spent>>,
     grants_map: PerCpuArray<MapData, Plain<Grant>>,
     samples_map: RingBuf<MapData>,
-    blocks_ipv4: Array<MapData, [u64; BLOCK_WORDS]>,
-    list_ipv4: LpmTrie<MapData, [u8; 4], u32>,
-    list_ipv6: LpmTrie<MapData, [u8; 16], u32>,
     state: Box<State>,
     last_flip: Option<Instant>,
 }
@@ -129,10 +126,6 @@ impl Datapath {
             spent_map: PerCpuArray::try_from(take(layout::SPENT)?).map_err(map_error(layout::SPENT))?,
             grants_map: PerCpuArray::try_from(take(layout::GRANTS)?).map_err(map_error(layout::GRANTS))?,
             samples_map: RingBuf::try_from(take(layout::SAMPLES)?).map_err(map_error(layout::SAMPLES))?,
-            blocks_ipv4: Array::try_from(take(layout::BLOCKS_IPV4)?)
-                .map_err(map_error(layout::BLOCKS_IPV4))?,
-            list_ipv4: LpmTrie::try_from(take(layout::LIST_IPV4)?).map_err(map_error(layout::LIST_IPV4))?,
-            list_ipv6: LpmTrie::try_from(take(layout::LIST_IPV6)?).map_err(map_error(layout::LIST_IPV6))?,
             state: Box::new(State::EMPTY),
             last_flip: None,
         };

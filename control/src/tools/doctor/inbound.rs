@@ -16,7 +16,7 @@ use super::system::{Verb, service};
 use crate::config::Config;
 use crate::error::Result;
 use crate::instance::Instance;
-use crate::serving::limits::{configured, effective};
+use crate::serving::limits::{Effective, configured};
 use crate::status::Status;
 
 /// Between two looks at the counters.
@@ -119,7 +119,7 @@ fn denied(peer: &str, instance: &Instance, config: &Config) -> Option<Finding> {
     let address: IpAddr = peer.parse().ok()?;
     // A list that cannot be read is another finding's.
     let entries = configured(&config.access).ok()?;
-    let access = effective(&entries).of(address);
+    let access = entries.into_iter().collect::<Effective>().of(address);
     (access == Access::Denied).then(|| {
         Finding::problem("inbound-denied", format!("the access lists deny {peer}"))
             .why("its requests are dropped, as configured")

@@ -1,0 +1,181 @@
+//! The thread that changes the access lists: a million entries take seconds, and the loop has a clock to publish.
+//!
+//! It does one job at a time, in the order they come, and tells the loop of each when it is done. The loop alone
+//! writes the policy, which says which lists there are, and alone answers who asked.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
+
+use responder::Access;
+use serde_json::Value;
+use tokio::sync::{mpsc as to_loop, oneshot};
+use tracing::{error, info};
+
+use super::protocol::Response;
+use crate::config::Config;
+use crate::error::{Code, Error, Result};
+use crate::net::prefix::Prefix;
+use crate::serving::limits::{Changes, Effective, Entry, InForce, Lists, Maps, configured};
+
+/// Entries that a command shows; the answer has to fit into a line.
+const SHOWN: usize = 5000;
+/// After this long an entry that could not be ended is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What reads a configuration.
+pub(super) type Read = Box<dyn FnOnce() -> Result<Config> + Send>;
+
+/// What there is to do.
+pub(super) enum Job {
+    /// Takes the entries of a configuration. Reading it, and the files it names, is part of the job.
+    Configure(Read),
+    /// Makes a live entry, or takes it away, and says this of it.
+    Set { prefix: Prefix, entry: Option<Entry>, message: String, reply: oneshot::Sender<Response> },
+    /// Shows the entries.
+    Show(oneshot::Sender<Response>),
+}
+
+/// A job that is done, or an entry that has ended: what the loop has to do now.
+pub(super) struct Done {
+    /// The lists that are not empty now.
+    pub(super) lists: u8,
+    /// Entries in all.
+    pub(super) entries: usize,
+    pub(super) next: Next,
+}
+
+/// What comes after a change.
+pub(super) enum Next {
+    Nothing,
+    /// Somebody waits for this answer.
+    Answer(oneshot::Sender<Response>, Result<Value>),
+    /// The lists of a configuration are in force: now the rest of it, or the lists are put back.
+    Configure(Result<(Box<Config>, Settle)>),
+}
+
+/// Says whether a configuration stays in force. Dropped, it does not.
+pub(super) struct Settle(mpsc::Sender<()>);
+
+impl Settle {
+    pub(super) fn keep(self) {
+        // Without the thread nothing can be put back either.
+        let _nobody = self.0.send(());
+    }
+}
+
+/// Starts the thread.
+pub(super) fn start(
+    maps: impl Maps + Send + 'static,
+    entries: Arc<RwLock<Effective>>,
+) -> Result<(mpsc::Sender<Job>, to_loop::UnboundedReceiver<Done>)> {
+    let (jobs, to_do) = mpsc::channel();
+    let (done, finished) = to_loop::unbounded_channel();
+    // Nobody joins it: it ends with the process, and should it panic, the process ends with it (see Cargo.toml).
+    std::thread::Builder::new()
+        .name("access-lists".into())
+        .spawn(move || match InForce::inheriting(maps, entries) {
+            Ok(in_force) => Worker { lists: Lists::default(), in_force, done }.work(&to_do),
+            Err(error) => {
+                let next = Next::Configure(Err(error));
+                let _ended = done.send(Done { lists: 0, entries: 0, next });
+            }
+        })
+        .map_err(Error::because(Code::Os, "cannot start the thread of the access lists"))?;
+    Ok((jobs, finished))
+}
+
+struct Worker<M> {
+    /// As they should be.
+    lists: Lists,
+    in_force: InForce<M>,
+    done: to_loop::UnboundedSender<Done>,
+}
+
+impl<M: Maps> Worker<M> {
+    fn work(mut self, jobs: &mpsc::Receiver<Job>) {
+        loop {
+            let job = match self.lists.next_end() {
+                None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some((until, _)) => jobs.recv_timeout(until.saturating_duration_since(Instant::now())),
+            };
+            match job {
+                Ok(Job::Configure(read)) => self.configure(read),
+                Ok(Job::Set { prefix, entry, message, reply }) => {
+                    let answer = self.set(prefix, entry).map(|()| {
+                        info!("{message}");
+                        vec![message].into()
+                    });
+                    self.tell(Next::Answer(reply, answer));
+                }
+                Ok(Job::Show(reply)) => {
+                    let shown = serde_json::to_value(self.lists.show(Instant::now(), SHOWN));
+                    self.tell(Next::Answer(reply, shown.map_err(Error::because(Code::Software, "answer"))));
+                }
+                Err(RecvTimeoutError::Timeout) => self.expire(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Puts the lists of a configuration in force, waits for the loop to do the rest, and puts them back if that failed.
+    fn configure(&mut self, read: Read) {
+        let (config, before, changes) = match self.try_configure(read) {
+            Err(error) => return self.tell(Next::Configure(Err(error))),
+            Ok(configured) => configured,
+        };
+        let (keep, kept) = mpsc::channel();
+        self.tell(Next::Configure(Ok((Box::new(config), Settle(keep)))));
+        if kept.recv().is_err() {
+            self.in_force.undo(&changes);
+            self.lists.configure(before);
+            self.tell(Next::Nothing);
+        }
+    }
+
+    fn try_configure(&mut self, read: Read) -> Result<(Config, BTreeMap<Prefix, Access>, Changes)> {
+        // Looked at before anything is changed: a list's file may have vanished.
+        let config = read()?;
+        let entries = configured(&config.access)?;
+        let before = self.lists.configure(entries);
+        match self.in_force.put(&self.lists) {
+            Ok(changes) => Ok((config, before, changes)),
+            Err(error) => {
+                self.lists.configure(before);
+                Err(error)
+            }
+        }
+    }
+
+    fn set(&mut self, prefix: Prefix, entry: Option<Entry>) -> Result<()> {
+        if entry.is_none() {
+            self.lists.require_live(prefix)?;
+        }
+        let before = self.lists.set(prefix, entry);
+        self.in_force.put_one(prefix, &self.lists).inspect_err(|_| {
+            self.lists.set(prefix, before);
+        })
+    }
+
+    /// Takes off what has ended.
+    fn expire(&mut self) {
+        let now = Instant::now();
+        while let Some((until, prefix)) = self.lists.next_end()
+            && until <= now
+        {
+            let ended = self.lists.set(prefix, None);
+            if let Err(error) = self.in_force.put_one(prefix, &self.lists) {
+                error!("cannot take an ended entry off the access lists: {error}");
+                self.lists.set(prefix, ended.map(|entry| Entry { until: Some(now + AGAIN), ..entry }));
+            }
+        }
+        self.tell(Next::Nothing);
+    }
+
+    fn tell(&self, next: Next) {
+        let done = Done { lists: self.in_force.flags(), entries: self.in_force.number(), next };
+        // A daemon that ends does not listen any more.
+        let _ended = self.done.send(done);
+    }
+}
