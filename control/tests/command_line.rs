@@ -129,7 +129,7 @@ fn query_tells_a_dead_server_from_a_silent_one_and_needs_no_rights() {
             "{output:#?}"
         );
         let said = output.expect_code(EX_UNAVAILABLE);
-        assert!(said.contains("no server that is synchronised answered"), "{said}");
+        assert!(said.contains("no synchronised server answered"), "{said}");
 
         let output = files.as_nobody(&[&arguments[..], &["--json"]].concat());
         let answers: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();

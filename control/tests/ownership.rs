@@ -135,7 +135,7 @@ fn detach_leaves_nothing_behind_whether_the_daemon_lives_or_not() {
     server.restart();
     server.kill_9();
     let said = server.command(&["detach"]).expect_success();
-    assert!(said.contains("is gone"), "{said}");
+    assert!(said.contains("detached; removed"), "{said}");
     assert_nothing_left(&lab, &server);
 
     let nothing = server.command(&["detach"]).expect_code(66);
