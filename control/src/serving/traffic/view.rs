@@ -143,7 +143,7 @@ impl fmt::Display for Top {
             .collect();
         let hours = distinct::WINDOW.as_secs() / 3600;
         if clients.is_empty() {
-            writeln!(text, "clients    not counted: nobody is limited")?;
+            writeln!(text, "clients    not counted: rate limits are disabled")?;
         } else {
             writeln!(text, "clients    {} ({hours} h)", clients.join(", "))?;
         }
@@ -159,7 +159,7 @@ impl fmt::Display for Top {
         write_talkers(text, "most dropped", &self.by_drops)?;
         writeln!(
             text,
-            "\nby source: estimates from one request in {}, of the last ten seconds or so",
+            "\nby source: estimated from one request in {}, over about the last ten seconds",
             self.sampled_one_in
         )
     }

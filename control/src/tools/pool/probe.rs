@@ -101,7 +101,7 @@ fn take(server: SocketAddr, timeout: Duration) -> Sample {
     let first = |packet: &[u8], sent, received| Ok(read(packet, cookie, sent, received));
     match converse(server, &request, timeout, first) {
         Ok(Ok(sample)) => sample,
-        Ok(Err(thrown_away)) => lost(format!("the answer is thrown away: {thrown_away}")),
+        Ok(Err(thrown_away)) => lost(format!("the answer is discarded: {thrown_away}")),
         Err(failure @ (Failure::Timeout(_) | Failure::Kiss(_))) => lost(failure.to_string()),
         Err(Failure::Socket(error)) => lost(error),
     }
@@ -121,7 +121,7 @@ fn read(
         |at: usize| NtpTimestamp(u64::from_be_bytes(std::array::from_fn(|index| bytes[at + index])));
     let (receive, transmit) = (timestamp(32), timestamp(40));
     if bytes[0] & 7 != MODE_SERVER {
-        return Err("its mode is not a server's");
+        return Err("its mode is not server");
     }
     if transmit == NtpTimestamp(0) {
         return Err("its transmit timestamp is zero");
