@@ -15,7 +15,7 @@ use crate::load::{
     Spacing,
 };
 
-/// Measures NTP servers, pooltime-xdp above all.
+/// Benchmarks NTP servers, primarily pooltime-xdp.
 #[derive(Parser)]
 #[command(name = "pooltime-bench", version, max_term_width = 100)]
 struct Arguments {
@@ -25,92 +25,92 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Nanoseconds that the server's program takes for a packet, beside `XDP_PASS`
+    /// Measure the nanoseconds per packet of the server's program, compared with `XDP_PASS`
     ///
     /// Runs the real program in the kernel (`BPF_PROG_TEST_RUN`), attached to nothing and pinned to one CPU.
-    /// Prints no figure unless every single run came to the verdict that the figure is named after, by the
-    /// program's return value and by the server's own counters. Needs root.
+    /// Prints a figure only if every single run reached the verdict that the figure is named after, according to
+    /// the program's return value and the server's own counters. Needs root.
     Cost(Cost),
-    /// Load on an NTP server, with every answer checked
+    /// Put load on an NTP server and check every answer
     ///
-    /// Requests go out on a schedule that does not wait for answers. Sends to loopback, link-local and
-    /// private addresses only, unless the server is said to be one's own.
+    /// Requests go out on a schedule that does not wait for answers. They go only to loopback, link-local and
+    /// private addresses, unless you declare that the server is yours.
     Load(LoadArguments),
-    /// The highest rate that an NTP server takes
+    /// Find the highest rate that an NTP server sustains
     FindMax(FindMax),
-    /// This server beside every other NTP server that is found, on the same cores and under the same load
+    /// Compare this server with every other NTP server found, on the same cores and under the same load
     ///
-    /// Makes a lab of network namespaces, and in it, one after the other and in several rounds, lets the server
-    /// (in the driver, behind it, from its sockets), a bare reflector and the other servers answer; none of them
-    /// can set the clock. For each: the highest rate, answers per second of the server's core, round trips at
-    /// half of its own highest rate, and what a rate costs that all can serve. Needs root and two CPUs.
+    /// Creates a lab of network namespaces and runs in it, one after the other and in several rounds, the server
+    /// (in the driver, behind it, from its sockets), a bare reflector and the other servers; none of them can
+    /// set the clock. Reports for each: the highest rate, answers per second of the server's core, round trips
+    /// at half of its own highest rate, and the cost of a rate that all can serve. Needs root and two CPUs.
     Compare(Compare),
 }
 
 #[derive(clap::Args)]
 struct Compare {
-    /// Rounds; each has every server once, each begins with another one
+    /// Number of rounds; each runs every server once and starts with a different one
     #[arg(long, default_value_t = 3, value_parser = value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// Time of each load
+    /// Duration of each load
     #[arg(long, default_value = "2s", value_parser = load::time)]
     duration: Duration,
-    /// The rate at which all are measured
+    /// Common rate at which all servers are measured
     #[arg(long, default_value = "20k", value_parser = load::rate)]
     rate: f64,
-    /// Acceptable loss at the highest rate, wrong answers included
+    /// Acceptable loss at the highest rate, including wrong answers
     #[arg(long, default_value = "0.1%", value_parser = load::fraction)]
     loss: f64,
-    /// Leave out this part of each step there, the worst of it
+    /// Ignore this share of each step at the highest rate, the worst of it
     #[arg(long, default_value = "10%", value_parser = load::left_out, value_name = "PART")]
     leave_out: f64,
-    /// Addresses that requests come from, rounded up to a power of two
+    /// Number of source addresses, rounded up to a power of two
     #[arg(long, default_value_t = 131_072, value_parser = value_parser!(u32).range(1..=8_388_608))]
     clients: u32,
-    /// Do not look for higher rates than this
+    /// Upper limit of the search for the highest rate
     #[arg(long, default_value = "4M", value_parser = load::rate, value_name = "RATE")]
     at_most: f64,
-    /// How often either end of the link is polled, as by a NIC that coalesces its interrupts
+    /// Poll interval of both ends of the link, like that of a NIC that coalesces its interrupts
     #[arg(long, default_value = "50us", value_parser = load::time)]
     poll: Duration,
-    /// CPU of the servers
+    /// CPU to run the servers on
     #[arg(long)]
     server_cpu: Option<usize>,
-    /// CPU of the generator
+    /// CPU to run the generator on
     #[arg(long)]
     generator_cpu: Option<usize>,
-    /// Where a server's program is, if it is not found
+    /// Path of a server's program, if it is not found automatically
     #[arg(long = "server", value_name = "NAME=PATH")]
     servers: Vec<Named>,
-    /// Compare these only: native, generic, userspace, reflector, chronyd, ntpsec, openntpd, ntpd-rs, rsntp
+    /// Compare only these: native, generic, userspace, reflector, chronyd, ntpsec, openntpd, ntpd-rs, rsntp
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     only: Vec<String>,
     /// Directory to write the table and the raw runs to
     #[arg(long, value_name = "DIRECTORY")]
     results: Option<PathBuf>,
-    /// The script that makes labs
+    /// Script that creates labs
     #[arg(long, value_name = "SCRIPT", env = "POOLTIME_LAB", default_value = compare::LAB)]
     lab: PathBuf,
 }
 
 #[derive(clap::Args)]
 struct Cost {
-    /// Rounds; each measures every row once
+    /// Number of rounds; each measures every row once
     #[arg(long, default_value_t = 11, value_parser = value_parser!(u32).range(1..=1001))]
     rounds: u32,
-    /// Packets for each row and round
+    /// Number of packets per row and round
     #[arg(long, default_value_t = 1_000_000, value_parser = value_parser!(u32).range(1000..=100_000_000))]
     repeat: u32,
-    /// CPU to run on; the last one allowed if not given
+    /// CPU to run on [default: the last one that is allowed]
     #[arg(long)]
     cpu: Option<usize>,
     /// Measure another build of the server's object in the same rounds
     #[arg(long, value_name = "OBJECT")]
     candidate: Option<PathBuf>,
-    /// Compare with results that `--json` wrote before
+    /// Compare with earlier results, as written by `--json`
     #[arg(long, value_name = "RESULTS")]
     against: Option<PathBuf>,
-    /// Print all results, those of single rounds included, as JSON
+    /// Print all results as JSON, including those of single rounds
     #[arg(long)]
     json: bool,
 }
@@ -119,7 +119,7 @@ struct Cost {
 struct LoadArguments {
     #[command(flatten)]
     common: Common,
-    /// Requests a second, or a ramp of them: 50k, 1000..2M
+    /// Requests per second, or a ramp: 50k, 1000..2M
     #[arg(long, default_value = "1000")]
     rate: Rates,
     /// Factor from one step of a ramp to the next
@@ -134,11 +134,11 @@ struct FindMax {
     /// Acceptable loss
     #[arg(long, default_value = "0.1%", value_parser = load::fraction)]
     loss: f64,
-    /// Leave out this part of each step, the worst of it: the milliseconds in which a host takes a virtual machine's CPU
-    /// away say nothing of the server
+    /// Ignore this share of each step, the worst of it: the milliseconds in which a host takes away a virtual machine's
+    /// CPU say nothing about the server
     #[arg(long, default_value = "0%", value_parser = load::left_out, value_name = "PART")]
     leave_out: f64,
-    /// Rates between which to look
+    /// Range of rates to search
     #[arg(long, default_value = "1000..2M")]
     rate: Rates,
 }
@@ -146,80 +146,80 @@ struct FindMax {
 #[derive(clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own on the command line")]
 struct Common {
-    /// Address or name of the server, with a port if it is not 123
+    /// Server address or name, with a port if it is not 123
     target: String,
-    /// What sends the requests
+    /// Generator that sends the requests
     #[arg(long, value_enum, default_value_t = Kind::Auto)]
     generator: Kind,
-    /// Time of each step
+    /// Duration of each step
     #[arg(long, default_value = "5s", value_parser = load::time)]
     duration: Duration,
-    /// Time at the first rate before the first step, not counted
+    /// Warm-up at the first rate before the first step, not counted
     #[arg(long, default_value = "500ms", value_parser = load::time)]
     warm_up: Duration,
-    /// Answers that take longer are lost
+    /// Answers that take longer count as lost
     #[arg(long, default_value = "1s", value_parser = load::time)]
     timeout: Duration,
-    /// Threads; if not given, as many as CPUs for sockets, and one for frames
+    /// Number of threads [default: one per CPU for sockets, one for frames]
     #[arg(long, value_parser = value_parser!(u32).range(1..=256))]
     workers: Option<u32>,
-    /// Sockets, and so source ports, of each thread
+    /// Number of sockets, and thus of source ports, per thread
     #[arg(long, default_value_t = 4, value_parser = value_parser!(u32).range(1..=1000))]
     sockets: u32,
-    /// NTP versions by weight, as 4 or 3:1,4:2; as counted on a public server if not given
+    /// NTP versions by weight, for example 4 or 3:1,4:2 [default: as counted on a public server]
     #[arg(long)]
     versions: Option<Mix>,
-    /// How requests are spaced
+    /// Spacing of requests
     #[arg(long, value_enum, default_value_t = Spacing::Even)]
     spacing: Spacing,
-    /// Send from this many addresses, rounded up to a power of two
+    /// Number of source addresses, rounded up to a power of two
     #[arg(long, requires = "source_net", default_value_t = 1, value_name = "N")]
     clients: u32,
-    /// Network that these are in; over IPv6 each has a /64 of its own, if there are as many
+    /// Network of the source addresses; over IPv6 each gets its own /64 if there are enough
     #[arg(long, value_name = "PREFIX")]
     source_net: Option<SourceNet>,
-    /// What is unusual about the requests
+    /// Kind of unusual requests
     ///
-    /// - `hot-source[:SHARE]`: half of all, or this share, comes from one of the `--clients`
-    /// - `spoofed`: each comes from any address of the `--source-net`
-    /// - `malformed[:SHARE]`: a tenth, or this share, must not be answered: short, not of a client's mode, with wrong
-    ///   checksums or lengths; answers to them are errors
-    /// - `long[:WORDS]`: with an extension field of 7, or so many, words of four bytes
-    /// - `top-of-hour[:FACTOR]`: 10 times the rate, or so many, after a quarter of the time, for an eighth of it, and
-    ///   less and less for three more eighths
+    /// - `hot-source[:SHARE]`: half of the requests, or this share, comes from one of the `--clients`
+    /// - `spoofed`: each request comes from a random address in the `--source-net`
+    /// - `malformed[:SHARE]`: a tenth of the requests, or this share, must not be answered: they are short, have another
+    ///   mode than client, or wrong checksums or lengths; answers to them are errors
+    /// - `long[:WORDS]`: requests have an extension field of 7, or WORDS, words of four bytes
+    /// - `top-of-hour[:FACTOR]`: after a quarter of the time the rate rises to 10 times, or FACTOR times, for an eighth
+    ///   of it, and then falls for three more eighths
     #[arg(long, default_value = "normal", verbatim_doc_comment)]
     profile: Profile,
-    /// Ports that requests come from: 1024-65535
+    /// Range of source ports, for example 1024-65535
     #[arg(long, value_name = "RANGE")]
     source_ports: Option<SourcePorts>,
-    /// Send by this interface
+    /// Interface to send on
     #[arg(long, value_name = "NAME")]
     interface: Option<String>,
-    /// Send to this router on the link
+    /// Router on the link to send to
     #[arg(long, value_name = "ADDRESS")]
     gateway: Option<IpAddr>,
-    /// Send to this station on the link
+    /// MAC address on the link to send to
     #[arg(long, value_name = "MAC", conflicts_with = "gateway")]
     next_hop: Option<Mac>,
-    /// The target sends requests back as they are: measure the way alone
+    /// The target echoes requests unchanged: measure the path only
     #[arg(long)]
     echo: bool,
-    /// Take answers of a server that says it is not synchronised for right
+    /// Accept answers of a server that declares itself unsynchronised
     #[arg(long)]
     accept_unsynchronised: bool,
-    /// The server reads this machine's clock: check its timestamps against it. Always so on loopback
+    /// The server reads this machine's clock: check its timestamps against it. Always set on loopback
     #[arg(long)]
     shared_clock: bool,
-    /// How far the server's clock may be off then
+    /// Tolerance of that check
     #[arg(long, default_value = "1ms", value_parser = load::time)]
     tolerance: Duration,
-    /// Send to a public address
+    /// Allow a public target address
     #[arg(long)]
     i_own_this_server: bool,
-    /// Send at more than 5M requests a second, or for more than 10 minutes
+    /// Allow more than 5M requests per second, or more than 10 minutes
     #[arg(long)]
     uncapped: bool,
-    /// Shape of the results
+    /// Format of the results
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
     /// Print the results as JSON
@@ -228,7 +228,7 @@ struct Common {
     /// Print the results as CSV
     #[arg(long, conflicts_with = "format")]
     csv: bool,
-    /// Write the results as a page with plots
+    /// Write the results as an HTML page with plots
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 }
@@ -267,15 +267,15 @@ impl Common {
     }
 }
 
-/// Where requests come from, if not from this host's address.
+/// Chooses the source addresses of requests, if they are not this host's own.
 fn sources(net: Option<SourceNet>, clients: u32, profile: Profile) -> Result<Option<Sources>, String> {
     match (profile, net) {
         (Profile::HotSource(_), _) if clients < 2 => {
-            Err("hot-source is one of several: give --clients and --source-net".into())
+            Err("hot-source is one client of several: pass --clients and --source-net".into())
         }
-        (Profile::Spoofed, None) => Err("spoofed requests come from a network: give --source-net".into()),
+        (Profile::Spoofed, None) => Err("spoofed requests come from a network: pass --source-net".into()),
         (Profile::Spoofed, Some(_)) if clients > 1 => {
-            Err("spoofed requests come from all of --source-net: leave --clients out".into())
+            Err("spoofed requests come from all of --source-net: omit --clients".into())
         }
         (Profile::Spoofed, Some(net)) => Ok(Some(Sources::all(net))),
         (_, net) => net.map(|net| Sources::new(net, clients)).transpose(),
@@ -284,7 +284,7 @@ fn sources(net: Option<SourceNet>, clients: u32, profile: Profile) -> Result<Opt
 
 fn step_factor(text: &str) -> Result<f64, String> {
     let factor = text.parse().ok().filter(|factor: &f64| factor.is_finite() && *factor >= 1.01);
-    factor.ok_or_else(|| format!("{text} is no factor above 1.01"))
+    factor.ok_or_else(|| format!("{text} is not a factor above 1.01"))
 }
 
 /// See [`crate::definition`].
@@ -297,7 +297,7 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version are "errors" too, for standard output; where that is closed nobody reads.
+            // Help and version are also "errors", printed to standard output. If that is closed, there is no reader.
             let _nobody_reads = error.print();
             return if error.use_stderr() { failure::USAGE } else { 0 };
         }

@@ -44,7 +44,7 @@ impl std::str::FromStr for Named {
         let known = contestant::programs().join(", ");
         let (name, path) = text.split_once('=').ok_or_else(|| format!("{text} is not NAME=PATH"))?;
         if !contestant::programs().contains(&name) {
-            return Err(format!("{name} is none of the servers that can be started: {known}"));
+            return Err(format!("{name} is not one of the servers that can be started: {known}"));
         }
         Ok(Self { name: name.into(), path: path.into() })
     }
@@ -85,16 +85,16 @@ pub(crate) enum CompareError {
     #[error("the lab: {what}: {reason}")]
     Lab { what: String, reason: String },
 
-    #[error("none of the contestants could be started:\n{0}")]
+    #[error("none of the servers could be started:\n{0}")]
     Nobody(String),
 
-    #[error("{0} is no contestant: --only takes {known}", known = contestant::names().join(", "))]
+    #[error("{0} is not a known server: --only takes {known}", known = contestant::names().join(", "))]
     Unknown(String),
 
     #[error("{name} {what}:\n{log}")]
     Contestant { name: &'static str, what: String, log: String },
 
-    #[error("interrupted; the lab is taken down and nothing is written")]
+    #[error("interrupted; the lab is removed and nothing is written")]
     Interrupted,
 }
 
@@ -144,7 +144,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         .collect();
     if !options.lab.exists() {
         let what = options.lab.display().to_string();
-        let reason = "it is not there; call this in the project's tree, or say by --lab where it is".into();
+        let reason = "it does not exist; run this in the project's tree, or pass its path with --lab".into();
         return Err(CompareError::Lab { what, reason }.into());
     }
     let mut results = Results::new(options, cores);
@@ -157,7 +157,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     }
     let estimate = announce(options, &contestants);
     let progress = Progress::over(estimate, false);
-    progress.tell("making the lab".into());
+    progress.tell("creating the lab".into());
     let lab = Lab::up(&options.lab, cores, options.poll)?;
     let terms = Terms::of(options);
     let mut known = vec![None; contestants.len()];

@@ -35,8 +35,8 @@ pub(crate) enum Failure {
     /// The kernel's verifier does not accept a program.
     #[error(
         "the kernel's verifier refuses the program {program}: {log}\n\
-         This kernel ({kernel}) may be too old (5.10 or newer is needed), or the object was built by other \
-         tools than `scripts/setup` installs."
+         This kernel ({kernel}) may be too old (5.10 or newer is needed), or the object was not built \
+         with the tools that `scripts/setup` installs."
     )]
     Verifier { program: String, kernel: String, log: String },
 
@@ -48,12 +48,12 @@ pub(crate) enum Failure {
     Map { map: String, reason: std::io::Error },
 
     /// An object that is not what it should be.
-    #[error("{object} is not an object of this server's programs: {reason}")]
+    #[error("{object} does not contain this server's programs: {reason}")]
     Object { object: String, reason: String },
 
     /// `BPF_PROG_TEST_RUN` itself.
     #[error(
-        "cannot run {what} in the kernel (BPF_PROG_TEST_RUN): {reason}. If a signal interrupted it, start anew"
+        "cannot run {what} in the kernel (BPF_PROG_TEST_RUN): {reason}. If a signal interrupted it, run it again"
     )]
     Run { what: String, reason: ProgramError },
 
@@ -66,7 +66,7 @@ pub(crate) enum Failure {
     Own { reason: Box<dyn Error + Send + Sync>, exit_code: u8 },
 
     /// A core that is not there or not allowed.
-    #[error("cannot run on CPU {cpu}: this process may use {allowed}; name one of them with --cpu")]
+    #[error("cannot run on CPU {cpu}: this process may use {allowed}; choose one of them with --cpu")]
     Cpu { cpu: usize, allowed: String },
 
     /// A file.

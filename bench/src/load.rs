@@ -117,7 +117,7 @@ pub(crate) enum LoadError {
     Cap(String),
 
     #[error(
-        "cannot send from port {port}: {reason}. Take other --source-ports, or fewer --workers and --sockets"
+        "cannot send from port {port}: {reason}. Choose other --source-ports, or fewer --workers and --sockets"
     )]
     Port { port: u16, reason: std::io::Error },
 
@@ -132,7 +132,7 @@ pub(crate) enum LoadError {
 
     #[error(
         "nothing listens at {0}: \"port unreachable\" came back to every request. Is the server running, and is \
-         it this port?"
+         this its port?"
     )]
     Refused(SocketAddr),
 }
@@ -248,7 +248,7 @@ fn limit(load: &Load, rate: f64, time: Duration) -> Result<(), LoadError> {
     if rate > plan::RATE_CAP {
         let cap = plan::RATE_CAP;
         return Err(LoadError::Cap(format!(
-            "{rate} requests/s is above the cap of {cap}: --uncapped lifts it"
+            "{rate} requests/s is above the cap of {cap}: pass --uncapped to lift it"
         )));
     }
     if time > plan::TIME_CAP {

@@ -47,7 +47,7 @@ impl XdpAction {
             2 => "XDP_PASS".into(),
             3 => "XDP_TX".into(),
             4 => "XDP_REDIRECT".into(),
-            other => format!("{other}, which is no XDP action"),
+            other => format!("{other}, which is not an XDP action"),
         }
     }
 }

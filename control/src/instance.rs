@@ -144,12 +144,12 @@ impl Instance {
 
 /// A file or directory that cannot be made, with the way out: `setting` is what lets a unit of systemd write there.
 pub(crate) fn not_writable(path: &Path, error: &std::io::Error, setting: &str) -> Error {
-    let failed = Error::new(Code::Io, format_args!("cannot make {}: {error}", path.display()));
+    let failed = Error::new(Code::Io, format_args!("cannot create {}: {error}", path.display()));
     match error.kind() {
         ErrorKind::ReadOnlyFilesystem => {
             let there = path.ancestors().find(|directory| directory.exists()).unwrap_or(path).display();
             failed.remedy(format_args!(
-                "`mount -o remount,rw $(findmnt -no TARGET --target {there})`; in a unit of systemd, `{setting}`"
+                "`mount -o remount,rw $(findmnt -no TARGET --target {there})`; in a systemd unit, set `{setting}`"
             ))
         }
         ErrorKind::StorageFull => failed.remedy("`df -h` shows which file system is full"),

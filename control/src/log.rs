@@ -187,7 +187,10 @@ impl Repeats {
             }
             if place.others > 0 {
                 let like = place.lines.first().map_or("", |(line, _)| line.trim_end());
-                due.push((place.level, format!("{} other lines were left out, like: {like}", place.others)));
+                due.push((
+                    place.level,
+                    format!("{} other lines were omitted, such as: {like}", place.others),
+                ));
             }
             false
         });
@@ -232,6 +235,6 @@ mod tests {
             .count();
         assert_eq!(said, VARIANTS);
         let due = repeats.due(now + INTERVAL);
-        assert_eq!(due, [(Level::WARN, "99980 other lines were left out, like: line 0".into())]);
+        assert_eq!(due, [(Level::WARN, "99980 other lines were omitted, such as: line 0".into())]);
     }
 }

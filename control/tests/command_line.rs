@@ -48,7 +48,7 @@ fn help_and_version_are_no_errors_and_wrong_arguments_are() {
 fn a_wrong_configuration_is_refused_with_file_line_key_and_the_nearest_key() {
     let files = Files::new("config");
     let right = files.file("right.toml", CONFIG);
-    assert!(pooltime(&["config", "check", &right]).expect_success().contains("right"));
+    assert!(pooltime(&["config", "check", &right]).expect_success().contains(": OK"));
 
     let misspelt = files.file("misspelt.toml", "interfaces = [\"lan0\"]\n\n[clock]\nhorizon = 5000\n");
     let broken = files.file("broken.toml", "interfaces = [\"lan0\"\n[clock]\n");
@@ -129,7 +129,7 @@ fn query_tells_a_dead_server_from_a_silent_one_and_needs_no_rights() {
             "{output:#?}"
         );
         let said = output.expect_code(EX_UNAVAILABLE);
-        assert!(said.contains("no server that is synchronised answered"), "{said}");
+        assert!(said.contains("no synchronised server answered"), "{said}");
 
         let output = files.as_nobody(&[&arguments[..], &["--json"]].concat());
         let answers: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
@@ -137,7 +137,7 @@ fn query_tells_a_dead_server_from_a_silent_one_and_needs_no_rights() {
         assert!(answers[0]["error"].as_str().unwrap().contains(complaint), "{answers}");
     }
     let said = pooltime(&["query", "-6", "127.0.0.1"]).expect_code(EX_NOINPUT);
-    assert!(said.contains("`127.0.0.1` has no address of that family"), "{said}");
+    assert!(said.contains("`127.0.0.1` has no address in that family"), "{said}");
 }
 
 #[test]
@@ -147,8 +147,8 @@ fn upstream_probe_says_why_no_candidate_is_taken() {
     let ranking: serde_json::Value = serde_json::from_str(&refused.stdout).unwrap();
     let candidate = &ranking["candidates"][0];
     assert_eq!((&candidate["name"], &candidate["verdict"]), (&pool.into(), &"unfit".into()), "{ranking}");
-    assert!(candidate["reason"].as_str().unwrap().contains("names of the pool"), "{ranking}");
-    assert!(refused.expect_code(EX_UNAVAILABLE).contains("no candidate is fit"));
+    assert!(candidate["reason"].as_str().unwrap().contains("pool names"), "{ranking}");
+    assert!(refused.expect_code(EX_UNAVAILABLE).contains("no candidate is suitable"));
 
     let missing = pooltime(&["upstream", "probe", "--file", "/nowhere/names"]).expect_code(EX_NOINPUT);
     assert!(missing.contains("/nowhere/names"), "{missing}");

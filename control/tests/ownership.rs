@@ -63,7 +63,7 @@ fn what_is_attached_already_is_attached_again_in_the_same_mode_only() {
     assert!(said.contains("took over"), "{said}");
     let refused = server.command(&["attach", "lan0", "--mode", "generic"]).expect_code(EX_UNAVAILABLE);
     assert!(
-        refused.contains("lan0 is attached in native mode already") && refused.contains("detach it first"),
+        refused.contains("lan0 is already attached in native mode") && refused.contains("detach it first"),
         "{refused}"
     );
     assert_eq!(server.status().interfaces[0].mode, Some(Mode::Native));
@@ -116,7 +116,7 @@ fn another_instance_s_program_cannot_be_replaced() {
     assert!(refused.contains(&format!("`{}`", layout::PROGRAM)), "{refused}");
     // It is held by a link, and only who has that can take it off.
     let refused = lab.exec("server", &[&attach[..], &["--replace"]].concat()).expect_code(EX_UNAVAILABLE);
-    assert!(refused.contains("has to be taken off by its owner"), "{refused}");
+    assert!(refused.contains("has to be detached by its owner"), "{refused}");
     assert_eq!(xdp(&lab, "lan0"), before);
     assert_eq!(left_behind(&second), Vec::<PathBuf>::new());
     lab.pooltime("client", &["query", "10.77.0.1"]).expect_success();
@@ -135,7 +135,7 @@ fn detach_leaves_nothing_behind_whether_the_daemon_lives_or_not() {
     server.restart();
     server.kill_9();
     let said = server.command(&["detach"]).expect_success();
-    assert!(said.contains("is gone"), "{said}");
+    assert!(said.contains("detached; removed"), "{said}");
     assert_nothing_left(&lab, &server);
 
     let nothing = server.command(&["detach"]).expect_code(66);

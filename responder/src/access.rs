@@ -1,15 +1,15 @@
-//! Who is answered: what the access lists say of a source, and then the limiter.
+//! Decides who is answered: first by the access lists, and then by the limiter.
 
 use crate::limiter::{self, BUDGET, Buckets, Class, Decision, KISS_DENIED, Policy, Ruling, Source};
 use crate::message::Request;
 use crate::sample::{EVICTED, Sample};
 use crate::verdict::{Action, Family, Verdict};
 
-/// What the entry of the longest prefix that a source is in says.
+/// The access that the list entry with the longest matching prefix gives to a source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u32)]
 pub enum Access {
-    /// Like everybody that no list names: limited as [`Policy::ordinary`].
+    /// Answered like sources on no list: limited as [`Policy::ordinary`].
     #[default]
     Ordinary = 0,
     /// Not answered.
@@ -21,7 +21,7 @@ pub enum Access {
 }
 
 impl Access {
-    /// The inverse of `as u32`. What is none of them is ordinary.
+    /// The inverse of `as u32`. Any other value is ordinary.
     #[must_use]
     #[inline(always)]
     pub const fn from_u32(value: u32) -> Self {
@@ -33,7 +33,7 @@ impl Access {
         }
     }
 
-    /// The word for it.
+    /// Returns a stable label.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -50,19 +50,19 @@ pub const BLOCK_ENTRIES: usize = 1 << 15;
 /// Words of such an entry, a bit for each /24: a cache line.
 pub const BLOCK_WORDS: usize = 8;
 
-/// Where the bit of a source's /24 stands.
+/// The position of the bit for a source's /24.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block {
     /// The entry, below [`BLOCK_ENTRIES`].
     pub entry: u32,
     /// The word in it, below [`BLOCK_WORDS`].
     pub word: usize,
-    /// The bit in that.
+    /// The bit in that word.
     pub mask: u64,
 }
 
 impl Block {
-    /// Of an address.
+    /// Returns the position for an address.
     #[must_use]
     #[inline(always)]
     pub const fn of(address: [u8; 4]) -> Self {
@@ -74,11 +74,11 @@ impl Block {
 /// A client, as far as it matters for whether it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Client {
-    /// What the lists say of it.
+    /// What the lists say about it.
     pub access: Access,
-    /// Whose bucket it takes from.
+    /// The source whose bucket it draws from.
     pub source: Source,
-    /// Over which protocol it asks.
+    /// The protocol of its request.
     pub family: Family,
 }
 

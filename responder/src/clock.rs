@@ -13,7 +13,7 @@ const NANOS: u64 = 1_000_000_000;
 pub struct NtpTimestamp(pub u64);
 
 impl NtpTimestamp {
-    /// From Unix time. Eras beyond 2036 wrap, as the format has it.
+    /// Converts Unix time. Eras after 2036 wrap, as the format defines.
     #[must_use]
     pub const fn from_unix(seconds: i64, nanos: u32) -> Self {
         let seconds = seconds.cast_unsigned().wrapping_add(UNIX_EPOCH_S);
@@ -34,7 +34,7 @@ impl NtpTimestamp {
 pub struct NtpShort(pub u32);
 
 impl NtpShort {
-    /// From nanoseconds, rounded up, for a bound must not shrink; saturates at 18 hours.
+    /// Converts nanoseconds, rounded up because a bound must not shrink; saturates at 18 hours.
     #[must_use]
     pub const fn from_nanos(nanos: u64) -> Self {
         let seconds = nanos / NANOS;
@@ -44,7 +44,7 @@ impl NtpShort {
         if seconds >= 1 << 16 || units > u32::MAX as u64 { Self(u32::MAX) } else { Self(units as u32) }
     }
 
-    /// In nanoseconds.
+    /// Returns the interval in nanoseconds.
     #[must_use]
     pub const fn as_nanos(self) -> u64 {
         (self.0 as u64).wrapping_mul(NANOS) >> 16
@@ -56,7 +56,7 @@ impl NtpShort {
 pub struct DispersionRate(pub u32);
 
 impl DispersionRate {
-    /// From parts in 10^9, rounded up; saturates at 23 %.
+    /// Converts ppb, rounded up; saturates at 23 %.
     #[must_use]
     pub const fn from_ppb(ppb: u64) -> Self {
         // 2^64 / 10^9, the nanoseconds of 2^32 ns times the units of a second, in 16.16 and parts in 10^9.
@@ -67,7 +67,7 @@ impl DispersionRate {
 }
 
 /// How fast NTP time runs against `CLOCK_MONOTONIC`: units of 2^-32 s in a nanosecond, with 32 bits of
-/// fraction. One step is 0.05 parts in 10^9.
+/// fraction. One step is 0.05 ppb.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate(pub u64);
 
@@ -76,7 +76,7 @@ impl Rate {
     pub const NOMINAL: Self = Self(18_446_744_074);
 }
 
-/// All that an answer says of the clock, as the daemon last published it.
+/// Everything that an answer says about the clock, as the daemon last published it.
 ///
 /// It is shared with the eBPF program as [`WORDS`] 64-bit words, one cache line; [`ClockState::to_words`] is
 /// the layout.
@@ -94,7 +94,7 @@ pub struct ClockState {
     pub horizon_ns: u64,
     /// When the clock was last set or corrected.
     pub reference_time: NtpTimestamp,
-    /// Round trip to the primary source.
+    /// Round-trip delay to the primary source.
     pub root_delay: NtpShort,
     /// Error bound against the primary source, at the base of the line ...
     pub root_dispersion: NtpShort,
@@ -106,7 +106,7 @@ pub struct ClockState {
     pub leap: u8,
     /// 1 to 15; anything else is unsynchronised.
     pub stratum: u8,
-    /// Of a reading of the clock, log2 seconds.
+    /// Precision of a clock reading, in log2 seconds.
     pub precision: i8,
 }
 
@@ -161,7 +161,7 @@ impl ClockState {
         monotonic_ns.wrapping_sub(self.monotonic_base_ns)
     }
 
-    /// The time on the line.
+    /// Returns the time on the line.
     ///
     /// The product needs 96 bits and eBPF has no 128-bit multiplication, so it is put together from the
     /// 32-bit halves of both factors; the upper half of the elapsed time is signed, for moments before
@@ -180,7 +180,7 @@ impl ClockState {
         NtpTimestamp(self.ntp_base.0.wrapping_add(units))
     }
 
-    /// Whether an answer at this moment may claim to be synchronised.
+    /// Returns whether an answer at this moment may claim to be synchronised.
     #[must_use]
     #[inline(always)]
     pub const fn is_synchronised_at(&self, monotonic_ns: u64) -> bool {
@@ -189,7 +189,7 @@ impl ClockState {
             && self.stratum.wrapping_sub(1) < MAX_STRATUM
     }
 
-    /// The error bound, grown with the age of the line.
+    /// Returns the error bound, including its growth with the age of the line.
     #[must_use]
     #[inline(always)]
     pub const fn root_dispersion_at(&self, monotonic_ns: u64) -> NtpShort {

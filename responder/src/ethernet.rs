@@ -15,9 +15,9 @@ const SERVICE_VLAN: u16 = 0x88a8;
 /// The network protocols that NTP runs over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
-    /// RFC 791.
+    /// IPv4 (RFC 791).
     Ipv4,
-    /// RFC 8200.
+    /// IPv6 (RFC 8200).
     Ipv6,
 }
 

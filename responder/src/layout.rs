@@ -68,7 +68,7 @@ pub const INTERFACES: usize = 8;
 /// Flips are at least this far apart.
 pub const FLIP_INTERVAL_MS: u64 = 10;
 
-/// All that the daemon publishes.
+/// Everything that the daemon publishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct State {
@@ -84,7 +84,7 @@ pub struct State {
     pub clocks: [[u64; WORDS]; SLOTS],
     /// Address tables.
     pub tables: [ServedTable; SLOTS],
-    /// Who is limited, and how.
+    /// Which sources are limited, and how.
     pub policy: Policy,
 }
 
@@ -106,7 +106,7 @@ impl State {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Count {
-    /// Frames.
+    /// Number of frames.
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
@@ -115,7 +115,7 @@ pub struct Count {
 /// All counters of an interface, by [`crate::Outcome::counter`].
 pub type Counters = [Count; verdict::COUNTERS];
 
-/// What a CPU has spent; its program alone writes it.
+/// What a CPU has spent; only its program writes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Spent {
@@ -127,7 +127,7 @@ pub struct Spent {
     pub samples: u64,
 }
 
-/// What a CPU may spend; the daemon alone writes it.
+/// What a CPU may spend; only the daemon writes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Grant {

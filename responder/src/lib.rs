@@ -1,11 +1,11 @@
-//! What an NTP server answers, and to whom.
+//! Decides what an NTP server answers, and to whom.
 //!
 //! This crate is the one piece of code behind both of the server's paths: the eBPF program that answers
 //! in the NIC path, and the UDP socket in user space that answers what the program passes up. It is
 //! pure: frame bytes, clock state and a clock reading go in; a [`Verdict`] comes out, and the answer
 //! stands where the request stood. No allocation, no floating point, no `unsafe`, no dependencies.
 //!
-//! # The way of a packet
+//! # The path of a packet
 //!
 //! [`respond`] takes a frame through these steps; each step that ends the way has a [`Verdict`].
 //!

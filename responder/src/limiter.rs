@@ -70,7 +70,7 @@ const TAG_SHIFT: u32 = 44;
 /// The bits of the hash that choose the set begin here. With 2^22 sets they end below the tag.
 const SET_SHIFT: u32 = 20;
 
-/// Rate and burst.
+/// A rate and a burst.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Class(
@@ -80,7 +80,7 @@ pub struct Class(
 );
 
 impl Class {
-    /// No limit.
+    /// Does not limit the source.
     pub const UNLIMITED: Self = Self(0);
 
     /// So many requests a second, and so many at once. `None` where either is zero, the rate is above the
@@ -97,7 +97,7 @@ impl Class {
         Some(Self(interval << 32 | window))
     }
 
-    /// Nanoseconds from one token to the next.
+    /// Returns the nanoseconds from one token to the next.
     #[must_use]
     pub const fn interval_ns(self) -> u64 {
         self.0 >> 32 << TICK_SHIFT
@@ -146,21 +146,21 @@ const fn until_full(bucket: u64, now: u64) -> u64 {
     (bucket & MOMENT).wrapping_sub(now)
 }
 
-/// What the limiter goes by.
+/// The parameters that the limiter decides by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Policy {
     /// The hash's key: random, and never told. It belongs to the table: a new one makes all buckets unknown.
     pub key: [u64; 3],
-    /// Of sources that no list names.
+    /// Class of sources that are on no list.
     pub ordinary: Class,
-    /// Of sources that the lists say to limit strictly.
+    /// Class of sources that the lists limit strictly.
     pub strict: Class,
-    /// Of the kisses of death that one CPU sends.
+    /// Class of the kisses of death that one CPU sends.
     pub kiss: Class,
     /// The bits of a source's IPv4 address that count, as the machine loads them from a packet.
     pub ipv4_mask: u64,
-    /// The bits of the upper half of its IPv6 address, likewise.
+    /// The bits of the upper half of its IPv6 address that count, in the same form.
     pub ipv6_mask: u64,
     /// The number of sets, a power of two, less one.
     pub set_mask: u32,
@@ -188,7 +188,7 @@ pub const BUDGET: u8 = 2;
 pub const NO_LEAK: u8 = 64;
 
 impl Policy {
-    /// Everybody is answered.
+    /// Answers every source.
     pub const OFF: Self = Self {
         key: [0; 3],
         ordinary: Class::UNLIMITED,
@@ -227,7 +227,7 @@ impl Policy {
         (mixed ^ mixed >> 32).wrapping_mul(third | 1)
     }
 
-    /// Whether a refused request is answered nevertheless. Chance comes from the moment, to the nanosecond, and
+    /// Returns whether a refused request is answered anyway. Chance comes from the moment, to the nanosecond, and
     /// from the request, under the key: the client knows neither the one nor the other.
     #[inline(always)]
     const fn leaks(&self, now_ns: u64, noise: u64) -> bool {
@@ -238,19 +238,19 @@ impl Policy {
     }
 }
 
-/// Whom a bucket is for: the part of an address that the policy's masks leave.
+/// The owner of a bucket: the part of an address that the policy's masks leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source(u64);
 
 impl Source {
-    /// By IPv4 address. The upper half is zero, as it is in no global IPv6 address.
+    /// Creates it from an IPv4 address. The upper half is zero, as it is in no global IPv6 address.
     #[must_use]
     #[inline(always)]
     pub fn ipv4(address: [u8; 4], policy: &Policy) -> Self {
         Self(u64::from(u32::from_ne_bytes(address)) & policy.ipv4_mask)
     }
 
-    /// By IPv6 address.
+    /// Creates it from an IPv6 address.
     #[must_use]
     #[inline(always)]
     pub fn ipv6(address: [u8; 16], policy: &Policy) -> Self {
@@ -314,7 +314,7 @@ pub fn decide<B: Buckets>(
     }
 }
 
-/// Takes a token of the budget of kisses.
+/// Takes a token from the budget of kisses.
 #[inline(always)]
 pub(crate) fn may_kiss<B: Buckets>(buckets: &B, policy: &Policy, now_ns: u64) -> bool {
     let budget = policy.kiss;
@@ -331,7 +331,7 @@ pub(crate) fn may_kiss<B: Buckets>(buckets: &B, policy: &Policy, now_ns: u64) ->
     }
 }
 
-/// The bucket that has this tag, and its word.
+/// Finds the bucket that has this tag, and its word.
 #[inline(always)]
 fn find<B: Bucket>(set: &[B; WAYS], tag: u64) -> Option<(&B, u64)> {
     let [a, b, c, d] = set;
@@ -379,7 +379,7 @@ const fn smaller(a: u64, b: u64) -> u64 {
     b.wrapping_add(difference & (difference.cast_signed() >> 63).cast_unsigned())
 }
 
-/// How many buckets of a set are in use at a moment: not full yet.
+/// Counts the buckets of a set that are in use at a moment, which are not full yet.
 #[must_use]
 pub fn in_use(set: &[u64; WAYS], now_ns: u64) -> usize {
     let now = moment(now_ns);

@@ -1,4 +1,4 @@
-//! What is reported to the daemon of a few requests, chosen in two ways.
+//! Samples of requests that are reported to the daemon, chosen in two ways.
 //!
 //! By request: each with the same chance. They tell who asks how much, and what becomes of it.
 //!
@@ -32,17 +32,17 @@ pub struct Sample {
     pub source: u64,
     /// The source's hash.
     pub hash: u64,
-    /// When it came, by `CLOCK_MONOTONIC`.
+    /// When it arrived, according to `CLOCK_MONOTONIC`.
     pub at_ns: u64,
     /// The index of the verdict in [`crate::Verdict::ALL`].
     pub verdict: u8,
     /// The index of the family in [`crate::Family::ALL`].
     pub family: u8,
-    /// NTP version.
+    /// The NTP version of the request.
     pub version: u8,
     /// [`OF_REQUESTS`], [`OF_SOURCES`], [`EVICTED`].
     pub kind: u8,
-    /// Zero.
+    /// Padding, always zero.
     pub reserved: u32,
 }
 
@@ -57,7 +57,7 @@ pub struct Chances {
 }
 
 impl Chances {
-    /// Nothing is reported.
+    /// Reports nothing.
     pub const NONE: Self = Self { request: 0, source: 0 };
 
     /// The kinds as which a request is to be reported; 0 for none.
@@ -73,7 +73,7 @@ impl Chances {
 }
 
 impl Sample {
-    /// Reads what the program wrote.
+    /// Reads a sample that the program wrote.
     #[must_use]
     pub fn from_bytes(bytes: &[u8; size_of::<Self>()]) -> Self {
         let [verdict, family, version, kind] = load(bytes, 24);

@@ -1,4 +1,4 @@
-//! The addresses that are answered for, in a table of constant look-up cost.
+//! The addresses that the server answers for, in a table with constant look-up cost.
 //!
 //! A host has few addresses, so the kernel's general hash map (about 15 ns a look-up, and an answer needs
 //! two) is not what fits: this is 64 buckets of four, filled under a seed that leaves no bucket
@@ -85,7 +85,7 @@ impl ServedTable {
         Some(table)
     }
 
-    /// Whether requests to this address are answered.
+    /// Returns whether requests to this address are answered.
     #[must_use]
     #[inline(always)]
     pub fn serves_ipv4(&self, address: [u8; 4]) -> bool {
@@ -109,7 +109,7 @@ impl ServedTable {
         self.ipv4.get(ipv4_bucket(self.seed, address)).copied().unwrap_or_default()
     }
 
-    /// Whether requests to this address are answered.
+    /// Returns whether requests to this address are answered.
     #[must_use]
     #[inline(always)]
     pub fn serves_ipv6(&self, address: [u8; 16]) -> bool {

@@ -1,13 +1,13 @@
-//! What becomes of a packet, and under which name it is counted.
+//! Verdicts on packets, and the names under which they are counted.
 
 /// What the program tells the driver to do with the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// `XDP_TX`: send it back out of the interface it came in by.
+    /// `XDP_TX`: send it back out of the interface on which it arrived.
     Transmit,
-    /// `XDP_PASS`: on to the kernel's stack, and to the socket in user space if it is for port 123.
+    /// `XDP_PASS`: pass it to the kernel's stack, and to the socket in user space if it is for port 123.
     Pass,
-    /// `XDP_DROP`.
+    /// `XDP_DROP`: drop it.
     Drop,
 }
 
@@ -24,7 +24,7 @@ macro_rules! verdicts {
             /// All of them, in the order of their counters.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// The name under which it is counted and shown.
+            /// Returns the name under which it is counted and shown.
             #[must_use]
             pub const fn label(self) -> &'static str {
                 match self {
@@ -49,13 +49,13 @@ verdicts! {
     NotNtp = "not_ntp", Pass;
     /// Answered with the time.
     Answered = "answered", Transmit;
-    /// Answered, saying that the clock is not known to be good: leap 3, stratum 0.
+    /// Answered as unsynchronised, because the clock is not known to be good: leap 3, stratum 0.
     Unsynchronised = "answered_unsynchronised", Transmit;
     /// Answered with the time, by chance: the source is over its rate.
     Leaked = "answered_leaked", Transmit;
-    /// Told to ask less often: a kiss of death with the code RATE.
+    /// Answered with a kiss of death with the code RATE: the client must send fewer requests.
     KissRate = "kiss_rate", Transmit;
-    /// Told not to ask: a kiss of death with the code DENY.
+    /// Answered with a kiss of death with the code DENY: the client must stop.
     KissDeny = "kiss_deny", Transmit;
     /// To port 123 of an address that is not served here: forwarded, or another interface's.
     PassForOthers = "pass_for_others", Pass;
@@ -65,7 +65,7 @@ verdicts! {
     PassLong = "pass_long", Pass;
     /// Not a client's request: a server's answer, a symmetric peer, a broadcast.
     PassMode = "pass_mode", Pass;
-    /// A client's request of a version that is not spoken here.
+    /// A client's request in a version that is not supported here.
     PassVersion = "pass_version", Pass;
     /// The clock line could not be read whole; the socket answers from its own copy.
     PassClock = "pass_clock", Pass;
@@ -86,7 +86,7 @@ verdicts! {
 }
 
 impl Verdict {
-    /// Whether it is the access lists', the limiter's or the budget's work.
+    /// Returns whether the access lists, the limiter or the budget decided it.
     #[must_use]
     pub const fn is_of_limits(self) -> bool {
         matches!(
@@ -112,10 +112,10 @@ pub enum Family {
 }
 
 impl Family {
-    /// Both, in the order of their counters.
+    /// Both families, in the order of their counters.
     pub const ALL: &'static [Self] = &[Self::Ipv4, Self::Ipv6];
 
-    /// The name under which it is counted and shown.
+    /// Returns the name under which it is counted and shown.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {

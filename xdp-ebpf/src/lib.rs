@@ -1,4 +1,4 @@
-//! The compiled eBPF program, for whoever loads it.
+//! The compiled eBPF program, for the code that loads it.
 //!
 //! The program itself is this package's binary `pooltime.rs`, built for the eBPF target by build.rs: it answers NTP
 //! requests by giving `responder::respond` the frame, the maps and the clock. For that target, this library is what

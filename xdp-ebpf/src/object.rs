@@ -1,4 +1,4 @@
-//! What each object needs beside its programs.
+//! What each object needs besides its programs.
 
 /// Cannot be reached: the verifier would refuse the loop.
 #[panic_handler]

@@ -32,8 +32,8 @@ impl<'lab> Account<'lab> {
         let mut account = Self { lab, idle: 0.0 };
         let before = account.mark();
         if before.had_s <= 0.0 {
-            let reason = "the kernel keeps none in /proc/PID/schedstat (CONFIG_SCHED_INFO)".into();
-            return Err(CompareError::Lab { what: "the account of the server's core".into(), reason });
+            let reason = "the kernel does not provide /proc/PID/schedstat (CONFIG_SCHED_INFO)".into();
+            return Err(CompareError::Lab { what: "the CPU time of the server's core".into(), reason });
         }
         thread::sleep(IDLE);
         account.idle = account.had_since(before, Duration::ZERO) / before.at.elapsed().as_secs_f64();

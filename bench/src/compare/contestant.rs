@@ -108,10 +108,10 @@ pub(super) fn find(named: &[Named]) -> Vec<Found> {
                 _ if *kind == Kind::Reflector => here(PathBuf::new()),
                 Some(program) if program.exists() => here(program),
                 Some(program) => {
-                    Found::Missing { name, reason: format!("there is no {}", program.display()) }
+                    Found::Missing { name, reason: format!("{} does not exist", program.display()) }
                 }
                 None => {
-                    let reason = format!("not found: --server {name}=PATH says where it is");
+                    let reason = format!("not found: pass its path with --server {name}=PATH");
                     Found::Missing { name, reason }
                 }
             }
@@ -232,7 +232,7 @@ impl Contestant {
             }
             Kind::Rsntp => {
                 let Some(chronyd) = &self.chronyd else {
-                    let what = "relays another server's time, and there is no chronyd for it".into();
+                    let what = "relays another server's time, and chronyd is not available for it".into();
                     return Err(CompareError::Contestant { name: self.name, what, log: String::new() }.into());
                 };
                 running.chronyd(chronyd, RELAYED_PORT)?;

@@ -150,7 +150,7 @@ impl Lab {
         let before = pollers();
         self.set(host, "threaded", "1")?;
         let Some(thread) = pollers().difference(&before).next().copied() else {
-            let reason = "the kernel has made no thread for it: Linux 5.12 is the first that can";
+            let reason = "the kernel did not create a thread for it: Linux 5.12 or later is needed";
             return Err(failed(&format!("polling {LINK} of the {host}"), reason).into());
         };
         let thread = Pid::from_raw(thread);

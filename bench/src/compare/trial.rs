@@ -131,7 +131,7 @@ pub(super) fn run(
     let first = known.map_or(SEARCH_FROM, |known| (known / 2.0).max(SEARCH_FROM));
     let found = bench.find_max(first)?;
     let Some(rate) = found.highest_rate else {
-        return Err(running.failed(&format!("loses too much at {SEARCH_FROM} requests/s already")));
+        return Err(running.failed(&format!("loses too much even at {SEARCH_FROM} requests/s")));
     };
     let highest = Highest { rate, limit: found.limit.unwrap_or_default(), steps: found.steps };
     Ok(Trial {
@@ -179,7 +179,7 @@ impl Bench<'_> {
         let results = self.call(&["load"], &format!("{rate:.0}"), self.terms.duration)?;
         let core_s = account.had_since(mark, self.terms.duration);
         let Some(step) = results.steps.into_iter().next() else {
-            return Err(unreadable("there is no step in them"));
+            return Err(unreadable("they contain no step"));
         };
         #[expect(clippy::cast_precision_loss, reason = "counts below 2^52")]
         let answers_per_core_s = (core_s > 0.0).then(|| step.answered as f64 / core_s);

@@ -113,7 +113,7 @@ impl Report {
         if !jit {
             writeln!(
                 output,
-                "The kernel's eBPF compiler is off (net.core.bpf_jit_enable): an interpreter's figures."
+                "The kernel's eBPF compiler is off (net.core.bpf_jit_enable): the figures are those of an interpreter."
             )?;
         }
         for (server, name) in self.servers.iter().zip(["server", "candidate"]) {
@@ -125,7 +125,7 @@ impl Report {
         }
         writeln!(
             output,
-            "{} rounds of {} packets for each row, on CPU {}; every run came to its verdict and was counted\n",
+            "{} rounds of {} packets for each row, on CPU {}; every run reached its verdict and was counted\n",
             self.rounds, self.repeat, self.cpu
         )?;
         let names = self.rows.iter().map(|row| row.name.len()).max().unwrap_or(0);

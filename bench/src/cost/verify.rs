@@ -46,7 +46,7 @@ impl From<Refusal> for Failure {
 impl Refusal {
     /// Two programs did not take turns as they were to.
     pub(super) fn of_turns(subject: &Subject) -> Self {
-        let reason = "not all turns were taken on the CPUs that it was to run on".into();
+        let reason = "not all runs took place on the requested CPUs".into();
         Self { subject: subject.name.clone(), reason }
     }
 }
@@ -81,7 +81,7 @@ pub(super) fn verify(subject: &Subject, evidence: &Evidence<'_>) -> Result<(), R
             after.wrapping_sub(*before) != if expected == Some(counter) { runs } else { 0 }
         };
         if before.iter().zip(after).enumerate().any(differs) {
-            return refuse(format!("{runs} runs were not counted as they should{counted}"));
+            return refuse(format!("{runs} runs were not counted as they should be{counted}"));
         }
     }
     let as_expected = match subject.expected.output {

@@ -131,14 +131,14 @@ impl Search {
     /// The result in words.
     pub(super) fn conclusion(&self) -> String {
         let Some(good) = self.served else {
-            return format!("There was no rate among those tried with {} or answered wrongly.", self.allowed);
+            return format!("No rate that was tried had {} or answered wrongly.", self.allowed);
         };
         let reason = match (self.bad, self.unsendable) {
             (bad, Some(unsendable)) if bad.is_none_or(|bad| unsendable <= bad) => format!(
-                "the generator could not send {unsendable:.0}/s: the server may take more than was found out"
+                "the generator could not send {unsendable:.0}/s: the server may sustain more than was found"
             ),
-            (Some(bad), _) => format!("at {bad:.0}/s more were lost"),
-            _ => "more was not to be tried".into(),
+            (Some(bad), _) => format!("more were lost at {bad:.0}/s"),
+            _ => "higher rates were not to be tried".into(),
         };
         format!("Highest rate with {}: {good:.0} requests/s; {reason}.", self.allowed)
     }
@@ -240,6 +240,6 @@ mod tests {
     fn the_upper_rate_is_tried_and_not_exceeded() {
         let search = search(f64::INFINITY, f64::INFINITY);
         assert_eq!(search.good, Some(2e6));
-        assert!(search.conclusion().contains("more was not to be tried"));
+        assert!(search.conclusion().contains("higher rates were not to be tried"));
     }
 }

@@ -51,7 +51,7 @@ pub(super) fn open(target: SocketAddr, load: &Load) -> Result<Box<dyn Generator>
         Kind::Live => link(&[Sender::Live]),
         Kind::Xdp => link(&[Sender::Xdp]),
         Kind::Packet => link(&[Sender::Packet]),
-        Kind::Auto if target.ip().is_loopback() => socket("loopback is no Ethernet".into()),
+        Kind::Auto if target.ip().is_loopback() => socket("loopback is not Ethernet".into()),
         // What stands in the way of the faster ones is worth knowing, and no reason to stop, unless it has to be one
         // of them.
         Kind::Auto => link(&Sender::ALL).or_else(|failure| match load.for_frames() {

@@ -152,7 +152,7 @@ impl LinkGenerator {
                 Err(failure) => refused = Some(failure),
             }
         }
-        Err(refused.unwrap_or_else(|| Failure::Usage("no sender was named".into())))
+        Err(refused.unwrap_or_else(|| Failure::Usage("no sender was chosen".into())))
     }
 }
 

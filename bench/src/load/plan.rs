@@ -44,7 +44,7 @@ impl FromStr for Rates {
         let (first, last) = text.split_once("..").unwrap_or((text, text));
         let rates = Self { first: rate(first)?, last: rate(last)? };
         if rates.first > rates.last {
-            return Err(format!("the ramp {text} goes down: the lower rate comes first"));
+            return Err(format!("the ramp {text} goes down: the lower rate must come first"));
         }
         Ok(rates)
     }
@@ -57,11 +57,11 @@ pub(crate) fn rate(text: &str) -> Result<f64, String> {
         None => text.strip_suffix('M').map_or((text, 1.0), |digits| (digits, 1e6)),
     };
     let rate =
-        digits.parse::<f64>().map_err(|_| format!("{text} is no rate: 1000, 50k and 1.5M are"))? * unit;
+        digits.parse::<f64>().map_err(|_| format!("{text} is not a rate, such as 1000, 50k or 1.5M"))? * unit;
     if rate.is_finite() && rate >= 1.0 {
         Ok(rate)
     } else {
-        Err(format!("{text} is below one request a second"))
+        Err(format!("{text} is below one request per second"))
     }
 }
 
@@ -72,14 +72,14 @@ pub(crate) fn time(text: &str) -> Result<Duration, String> {
         .find_map(|(suffix, unit)| text.strip_suffix(suffix).map(|digits| (digits, unit)));
     let (digits, unit) = unit.unwrap_or((text, 1.0));
     let seconds =
-        digits.parse::<f64>().map_err(|_| format!("{text} is no time: 5s, 250ms and 50us are"))? * unit;
-    Duration::try_from_secs_f64(seconds).map_err(|_| format!("{text} is no time that can be waited for"))
+        digits.parse::<f64>().map_err(|_| format!("{text} is not a time, such as 5s, 250ms or 50us"))? * unit;
+    Duration::try_from_secs_f64(seconds).map_err(|_| format!("{text} is too long to wait for"))
 }
 
 /// A part of all: `0.1%` or `0.001`.
 pub(crate) fn fraction(text: &str) -> Result<f64, String> {
     let (digits, unit) = text.strip_suffix('%').map_or((text, 1.0), |digits| (digits, 0.01));
-    let part = digits.parse::<f64>().map_err(|_| format!("{text} is no fraction: 0.1% is"))? * unit;
+    let part = digits.parse::<f64>().map_err(|_| format!("{text} is not a fraction, such as 0.1%"))? * unit;
     if (0.0..=1.0).contains(&part) { Ok(part) } else { Err(format!("{text} is not between 0 and 100 %")) }
 }
 
@@ -89,7 +89,7 @@ pub(crate) fn left_out(text: &str) -> Result<f64, String> {
     if part <= 0.5 {
         Ok(part)
     } else {
-        Err(format!("{text} is more than half of the time: 10% is much already"))
+        Err(format!("{text} is more than half of the time: even 10% is a lot"))
     }
 }
 
@@ -139,7 +139,8 @@ impl FromStr for SourcePorts {
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         let port = |text: &str| text.parse().ok().filter(|port| *port > 0);
         let range = port(first).zip(port(last)).filter(|(first, last)| first <= last);
-        let (first, last) = range.ok_or_else(|| format!("{text} is no range of ports: 1024-65535 is"))?;
+        let (first, last) =
+            range.ok_or_else(|| format!("{text} is not a range of ports, such as 1024-65535"))?;
         Ok(Self { first, last })
     }
 }

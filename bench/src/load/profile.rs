@@ -46,7 +46,7 @@ impl FromStr for Profile {
         let (name, argument) = text.split_once(':').map_or((text, None), |(name, rest)| (name, Some(rest)));
         let share = |usual: f64| match argument.map_or(Ok(usual), fraction) {
             Ok(share) if share > 0.0 => Ok(share),
-            Ok(_) => Err(format!("{text}: a share of nothing")),
+            Ok(_) => Err(format!("{text}: the share must not be zero")),
             Err(error) => Err(error),
         };
         match (name, argument) {
@@ -68,7 +68,7 @@ impl FromStr for Profile {
                 fits.map(Self::TopOfHour)
                     .ok_or_else(|| format!("{text}: a spike is 1.1 to 1000 times the rate"))
             }
-            ("normal" | "spoofed", Some(_)) => Err(format!("{name} takes nothing behind a colon")),
+            ("normal" | "spoofed", Some(_)) => Err(format!("{name} takes no value after a colon")),
             _ => Err(format!(
                 "{text} is none of normal, hot-source[:SHARE], spoofed, malformed[:SHARE], long[:WORDS] and \
                  top-of-hour[:FACTOR]"
@@ -133,7 +133,7 @@ impl Profile {
     /// Why a search for the highest rate makes no sense with it.
     pub(super) fn unsearchable(self) -> Option<&'static str> {
         matches!(self, Self::TopOfHour(_))
-            .then_some("find-max looks for a steady rate, and at the top of the hour none is: use load")
+            .then_some("find-max searches for a steady rate, and top-of-hour has none: use load")
     }
 }
 

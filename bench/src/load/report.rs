@@ -174,25 +174,32 @@ fn write_row(to: &mut impl Write, step: &Step) -> io::Result<()> {
     }
     let (windows, failed) = step.course.windows();
     if failed > 0 && failed * 2 <= windows {
-        let text = format!("all of it in {failed} of {windows} parts of {:.1} ms", step.course.window_ms());
+        let text =
+            format!("all of them in {failed} of {windows} windows of {:.1} ms", step.course.window_ms());
         note(to, text)?;
     }
     if step.malformed > 0 {
-        let text = "requests besides that no server may answer";
+        let text = "further requests that no server may answer";
         note(to, format!("{} {text}", step.malformed))?;
     }
     if step.duplicates > 0 {
         note(to, format!("{} duplicates, not counted as answers", step.duplicates))?;
     }
     if !step.kept_rate() {
-        let text = "requests were due and not sent: this is the generator's limit, not the server's";
+        let text = "requests were due but not sent: this is the generator's limit, not the server's";
         note(to, format!("{} {text}", step.unsent))?;
     }
     if fraction(step.sent_late, step.sent) > 1.0 - KEPT {
         note(to, format!("{} requests were sent more than 1 ms late", step.sent_late))?;
     }
     if step.dropped_here > 0 {
-        note(to, format!("{} of the lost answers were dropped here, for want of room", step.dropped_here))?;
+        note(
+            to,
+            format!(
+                "{} of the lost answers were dropped on this host because buffers were full",
+                step.dropped_here
+            ),
+        )?;
     }
     Ok(())
 }

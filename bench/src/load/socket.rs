@@ -289,11 +289,13 @@ fn connected(target: SocketAddr, port: u16) -> Result<UdpSocket, LoadError> {
 fn unreachable(target: SocketAddr, reason: io::Error) -> LoadError {
     let advice = match reason.kind() {
         ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => {
-            "There is no route: `ip route get` with the address says what the kernel thinks of it"
+            "There is no route: check the address with `ip route get`"
         }
-        ErrorKind::PermissionDenied => "A broadcast address, or a firewall rule of this host",
+        ErrorKind::PermissionDenied => {
+            "It is a broadcast address, or a firewall rule on this host forbids it"
+        }
         ErrorKind::InvalidInput => "A link-local address needs its interface: [fe80::1%2]:123, by index",
-        _ => "`ip route get` with the address says how the kernel would send it",
+        _ => "Check with `ip route get` how the kernel would send it",
     };
     LoadError::Unreachable { target, reason, advice }
 }

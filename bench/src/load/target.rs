@@ -21,7 +21,7 @@ pub(crate) enum TargetError {
     /// Answers would go to whoever has these addresses.
     #[error(
         "the clients' network is on the public Internet: answers to forged requests would go to those who are \
-         there. Take a private network; if all of it is yours: --i-own-this-server"
+         there. Use a private network, or pass --i-own-this-server if all of it is yours"
     )]
     PublicSources,
 }

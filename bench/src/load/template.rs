@@ -23,7 +23,7 @@ impl FromStr for SourceNet {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text} is no network: 10.64.0.0/10 and fd64::/32 are");
+        let wrong = || format!("{text} is not a network, such as 10.64.0.0/10 or fd64::/32");
         let (address, length) = text.split_once('/').ok_or_else(wrong)?;
         let (address, length): (IpAddr, u32) =
             address.parse().ok().zip(length.parse().ok()).ok_or_else(wrong)?;
@@ -35,9 +35,7 @@ impl FromStr for SourceNet {
             return Err(wrong());
         }
         if bits.checked_shl(length).unwrap_or(0) != 0 {
-            return Err(format!(
-                "{text} has bits set behind the first {length}: write the network's address"
-            ));
+            return Err(format!("{text} has bits set after the first {length}: use the network's address"));
         }
         Ok(Self { address, length })
     }
@@ -72,7 +70,7 @@ impl Sources {
         };
         if u64::from(clients) > MAX_CLIENTS || clients.ilog2() > room {
             return Err(format!(
-                "{}/{} has no room for {clients} clients: take a larger network, or fewer (at most {MAX_CLIENTS})",
+                "{}/{} has no room for {clients} clients: use a larger network, or fewer clients (at most {MAX_CLIENTS})",
                 net.address, net.length
             ));
         }

@@ -28,11 +28,11 @@ use crate::tools::doctor;
 use crate::tools::import;
 use crate::tools::pool::{self, PoolCommand};
 
-/// An NTP server that answers in the NIC path.
+/// An NTP server that answers packets in the NIC path, with XDP.
 #[derive(Parser, Debug)]
 #[command(name = "pooltime-xdp", version, arg_required_else_help = true)]
 struct Arguments {
-    /// Name of the instance, where several run on a host (network namespaces, laboratories)
+    /// Instance name, if several run on one host (for example in network namespaces)
     #[arg(long, global = true, value_name = "NAME")]
     instance: Option<String>,
     #[command(subcommand)]
@@ -41,72 +41,72 @@ struct Arguments {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Answer NTP on interfaces: asks the running daemon, or becomes it in the foreground until Ctrl-C
+    /// Answer NTP on interfaces: through the running daemon, or else in the foreground until Ctrl-C
     Attach(AttachArguments),
-    /// Run as a service on the configured interfaces; the program stays attached when it ends
+    /// Run as a service on the configured interfaces; the XDP program stays attached when the daemon exits
     Run(RunArguments),
-    /// Take the program off interfaces, or off all of them and leave nothing behind
+    /// Detach the XDP program from interfaces, or from all of them and leave nothing behind
     Detach {
-        /// Interfaces; all if none is named
+        /// Interfaces to detach from [default: all]
         #[arg(value_name = "IFACE")]
         interfaces: Vec<String>,
     },
-    /// Show what is attached, the clock and the counters
+    /// Show the attached interfaces, the clock and the counters
     Status {
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Say whether synchronised time is served within its error limit on all interfaces; fails if not
+    /// Check that synchronised time is served within its error limit on all interfaces; fails if it is not
     Health {
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Show who asks most, how often and how many there are, until Ctrl-C
+    /// Show the busiest clients, their request rates and the number of clients, until Ctrl-C
     Top {
-        /// Once, as JSON
+        /// Print JSON once and exit
         #[arg(long)]
         json: bool,
-        /// Once
+        /// Print once and exit
         #[arg(long)]
         once: bool,
     },
-    /// Show the upstreams, in the columns of `ntpq -p`
+    /// Show the upstreams in the format of `ntpq -p`
     Peers {
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Do not answer sources with this prefix
+    /// Stop answering clients in a prefix
     Deny(AccessArguments),
-    /// Answer sources with this prefix, within the ordinary limits
+    /// Answer clients in a prefix, within the ordinary rate limits
     Allow {
         #[command(flatten)]
         entry: AccessArguments,
-        /// Without a limit
+        /// Exempt them from the rate limits
         #[arg(long)]
         unlimited: bool,
     },
-    /// Limit sources with this prefix to the strict rate
+    /// Limit clients in a prefix to the strict rate
     Limit(AccessArguments),
-    /// Look at the access lists, and take entries out
+    /// Show the access lists and remove entries
     #[command(subcommand)]
     Access(AccessCommand),
-    /// Ask servers for the time, as a client; sets nothing
+    /// Query servers for the time without setting the clock
     Query(query::QueryArguments),
-    /// The NTP Pool: check a server as its monitor does, see its score, prove that it is yours
+    /// NTP Pool tools: check a server as the pool's monitors do, show its score, verify that it is yours
     #[command(subcommand)]
     Pool(PoolCommand),
     /// Find upstreams for the configuration
     #[command(subcommand)]
     Upstream(UpstreamCommand),
-    /// Make a configuration of an ntpd's or a chronyd's; what has no counterpart is named with its reason
+    /// Convert an ntpd or chronyd configuration; settings without an equivalent are listed with the reason
     Import(import::Arguments),
-    /// Look for what keeps the server from serving well, and say what to type; changes nothing. Ends with 0 if all
-    /// is well, 1 for warnings, 2 for problems
+    /// Diagnose problems and suggest fixes; changes nothing. Exits with 0 if all is well, 1 for warnings, 2 for
+    /// problems
     Doctor(doctor::Arguments),
-    /// Look at configuration files
+    /// Work with configuration files
     #[command(subcommand)]
     Config(ConfigCommand),
 }
@@ -116,16 +116,16 @@ struct AttachArguments {
     /// Interfaces to answer on
     #[arg(required = true, value_name = "IFACE")]
     interfaces: Vec<String>,
-    /// In the driver (native) or behind it (generic)
+    /// Run in the driver (native) or in the network stack behind it (generic)
     #[arg(long, value_enum, default_value_t)]
     mode: ModeRequest,
-    /// Configuration file [default: /etc/pooltime-xdp.toml, if it is there]
+    /// Configuration file [default: /etc/pooltime-xdp.toml, if it exists]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Take somebody else's XDP program off the interface first
+    /// Replace another XDP program that is already attached to an interface
     #[arg(long)]
     replace: bool,
-    /// What log lines look like
+    /// Format of log lines
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
 }
@@ -135,35 +135,35 @@ struct RunArguments {
     /// Configuration file
     #[arg(long, value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
     config: PathBuf,
-    /// In the driver (native) or behind it (generic)
+    /// Run in the driver (native) or in the network stack behind it (generic)
     #[arg(long, value_enum, default_value_t)]
     mode: ModeRequest,
-    /// What log lines look like
+    /// Format of log lines
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
 }
 
 #[derive(Args, Debug)]
 struct AccessArguments {
-    /// Like 192.0.2.0/24 or 192.0.2.1, IPv6 likewise
+    /// IPv4 or IPv6 prefix or address, for example 192.0.2.0/24 or 192.0.2.1
     #[arg(value_name = "PREFIX")]
     prefix: Prefix,
-    /// How long: 90s, 10m, 2h, 1d [default: until the daemon ends]
+    /// Duration, for example 90s, 10m, 2h or 1d [default: until the daemon exits]
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     time: Option<Duration>,
 }
 
 #[derive(Subcommand, Debug)]
 enum AccessCommand {
-    /// Show the entries: those of commands first
+    /// Show the entries, those added by commands first
     List {
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Remove an entry that a command made
+    /// Remove an entry that was added by a command
     Remove {
-        /// As it was given
+        /// Prefix of the entry, exactly as it was added
         #[arg(value_name = "PREFIX")]
         prefix: Prefix,
     },
@@ -171,34 +171,34 @@ enum AccessCommand {
 
 #[derive(Subcommand, Debug)]
 enum UpstreamCommand {
-    /// Measure candidates, all at the same time, and print the configuration's lines for the best; sets nothing
+    /// Measure candidates in parallel and print configuration lines for the best ones; does not set the clock
     Probe(upstream_probe::ProbeArguments),
 }
 
 #[derive(Subcommand, Debug)]
 enum ConfigCommand {
-    /// Say whether a file is right, and where not
+    /// Validate a configuration file
     Check {
-        /// The file
+        /// Configuration file
         #[arg(value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
         file: PathBuf,
     },
 }
 
-/// The whole definition: man pages and completions are made from it.
+/// Returns the whole command definition, from which man pages and completions are generated.
 #[must_use]
 pub fn definition() -> clap::Command {
     Arguments::command()
 }
 
-/// Reads the command line and does what it says.
+/// Parses the command line and executes it.
 #[must_use]
 pub fn run() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
             let _nowhere_to_tell = error.print();
-            // Help and version are no errors; clap would end with 2 for the others.
+            // Help and version are not errors; for real errors clap would exit with 2.
             return if error.use_stderr() { ExitCode::from(Code::Usage as u8) } else { ExitCode::SUCCESS };
         }
     };
@@ -214,7 +214,7 @@ pub fn run() -> ExitCode {
 fn execute(arguments: Arguments) -> Result<ExitCode> {
     let instance = Instance::new(arguments.instance.as_deref())?;
     let done = match arguments.command {
-        // It has more to say than success or failure.
+        // `doctor` has more exit codes than success and failure.
         Command::Doctor(arguments) => return doctor::run(&instance, &arguments, known_status),
         Command::Attach(arguments) => attach(&instance, arguments),
         Command::Run(arguments) => {
@@ -254,7 +254,7 @@ fn execute(arguments: Arguments) -> Result<ExitCode> {
             for warning in config.warnings() {
                 eprintln!("pooltime-xdp: {}: warning: {warning}", file.display());
             }
-            say(format_args!("{}: right", file.display()))
+            say(format_args!("{}: OK", file.display()))
         }
     };
     done.map(|()| ExitCode::SUCCESS)
@@ -286,19 +286,19 @@ fn detach(instance: &Instance, interfaces: &[String]) -> Result<()> {
     let directory = instance.pin_directory();
     if !directory.exists() {
         return Err(Error::new(Code::NoInput, "nothing is attached")
-            .remedy(format_args!("`{} attach IFACE` attaches", instance.command())));
+            .remedy(format_args!("attach with `{} attach IFACE`", instance.command())));
     }
     if !interfaces.is_empty() {
-        return Err(Error::new(Code::Unavailable, "no daemon runs that could detach single interfaces")
+        return Err(Error::new(Code::Unavailable, "no daemon is running to detach single interfaces")
             .remedy(format_args!(
-                "`{} detach` without names detaches all that was left behind",
+                "`{} detach` without names detaches everything that was left behind",
                 instance.command()
             )));
     }
     let lock = instance.lock()?;
     xdp::remove_pins(&directory)?;
     instance.clean_up(lock);
-    say(format_args!("detached; {} is gone", directory.display()))
+    say(format_args!("detached; removed {}", directory.display()))
 }
 
 fn status(instance: &Instance, json: bool) -> Result<()> {
@@ -306,7 +306,7 @@ fn status(instance: &Instance, json: bool) -> Result<()> {
     if json { say_json(&status) } else { write(&status.to_string()) }
 }
 
-/// From the daemon, or from what it left behind.
+/// Asks the daemon for its status, or reads it from what the daemon left behind.
 fn current_status(instance: &Instance) -> Result<Status> {
     known_status(instance)?.ok_or_else(|| {
         Error::new(Code::Unavailable, "not running, and nothing is attached")
@@ -314,7 +314,7 @@ fn current_status(instance: &Instance) -> Result<Status> {
     })
 }
 
-/// The same; `None` if there is neither.
+/// Like [`current_status`], but `None` if neither exists.
 fn known_status(instance: &Instance) -> Result<Option<Status>> {
     match ask(instance, &Request::Status)? {
         Some(status) => Ok(Some(status)),
@@ -339,7 +339,7 @@ fn peers(instance: &Instance, json: bool) -> Result<()> {
     }
     if peers.peers.is_empty() {
         return say(format_args!(
-            "no upstreams: the clock is the system's; `clock.source = \"upstream\"` has them asked"
+            "no upstreams: the system clock is used; set `clock.source = \"upstream\"` to use upstreams"
         ));
     }
     write(&peers.to_string())

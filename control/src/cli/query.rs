@@ -1,4 +1,4 @@
-//! `query`: what servers say of the time.
+//! `query`: asks servers for the time.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -16,25 +16,25 @@ use crate::tools::resolve::{FamilyArguments, resolve};
 
 #[derive(Args, Debug)]
 pub(super) struct QueryArguments {
-    /// Names or addresses of servers
+    /// Server names or addresses
     #[arg(required = true, value_name = "SERVER")]
     servers: Vec<String>,
     #[command(flatten)]
     family: FamilyArguments,
-    /// Port to ask
+    /// UDP port to query
     #[arg(long, default_value_t = NTP_PORT)]
     port: u16,
-    /// How long to wait for each answer, in seconds
+    /// Timeout for each answer, in seconds
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
     timeout: u64,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn query(arguments: &QueryArguments) -> Result<()> {
     let timeout = Duration::from_secs(arguments.timeout);
-    // It is only for a remark; a host whose addresses cannot be listed can ask all the same.
+    // This only adds a remark; the query works even if the host's own addresses cannot be listed.
     let own = OwnAddresses::of_this_host().unwrap_or_default();
     let (mut lines, mut synchronised) = (Vec::new(), 0);
     for server in &arguments.servers {
@@ -53,12 +53,12 @@ pub(super) fn query(arguments: &QueryArguments) -> Result<()> {
         say(format_args!("{:#}", serde_json::Value::from(lines)))?;
     }
     if synchronised == 0 {
-        return Err(Error::new(Code::Unavailable, "no server that is synchronised answered"));
+        return Err(Error::new(Code::Unavailable, "no synchronised server answered"));
     }
     Ok(())
 }
 
-/// In the words of `ntpdate -q`.
+/// Formats a result like `ntpdate -q`.
 fn describe(address: IpAddr, result: &std::result::Result<Reading, Failure>, own: &OwnAddresses) -> String {
     match result {
         Ok(Reading { server, offset_ns, delay_ns }) => {

@@ -1,4 +1,4 @@
-//! `upstream probe`.
+//! `upstream probe`: measures candidates and suggests the best.
 
 use std::path::PathBuf;
 
@@ -11,16 +11,16 @@ use crate::tools::upstream_survey;
 
 #[derive(Args, Debug)]
 pub(super) struct ProbeArguments {
-    /// Names or addresses of candidates
+    /// Candidate names or addresses
     #[arg(required_unless_present = "file", value_name = "NAME")]
     names: Vec<String>,
-    /// More of them, one a line; # begins a comment
+    /// File with more candidates, one per line; # starts a comment
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Requests to each candidate, 2 s apart
+    /// Number of requests to each candidate, 2 s apart
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=i64::from(upstream_survey::MOST_REQUESTS)))]
     count: u8,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -41,8 +41,8 @@ pub(super) fn probe(arguments: &ProbeArguments) -> Result<()> {
         write(&ranking.to_string())?;
     }
     if ranking.taken().next().is_none() {
-        return Err(Error::new(Code::Unavailable, "no candidate is fit to be an upstream")
-            .remedy("name others; public servers are listed at https://support.ntp.org/Servers"));
+        return Err(Error::new(Code::Unavailable, "no candidate is suitable as an upstream")
+            .remedy("try others; public servers are listed at https://support.ntp.org/Servers"));
     }
     Ok(())
 }

@@ -163,12 +163,12 @@ impl ClockConfig {
             }
         }
         if self.min_sources == Some(0) {
-            return wrong("clock.min_sources", "must be 1 at least");
+            return wrong("clock.min_sources", "must be at least 1");
         }
         if self.source == ClockSource::Upstream && self.local_stratum.is_some() {
             return wrong(
                 "clock.local_stratum",
-                "is for `source = \"system\"`: with upstreams, what is not synchronised is not served as if it were",
+                "requires `source = \"system\"`: with upstreams, an unsynchronised clock is never served as synchronised",
             );
         }
         Ok(())

@@ -101,7 +101,7 @@ impl LimitsConfig {
         let wrong = |key: &str, why: String| Error::new(Code::Config, format_args!("limits.{key}: {why}"));
         let class = |prefix: &str, rate: u32, burst: u32| {
             if !(1..=10_000).contains(&rate) {
-                return Err(wrong(&format!("{prefix}rate"), "must be 1 to 10000 requests a second".into()));
+                return Err(wrong(&format!("{prefix}rate"), "must be 1 to 10000 requests per second".into()));
             }
             Class::new(rate, burst).ok_or_else(|| {
                 let most = LONGEST_WINDOW_S * u64::from(rate);
@@ -114,15 +114,16 @@ impl LimitsConfig {
             return Err(wrong("ipv4_prefix", "must be 8 to 32 bits".into()));
         }
         if !(16..=64).contains(&self.ipv6_prefix) {
-            let why = "must be 16 to 64 bits: within a /64 a host takes any address it likes";
+            let why = "must be 16 to 64 bits: a host can choose any address within its /64";
             return Err(wrong("ipv6_prefix", why.into()));
         }
         if !(1..=16).contains(&self.leak) {
-            let why = "must be 1 to 16; without a leak a forger of addresses could mute any client";
+            let why =
+                "must be 1 to 16; without a leak, an attacker who forges addresses could mute any client";
             return Err(wrong("leak", why.into()));
         }
         if self.kod > 10_000 {
-            return Err(wrong("kod", "must be 0 to 10000 a second".into()));
+            return Err(wrong("kod", "must be 0 to 10000 per second".into()));
         }
         if !TABLE_ENTRIES.contains(&self.table_entries) || !self.table_entries.is_power_of_two() {
             let (least, most) = TABLE_ENTRIES.into_inner();

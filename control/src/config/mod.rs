@@ -151,7 +151,7 @@ impl Config {
             return wrong("metrics.listen", &format!("at most {MAX_LISTEN} addresses"));
         }
         if let Some(name) = self.interfaces.iter().find(|name| name.is_empty() || name.len() > 15) {
-            return wrong("interfaces", &format!("`{name}` cannot be an interface (1 to 15 bytes)"));
+            return wrong("interfaces", &format!("`{name}` cannot be an interface name (1 to 15 bytes)"));
         }
         Ok(())
     }
@@ -174,12 +174,15 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
     if !metadata.is_file() || metadata.len() > MAX_BYTES {
         return Err(Error::new(
             Code::Config,
-            format_args!("{} is no configuration: not a file, or above {MAX_BYTES} bytes", path.display()),
+            format_args!(
+                "{} is not a configuration file: not a regular file, or above {MAX_BYTES} bytes",
+                path.display()
+            ),
         ));
     }
     let bytes = std::fs::read(path).map_err(unreadable)?;
     String::from_utf8(bytes)
-        .map_err(|_| Error::new(Code::Config, format_args!("{} is not text (UTF-8)", path.display())))
+        .map_err(|_| Error::new(Code::Config, format_args!("{} is not UTF-8 text", path.display())))
 }
 
 /// The line of an upstream's address, counted from 1.

@@ -80,17 +80,17 @@ impl UpstreamConfig {
                 ),
             )
             .remedy(
-                "choose 4 to 7 servers near you; `clock.allow_pool_names = true` for a server that is not in the pool",
+                "choose 4 to 7 servers near you, or set `clock.allow_pool_names = true` on a server that is not in the pool",
             ));
         }
         if self.burst {
             return Err(Error::new(
                 Code::Config,
                 format_args!(
-                    "{key}.burst: a burst at every poll is a load on other people's servers, for nothing"
+                    "{key}.burst: a burst at every poll loads other people's servers without any benefit"
                 ),
             )
-            .remedy("`iburst = true`: a burst at first contact only, is what makes a start quick"));
+            .remedy("use `iburst = true`, a burst at first contact only, for a quick start"));
         }
         if self.port == 0 {
             return wrong(&format!("{key}.port"), "must be 1 to 65535");
@@ -123,7 +123,7 @@ pub(super) fn check(clock: &ClockConfig, upstreams: &[UpstreamConfig]) -> Result
         let key = format!("upstream {} (`{}`)", index + 1, upstream.address);
         upstream.check(&key, clock.allow_pool_names)?;
         if !seen.insert((upstream.address.to_ascii_lowercase(), upstream.port)) {
-            return wrong(&key, "is there twice: one server has one vote");
+            return wrong(&key, "is listed twice: each server has one vote");
         }
     }
     if upstreams.len() > MOST {
@@ -133,7 +133,7 @@ pub(super) fn check(clock: &ClockConfig, upstreams: &[UpstreamConfig]) -> Result
         if upstreams.is_empty() {
             return Err(Error::new(
                 Code::Config,
-                "clock.source: \"upstream\" needs upstreams, and there is none",
+                "clock.source: \"upstream\" needs upstreams, but none is configured",
             )
             .remedy("add 4 to 7 of them: `[[upstream]]`, `address = \"ntp.example.net\"`"));
         }
@@ -154,25 +154,25 @@ pub(super) fn warnings(clock: &ClockConfig, upstreams: &[UpstreamConfig]) -> Vec
     if clock.source == ClockSource::System {
         if count > 0 {
             warnings.push(format!(
-                "{count} upstreams are not asked, for `clock.source` is \"system\"; \"upstream\" is what asks them"
+                "{count} upstreams are not used, because `clock.source` is \"system\"; set it to \"upstream\" to use them"
             ));
         }
         return warnings;
     }
     if count < *GOOD.start() {
         let why = match count {
-            1 => "nobody notices when it is wrong",
-            2 => "when they disagree, nobody knows which one is wrong",
-            _ => "without one of them, two that disagree are left",
+            1 => "nothing can tell when it is wrong",
+            2 => "when they disagree, nothing can tell which one is wrong",
+            _ => "if one of them fails, the remaining two may disagree",
         };
-        warnings.push(format!("{count} upstreams are few: {why}; 4 to 7 are good"));
+        warnings.push(format!("{count} upstreams are too few: {why}; use 4 to 7"));
     }
     if count > *GOOD.end() {
-        warnings.push(format!("{count} upstreams are more than are of use; 4 to 7 are good"));
+        warnings.push(format!("{count} upstreams are more than useful; use 4 to 7"));
     }
     for upstream in upstreams.iter().filter(|upstream| upstream.minpoll < POLITE_POLL) {
         warnings.push(format!(
-            "upstream `{}`: minpoll {} is every {} s: for servers of your own only",
+            "upstream `{}`: minpoll {} polls every {} s: use it only for your own servers",
             upstream.address,
             upstream.minpoll,
             1 << upstream.minpoll
@@ -215,7 +215,7 @@ mod tests {
             let config = Config::parse(&with(count)).unwrap();
             assert_eq!(config.warnings().len(), warnings, "{count}: {:?}", config.warnings());
         }
-        assert!(Config::parse(&with(0)).unwrap_err().what.contains("there is none"));
+        assert!(Config::parse(&with(0)).unwrap_err().what.contains("none is configured"));
         assert!(Config::parse(&with(33)).unwrap_err().what.contains("at most 32"));
     }
 
@@ -341,6 +341,6 @@ mod tests {
     #[test]
     fn upstreams_that_nobody_asks_are_warned_of() {
         let config = Config::parse(&with(4).replace("\"upstream\"", "\"system\"")).unwrap();
-        assert!(config.warnings()[0].contains("not asked"));
+        assert!(config.warnings()[0].contains("not used"));
     }
 }

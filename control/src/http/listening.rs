@@ -51,7 +51,9 @@ impl Listeners {
                 Ok(listener) => Some(listener),
                 Err(error) if config.required => return Err(error),
                 Err(error) => {
-                    warn!("no metrics and no status page there; NTP is served all the same: {error}");
+                    warn!(
+                        "metrics and the status page are not available on an address; NTP is not affected: {error}"
+                    );
                     listeners.listening.set(address, Some(error.what));
                     None
                 }
@@ -99,11 +101,11 @@ fn listen(address: SocketAddr) -> Result<TcpListener> {
                 let holder = port_owner::of_port(table, address.port());
                 let holder = holder.map_or_else(|| "another program".into(), |holder| holder.to_string());
                 Error::new(Code::Unavailable, what(&format!("the port is held by {holder}")))
-                    .remedy("give it another port: `[metrics] listen = [\"127.0.0.1:9201\"]`, or none: `[]`")
+                    .remedy("choose another port: `[metrics] listen = [\"127.0.0.1:9201\"]`, or disable the listener: `[]`")
             }
             ErrorKind::AddrNotAvailable => {
                 Error::new(Code::Unavailable, what("the host has no such address"))
-                    .remedy("`ip address` lists those that it has")
+                    .remedy("`ip address` lists the addresses of this host")
             }
             ErrorKind::PermissionDenied => {
                 Error::new(Code::NoPermission, what("ports below 1024 need CAP_NET_BIND_SERVICE"))

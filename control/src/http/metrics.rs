@@ -1,6 +1,7 @@
-//! Every metric: what it is, and where in a [`Status`] its values are. `docs/metrics.md` lists them.
+//! Defines every metric and where in a [`Status`] its values are found. `docs/metrics.md` lists them.
 //!
-//! No series for single clients: their number is bounded by interfaces, verdicts, families, versions and upstreams.
+//! No series belongs to a single client, so the number of series is bounded by the interfaces, verdicts, families,
+//! versions and upstreams.
 
 use responder::verdict::{Action, Family as Protocol, Verdict};
 
@@ -10,13 +11,13 @@ use crate::status::health::Health;
 use crate::status::sources::{Peer, Tally};
 use crate::status::{Counter, Status};
 
-/// Labels and value.
+/// Label values and value of each sample.
 type Samples = Vec<(Vec<String>, f64)>;
 
-/// Declares metrics with the functions that read them.
+/// Declares metrics together with the functions that read them.
 macro_rules! metrics {
     ($($name:literal $kind:ident [$($label:literal),*] $help:literal = $read:expr;)*) => {
-        /// All of them, in the order in which they are exported.
+        /// All metrics, in the order in which they are exported.
         const METRICS: &[(Metric, fn(&Status) -> Samples)] = &[$(
             (Metric { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help }, $read),
         )*];
@@ -24,103 +25,103 @@ macro_rules! metrics {
 }
 
 metrics! {
-    "pooltime_build_info" Gauge ["version"] "The build that runs; always 1." =
+    "pooltime_build_info" Gauge ["version"] "Version of the running daemon; the value is always 1." =
         |status| vec![(vec![status.version.clone()], 1.0)];
     "pooltime_healthy" Gauge [] "Whether synchronised time is served within its error limit on all interfaces." =
         |status| one(flag(Health::of(status).healthy));
-    "pooltime_daemon_starts_total" Counter [] "Daemons started since the program was attached." =
+    "pooltime_daemon_starts_total" Counter [] "Number of daemon starts since the program was attached." =
         |status| daemon(status, |daemon| number(daemon.starts));
 
     "pooltime_packets_total" Counter ["interface", "verdict", "family", "version"]
-        "Packets to port 123 that the program saw, by what became of them; version is 0 where none was read." =
+        "Packets to port 123 seen by the program, by verdict; version is 0 if it was not read." =
         |status| by_interface(status, packets);
-    "pooltime_received_bytes_total" Counter ["interface", "family"] "Bytes of these packets, as frames." =
+    "pooltime_received_bytes_total" Counter ["interface", "family"] "Bytes of these packets, counted as whole frames." =
         |status| by_interface(status, |counters| bytes(counters, |_| true));
-    "pooltime_sent_bytes_total" Counter ["interface", "family"] "Bytes of the answers, as frames." =
+    "pooltime_sent_bytes_total" Counter ["interface", "family"] "Bytes of the answers, counted as whole frames." =
         |status| by_interface(status, |counters| bytes(counters, |action| action == Action::Transmit));
     "pooltime_socket_packets_total" Counter ["verdict", "family", "version"]
-        "Packets that came to the daemon's sockets (passed up, or over loopback) since it started." =
+        "Packets received on the daemon's sockets (passed up by the program, or over loopback) since it started." =
         |status| packets(&status.userspace_counters);
-    "pooltime_socket_received_bytes_total" Counter ["family"] "Bytes of these packets, as UDP payload." =
+    "pooltime_socket_received_bytes_total" Counter ["family"] "Bytes of these packets, counted as UDP payload." =
         |status| bytes(&status.userspace_counters, |_| true);
-    "pooltime_socket_listening" Gauge ["family"] "Whether port 123 is the daemon's; if not, who holds it answers." =
+    "pooltime_socket_listening" Gauge ["family"] "Whether the daemon holds port 123; if not, the process that holds it answers." =
         |status| {
             let path = &status.userspace_path;
             path.iter().map(|path| (vec![path.family.clone()], flag(path.failure.is_none()))).collect()
         };
 
-    "pooltime_limiter_enabled" Gauge [] "Whether sources are limited that no list names." =
+    "pooltime_limiter_enabled" Gauge [] "Whether sources that are on no access list are rate limited." =
         |status| limits(status, |limits| flag(limits.enabled));
-    "pooltime_limiter_entries" Gauge [] "Sources that the table has room for." =
+    "pooltime_limiter_entries" Gauge [] "Capacity of the table of sources." =
         |status| limits(status, |limits| f64::from(limits.table_entries));
-    "pooltime_limiter_entries_in_use" Gauge [] "Sources in the table that are not fully refilled, by a sample." =
+    "pooltime_limiter_entries_in_use" Gauge [] "Sources in the table that are not fully refilled, estimated from a sample." =
         |status| limits(status, |limits| f64::from(limits.table_in_use));
     "pooltime_limiter_evictions_total" Counter []
-        "Sources that were forgotten before they were refilled, by a sample, since the daemon started." =
+        "Sources evicted before they were refilled, estimated from a sample, since the daemon started." =
         |status| limits(status, |limits| number(limits.evictions));
-    "pooltime_clients" Gauge ["family"] "Sources of the last hour, about; none where nobody is limited." =
+    "pooltime_clients" Gauge ["family"] "Estimated number of distinct clients in the last hour; absent if rate limits are disabled." =
         |status| {
             let clients = status.limits.iter().flat_map(|limits| &limits.clients);
             clients.map(|clients| (vec![clients.family.clone()], number(clients.last_hour))).collect()
         };
-    "pooltime_access_list_entries" Gauge [] "Entries of the access lists." =
+    "pooltime_access_list_entries" Gauge [] "Number of entries in the access lists." =
         |status| limits(status, |limits| number(limits.access_entries as u64));
 
-    "pooltime_clock_synchronised" Gauge [] "Whether answers say that the clock is synchronised." =
+    "pooltime_clock_synchronised" Gauge [] "Whether answers declare the clock synchronised." =
         |status| one(flag(status.clock.synchronised));
-    "pooltime_clock_stratum" Gauge [] "Stratum in answers; 0 is unsynchronised." =
+    "pooltime_clock_stratum" Gauge [] "Stratum in answers; 0 means unsynchronised." =
         |status| one(f64::from(status.clock.stratum));
-    "pooltime_clock_leap_indicator" Gauge [] "Leap indicator in answers; 3 is unsynchronised." =
+    "pooltime_clock_leap_indicator" Gauge [] "Leap indicator in answers; 3 means unsynchronised." =
         |status| one(f64::from(status.clock.leap));
-    "pooltime_clock_offset_seconds" Gauge [] "What is still to be corrected; positive if the clock is slow." =
+    "pooltime_clock_offset_seconds" Gauge [] "Correction that is still to be applied; positive if the clock is slow." =
         |status| some(status.clock.offset_s);
-    "pooltime_clock_frequency_ppm" Gauge [] "How much faster the oscillator is made to run." =
+    "pooltime_clock_frequency_ppm" Gauge [] "Frequency correction of the oscillator; positive if it is made to run faster." =
         |status| some(status.clock.frequency_ppm);
-    "pooltime_clock_skew_ppm" Gauge [] "Uncertainty of it, one standard deviation." =
+    "pooltime_clock_skew_ppm" Gauge [] "Uncertainty of the frequency correction, one standard deviation." =
         |status| some(status.clock.discipline.as_ref().and_then(|discipline| discipline.skew_ppm));
-    "pooltime_clock_root_delay_seconds" Gauge [] "To the primary source and back." =
+    "pooltime_clock_root_delay_seconds" Gauge [] "Round-trip delay to the primary source." =
         |status| one(status.clock.root_delay_s);
-    "pooltime_clock_root_dispersion_seconds" Gauge [] "Dispersion to the primary source, grown to this moment." =
+    "pooltime_clock_root_dispersion_seconds" Gauge [] "Dispersion to the primary source, including its growth up to now." =
         |status| one(status.clock.root_dispersion_s);
-    "pooltime_clock_error_bound_seconds" Gauge [] "Half the root delay and the root dispersion." =
+    "pooltime_clock_error_bound_seconds" Gauge [] "Half the root delay plus the root dispersion." =
         |status| one(status.clock.error_bound_s);
-    "pooltime_clock_error_limit_seconds" Gauge [] "Above this error bound answers say that they are unsynchronised." =
+    "pooltime_clock_error_limit_seconds" Gauge [] "Error bound above which answers declare the clock unsynchronised." =
         |status| some(status.clock.error_limit_s);
     "pooltime_clock_horizon_seconds" Gauge []
-        "Until answers say that they are unsynchronised if nothing more is published; negative since then." =
+        "Time until answers declare the clock unsynchronised if nothing more is published; negative afterwards." =
         |status| one(status.clock.horizon_s);
-    "pooltime_clock_horizon_limit_seconds" Gauge [] "The configured horizon: what it is right after a publication." =
+    "pooltime_clock_horizon_limit_seconds" Gauge [] "Configured horizon: its value right after the clock is published." =
         |status| some(status.clock.horizon_limit_s);
-    "pooltime_clock_age_seconds" Gauge [] "Since the clock was published." =
+    "pooltime_clock_age_seconds" Gauge [] "Time since the clock was last published." =
         |status| one(status.clock.age_s);
-    "pooltime_clock_steps_total" Counter [] "Steps of the system clock that the daemon noticed." =
+    "pooltime_clock_steps_total" Counter [] "System clock steps that the daemon noticed." =
         |status| one(number(status.clock.steps));
 
-    "pooltime_upstream_selected" Gauge ["upstream", "address"] "Whether the clock follows it." =
+    "pooltime_upstream_selected" Gauge ["upstream", "address"] "Whether the clock follows the upstream." =
         |status| each_upstream(status, |peer| {
             Some(flag(matches!(peer.tally, Tally::Candidate | Tally::SystemPeer)))
         });
-    "pooltime_upstream_falseticker" Gauge ["upstream", "address"] "Whether the majority says otherwise." =
+    "pooltime_upstream_falseticker" Gauge ["upstream", "address"] "Whether the upstream disagrees with the majority." =
         |status| each_upstream(status, |peer| Some(flag(peer.tally == Tally::Falseticker)));
-    "pooltime_upstream_reach_ratio" Gauge ["upstream", "address"] "Answered of the last eight requests." =
+    "pooltime_upstream_reach_ratio" Gauge ["upstream", "address"] "Share of the last eight requests that were answered." =
         |status| each_upstream(status, |peer| Some(f64::from(peer.reach.count_ones()) / 8.0));
-    "pooltime_upstream_stratum" Gauge ["upstream", "address"] "Of its latest answer; 16 before." =
+    "pooltime_upstream_stratum" Gauge ["upstream", "address"] "Stratum in the latest answer; 16 before the first." =
         |status| each_upstream(status, |peer| Some(f64::from(peer.stratum)));
-    "pooltime_upstream_poll_seconds" Gauge ["upstream", "address"] "The interval at which it is asked." =
+    "pooltime_upstream_poll_seconds" Gauge ["upstream", "address"] "Poll interval." =
         |status| each_upstream(status, |peer| Some(f64::from(peer.poll_log2).exp2()));
-    "pooltime_upstream_offset_seconds" Gauge ["upstream", "address"] "What it would have the clock corrected by." =
+    "pooltime_upstream_offset_seconds" Gauge ["upstream", "address"] "Offset relative to the served clock; positive if the clock is slow." =
         |status| each_upstream(status, |peer| peer.offset_s);
-    "pooltime_upstream_delay_seconds" Gauge ["upstream", "address"] "The shortest round trip of late." =
+    "pooltime_upstream_delay_seconds" Gauge ["upstream", "address"] "Shortest recent round trip." =
         |status| each_upstream(status, |peer| peer.delay_s);
     "pooltime_upstream_jitter_seconds" Gauge ["upstream", "address"] "Mean queueing delay in one direction." =
         |status| each_upstream(status, |peer| peer.jitter_s);
-    "pooltime_upstream_requests_total" Counter ["upstream", "address"] "Requests to it." =
+    "pooltime_upstream_requests_total" Counter ["upstream", "address"] "Requests sent to the upstream." =
         |status| each_upstream(status, |peer| Some(number(peer.requests)));
-    "pooltime_upstream_answers_total" Counter ["upstream", "address"] "Valid answers." =
+    "pooltime_upstream_answers_total" Counter ["upstream", "address"] "Valid answers from the upstream." =
         |status| each_upstream(status, |peer| Some(number(peer.answers)));
-    "pooltime_upstream_kisses_total" Counter ["upstream", "address"] "Kisses of death from it." =
+    "pooltime_upstream_kisses_total" Counter ["upstream", "address"] "Kiss-o'-Death answers from the upstream." =
         |status| each_upstream(status, |peer| Some(number(peer.kisses.values().sum())));
-    "pooltime_upstream_rejections_total" Counter ["upstream", "address", "reason"] "Answers that were refused." =
+    "pooltime_upstream_rejections_total" Counter ["upstream", "address", "reason"] "Answers that were rejected, by reason." =
         |status| {
             let of = |peer: &Peer| {
                 let labels = upstream(peer);
@@ -132,45 +133,45 @@ metrics! {
             status.upstreams.iter().flat_map(of).collect()
         };
 
-    "pooltime_interface_info" Gauge ["interface", "mode"] "The attached interfaces: native, generic or none; always 1." =
+    "pooltime_interface_info" Gauge ["interface", "mode"] "Mode of each interface (native, generic or none); the value is always 1." =
         |status| {
             let mode = |mode: Option<Mode>| mode.map_or("none", Mode::label).to_owned();
             let interfaces = status.interfaces.iter();
             interfaces.map(|interface| (vec![interface.name.clone(), mode(interface.mode)], 1.0)).collect()
         };
-    "pooltime_interface_up" Gauge ["interface"] "Whether it is administratively up and the program attached." =
+    "pooltime_interface_up" Gauge ["interface"] "Whether the interface is administratively up and the program is attached." =
         |status| each_interface(status, |interface| flag(interface.up && interface.mode.is_some()));
-    "pooltime_interface_fallback" Gauge ["interface"] "Whether it is in generic mode because native mode was refused." =
+    "pooltime_interface_fallback" Gauge ["interface"] "Whether the interface is in generic mode because native mode was refused." =
         |status| each_interface(status, |interface| flag(interface.fallback.is_some()));
-    "pooltime_interface_queues" Gauge ["interface", "direction"] "Queues that the driver has made room for." =
+    "pooltime_interface_queues" Gauge ["interface", "direction"] "Number of queues that the driver has allocated." =
         |status| each_driver(status, |driver| vec![
             ("receive", driver.receive_queues.into()),
             ("transmit", driver.transmit_queues.into()),
         ]);
     "pooltime_interface_dropped_total" Counter ["interface", "reason"]
-        "Frames that the driver dropped on receipt, missed because its rings were full, or dropped on the way out." =
+        "Frames that the driver dropped on receive, missed because its rings were full, or dropped on transmit." =
         |status| each_driver(status, |driver| vec![
             ("receive", driver.receive_dropped),
             ("missed", driver.receive_missed),
             ("transmit", driver.transmit_dropped),
         ]);
 
-    "pooltime_map_memory_bytes" Gauge ["map"] "Kernel memory of the program's maps." =
+    "pooltime_map_memory_bytes" Gauge ["map"] "Kernel memory used by the program's maps." =
         |status| {
             let maps = status.maps.by_name.iter();
             maps.map(|(name, bytes)| (vec![name.clone()], number(*bytes))).collect()
         };
-    "process_start_time_seconds" Gauge [] "When the daemon started, since the Unix epoch." =
+    "process_start_time_seconds" Gauge [] "Start time of the daemon since the Unix epoch." =
         |status| daemon(status, |daemon| daemon.started_unix_s);
-    "process_cpu_seconds_total" Counter [] "The daemon's time on the CPUs, in user space and in the kernel." =
+    "process_cpu_seconds_total" Counter [] "CPU time used by the daemon, in user space and in the kernel." =
         |status| daemon(status, |daemon| daemon.cpu_s);
-    "process_resident_memory_bytes" Gauge [] "The daemon's resident set." =
+    "process_resident_memory_bytes" Gauge [] "Resident memory of the daemon." =
         |status| daemon(status, |daemon| number(daemon.resident_bytes));
-    "process_open_fds" Gauge [] "The daemon's open file descriptors." =
+    "process_open_fds" Gauge [] "Number of open file descriptors of the daemon." =
         |status| daemon(status, |daemon| number(daemon.descriptors));
 }
 
-/// The values of this moment.
+/// Reads the current values of all metrics.
 pub(super) fn families(status: &Status) -> Vec<Family> {
     METRICS.iter().map(|(metric, read)| Family { metric, samples: read(status) }).collect()
 }
@@ -187,7 +188,7 @@ fn flag(value: bool) -> f64 {
     f64::from(u8::from(value))
 }
 
-#[expect(clippy::cast_precision_loss, reason = "what scrapers read is floating")]
+#[expect(clippy::cast_precision_loss, reason = "scrapers read floating-point values")]
 fn number(value: u64) -> f64 {
     value as f64
 }
@@ -225,7 +226,7 @@ fn each_driver(
     status.interfaces.iter().flat_map(of).collect()
 }
 
-/// With the interface as the first label.
+/// Reads samples of each interface and adds its name as the first label.
 fn by_interface(status: &Status, of: impl Fn(&[Counter]) -> Samples) -> Samples {
     let with_name = |interface: &crate::status::Interface| {
         let name = interface.name.clone();
@@ -237,8 +238,8 @@ fn by_interface(status: &Status, of: impl Fn(&[Counter]) -> Samples) -> Samples 
     status.interfaces.iter().flat_map(with_name).collect()
 }
 
-/// Of each verdict and family those versions that came, and version 4 at zero where none did: what is not there
-/// before it first happens has no rate when it does.
+/// Returns the versions that were seen for each verdict and family, or version 4 at zero if there were none. A series
+/// that does not exist before its first event has no rate when the event happens.
 fn packets(counters: &[Counter]) -> Samples {
     let mut samples = Vec::new();
     for verdict in Verdict::ALL.iter().filter(|verdict| **verdict != Verdict::NotNtp) {

@@ -58,7 +58,7 @@ pub(crate) fn start(
         .spawn(move || {
             let served = LocalSet::new().block_on(&runtime, serve(listeners, open));
             if let Err(error) = served {
-                error!("no metrics and no status page: {error}");
+                error!("metrics and the status page are not available: {error}");
             }
         })
         .map_err(Error::because(Code::Os, "cannot start the thread of the HTTP listener"))?;

@@ -45,7 +45,8 @@ pub(super) async fn answer(
     observer: &Observer,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut refusal = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".into());
+        let mut refusal =
+            respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD are supported\n".into());
         refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return Ok(refusal);
     }
@@ -80,7 +81,7 @@ pub(super) async fn answer(
         _ => respond(
             StatusCode::NOT_FOUND,
             TEXT,
-            "there are /, /metrics, /healthz, /status.json and /history.json\n".into(),
+            "available: /, /metrics, /healthz, /status.json and /history.json\n".into(),
         ),
     })
 }

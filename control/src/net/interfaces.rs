@@ -114,9 +114,7 @@ impl Addresses {
                     ipv6.len()
                 ),
             )
-            .remedy(format_args!(
-                "a server answers for at most {CAPACITY} addresses of a family; remove some"
-            ))
+            .remedy(format_args!("a server answers for at most {CAPACITY} addresses per family; remove some"))
         })
     }
 }
@@ -167,7 +165,7 @@ impl Netlink {
             tokio::time::sleep_until((self.tried + RECONNECT_INTERVAL).into()).await;
             match Self::connect() {
                 Ok(connected) => {
-                    warn!("the netlink connection ended; a new one follows interfaces and addresses");
+                    warn!("the netlink connection ended; reconnected to follow interfaces and addresses");
                     *self = connected;
                     return;
                 }
@@ -257,10 +255,10 @@ impl Netlink {
         self.set_xdp(interface, mode, -1).await.map_err(|error| {
             Error::new(
                 Code::Unavailable,
-                format_args!("cannot take the XDP program off {}: {}", interface.name, chain(&error)),
+                format_args!("cannot detach the XDP program from {}: {}", interface.name, chain(&error)),
             )
             .remedy(
-                "a program that is held by a BPF link has to be taken off by its owner: `bpftool link list`",
+                "a program that a BPF link holds has to be detached by its owner: see `bpftool link list`",
             )
         })
     }
@@ -273,7 +271,7 @@ impl Netlink {
     pub async fn put_xdp(&self, interface: &Interface, mode: Mode, program: BorrowedFd<'_>) -> Result<()> {
         self.set_xdp(interface, mode, program.as_raw_fd())
             .await
-            .map_err(failed(&format!("put an XDP program on {}", interface.name)))
+            .map_err(failed(&format!("attach an XDP program to {}", interface.name)))
     }
 
     async fn set_xdp(

@@ -63,7 +63,7 @@ impl Unusable {
     pub const fn remedy(self) -> &'static str {
         match self {
             Self::Own | Self::OwnName | Self::Loopback | Self::Unspecified => {
-                "name another server, since this one must not take its time from itself; `source = \"system\"` in \
+                "name another server, because this one must not follow itself; `source = \"system\"` in \
                  `[clock]` serves the time that another daemon of this host keeps"
             }
             Self::Multicast | Self::Broadcast => "name the server by its own address",

@@ -32,7 +32,7 @@ impl Prefix {
         }
         let network = truncated(address, length);
         if network != address {
-            return wrong(format!("it has bits beyond its length; is {network}/{length} meant?"));
+            return wrong(format!("it has bits set beyond its length; did you mean {network}/{length}?"));
         }
         Ok(Self { address, length })
     }
@@ -72,7 +72,7 @@ impl FromStr for Prefix {
     fn from_str(text: &str) -> Result<Self> {
         let wrong = || {
             Error::new(Code::Data, format_args!("`{text}` is not a prefix"))
-                .remedy("write it like 192.0.2.0/24, 2001:db8::/32 or 192.0.2.1")
+                .remedy("use a form like 192.0.2.0/24, 2001:db8::/32 or 192.0.2.1")
         };
         let (address, length) = match text.split_once('/') {
             Some((address, length)) => (address, Some(length)),

@@ -34,7 +34,7 @@ impl Health {
             ));
         }
         if status.interfaces.is_empty() {
-            reasons.push("the program is on no interface".into());
+            reasons.push("the program is not attached to any interface".into());
         }
         for interface in &status.interfaces {
             let name = &interface.name;
@@ -44,11 +44,14 @@ impl Health {
                 reasons.push(format!("{name} is down: `ip link set {name} up`"));
             }
             if let Some(fallback) = &interface.fallback {
-                warnings.push(format!("{name}: generic mode, for native mode was refused: {fallback}"));
+                warnings.push(format!("{name}: generic mode, because native mode was refused: {fallback}"));
             }
         }
         if clock.synchronised && status.daemon.is_none() {
-            warnings.push(format!("no daemon runs: answers stay synchronised for {:.0} s", clock.horizon_s));
+            warnings.push(format!(
+                "no daemon is running: answers stay synchronised for {:.0} s",
+                clock.horizon_s
+            ));
         } else if clock.synchronised && clock.age_s > LATE_PUBLICATION_S {
             warnings.push(format!(
                 "the daemon hangs: the clock was published {:.1} s ago, and answers stay synchronised for {:.0} s",
@@ -90,7 +93,7 @@ mod tests {
         };
         assert!(reason(&|status| status.clock.synchronised = false).contains("not synchronised"));
         assert!(reason(&|status| status.clock.error_bound_s = 1.5).contains("above the limit of 1 s"));
-        assert!(reason(&|status| status.interfaces.clear()).contains("no interface"));
+        assert!(reason(&|status| status.interfaces.clear()).contains("not attached to any interface"));
         assert!(
             reason(&|status| status.interfaces[0].mode = None).contains("eth0: the program is not attached")
         );
@@ -106,7 +109,7 @@ mod tests {
             assert!(health.healthy && health.warnings.len() == 1, "{health:?}");
             health.to_text()
         };
-        assert!(warning(&|status| status.daemon = None).contains("no daemon runs"));
+        assert!(warning(&|status| status.daemon = None).contains("no daemon is running"));
         assert!(warning(&|status| status.clock.age_s = 3.0).contains("hangs"));
         assert!(
             warning(&|status| {

@@ -232,7 +232,7 @@ impl Clock {
         let stratum = if synchronised { state.stratum } else { 0 };
         let reason = (!synchronised).then(|| {
             let text = if now_ns > state.horizon_ns && state.sequence != 0 {
-                "the horizon has passed: nothing was published since, for the daemon is dead or hangs"
+                "the horizon has passed: the clock is no longer published, because the daemon is dead or hangs"
             } else {
                 "the clock is not synchronised"
             };

@@ -77,7 +77,7 @@ impl Status {
         if clock.synchronised {
             format!("synchronised, stratum {}, reference {}", clock.stratum, clock.reference)
         } else {
-            "NOT SYNCHRONISED: answers say so (leap 3, stratum 0)".into()
+            "NOT SYNCHRONISED: answers declare it (leap 3, stratum 0)".into()
         }
     }
 }
@@ -112,11 +112,11 @@ fn write_limits(text: &mut fmt::Formatter<'_>, limits: &Limits) -> fmt::Result {
     if limits.enabled {
         writeln!(
             text,
-            "limits      {rate}/s and {burst} at once from a source (/{ipv4_prefix}, /{ipv6_prefix}), leak 1 in {}, at most {kod} kisses a second",
+            "limits      {rate}/s and bursts of {burst} per source (/{ipv4_prefix}, /{ipv6_prefix}), leak 1 in {}, at most {kod} kisses per second",
             1_u64.checked_shl((*leak).into()).unwrap_or(u64::MAX)
         )?;
     } else {
-        writeln!(text, "limits      OFF: sources may ask as often as they like")?;
+        writeln!(text, "limits      OFF: sources are not rate limited")?;
     }
     let budgets = [
         limits.budget_answers_per_s.map(|answers| format!("{answers} answers/s")),
@@ -131,7 +131,7 @@ fn write_limits(text: &mut fmt::Formatter<'_>, limits: &Limits) -> fmt::Result {
     }
     writeln!(
         text,
-        "            about {} of {} places for sources in use, {} forgotten early, {} entries in the access lists",
+        "            about {} of {} source entries in use, {} evicted early, {} entries in the access lists",
         limits.table_in_use, limits.table_entries, limits.evictions, limits.access_entries
     )
 }

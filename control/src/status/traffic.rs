@@ -77,7 +77,7 @@ impl fmt::Display for Top {
             .map(|clients| format!("about {} over {}", clients.last_hour, clients.family))
             .collect();
         if clients.is_empty() {
-            writeln!(text, "clients    not counted: nobody is limited")?;
+            writeln!(text, "clients    not counted: rate limits are disabled")?;
         } else {
             writeln!(text, "clients    {} (1 h)", clients.join(", "))?;
         }
@@ -93,7 +93,7 @@ impl fmt::Display for Top {
         write_talkers(text, "most dropped", &self.by_drops)?;
         writeln!(
             text,
-            "\nby source: estimates from one request in {}, of the last ten seconds or so",
+            "\nby source: estimated from one request in {}, over about the last ten seconds",
             self.sampled_one_in
         )
     }

@@ -141,7 +141,7 @@ impl Nic<'_> {
             ethtool(self.0, EthtoolCommand::SetFeatures, &words)?;
         }
         // The kernel takes what it cannot do for a wish, and keeps it.
-        if self.has(feature)? == on { Ok(()) } else { Err(io::Error::other("the driver keeps it as it is")) }
+        if self.has(feature)? == on { Ok(()) } else { Err(io::Error::other("the driver did not change it")) }
     }
 
     /// Which bit of which block a feature is in this kernel.

@@ -88,7 +88,7 @@ impl KernelClock for Machine {
                 best = Some(sample);
             }
         }
-        best.ok_or_else(|| Error::new(Code::Software, "no reading of the clock"))
+        best.ok_or_else(|| Error::new(Code::Software, "the clock could not be read"))
     }
 
     fn discipline(&self) -> Result<Adjtimex> {
@@ -108,7 +108,7 @@ impl KernelClock for Machine {
                 best = Some((width_ns, Rates { monotonic_ns, raw_ns, boottime_ns }));
             }
         }
-        best.map(|(_, rates)| rates).ok_or_else(|| Error::new(Code::Software, "no reading of the clock"))
+        best.map(|(_, rates)| rates).ok_or_else(|| Error::new(Code::Software, "the clock could not be read"))
     }
 
     fn change(&self, change: &ClockChange) -> Result<()> {
@@ -116,8 +116,9 @@ impl KernelClock for Machine {
             let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
             let failed = Error::because(Code::Os, "the kernel's clock cannot be steered")(error);
             if denied {
-                Error { code: Code::NoPermission, ..failed }
-                    .remedy("it takes CAP_SYS_TIME; `clock.steer = false` serves the right time without it")
+                Error { code: Code::NoPermission, ..failed }.remedy(
+                    "steering needs CAP_SYS_TIME; `clock.steer = false` serves the right time without it",
+                )
             } else {
                 failed
             }

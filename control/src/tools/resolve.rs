@@ -6,13 +6,13 @@ use clap::Args;
 
 use crate::error::{Code, Error, Result};
 
-/// Which addresses of a name are meant.
+/// Selects the address family of names.
 #[derive(Args, Debug)]
 pub(crate) struct FamilyArguments {
-    /// Only IPv4 addresses
+    /// Use only IPv4 addresses
     #[arg(short = '4', long, conflicts_with = "ipv6")]
     ipv4: bool,
-    /// Only IPv6 addresses
+    /// Use only IPv6 addresses
     #[arg(short = '6', long)]
     ipv6: bool,
 }

@@ -36,7 +36,7 @@ fn what_is_no_configuration_is_refused_by_its_name_and_never_waited_for() {
     nix::unistd::mkfifo(&path, FileMode::S_IRUSR | FileMode::S_IWUSR).unwrap();
     for other in [path.to_str().unwrap(), directory.to_str().unwrap(), "/dev/zero"] {
         let said = pooltime(&["run", "--config", other]).expect_code(EX_CONFIG);
-        assert!(said.contains(other) && said.contains("not a file"), "{said}");
+        assert!(said.contains(other) && said.contains("not a regular file"), "{said}");
     }
     fs::remove_file(&path).unwrap();
     std::os::unix::fs::symlink("/nowhere/server.toml", &path).unwrap();
@@ -109,7 +109,7 @@ fn a_read_only_file_system_is_named_with_the_way_out_and_nothing_is_half_done() 
         config.display()
     );
     let output = read_only("/var/lib", &run);
-    assert!(output.stderr.contains("forgotten at the end: cannot make /var/lib/"), "{output:#?}");
+    assert!(output.stderr.contains("forgotten at the end: cannot create /var/lib/"), "{output:#?}");
     assert!(
         output.stderr.contains("StateDirectory=") && output.stderr.contains("lan0: attached"),
         "{output:#?}"
@@ -146,7 +146,10 @@ fn a_host_without_ipv6_is_served_over_ipv4() {
     lab.pooltime("client", &["query", "10.77.0.1"]).expect_success();
     let status = server.status();
     assert_eq!(status.userspace_path[0].failure, None);
-    assert_eq!(status.userspace_path[1].failure.as_deref(), Some("the kernel has no such address family"));
+    assert_eq!(
+        status.userspace_path[1].failure.as_deref(),
+        Some("the kernel does not support this address family")
+    );
     assert_eq!(status.interfaces[0].mode, Some(Mode::Native));
 }
 

@@ -74,7 +74,7 @@ fn what_is_no_configuration_is_refused_by_its_name() {
     let binary = Scratch::new("binary", &[0xff, 0xfe, 0, 1]);
     let huge = Scratch::new("huge", &vec![b'#'; (1 << 20) + 1]);
     for (path, code, complaint) in [
-        (binary.path(), EX_CONFIG, "is not text"),
+        (binary.path(), EX_CONFIG, "is not UTF-8 text"),
         (huge.path(), EX_CONFIG, "above 1048576 bytes"),
         ("/proc/self", EX_CONFIG, "not a file"),
         ("/nowhere/ntp.conf", EX_NOINPUT, "No such file"),

@@ -14,7 +14,7 @@ pub(crate) enum LinkError {
     )]
     NoRoute { target: IpAddr, reason: String },
 
-    #[error("{0} is this host itself, and no link leads there: --generator socket")]
+    #[error("{0} is this host itself, which no link leads to: use --generator socket")]
     ThisHost(IpAddr),
 
     #[error("there is no interface {interface}; there are: {known}")]
@@ -23,7 +23,7 @@ pub(crate) enum LinkError {
     #[error("the interface {0} is down: `ip link set dev {0} up`")]
     Down(String),
 
-    #[error("{0} is no Ethernet: --generator socket")]
+    #[error("{0} is not an Ethernet interface: use --generator socket")]
     NoEthernet(String),
 
     #[error("{interface} has no {family} address to send from: `ip address add`, or another --interface")]
@@ -31,7 +31,7 @@ pub(crate) enum LinkError {
 
     #[error(
         "nobody on {interface} answers for {address}, so its MAC address is not known: is it on that link, and up? \
-         `ip neighbour show dev {interface}`; with its MAC address given by --next-hop nobody is asked"
+         `ip neighbour show dev {interface}`; with its MAC address in --next-hop no look-up is needed"
     )]
     NoNeighbour { address: IpAddr, interface: String },
 
@@ -44,16 +44,16 @@ pub(crate) enum LinkError {
     )]
     Taken(String),
 
-    #[error("{interface} takes no XDP program, native or generic: {reason}. --generator socket needs none")]
+    #[error("{interface} accepts no XDP program, native or generic: {reason}. --generator socket needs none")]
     NoProgram { interface: String, reason: String },
 
     #[error("the clients' network and the server's address are of different families")]
     Families,
 
-    #[error("{0} is too few for malformed requests, which have ports of their own: take a larger range")]
+    #[error("{0} is too few for malformed requests, which use their own ports: choose a larger range")]
     Ports(SourcePorts),
 
-    #[error("{workers} workers need as many CPUs, and there are {cpus}")]
+    #[error("{workers} workers need as many CPUs, but there are only {cpus}")]
     Cpus { workers: usize, cpus: usize },
 
     #[error("cannot send by {how} on {interface}: {reason}")]

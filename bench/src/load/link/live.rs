@@ -26,9 +26,7 @@ const WORKER: &str = "GN_WORKER";
 /// Whether frames can be let loose here, and would go out by the interface.
 pub(super) fn check(route: &Route, mode: Mode) -> Result<(), Failure> {
     if mode != Mode::Native {
-        return Err(
-            refused(route, "its driver has no native XDP, so that nothing can be redirected to it").into()
-        );
+        return Err(refused(route, "its driver has no native XDP, so nothing can be redirected to it").into());
     }
     let mut object = Collector::of_object(1)?;
     object.load_program(GENERATE)?;
@@ -41,7 +39,7 @@ pub(super) fn check(route: &Route, mode: Mode) -> Result<(), Failure> {
         })
     });
     trial.map(drop).map_err(|error| {
-        let reason = format!("this kernel lets no frames loose, 5.18 is the first that does: {error}");
+        let reason = format!("this kernel cannot send live frames, which needs 5.18 or later: {error}");
         refused(route, &reason).into()
     })
 }

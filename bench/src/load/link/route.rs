@@ -38,7 +38,7 @@ impl FromStr for Mac {
             })
             .collect();
         let mac = bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok());
-        mac.map(Self).ok_or_else(|| format!("{text} is no MAC address: 02:00:00:77:00:01 is"))
+        mac.map(Self).ok_or_else(|| format!("{text} is not a MAC address, such as 02:00:00:77:00:01"))
     }
 }
 

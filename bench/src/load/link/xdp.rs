@@ -61,10 +61,10 @@ pub(super) fn open(setup: &Setup, queue: u32) -> Result<XdpOutlet, Failure> {
             Failure::Privilege(vec!["CAP_NET_RAW".into()])
         }
         SocketError::Bind(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => {
-            refused(&format_args!("it has no queue {queue} for worker {queue}: take fewer --workers")).into()
+            refused(&format_args!("it has no queue {queue} for worker {queue}: use fewer --workers")).into()
         }
         SocketError::Bind(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => {
-            refused(&format_args!("another AF_XDP socket is on its queue {queue}")).into()
+            refused(&format_args!("another AF_XDP socket is bound to its queue {queue}")).into()
         }
         error => refused(&error).into(),
     };
@@ -75,7 +75,7 @@ pub(super) fn open(setup: &Setup, queue: u32) -> Result<XdpOutlet, Failure> {
     let rings = rings.build().map_err(|error| refused(&error))?;
     let mut socket = XdpSocketBuilder::new().map_err(of_socket)?;
     let (rings, flags) = socket.build_wakable_rings(&memory, rings).map_err(of_socket)?;
-    let ring = rings.tx_ring.ok_or_else(|| refused(&"there is no ring to send by"))?;
+    let ring = rings.tx_ring.ok_or_else(|| refused(&"there is no transmit ring"))?;
     let socket = socket.bind(NicIndex(setup.route.index), queue, flags).map_err(of_socket)?;
     // Older kernels, and drivers that copy nothing, have no such limit to lift: then calls are more.
     let _as_it_was = setsockopt(&descriptor(&socket), CopyBudget, &BUDGET);

@@ -471,7 +471,7 @@ mod tests {
         };
         let Changes(changes) = Changes::between(&list(11).into_iter().collect(), &lists(list(12)), 50);
         let mut maps = Fake { entries: list(11), room: 50, ..Fake::default() };
-        for change in changes.iter() {
+        for change in &changes {
             maps.set(change.prefix, change.after).unwrap();
         }
         assert_eq!(maps.entries, list(12));

@@ -82,7 +82,7 @@ impl UserspacePath {
                     port_owner::of_port(table(family), NTP_PORT)
                         .map_or_else(|| "another program".into(), |holder| holder.to_string())
                 )),
-                Err(Errno::EAFNOSUPPORT) => Some("the kernel has no such address family".into()),
+                Err(Errno::EAFNOSUPPORT) => Some("the kernel does not support this address family".into()),
                 Err(error) => Some(error.desc().to_owned()),
             };
             listening.push(Listening { family, failure });

@@ -92,9 +92,9 @@ impl Datapath {
         if request != ModeRequest::Auto && request != mode.into() {
             return Err(Error::new(
                 Code::Unavailable,
-                format_args!("{} is attached in {} mode already", interface.name, mode.label()),
+                format_args!("{} is already attached in {} mode", interface.name, mode.label()),
             )
-            .remedy("detach it first: the change costs a moment without answers"));
+            .remedy("detach it first; no requests are answered during the change"));
         }
         self.keep_tags(interface, mode)?;
         link::replace(object, &self.pin_of(interface.index), &interface.name)?;
@@ -117,11 +117,11 @@ impl Datapath {
             );
             match (mode, advice) {
                 (Mode::Native, Some(advice)) => error.remedy(format_args!(
-                    "{advice}; generic mode needs nothing of this: `--mode generic`, or `--mode auto` to fall back"
+                    "{advice}; generic mode does not need this: use `--mode generic`, or `--mode auto` to fall back"
                 )),
                 (Mode::Native, None) => error.remedy(
-                    "generic mode works with every driver: `--mode generic`, or `--mode auto` to fall back by \
-                     itself",
+                    "generic mode works with every driver: use `--mode generic`, or `--mode auto` to fall back \
+                     automatically",
                 ),
                 (Mode::Generic, Some(advice)) => error.remedy(advice),
                 (Mode::Generic, None) => error,
@@ -151,14 +151,14 @@ impl Datapath {
         if interface.is_bond {
             return Ok(Err(Refusal {
                 reason: format!(
-                    "{} is a bond: it would hand the program to its ports, each of which may take VLAN tags off",
+                    "{} is a bond: it would pass the program to its ports, each of which may strip VLAN tags",
                     interface.name
                 ),
                 advice: Some("attach to the ports instead; the bond's addresses are served there".into()),
             }));
         }
         for condition in refusal::conditions(interface) {
-            info!("{}: {condition} keeps some drivers from native XDP", interface.name);
+            info!("{}: {condition} prevents native XDP with some drivers", interface.name);
         }
         let made = match self.keep_tags(interface, Mode::Native) {
             Ok(()) => link::make(object, interface, Mode::Native),
@@ -182,7 +182,7 @@ impl Datapath {
         if mode == Mode::Native {
             for feature in tags::keep(&self.directory, interface)? {
                 info!(
-                    "{}: {} is off while the program is attached, so that it sees VLAN tags",
+                    "{}: {} is turned off while the program is attached, so that it sees VLAN tags",
                     interface.name,
                     feature.ethtool_name()
                 );
@@ -236,7 +236,7 @@ impl Datapath {
             Error::new(
                 Code::Unavailable,
                 format_args!(
-                    "{} would be interface {}; a server takes {INTERFACES}",
+                    "{} would be interface number {}; a server supports {INTERFACES}",
                     interface.name,
                     INTERFACES + 1
                 ),
@@ -290,10 +290,10 @@ pub(crate) fn slow_transmit(interface: &Interface) -> Option<String> {
     }
     let remedy = match max_combined.checked_sub(cpus) {
         Some(rest @ 1..) => format!(
-            "`ethtool -L {name} combined {rest}` leaves it enough; it takes effect at the next `detach` and `attach`"
+            "`ethtool -L {name} combined {rest}` leaves enough; it takes effect at the next `detach` and `attach`"
         ),
         _ => format!(
-            "the hypervisor has to give the machine {needed} queues, or one CPU less for each it lacks"
+            "the hypervisor has to give the machine {needed} queues, or one CPU less for each missing queue"
         ),
     };
     Some(format!(

@@ -30,7 +30,7 @@ pub(super) fn ensure_mounted() -> Result<()> {
 
 fn is_mounted() -> Result<bool> {
     let status = statfs(Path::new(BPFFS)).map_err(|error| {
-        Error::new(Code::Os, format_args!("cannot look at {BPFFS}: {error}"))
+        Error::new(Code::Os, format_args!("cannot check {BPFFS}: {error}"))
             .remedy("mount sysfs and bpffs: `mount -t sysfs sysfs /sys && mount -t bpf bpf /sys/fs/bpf`")
     })?;
     Ok(status.filesystem_type() == BPF_FS_MAGIC)

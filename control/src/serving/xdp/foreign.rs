@@ -27,7 +27,7 @@ pub fn open_program(id: u32) -> Result<OwnedFd> {
     let program = loaded_programs()
         .flatten()
         .find(|program| program.id() == id)
-        .ok_or_else(|| Error::new(Code::TryAgain, format_args!("XDP program {id} has just gone")))?;
+        .ok_or_else(|| Error::new(Code::TryAgain, format_args!("XDP program {id} has just been removed")))?;
     let descriptor = program.fd().map_err(|error| failed(&error))?;
     descriptor.as_fd().try_clone_to_owned().map_err(|error| failed(&error))
 }

@@ -108,7 +108,7 @@ fn first_taken<T, E>(
 fn refused_program(error: ProgramError) -> Error {
     let kernel = nix::sys::utsname::uname()
         .map_or_else(|_| "this kernel".into(), |name| format!("kernel {}", name.release().to_string_lossy()));
-    let refused = format!("{kernel} did not take the eBPF program");
+    let refused = format!("{kernel} rejected the eBPF program");
     let error = match error {
         // The whole log is thousands of lines.
         ProgramError::LoadError { io_error, verifier_log } => {
@@ -121,7 +121,7 @@ fn refused_program(error: ProgramError) -> Error {
         }
         error => Error::because(Code::Os, refused)(error),
     };
-    error.remedy("Linux 5.10 or later is needed; run with `RUST_LOG=debug` for the verifier's words")
+    error.remedy("Linux 5.10 or later is needed; run with `RUST_LOG=debug` for the verifier's log")
 }
 
 /// What a verifier's log comes to: its last line but for statistics.

@@ -279,7 +279,7 @@ fn load_object(directory: &Path, slot: u32, table_entries: u32) -> Result<Ebpf> 
         loader.map_pin_path(name, directory.join(name));
     }
     loader.load(xdp_ebpf::POOLTIME).map_err(|error| {
-        Error::because(Code::Os, "the kernel did not take the maps of the eBPF program")(error)
+        Error::because(Code::Os, "the kernel rejected the maps of the eBPF program")(error)
             .remedy("Linux 5.10 or later with CONFIG_BPF_SYSCALL is needed; `dmesg | tail` may say more")
     })
 }
@@ -297,7 +297,7 @@ fn check_layout(directory: &Path, instance: &Instance) -> Result<()> {
         Error::new(
             Code::Unavailable,
             format_args!(
-                "{} is of {found}, this build uses layout version {}",
+                "{} has {found}, but this build uses layout version {}",
                 directory.display(),
                 layout::VERSION
             ),
@@ -353,7 +353,7 @@ fn map_memory(directory: &Path, name: &str) -> Result<u64> {
         .map_err(Error::because(Code::Os, format_args!("cannot read {fdinfo}")))?;
     text.lines()
         .find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
-        .ok_or_else(|| Error::new(Code::Os, format_args!("{fdinfo} does not tell the memory of {name}")))
+        .ok_or_else(|| Error::new(Code::Os, format_args!("{fdinfo} does not report the memory of {name}")))
 }
 
 fn map_error(name: &str) -> impl FnOnce(MapError) -> Error {

@@ -53,7 +53,7 @@ impl Note {
         };
         let end = text.floor_char_boundary(LONGEST);
         symlink(&text[..end], &path)
-            .map_err(Error::because(Code::Os, format_args!("cannot make {}", path.display())))
+            .map_err(Error::because(Code::Os, format_args!("cannot create {}", path.display())))
     }
 }
 

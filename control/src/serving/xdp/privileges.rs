@@ -44,6 +44,6 @@ pub fn require_privileges(instance: &Instance) -> Result<()> {
 /// Kernels before 5.11 count maps against the limit of locked memory; later ones do not.
 pub(super) fn lift_memory_limit() {
     if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
-        debug!("cannot lift the limit of locked memory: {error}");
+        debug!("cannot raise the locked-memory limit: {error}");
     }
 }

@@ -48,7 +48,7 @@ impl Refusal {
         let words = program.fd().ok().and_then(|program| {
             let asked = ask(interface.index, mode, std::os::fd::AsFd::as_fd(program));
             asked.unwrap_or_else(|error| {
-                debug!("netlink does not tell why: {error}");
+                debug!("netlink does not report the reason: {error}");
                 None
             })
         });
@@ -70,11 +70,11 @@ impl Refusal {
 /// What an error number stands for where nothing else is said.
 fn meaning(number: Option<i32>) -> &'static str {
     match number {
-        Some(libc::EOPNOTSUPP) => " (the driver has no native XDP, or not with its present settings)",
-        Some(libc::EBUSY | libc::EEXIST) => " (another XDP program is in the way)",
+        Some(libc::EOPNOTSUPP) => " (the driver has no native XDP, or not with the current settings)",
+        Some(libc::EBUSY | libc::EEXIST) => " (another XDP program is already attached)",
         Some(libc::EPERM) => " (not allowed; is the kernel locked down?)",
         Some(libc::EINVAL | libc::ERANGE | libc::E2BIG) => {
-            " (the driver wants a smaller MTU or other settings)"
+            " (the driver requires a smaller MTU or other settings)"
         }
         _ => "",
     }
@@ -107,7 +107,7 @@ fn by_the_settings(interface: &Interface, number: Option<i32>) -> Option<String>
         return None;
     }
     let conditions: Vec<_> = conditions(interface).iter().map(ToString::to_string).collect();
-    (!conditions.is_empty()).then(|| format!("it may be for {}", conditions.join(" or ")))
+    (!conditions.is_empty()).then(|| format!("the cause may be {}", conditions.join(" or ")))
 }
 
 /// A setting of an interface that keeps some drivers from native XDP.
@@ -211,7 +211,7 @@ fn set(socket: &Socket, interface: u32, xdp: Vec<LinkXdp>) -> io::Result<Answer>
     match answer.payload {
         NetlinkPayload::Error(error) if error.code.is_none() => Ok(Answer::Taken),
         NetlinkPayload::Error(error) => Ok(Answer::Refused(words(&error.header))),
-        _ => Err(io::Error::other("an answer of another kind")),
+        _ => Err(io::Error::other("an unexpected netlink message")),
     }
 }
 

@@ -70,7 +70,7 @@ pub(super) fn give_back(directory: &Path, interface: u32) -> Result<()> {
             Error::new(
                 Code::Os,
                 format_args!(
-                    "cannot turn {} of {name} on again, which attaching turned off: {error}",
+                    "cannot turn {} of {name} back on after attaching turned it off: {error}",
                     feature.ethtool_name()
                 ),
             )

@@ -114,7 +114,7 @@ fn ipv4_findings(facts: &Facts<'_>) -> Vec<Finding> {
     if ipv4.is_empty() {
         return vec![
             Finding::warning("ipv4-address", format!("{name} has no IPv4 address"))
-                .why("most of the pool's clients ask over IPv4"),
+                .why("most of the pool's clients use IPv4"),
         ];
     }
     let mut findings: Vec<_> = ipv4
@@ -123,9 +123,9 @@ fn ipv4_findings(facts: &Facts<'_>) -> Vec<Finding> {
         .map(|(Address { ip, prefix_length, .. }, valid_s)| {
             Finding::warning(
                 "address-lease",
-                format!("{name}: {ip} is a lease (DHCP), valid for {valid_s} s more"),
+                format!("{name}: {ip} is a DHCP lease, valid for another {valid_s} s"),
             )
-            .why("the pool hands out addresses for years: a server whose address changes lets its clients down")
+            .why("the pool hands out addresses for years: a server whose address changes fails its clients")
             .fix(format!("ip address change {ip}/{prefix_length} dev {name} valid_lft forever preferred_lft forever"))
             .advice(
                 "that lasts until the next boot: configure the address as static, or have the provider promise that \
@@ -139,7 +139,7 @@ fn ipv4_findings(facts: &Facts<'_>) -> Vec<Finding> {
     if !ipv4.iter().any(|address| is_public(address.ip)) {
         findings.push(
             Finding::note("private-address", format!("{name}: {} is not a public address", list(&ipv4))).why(
-                "the pool takes public addresses only; behind a NAT its table of connections is in the way",
+                "the pool accepts public addresses only; behind NAT the connection table becomes a bottleneck",
             ),
         );
     }
@@ -149,8 +149,7 @@ fn ipv4_findings(facts: &Facts<'_>) -> Vec<Finding> {
 fn ipv6_findings(facts: &Facts<'_>) -> Vec<Finding> {
     let Facts { name, addresses, ipv6 } = facts;
     let none = |what: String| {
-        Finding::note("ipv6", what)
-            .why("a part of the pool's clients asks over IPv6 alone; the pool takes both")
+        Finding::note("ipv6", what).why("some of the pool's clients use IPv6 only; the pool accepts both")
     };
     match ipv6 {
         Ipv6::Missing => return vec![none(format!("{name}: this kernel has no IPv6; only IPv4 is served"))],
@@ -159,7 +158,7 @@ fn ipv6_findings(facts: &Facts<'_>) -> Vec<Finding> {
             return vec![
                 none(format!("{name}: IPv6 is disabled by sysctl (net.ipv6.conf.{interface}.disable_ipv6)"))
                     .fix(format!("sysctl -w net.ipv6.conf.{interface}.disable_ipv6=0"))
-                    .advice("also where it is set at boot: `grep -rs disable_ipv6 /etc/sysctl.*`"),
+                    .advice("also change it where it is set at boot: `grep -rs disable_ipv6 /etc/sysctl.*`"),
             ];
         }
         Ipv6::Usable => {}
@@ -168,7 +167,7 @@ fn ipv6_findings(facts: &Facts<'_>) -> Vec<Finding> {
     let lasting: Vec<_> = global.iter().copied().filter(|address| address.is_lasting()).collect();
     if global.is_empty() {
         return vec![
-            none(format!("{name} has no IPv6 address but that of the link"))
+            none(format!("{name} has no IPv6 address except its link-local one"))
                 .advice("ask the provider for one and configure it as static"),
         ];
     }
@@ -181,11 +180,9 @@ fn ipv6_findings(facts: &Facts<'_>) -> Vec<Finding> {
                     list(&global)
                 ),
             )
-            .why("clients are given an address that goes away")
+            .why("clients are given an address that will disappear")
             .fix(format!("sysctl -w net.ipv6.conf.{name}.use_tempaddr=0"))
-            .advice(
-                "configure a static address; `ip -6 address show` tells the state of those that there are",
-            ),
+            .advice("configure a static address; `ip -6 address show` shows the state of the present ones"),
         ];
     }
     if !lasting.iter().any(|address| is_public(address.ip)) {
@@ -195,8 +192,8 @@ fn ipv6_findings(facts: &Facts<'_>) -> Vec<Finding> {
     if leases == lasting.len() {
         return vec![
             Finding::note("ipv6", format!("{name}: {} comes from a router or DHCP", list(&lasting)))
-                .why("it stays as long as the router announces the same network")
-                .advice("configure a static address if the provider does not promise that"),
+                .why("it stays the same as long as the router announces the same network")
+                .advice("configure a static address if the provider does not guarantee that"),
         ];
     }
     vec![Finding::ok("ipv6", format!("{name}: {} stays", list(&lasting)))]

@@ -57,14 +57,14 @@ fn kernel(facts: &Facts<'_>) -> Option<Finding> {
     Some(match (config.source, keeper) {
         (ClockSource::Upstream, Some(keeper)) if steered_here => Finding::problem(
             "clock-rival",
-            format!("{keeper} steers the kernel's clock, and `clock.steer` would have this server do so"),
+            format!("{keeper} steers the kernel's clock, and `clock.steer` tells this server to steer it too"),
         )
-        .why("two that steer one clock fight: the daemon refuses to start beside it")
+        .why("two programs that steer one clock fight each other, so the daemon refuses to start")
         .fix(keeper.command_to_end_it())
         .advice("`steer = false` in `[clock]` leaves the kernel's clock to it"),
         (ClockSource::Upstream, _) => {
             let state = if synchronised { "synchronised" } else { "not synchronised" };
-            Finding::ok("kernel-clock", format!("the kernel's clock is {state}; what is served does not depend on it"))
+            Finding::ok("kernel-clock", format!("the kernel's clock is {state}; the served time does not depend on it"))
         }
         (ClockSource::System, keeper) if synchronised => {
             let keeper = keeper.as_ref().map_or_else(String::new, |keeper| format!(" by {keeper}"));
@@ -72,19 +72,19 @@ fn kernel(facts: &Facts<'_>) -> Option<Finding> {
             let error_s = kernel.max_error_us as f64 / 1e6;
             Finding::ok("kernel-clock", format!("the kernel's clock is synchronised{keeper}, error bound {error_s:.6} s"))
         }        (ClockSource::System, _) if served_all_the_same(facts) => {
-            Finding::note("kernel-clock", "the kernel's clock is not synchronised, and served all the same")
-                .why("the daemon's configuration says so (`clock.local_stratum`), or has it take its time from elsewhere")
+            Finding::note("kernel-clock", "the kernel's clock is not synchronised, but is served anyway")
+                .why("the daemon is configured to do so (`clock.local_stratum`), or takes its time from elsewhere")
         }
         (ClockSource::System, Some(keeper)) => {Finding::problem("kernel-clock", format!("{keeper} runs, but the kernel's clock is not synchronised"))
-                .why("the served time is the kernel's (`clock.source = \"system\"`): answers say that it is not good")
+                .why("the served time is the kernel's (`clock.source = \"system\"`), so answers declare it unsynchronised")
                 .advice(
                     "`chronyc tracking` and `chronyc sources`, or `ntpq -p`, tell what it waits for; with chronyd, \
-                     `rtcsync` in its configuration makes it tell the kernel",
+                     `rtcsync` in its configuration makes it report to the kernel",
                 )
         }
         (ClockSource::System, None) => {
-            Finding::problem("kernel-clock", "the kernel's clock is not synchronised, and no time daemon runs")
-                .why("the served time is the kernel's (`clock.source = \"system\"`): answers say that it is not good")
+            Finding::problem("kernel-clock", "the kernel's clock is not synchronised, and no time daemon is running")
+                .why("the served time is the kernel's (`clock.source = \"system\"`), so answers declare it unsynchronised")
                 .fix("apt-get install chrony")
                 .advice("let this server ask upstreams itself: `source = \"upstream\"` in `[clock]`, and `pooltime-xdp upstream probe NAME...`")
         }
@@ -103,11 +103,13 @@ fn served(facts: &Facts<'_>) -> Vec<Finding> {
         findings.push(
             Finding::warning(
                 "local-stratum",
-                format!("`clock.local_stratum = {stratum}` serves the clock whether it is good or not"),
+                format!(
+                    "`clock.local_stratum = {stratum}` serves the clock whether or not it is synchronised"
+                ),
             )
-            .why("that is for laboratories and isolated networks, never for the pool")
+            .why("this is for laboratories and isolated networks, never for the pool")
             .advice(format!(
-                "take the line out of the configuration, then `{}`",
+                "remove the line from the configuration, then run `{}`",
                 service(facts.instance, Verb::Reload)
             )),
         );
@@ -115,11 +117,8 @@ fn served(facts: &Facts<'_>) -> Vec<Finding> {
     let Some(clock) = facts.served else { return findings };
     if let Some(reason) = &clock.reason {
         findings.push(
-            Finding::problem(
-                "served-clock",
-                format!("answers say that the clock is not synchronised: {reason}"),
-            )
-            .why("clients turn to other servers, and the pool takes this one out"),
+            Finding::problem("served-clock", format!("answers declare the clock unsynchronised: {reason}"))
+                .why("clients turn to other servers, and the pool stops handing this one out"),
         );
     } else if let Some(limit) = clock.error_limit_s.filter(|limit| clock.error_bound_s > *limit) {
         findings.push(
@@ -127,7 +126,7 @@ fn served(facts: &Facts<'_>) -> Vec<Finding> {
                 "served-clock",
                 format!("the error bound is {:.6} s, above the limit of {limit} s", clock.error_bound_s),
             )
-            .why("answers will say that the clock is not synchronised"),
+            .why("answers will declare the clock unsynchronised"),
         );
     } else {
         findings.push(Finding::ok(
@@ -142,7 +141,7 @@ fn served(facts: &Facts<'_>) -> Vec<Finding> {
     if clock.synchronised && clock.stratum > 5 {
         findings.push(
             Finding::warning("stratum", format!("the stratum is {}", clock.stratum))
-                .why("the pool takes strata 1 to 5"),
+                .why("the pool accepts strata 1 to 5"),
         );
     }
     if facts.running && clock.age_s > LATE_PUBLICATION_S {
@@ -156,7 +155,7 @@ fn served(facts: &Facts<'_>) -> Vec<Finding> {
         );
     } else if !facts.running && clock.synchronised {
         findings.push(
-            Finding::problem("daemon-gone", "the program is attached, but no daemon runs")
+            Finding::problem("daemon-gone", "the program is attached, but no daemon is running")
                 .why(format!("answers stay synchronised for {:.0} s", clock.horizon_s.max(0.0)))
                 .fix(service(facts.instance, Verb::Start)),
         );

@@ -36,10 +36,10 @@ pub(super) fn compare(config: &Config, status: &Status, instance: &Instance) -> 
         && (limits.budget_answers_per_s, limits.budget_bits_per_s)
             == (config.limits.budget_answers_per_s, config.limits.budget_bits_per_s);
     (!same).then(|| {
-        Finding::warning("config-other", "the daemon does not go by the configuration that was looked at")
-            .why("it has not been reloaded since a change, could not be, or was started with another file (`--config`)")
+        Finding::warning("config-other", "the daemon is not using the configuration that was checked")
+            .why("it was not reloaded after a change, the reload failed, or it was started with another file (`--config`)")
             .fix(service(instance, Verb::Reload))
-            .advice("the journal says why a reload was refused; `doctor --config FILE` looks at another file")
+            .advice("the journal shows why a reload was refused; `doctor --config FILE` checks another file")
     })
 }
 
@@ -47,7 +47,7 @@ fn judge(shown: &str, read: Result<Option<Config>>) -> (Config, Vec<Finding>) {
     let config = match read {
         Ok(Some(config)) => config,
         Ok(None) => {
-            let none = Finding::note("config", format!("there is no {shown}: the defaults are in force"));
+            let none = Finding::note("config", format!("{shown} does not exist: the defaults apply"));
             return (Config::default(), vec![none]);
         }
         Err(error) => return (Config::default(), vec![wrong(shown, error)]),
@@ -57,7 +57,7 @@ fn judge(shown: &str, read: Result<Option<Config>>) -> (Config, Vec<Finding>) {
     let mut findings: Vec<_> = named.err().into_iter().map(|error| wrong(shown, error)).collect();
     findings.extend(config.warnings().into_iter().map(|warning| warn(&config, warning)));
     if findings.is_empty() {
-        findings.push(Finding::ok("config", format!("{shown} is right")));
+        findings.push(Finding::ok("config", format!("{shown} is valid")));
     }
     (config, findings)
 }
@@ -68,7 +68,7 @@ fn wrong(shown: &str, error: Error) -> Finding {
     }
     let no_upstream = error.what.contains("needs upstreams");
     let found = Finding::problem(if no_upstream { "config-upstreams" } else { "config" }, error.what)
-        .why("the daemon refuses to start with it; one that runs keeps the configuration that it has")
+        .why("the daemon refuses to start with it; a running daemon keeps its present configuration")
         .fix(if no_upstream {
             format!("pooltime-xdp upstream probe NAME... >> {shown}")
         } else {

@@ -55,23 +55,23 @@ fn judge(facts: Facts) -> Vec<Finding> {
     let full = count as f64 / max.max(1) as f64;
     if full >= FULL {
         findings.push(
-            Finding::warning("conntrack-full", format!("the table of connections is {:.0} % full ({count} of {max})", full * 100.0))
-                .why("when it is full the kernel drops new connections, this host's requests to upstreams among them")
+            Finding::warning("conntrack-full", format!("the connection table is {:.0} % full ({count} of {max})", full * 100.0))
+                .why("when it is full, the kernel drops new connections, including this host's requests to upstreams")
                 .fix(format!("sysctl -w net.netfilter.nf_conntrack_max={}", max.saturating_mul(4)))
-                .advice("what XDP answers is not in it; `conntrack -L` tells whose connections they are"),
+                .advice("requests that XDP answers are not in it; `conntrack -L` shows whose connections they are"),
         );
     }
     match of_ntp {
         Some(of_ntp) if of_ntp > FEW => findings.push(
-            Finding::warning("conntrack-ntp", format!("{of_ntp} tracked connections are of port 123"))
-                .why("many requests are passed up instead of being answered by XDP, or the program is not attached; each takes a place in the table")
+            Finding::warning("conntrack-ntp", format!("{of_ntp} tracked connections belong to port 123"))
+                .why("many requests are passed up instead of being answered by XDP, or the program is not attached; each takes an entry in the table")
                 .fix(NOTRACK),
         ),
         _ if findings.is_empty() => findings.push(Finding::ok(
             "conntrack",
             match of_ntp {
-                Some(of_ntp) => format!("{count} of {max} places for tracked connections in use, {of_ntp} of port 123"),
-                None => format!("{count} of {max} places for tracked connections in use"),
+                Some(of_ntp) => format!("{count} of {max} connection tracking entries in use, {of_ntp} for port 123"),
+                None => format!("{count} of {max} connection tracking entries in use"),
             },
         )),
         _ => {}

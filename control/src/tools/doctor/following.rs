@@ -20,8 +20,8 @@ pub(super) fn examine(status: &Status) -> Vec<Finding> {
 fn false_one(peer: &Peer) -> Finding {
     let offset = peer.offset_s.map_or_else(String::new, |offset_s| format!(", {offset_s:+.6} s off"));
     Finding::warning("upstream-false", format!("upstream {} is a falseticker{offset}", peer.name))
-        .why("the others agree on a time that it excludes: it is not followed, and its vote is missing")
-        .advice("if it stays so, take another one: `pooltime-xdp upstream probe NAME...` ranks candidates")
+        .why("the others agree on a time that it excludes, so it is not followed and its vote is lost")
+        .advice("if this lasts, replace it: `pooltime-xdp upstream probe NAME...` ranks candidates")
 }
 
 fn followed(discipline: &Discipline) -> Finding {
@@ -32,16 +32,16 @@ fn followed(discipline: &Discipline) -> Finding {
         return Finding::ok("following", what);
     }
     Finding::warning("following", what)
-        .why("nobody notices when it is wrong")
-        .advice("`pooltime-xdp peers --json` tells why the others are not followed")
+        .why("nothing can tell when it is wrong")
+        .advice("`pooltime-xdp peers --json` shows why the others are not followed")
 }
 
 fn steering(discipline: &Discipline) -> Option<Finding> {
     let why = discipline.steering.strip_prefix("left alone: ")?;
     Some(
-        Finding::warning("steering", format!("the kernel's clock is not steered any more: {why}"))
-            .why("what is served is right all the same, but other programs of this host have a clock of nobody's")
-            .advice("mend that, then restart the daemon; `steer = false` in `[clock]` leaves the clock to others for good"),
+        Finding::warning("steering", format!("the kernel's clock is no longer steered: {why}"))
+            .why("the served time is still right, but nothing disciplines the clock that other programs on this host use")
+            .advice("fix that, then restart the daemon; `steer = false` in `[clock]` leaves the clock to others permanently"),
     )
 }
 

@@ -38,10 +38,10 @@ pub(super) fn examine(status: &Status, command: &str) -> Vec<Finding> {
                     .fix(format!("ip address show dev {name}"));
             }
             if answered == 0 {
-                return Finding::note("inbound", format!("{name}: no request has been answered yet, of those to {addresses}"))
-                    .why("a query of this host to itself never meets the NIC; only another host can show the way in")
+                return Finding::note("inbound", format!("{name}: no request to {addresses} has been answered yet"))
+                    .why("a query from this host to itself never reaches the NIC; only another host can test the inbound path")
                     .advice(format!(
-                        "`{command} doctor --from HOST` waits while you type a query on HOST, another machine of yours"
+                        "`{command} doctor --from HOST` waits while you run a query on HOST, another machine of yours"
                     ));
             }
             Finding::ok("inbound", format!("{name}: {answered} requests answered so far"))
@@ -53,7 +53,7 @@ pub(super) fn examine(status: &Status, command: &str) -> Vec<Finding> {
 pub(super) fn instructions(peer: &str, status: &Status, patience: Duration) -> String {
     let addresses = to_ask(status.interfaces.iter().flat_map(|interface| &interface.addresses));
     format!(
-        "Type on {peer} within {} s:  pooltime-xdp query {addresses}  (or: for a in {addresses}; do ntpdate -q $a; done)\n",
+        "Run on {peer} within {} s:  pooltime-xdp query {addresses}  (or: for a in {addresses}; do ntpdate -q $a; done)\n",
         patience.as_secs()
     )
 }
@@ -83,7 +83,7 @@ pub(super) fn wait(
             Ok(Some(status)) => risen = difference(&before, tally(&status.interfaces)),
             Ok(None) => {}
             Err(error) => {
-                findings.push(Finding::unseen("inbound-from", "what came in", error.what));
+                findings.push(Finding::unseen("inbound-from", "received packets", error.what));
                 return findings;
             }
         }
@@ -93,25 +93,26 @@ pub(super) fn wait(
 }
 
 fn judge(peer: &str, risen: &Tally, patience: Duration) -> Finding {
-    const ALL: &str = "the counters do not tell who asked: on a busy server it may have been somebody else";
+    const ALL: &str =
+        "the counters do not show who sent them: on a busy server it may have been another client";
     let mut list = String::new();
     for (label, packets) in risen {
         let _infallible = write!(list, " {packets} {label}");
     }
     if risen.is_empty() {
-        return Finding::problem("inbound-from", format!("nothing came in within {} s", patience.as_secs()))
+        return Finding::problem("inbound-from", format!("no packet arrived within {} s", patience.as_secs()))
             .why("something on the way drops UDP port 123: the provider's filter, a security group, a router")
             .advice(format!(
-                "if the query on {peer} was silent, look at the provider's firewall page, or ask the provider; no firewall of \
-                 this host drops packets before the program sees them"
+                "if the query on {peer} got no answer, check the provider's firewall settings or ask the provider; no firewall \
+                 on this host drops packets before the program sees them"
             ));
     }
     if transmitted(risen) > 0 {
-        return Finding::ok("inbound-from", format!("requests come in and answers go out:{list}")).why(ALL);
+        return Finding::ok("inbound-from", format!("requests arrive and answers go out:{list}")).why(ALL);
     }
-    Finding::warning("inbound-from", format!("packets come in, but none was answered:{list}"))
+    Finding::warning("inbound-from", format!("packets arrive, but none was answered:{list}"))
         .why(ALL)
-        .advice("`pooltime-xdp access list` shows who is refused; `pass_for_others` are requests to an address that is not served")
+        .advice("`pooltime-xdp access list` shows which clients are refused; `pass_for_others` counts requests to addresses that are not served")
 }
 
 /// Whether the configuration refuses the peer.

@@ -91,7 +91,7 @@ fn judge(facts: &Facts) -> Vec<Finding> {
     if !facts.up {
         findings.push(
             Finding::problem("interface-down", format!("{} is down", facts.name))
-                .why("nothing comes in by it")
+                .why("no packet arrives on it")
                 .fix(format!("ip link set dev {} up", facts.name)),
         );
     }
@@ -114,9 +114,9 @@ fn program(facts: &Facts) -> Vec<Finding> {
             vec![
                 Finding::note(
                     "xdp-mode",
-                    format!("{name} ({driver}): attached in generic mode, as asked for"),
+                    format!("{name} ({driver}): attached in generic mode, as requested"),
                 )
-                .why("it answers a part of what native mode does"),
+                .why("it answers fewer requests per second than native mode"),
             ]
         }
         Program::Own { mode: Mode::Generic, fallback: Some(reason), .. } => {
@@ -124,21 +124,21 @@ fn program(facts: &Facts) -> Vec<Finding> {
                 Finding::warning(
                     "xdp-mode",
                     format!(
-                        "{name} ({driver}): attached in generic mode, for native mode was refused: {reason}"
+                        "{name} ({driver}): attached in generic mode because native mode was refused: {reason}"
                     ),
                 )
-                .why("clients are answered, but at a part of the speed of native mode"),
+                .why("clients are answered, but more slowly than in native mode"),
             ]
         }
         Program::Foreign { mode, id, name: program } => vec![foreign(facts, *mode, *id, program.as_deref())],
         Program::Unknown { mode, id } => vec![Finding::unseen(
             "xdp-foreign",
-            &format!("whose XDP program {id} is, which is on {name} in {} mode", mode.label()),
-            "it takes root, and a daemon that answers",
+            &format!("the owner of XDP program {id}, attached to {name} in {} mode", mode.label()),
+            "needs root and a daemon that responds",
         )],
         Program::Absent if facts.expected => vec![
-            Finding::problem("xdp-missing", format!("{name}: the program is gone from it"))
-                .why("requests reach the socket on port 123 alone, if that")
+            Finding::problem("xdp-missing", format!("{name}: the program is no longer attached"))
+                .why("at best, requests reach only the socket on port 123")
                 .fix(format!("{} attach {name}", facts.command)),
         ],
         Program::Absent => prospect(facts, driver),
@@ -155,19 +155,22 @@ fn foreign(facts: &Facts, mode: Mode, id: u32, program: Option<&str>) -> Finding
     };
     let found = Finding::problem(
         "xdp-foreign",
-        format!("{name}: {described} (id {id}, {} mode) is on it, and is not this server's", mode.label()),
+        format!(
+            "{name}: {described} (id {id}, {} mode) is attached, and does not belong to this server",
+            mode.label()
+        ),
     );
     if program == Some(layout::PROGRAM) || program == Some(layout::PROGRAM_FRAGS) {
         return found
             .why("another instance of this server has the interface")
-            .advice("`pooltime-xdp --instance NAME status` shows it; an interface takes one of them");
+            .advice("`pooltime-xdp --instance NAME status` shows it; an interface takes one instance only");
     }
     found
-        .why("an interface takes one XDP program; this server does not push others aside unasked")
+        .why("an interface takes one XDP program; this server does not replace another one unless told to")
         .fix(format!("ip link set dev {name} {keyword} off"))
         .advice(format!(
-            "`{command} attach {name} --replace`; `bpftool prog show id {id}` tells whose it is, and one \
-            that a BPF link holds (`bpftool link list`) its owner alone can take off"
+            "`{command} attach {name} --replace`; `bpftool prog show id {id}` shows whose it is; if \
+            a BPF link holds it (`bpftool link list`), only its owner can detach it"
         ))
 }
 
@@ -177,22 +180,22 @@ fn prospect(facts: &Facts, driver: &str) -> Vec<Finding> {
     let not_native = if facts.is_bond {
         Some("a bond is served in generic mode; attach to its ports instead")
     } else if facts.host_offloads {
-        Some("its driver refuses native XDP for what the host does to received segments")
+        Some("its driver refuses native XDP because the host coalesces received segments")
     } else if facts.native == Some(false) {
-        Some("its driver has no native XDP, or not with its present settings")
+        Some("its driver has no native XDP, or not with the current settings")
     } else {
         None
     };
     let finding = match not_native {
         Some(why) => {
             Finding::note("xdp-mode", format!("{name} ({driver}): would be attached in generic mode"))
-                .why(format!("{why}; generic mode answers a part of what native mode does"))
+                .why(format!("{why}; generic mode answers fewer requests per second than native mode"))
         }
         None if facts.native.is_none() => Finding::note(
             "xdp-mode",
             format!("{name} ({driver}): attaching will show whether its driver has native XDP"),
         )
-        .why("kernels before 6.3 do not tell"),
+        .why("kernels before 6.3 do not report it"),
         None => Finding::ok("xdp-mode", format!("{name} ({driver}): the driver has native XDP")),
     };
     // Generic mode takes no queues of its own.
@@ -209,8 +212,8 @@ fn settings(facts: &Facts) -> Vec<Finding> {
         for feature in &facts.strips {
             let feature = feature.ethtool_name();
             findings.push(
-                Finding::problem("vlan-tags", format!("{name} takes VLAN tags off ({feature} is on)"))
-                    .why("a native program does not see them: answers to tagged requests go out into the wrong VLAN")
+                Finding::problem("vlan-tags", format!("{name} strips VLAN tags ({feature} is on)"))
+                    .why("a native program does not see them, so answers to tagged requests go to the wrong VLAN")
                     .fix(format!("ethtool -K {name} {feature} off")),
             );
         }
@@ -220,20 +223,22 @@ fn settings(facts: &Facts) -> Vec<Finding> {
             findings.push(
                 Finding::warning(
                     "native-settings",
-                    format!("{name}: {what}, keeps it from native mode or may do so"),
+                    format!("{name}: {what}, which prevents native mode or may do so"),
                 )
-                .why("drivers refuse native XDP for frames that do not fit into one buffer")
+                .why("drivers refuse native XDP if frames do not fit into one buffer")
                 .fix(command.clone())
-                .advice("leave it, and generic mode it is; attach again after a change"),
+                .advice("without the change, generic mode is used; attach again after a change"),
             );
         }
         if facts.host_offloads {
             findings.push(
                 Finding::warning(
                     "host-offloads",
-                    format!("{name}: the host joins received segments, and this machine cannot stop it"),
+                    format!(
+                        "{name}: the host coalesces received segments, and this machine cannot turn that off"
+                    ),
                 )
-                .why("the driver refuses native XDP for that")
+                .why("the driver refuses native XDP because of that")
                 .advice(hypervisor_offloads(name)),
             );
         }
@@ -241,7 +246,7 @@ fn settings(facts: &Facts) -> Vec<Finding> {
     if findings.is_empty() {
         findings.push(Finding::ok(
             "native-settings",
-            format!("{name}: MTU {}, and no setting in the way of the mode that is wanted", facts.mtu),
+            format!("{name}: MTU {}, and no setting prevents the requested mode", facts.mtu),
         ));
     }
     findings

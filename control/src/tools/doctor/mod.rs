@@ -124,7 +124,11 @@ pub(crate) fn run(
     if let Some(peer) = &arguments.from {
         report.add(match served {
             None => {
-                vec![Finding::unseen("inbound-from", "the way in", "nothing is attached, or it needs root")]
+                vec![Finding::unseen(
+                    "inbound-from",
+                    "inbound packets",
+                    "nothing is attached, or it needs root",
+                )]
             }
             Some(before) => {
                 let patience = Duration::from_secs(arguments.wait);
@@ -145,22 +149,26 @@ fn serving(instance: &Instance, status: Result<Option<Status>>) -> (Serving, Vec
     let findings = match status {
         Ok(Some(status)) => return (Serving::This(Box::new(status)), Vec::new()),
         Ok(None) => {
-            let nothing = Finding::warning("not-serving", "nothing is attached, and no daemon runs")
-                .why("nobody is answered in the NIC path")
+            let nothing = Finding::warning("not-serving", "nothing is attached, and no daemon is running")
+                .why("no request is answered in the NIC path")
                 .fix(service(instance, Verb::Start))
-                .advice(format!("`{} attach IFACE` does it in the foreground", instance.command()));
+                .advice(format!("`{} attach IFACE` runs it in the foreground", instance.command()));
             return (Serving::Nothing, vec![nothing]);
         }
         Err(error) if error.code == Code::NoPermission => {
             vec![
-                Finding::unseen("not-root", "the daemon, the program, whose processes hold what", error.what)
-                    .fix(format!("sudo {} doctor", instance.command())),
+                Finding::unseen(
+                    "not-root",
+                    "the daemon, the program, and which processes hold the ports",
+                    error.what,
+                )
+                .fix(format!("sudo {} doctor", instance.command())),
             ]
         }
         Err(error) if error.code == Code::TryAgain => {
             vec![
                 Finding::problem("daemon-hangs", error.what)
-                    .why("the program answers until its horizon, and then says that it is not synchronised")
+                    .why("the program answers until its horizon, and then declares the clock unsynchronised")
                     .fix(service(instance, Verb::Restart)),
             ]
         }
@@ -215,7 +223,7 @@ fn names(
             Code::Usage,
             "no interface is attached or configured, and there is no default route",
         )
-        .remedy(format_args!("name one to look at; there are: {}", there.join(", "))));
+        .remedy(format_args!("name the interface to check, one of: {}", there.join(", "))));
     }
     Ok(names)
 }
@@ -236,9 +244,9 @@ fn examine_interface(
 fn missing(name: &str, links: &Links) -> Finding {
     let there: Vec<_> = links.interfaces.iter().map(|interface| interface.name.as_str()).collect();
     Finding::problem("interface-missing", format!("there is no interface `{name}`"))
-        .why("it went away, or was renamed, after it was configured or attached")
+        .why("it was removed or renamed after it was configured or attached")
         .advice(format!(
-            "there are: {}; name the right one in `interfaces` of the configuration",
+            "name the right one in `interfaces` of the configuration, one of: {}",
             there.join(", ")
         ))
 }

@@ -60,7 +60,7 @@ fn exchange(socket: &Socket, family: u16, command: u8, attribute: &[u8]) -> io::
 }
 
 fn no_answer() -> io::Error {
-    io::Error::other("the kernel does not tell")
+    io::Error::other("the kernel does not report it")
 }
 
 fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {

@@ -62,7 +62,7 @@ fn look(family: Family, config: &Config, daemon: Option<u32>) -> Facts {
 }
 
 fn judge(facts: &Facts) -> Option<Finding> {
-    const PASSED_UP: &str = "longer requests, fragments and those of this host are answered there";
+    const PASSED_UP: &str = "it answers longer requests, fragments and this host's own requests";
     let Facts { held, source, running, failure, .. } = facts;
     let family = facts.family.label();
     let finding = match (held, failure) {
@@ -74,18 +74,18 @@ fn judge(facts: &Facts) -> Option<Finding> {
             format!("port 123 ({family}): this server's socket does not answer: {failure}"),
         )
         .why(PASSED_UP)
-        .advice("a firewall that drops packets on loopback does that; see the findings about it"),
+        .advice("a firewall that drops packets on loopback can cause this; see the firewall findings"),
         (Held::By(holder), _) => by_another(family, holder, *source),
         (Held::Unknown, _) => {
-            Finding::unseen("port-123", &format!("who holds port 123 ({family})"), "needs root")
+            Finding::unseen("port-123", &format!("which process holds port 123 ({family})"), "needs root")
         }
         // Nothing is expected of a family that the kernel does not have.
         (Held::Free, _) if *running && facts.family == Family::Ipv4 => Finding::warning(
             "port-123",
-            "port 123 (ipv4): the daemon runs, but nobody listens there".to_owned(),
+            "port 123 (ipv4): the daemon is running, but nothing listens on the port".to_owned(),
         )
         .why(PASSED_UP)
-        .advice("`pooltime-xdp status` tells what kept it from listening"),
+        .advice("`pooltime-xdp status` shows why it could not listen"),
         (Held::Free, _) => return None,
     };
     Some(finding)
@@ -96,7 +96,7 @@ fn by_another(family: &str, holder: &Holder, source: ClockSource) -> Finding {
     let what = format!("port 123 ({family}) is held by {} (process {}{unit})", holder.name, holder.pid);
     match source {
         ClockSource::System => Finding::note("port-123", what).why(
-            "the time daemon that keeps the clock answers what is passed up: longer requests, fragments, this host's own",
+            "the time daemon that keeps the clock answers the requests that are passed up: longer ones, fragments, this host's own",
         ),
         ClockSource::Upstream => Finding::warning("port-123", what)
             .why(
@@ -104,7 +104,7 @@ fn by_another(family: &str, holder: &Holder, source: ClockSource) -> Finding {
                  that one, with a time of its own",
             )
             .fix(holder.command_to_end_it())
-            .advice("leave it the clock: `source = \"system\"` in `[clock]`; then restart this server's daemon"),
+            .advice("leave the clock to it: `source = \"system\"` in `[clock]`; then restart this server's daemon"),
     }
 }
 

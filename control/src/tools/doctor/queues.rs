@@ -49,7 +49,7 @@ fn number(facts: &Facts, Queues { combined, max_combined }: Queues) -> Finding {
         return Finding::ok("queues", what);
     }
     Finding::warning("queues", what)
-        .why("a queue is served by one CPU at a time: the others do not help with answers")
+        .why("one CPU serves a queue at a time, so the others do not help to answer")
         .fix(format!("ethtool -L {name} combined {wanted}"))
 }
 
@@ -57,7 +57,10 @@ fn spread(facts: &Facts) -> Vec<Finding> {
     let Facts { name, by_ports, .. } = facts;
     let by_addresses: Vec<_> = by_ports.iter().filter(|(_, by_ports)| !by_ports).collect();
     if by_addresses.is_empty() && !by_ports.is_empty() {
-        return vec![Finding::ok("rss", format!("{name}: UDP is spread over the queues by ports, too"))];
+        return vec![Finding::ok(
+            "rss",
+            format!("{name}: UDP is spread over the queues by address and port"),
+        )];
     }
     let finding = |(family, _): &&(Family, bool)| {
         let flow = match family {
@@ -65,12 +68,9 @@ fn spread(facts: &Facts) -> Vec<Finding> {
             Family::Ipv6 => "udp6",
         };
         let family = family.label();
-        Finding::note(
-            "rss",
-            format!("{name}: UDP over {family} is spread over the queues by addresses alone"),
-        )
-        .why("clients behind one address, or a load test from one host, keep one CPU busy and no other")
-        .fix(format!("ethtool -N {name} rx-flow-hash {flow} sdfn"))
+        Finding::note("rss", format!("{name}: UDP over {family} is spread over the queues by address only"))
+            .why("clients behind one address, or a load test from one host, keep only one CPU busy")
+            .fix(format!("ethtool -N {name} rx-flow-hash {flow} sdfn"))
     };
     by_addresses.iter().map(finding).collect()
 }

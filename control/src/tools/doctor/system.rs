@@ -95,14 +95,14 @@ fn judge(facts: &Facts) -> Vec<Finding> {
     if facts.jit.as_deref() == Some("0") {
         findings.push(
             Finding::warning("bpf-jit", "the kernel interprets eBPF programs instead of compiling them")
-                .why("an answer costs several times as much")
+                .why("each answer takes several times as long")
                 .fix("sysctl -w net.core.bpf_jit_enable=1"),
         );
     }
     if !facts.bpffs {
         findings.push(
             Finding::note("bpffs", format!("no bpffs is mounted on {BPFFS}"))
-                .why("the program is pinned there; attaching mounts it if it may")
+                .why("the program is pinned there; `attach` mounts it if it has the permission")
                 .fix(format!("mount -t bpf bpf {BPFFS}")),
         );
     }
@@ -111,11 +111,9 @@ fn judge(facts: &Facts) -> Vec<Finding> {
     );
     if !facts.systemd {
         findings.push(
-            Finding::note("no-systemd", "systemd does not run this machine")
-                .why("nobody restarts the daemon, and `systemctl` does nothing")
-                .advice(
-                    "run `pooltime-xdp run` under the init system there is; SIGHUP reloads, SIGTERM ends it",
-                ),
+            Finding::note("no-systemd", "systemd is not running on this machine")
+                .why("nothing restarts the daemon, and `systemctl` has no effect")
+                .advice("run `pooltime-xdp run` under your init system; SIGHUP reloads it, SIGTERM ends it"),
         );
     }
     findings
@@ -126,23 +124,23 @@ fn read_only_finding(place: &str, kept: Kept) -> Finding {
     let (finding, setting) = match kept {
         Kept::Pins => (
             Finding::problem("read-only", what)
-                .why("the program and its maps are pinned there: nothing can be attached"),
+                .why("the program and its maps are pinned there, so nothing can be attached"),
             "ReadWritePaths=/sys/fs/bpf",
         ),
         Kept::Socket => (
             Finding::problem("read-only", what)
-                .why("the lock and the control socket are there: no daemon starts"),
+                .why("the lock and the control socket are created there, so no daemon can start"),
             "RuntimeDirectory=",
         ),
         Kept::Drift => (
             Finding::warning("read-only", what)
-                .why("what is learnt of the oscillator is forgotten when the daemon ends"),
+                .why("the learned frequency of the oscillator is lost when the daemon ends"),
             "StateDirectory=",
         ),
     };
     finding
         .fix(format!("mount -o remount,rw $(findmnt -no TARGET --target {place})"))
-        .advice(format!("in a unit of systemd, `{setting}`"))
+        .advice(format!("in a systemd unit, set `{setting}`"))
 }
 
 fn kernel(facts: &Facts) -> Finding {

@@ -64,7 +64,11 @@ fn run(program: &Path, arguments: &[&str], patience: Duration) -> Asked {
     let (Some(output), Some(status)) = (output, status) else {
         let _ended_already = child.kill();
         let _ended = child.wait();
-        return Asked::Failed(format!("{} did not end within {} s", program.display(), patience.as_secs()));
+        return Asked::Failed(format!(
+            "{} did not finish within {} s",
+            program.display(),
+            patience.as_secs()
+        ));
     };
     if status.success() {
         return Asked::Said(output);

@@ -56,8 +56,8 @@ pub(super) fn examine(
 ) -> Vec<Finding> {
     if config.clock.source == ClockSource::System {
         return vec![
-            Finding::note("upstream-none", "no upstream of this server's own: it serves the system clock")
-                .why("whether that clock is good is its time daemon's work: `chronyc sources` or `ntpq -p` show its upstreams")
+            Finding::note("upstream-none", "this server has no upstreams of its own: it serves the system clock")
+                .why("another time daemon has to keep that clock: `chronyc sources` or `ntpq -p` show its upstreams")
                 .advice("with `source = \"upstream\"` in `[clock]` and `[[upstream]]` this server needs no other time daemon"),
         ];
     }
@@ -69,7 +69,7 @@ pub(super) fn examine(
         std::thread::spawn(move || sender.send((number, reach(&upstream, &own))));
     }
     let deadline = Instant::now() + PATIENCE;
-    let late = || Reached::NoAddress(format!("looking its name up takes more than {} s", PATIENCE.as_secs()));
+    let late = || Reached::NoAddress(format!("looking up its name takes more than {} s", PATIENCE.as_secs()));
     let mut reached: Vec<_> =
         config.upstream.iter().map(|upstream| (upstream.address.clone(), late())).collect();
     for _ in 0..reached.len() {
@@ -93,7 +93,7 @@ fn reach(upstream: &UpstreamConfig, own: &OwnAddresses) -> Reached {
     let address = match own.first_usable(&addresses) {
         Ok(Some(address)) => address,
         Ok(None) => return Reached::NoAddress("it has no address".into()),
-        Err(reason) => return Reached::Unusable(format!("leads to no other host: {reason}")),
+        Err(reason) => return Reached::Unusable(format!("does not lead to another host: {reason}")),
     };
     match exchange(address, TIMEOUT) {
         Ok(reading) if reading.server.is_loop(own.reference_ids()) => Reached::Loop(address),
@@ -129,8 +129,8 @@ fn judge(reached: &[(String, Reached)], commands: &Commands) -> Vec<Finding> {
         }
         (0, _) => findings.push(
             Finding::problem("upstream-reach", "no upstream answers")
-                .why("without them there is no time to serve; most often port 123 is blocked on the way out, here or at the provider")
-                .advice("mend what the findings about the firewall and the routes say; if there are none, ask the provider about UDP port 123"),
+                .why("without them there is no time to serve; most often outbound port 123 is blocked, here or at the provider")
+                .advice("fix the findings about the firewall and the routes; if there are none, ask the provider about UDP port 123"),
         ),
         (answered, all) => findings.push(Finding::ok("upstream-reach", format!("{answered} of {all} upstreams answer"))),
     }
@@ -147,51 +147,58 @@ fn judge(reached: &[(String, Reached)], commands: &Commands) -> Vec<Finding> {
                 format!("requests of {LENGTH} bytes are answered, longer ones are not: {}", filtered.join(", ")),
             )
             .why(
-                "some networks drop longer NTP packets against amplification: answers to ordinary clients pass, but \
+                "some networks drop longer NTP packets to prevent amplification: answers to ordinary clients pass, but \
                  those to clients with extension fields or keys may not",
             )
-            .advice("ask the provider; nothing here can change it"),
+            .advice("ask the provider; nothing on this host can change it"),
         );
     } else if long(true).count() > 0 {
-        findings.push(Finding::ok("long-packets", "packets longer than 48 bytes pass, too"));
+        findings.push(Finding::ok("long-packets", "packets longer than 48 bytes also pass"));
     }
     findings
 }
 
 fn trouble(name: &str, reached: &Reached, commands: &Commands) -> Option<Finding> {
-    const WITHOUT: &str = "the fewer upstreams answer, the less a wrong one is noticed";
+    const WITHOUT: &str = "the fewer upstreams answer, the harder it is to notice a wrong one";
     Some(match reached {
-        Reached::NoAddress(why) => Finding::warning("upstream-name", format!("upstream {name}: {why}"))
-            .why(WITHOUT)
-            .advice(format!("`getent ahosts {name}` should print an address; /etc/resolv.conf names the servers that are asked")),
-        Reached::Unusable(why) => Finding::problem("upstream-own", format!("upstream {name} {why}"))
-            .why("a server must not believe itself: this upstream is never asked, and its vote is missing")
-            .fix(commands.edit.clone())
-            .advice("put another server in its place: `pooltime-xdp upstream probe NAME...` ranks candidates"),
-        Reached::Loop(address) => {
-            Finding::warning("upstream-loop", format!("upstream {name} ({}) takes its time from this host", address.ip()))
-                .why("its answers are refused, for two servers that follow each other both run away")
-                .fix(commands.edit.clone())
-                .advice("put another server in its place: `pooltime-xdp upstream probe NAME...` ranks candidates")
+        Reached::NoAddress(why) => {
+            Finding::warning("upstream-name", format!("upstream {name}: {why}")).why(WITHOUT).advice(format!(
+                "`getent ahosts {name}` should print an address; /etc/resolv.conf lists the name servers"
+            ))
         }
+        Reached::Unusable(why) => Finding::problem("upstream-own", format!("upstream {name} {why}"))
+            .why("a server must not follow itself, so this upstream is never queried and its vote is lost")
+            .fix(commands.edit.clone())
+            .advice("replace it with another server: `pooltime-xdp upstream probe NAME...` ranks candidates"),
+        Reached::Loop(address) => Finding::warning(
+            "upstream-loop",
+            format!("upstream {name} ({}) takes its time from this host", address.ip()),
+        )
+        .why("its answers are refused, because two servers that follow each other both drift away")
+        .fix(commands.edit.clone())
+        .advice("replace it with another server: `pooltime-xdp upstream probe NAME...` ranks candidates"),
         Reached::Silent(address @ SocketAddr::V6(_), why) if *why != Failure::Timeout(None).to_string() => {
             Finding::warning("upstream-silent", format!("upstream {name} ({}): {why}", address.ip()))
                 .why(WITHOUT)
-                .advice("if this host has no way out over IPv6, name an upstream that has an IPv4 address")
+                .advice("if this host has no IPv6 connectivity, choose an upstream that has an IPv4 address")
         }
-        Reached::Silent(address, why) => {Finding::warning("upstream-silent", format!("upstream {name} ({}): {why}", address.ip()))
+        Reached::Silent(address, why) => {
+            Finding::warning("upstream-silent", format!("upstream {name} ({}): {why}", address.ip()))
                 .why(WITHOUT)
-                .advice("if it stays silent, take another one: `pooltime-xdp upstream probe NAME...` ranks candidates")
+                .advice(
+                    "if it stays silent, replace it: `pooltime-xdp upstream probe NAME...` ranks candidates",
+                )
         }
-        Reached::Kiss(address, code) => {
-            Finding::warning("upstream-kiss", format!("upstream {name} ({}) refuses this host: {code}", address.ip()))
-                .why(WITHOUT)
-                .advice("respect its access policy: take another one")
-        }
+        Reached::Kiss(address, code) => Finding::warning(
+            "upstream-kiss",
+            format!("upstream {name} ({}) refuses this host: {code}", address.ip()),
+        )
+        .why(WITHOUT)
+        .advice("respect its access policy and choose another one"),
         Reached::Answered { synchronised: false, .. } => {
-            Finding::warning("upstream-unsynchronised", format!("upstream {name} is not synchronised itself"))
+            Finding::warning("upstream-unsynchronised", format!("upstream {name} is not synchronised"))
                 .why(WITHOUT)
-                .advice("it may have been restarted; if it stays so, take another one")
+                .advice("it may have been restarted; if this lasts, choose another one")
         }
         Reached::Answered { .. } => return None,
     })

@@ -17,8 +17,8 @@ pub(super) fn read(plan: &mut Plan<'_>, directive: &str, arguments: &[&str]) {
             [] => plan.note("it names no file"),
         },
         "leapsectz" => plan.note(
-            "a time zone is not read: `leap_seconds_list = \"/usr/share/zoneinfo/leap-seconds.list\"` in [clock] says \
-             the same",
+            "time zone files are not read: use `leap_seconds_list = \"/usr/share/zoneinfo/leap-seconds.list\"` in \
+             [clock] instead",
         ),
         "minsources" => match arguments.first().and_then(|word| word.parse().ok()) {
             Some(fewest @ 1..=32) => plan.min_sources(fewest),
@@ -31,15 +31,15 @@ pub(super) fn read(plan: &mut Plan<'_>, directive: &str, arguments: &[&str]) {
         "ratelimit" => ratelimit(plan, arguments),
         "driftfile" => plan.note("nothing to set: the frequency is kept in the state directory"),
         "rtcsync" | "rtcfile" | "rtcdevice" | "rtcautotrim" | "rtconutc" | "hwclockfile" => {
-            plan.note("nothing to set: the kernel keeps the hardware clock in step with a synchronised one");
+            plan.note("nothing to set: the kernel keeps the hardware clock in step when the system clock is synchronised");
         }
         "refclock" | "lock_all" | "sched_priority" | "hwtimestamp" | "hwtstimeout" => {
-            plan.note("reference clocks, hardware timestamps and scheduling are not set here");
+            plan.note("reference clocks, hardware timestamps and scheduling cannot be configured here");
         }
         "keyfile" | "ntsdumpdir" | "ntsservercert" | "ntsserverkey" | "ntstrustedcerts" | "ntsport" | "authselectmode" => {
-            plan.note("symmetric keys and NTS are not spoken");
+            plan.note("symmetric keys and NTS are not supported");
         }
-        "confdir" | "sourcedir" | "include" => plan.note("other files are not followed: import each"),
+        "confdir" | "sourcedir" | "include" => plan.note("included files are not read: import each of them"),
         "cmdallow" | "cmddeny" | "bindcmdaddress" | "cmdport" | "cmdratelimit" | "opencommands" => {
             plan.note("nothing to set: commands come over a local socket only");
         }
@@ -47,9 +47,9 @@ pub(super) fn read(plan: &mut Plan<'_>, directive: &str, arguments: &[&str]) {
             plan.note("see `interfaces` and `serve`");
         }
         "logdir" | "log" | "logbanner" | "logchange" | "dumpdir" | "dumponexit" | "mailonchange" | "clientloglimit"
-        | "noclientlog" => plan.note("no files of statistics and logs: see `status`, [metrics] and the journal"),
-        "smoothtime" | "leapsecmode" => plan.note("no smearing: what is served is UTC"),
-        _ => plan.note("no counterpart, or not known"),
+        | "noclientlog" => plan.note("no statistics or log files are written: see `status`, [metrics] and the journal"),
+        "smoothtime" | "leapsecmode" => plan.note("leap seconds are not smeared: the served time is UTC"),
+        _ => plan.note("no equivalent, or unknown directive"),
     }
 }
 
@@ -57,8 +57,9 @@ pub(super) fn read(plan: &mut Plan<'_>, directive: &str, arguments: &[&str]) {
 pub(super) fn finish(plan: &mut Plan<'_>) {
     if !plan.has_access(Access::Allow) {
         plan.at(0, "allow");
-        return plan
-            .note("there is none, so chronyd answers nobody; this server answers all but [access]'s `deny`");
+        return plan.note(
+            "it is missing, so chronyd answers no client; this server answers all except `deny` in [access]",
+        );
     }
     for all in ["0.0.0.0/0", "::/0"] {
         if let Ok(prefix) = all.parse() {
@@ -163,11 +164,11 @@ fn ratelimit(plan: &mut Plan<'_>, arguments: &[&str]) {
             ("interval", Some(value)) => interval_log2 = value,
             ("burst", Some(value)) => burst = u32::try_from(value).unwrap_or(0).clamp(1, 3_600),
             ("leak", Some(value)) => leak = u8::try_from(value).unwrap_or(0).clamp(1, 16),
-            _ => plan.note(&format!("`{option}` cannot be read")),
+            _ => plan.note(&format!("`{option}` is not valid")),
         }
     }
     if interval_log2 > 0 {
-        plan.note("the least rate is one request a second");
+        plan.note("the lowest rate is one request per second");
     }
     plan.limit("rate", &(1_u32 << (-interval_log2).clamp(0, 13)));
     plan.limit("burst", &burst);

@@ -55,9 +55,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Config::parse_on(&config, &own).map_err(|error| {
         Error::new(
             Code::Software,
-            format_args!("the configuration made from {} is refused: {error}", arguments.file.display()),
+            format_args!("the configuration made from {} is not accepted: {error}", arguments.file.display()),
         )
-        .remedy("that is a bug; the file that caused it would help to find it")
+        .remedy("this is a bug; please report it together with the file")
     })?;
     for note in &notes {
         eprintln!("{}:{note}", arguments.file.display());

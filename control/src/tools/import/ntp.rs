@@ -28,7 +28,7 @@ pub(super) fn read(plan: &mut Plan<'_>, directive: &str, arguments: &[&str]) {
         "server" | "peer" | "pool" => match arguments.first() {
             Some(address) if address.starts_with("127.127.1.") => plan.local_stratum(5),
             Some(address) if address.starts_with("127.127.") => {
-                plan.note("reference clocks are not read: leave them to the daemon that does, and mirror it");
+                plan.note("reference clocks are not supported: leave them to a daemon that supports them, and serve the system clock");
             }
             _ => source::read(plan, directive, arguments),
         },
@@ -43,21 +43,21 @@ pub(super) fn read(plan: &mut Plan<'_>, directive: &str, arguments: &[&str]) {
         "driftfile" => plan.note("nothing to set: the frequency is kept in the state directory"),
         "discard" => plan.note("see [limits]: the default refuses no well-behaved client"),
         "refclock" => {
-            plan.note("reference clocks are not read: leave them to the daemon that does, and mirror it");
+            plan.note("reference clocks are not supported: leave them to a daemon that supports them, and serve the system clock");
         }
         "broadcast" | "broadcastclient" | "multicastclient" | "manycastclient" | "manycastserver" => {
-            plan.note("broadcast and multicast are not spoken");
+            plan.note("broadcast and multicast are not supported");
         }
         "interface" | "nic" => plan.note("see `interfaces` and `serve`"),
         "keys" | "keysdir" | "trustedkey" | "requestkey" | "controlkey" | "crypto" | "nts" | "autokey" => {
-            plan.note("symmetric keys, Autokey and NTS are not spoken");
+            plan.note("symmetric keys, Autokey and NTS are not supported");
         }
         "statsdir" | "statistics" | "filegen" | "logfile" | "logconfig" | "mrulist" | "monitor" => {
-            plan.note("no files of statistics and logs: see `status`, [metrics] and the journal");
+            plan.note("no statistics or log files are written: see `status`, [metrics] and the journal");
         }
-        "includefile" => plan.note("other files are not followed: import each"),
+        "includefile" => plan.note("included files are not read: import each of them"),
         "enable" | "disable" => plan.note("nothing to switch: see [clock], [limits] and [metrics]"),
-        _ => plan.note("not known"),
+        _ => plan.note("unknown directive"),
     }
 }
 
@@ -70,7 +70,7 @@ fn fudge(plan: &mut Plan<'_>, arguments: &[&str]) {
             plan.local_stratum(stratum.parse().unwrap_or(0));
         }
         [clock, ..] if clock.starts_with("127.127.1.") => {}
-        _ => plan.note("reference clocks are not read"),
+        _ => plan.note("reference clocks are not supported"),
     }
 }
 
@@ -79,7 +79,7 @@ fn tos(plan: &mut Plan<'_>, arguments: &[&str]) {
     while let Some(option) = words.next() {
         match (*option, words.next().and_then(|value| value.parse::<u32>().ok())) {
             ("orphan", Some(stratum)) => plan.local_stratum(u8::try_from(stratum).unwrap_or(0)),
-            (option, _) => plan.note(&format!("`{option}` has no counterpart")),
+            (option, _) => plan.note(&format!("`{option}` has no equivalent")),
         }
     }
 }
@@ -97,7 +97,7 @@ fn tinker(plan: &mut Plan<'_>, arguments: &[&str]) {
                 plan.clock("panic_s", &(panic_s as u32));
             }
             ("panic", _) => plan.note("an offset above `panic_s` is always left to the operator"),
-            (option, _) => plan.note(&format!("`{option}` has no counterpart; see `makestep` in [clock]")),
+            (option, _) => plan.note(&format!("`{option}` has no equivalent; see `makestep` in [clock]")),
         }
     }
 }
@@ -112,7 +112,7 @@ fn restrict(plan: &mut Plan<'_>, arguments: &[&str]) {
     let flags: Vec<String> = words.map(str::to_ascii_lowercase).collect();
     for flag in &flags {
         if !ALWAYS.contains(&flag.as_str()) && !matches!(flag.as_str(), "ignore" | "noserve") {
-            plan.note(&format!("the flag `{flag}` has no counterpart"));
+            plan.note(&format!("the flag `{flag}` has no equivalent"));
         }
     }
     let refused = flags.iter().any(|flag| flag == "ignore" || flag == "noserve");

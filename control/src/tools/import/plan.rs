@@ -73,7 +73,7 @@ impl<'a> Plan<'a> {
         self.directive = shown(directive);
     }
 
-    /// This line has no counterpart, or not quite.
+    /// This line has no equivalent, or not quite.
     pub(super) fn note(&mut self, reason: &str) {
         self.notes.push(format!("{}: {}: {}", self.line, self.directive, shown(reason)));
     }
@@ -82,7 +82,7 @@ impl<'a> Plan<'a> {
         let name = upstream.address.trim_end_matches('.').to_ascii_lowercase();
         if name == "pool.ntp.org" || name.ends_with(".pool.ntp.org") {
             self.note(
-                "refused: a server of the pool takes its time from servers that it has chosen; choose 4 to 7 near you",
+                "refused: a server in the pool needs upstreams that its operator has chosen; choose 4 to 7 near you",
             );
         } else if name.is_empty()
             || name.len() > 253
@@ -96,9 +96,9 @@ impl<'a> Plan<'a> {
             .iter()
             .any(|known| known.address.eq_ignore_ascii_case(&upstream.address) && known.port == upstream.port)
         {
-            self.note("it is there already: one server has one vote");
+            self.note("it is a duplicate: each server has one vote");
         } else if self.upstreams.len() >= MOST_UPSTREAMS {
-            self.note("more than 32 upstreams are no use");
+            self.note("more than 32 upstreams are not supported");
         } else {
             self.upstreams.push(upstream);
         }
@@ -155,8 +155,8 @@ impl<'a> Plan<'a> {
                 local_stratum = Some(stratum);
             } else {
                 self.notes.push(format!(
-                    "{line}: local stratum {stratum}: not beside upstreams: without them this server says that it is \
-                     not synchronised"
+                    "{line}: local stratum {stratum}: not supported with upstreams: without them this server \
+                     declares itself unsynchronised"
                 ));
             }
         }
@@ -166,7 +166,7 @@ impl<'a> Plan<'a> {
             let fits = fewest.min(self.upstreams.len());
             if fits < fewest {
                 self.notes.push(format!(
-                    "{line}: minsources {fewest}: more than the upstreams that are left: {fits} instead"
+                    "{line}: minsources {fewest}: more than the remaining upstreams: {fits} is used instead"
                 ));
             }
             self.clock("min_sources", &fits);
@@ -187,7 +187,7 @@ impl<'a> Plan<'a> {
         if self.upstreams.is_empty() {
             writeln!(
                 text,
-                "source = \"system\"   # no upstream is left: somebody else has to keep the clock"
+                "source = \"system\"   # no upstream is left: another daemon has to keep the clock"
             )?;
         } else {
             writeln!(text, "source = \"upstream\"")?;
@@ -225,7 +225,7 @@ impl<'a> Plan<'a> {
             }
         }
         if !self.notes.is_empty() {
-            writeln!(text, "\n# Without a counterpart, or not quite, with the number of the line:")?;
+            writeln!(text, "\n# Without an exact equivalent, with line numbers:")?;
             for note in &self.notes {
                 writeln!(text, "# {note}")?;
             }

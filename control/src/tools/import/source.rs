@@ -36,7 +36,7 @@ const SILENT_WITH_VALUE: [&str; 6] =
 pub(super) fn read(plan: &mut Plan<'_>, directive: &str, arguments: &[&str]) {
     let mut words = arguments.iter().copied().peekable();
     while words.next_if(|word| matches!(*word, "-4" | "-6")).is_some() {
-        plan.note("the family is that of the address");
+        plan.note("the address decides the family");
     }
     let Some(address) = words.next() else {
         return plan.note("it names no server");
@@ -48,7 +48,7 @@ pub(super) fn read(plan: &mut Plan<'_>, directive: &str, arguments: &[&str]) {
             "iburst" => upstream.iburst = true,
             "prefer" => upstream.prefer = true,
             "trust" | "true" => upstream.trust = true,
-            "burst" => plan.note("`burst` loads other people's servers at every poll: left out"),
+            "burst" => plan.note("`burst` loads other people's servers at every poll: omitted"),
             "minpoll" | "maxpoll" => {
                 let poll = words.next().and_then(|word| word.parse::<i32>().ok());
                 let Some(poll) = poll else {
@@ -57,29 +57,29 @@ pub(super) fn read(plan: &mut Plan<'_>, directive: &str, arguments: &[&str]) {
                 };
                 let fits = poll.clamp(*POLLS.start(), *POLLS.end());
                 if fits != poll {
-                    plan.note(&format!("`{option} {poll}` is not 3 to 17: {fits} instead"));
+                    plan.note(&format!("`{option} {poll}` is not 3 to 17: {fits} is used instead"));
                 }
                 let fits = u8::try_from(fits).ok();
                 if option == "minpoll" { upstream.minpoll = fits } else { upstream.maxpoll = fits }
             }
             "port" => match words.next().and_then(|word| word.parse().ok()).filter(|port| *port != 0) {
                 Some(port) => upstream.port = (port != responder::udp::NTP_PORT).then_some(port),
-                None => plan.note("`port` has no port"),
+                None => plan.note("`port` has no valid number"),
             },
-            "noselect" => return plan.note("`noselect`: a server that is not followed is not asked"),
+            "noselect" => return plan.note("`noselect`: a server that is not followed is not queried"),
             "nts" => plan
-                .note("`nts` is not spoken: it would be asked without authentication, so check that it may"),
+                .note("`nts` is not supported: the server would be queried without authentication, so check that this is acceptable"),
             "xleave" | "offline" | "auto_offline" | "copy" | "preempt" | "require" => {
-                plan.note(&format!("`{option}` has no counterpart"));
+                plan.note(&format!("`{option}` has no equivalent"));
             }
             name if WITH_VALUE.contains(&name) => {
                 let _value = words.next();
-                plan.note(&format!("`{name}` has no counterpart"));
+                plan.note(&format!("`{name}` has no equivalent"));
             }
             name if SILENT_WITH_VALUE.contains(&name) => {
                 let _value = words.next();
             }
-            name => plan.note(&format!("the option `{name}` is not known")),
+            name => plan.note(&format!("unknown option `{name}`")),
         }
     }
     let (min, max) =
@@ -90,14 +90,14 @@ pub(super) fn read(plan: &mut Plan<'_>, directive: &str, arguments: &[&str]) {
             (Some(poll), None) => upstream.maxpoll = Some(poll),
             (None, Some(poll)) => upstream.minpoll = Some(poll),
             _ => {
-                plan.note("minpoll is above maxpoll: both left out");
+                plan.note("minpoll is above maxpoll: both omitted");
                 (upstream.minpoll, upstream.maxpoll) = (None, None);
             }
         }
     }
     match directive {
-        "peer" => plan.note("symmetric mode is not spoken: it is asked as a server"),
-        "pool" => plan.note("one server of those that the name stands for is asked"),
+        "peer" => plan.note("symmetric mode is not supported: it is queried as a server"),
+        "pool" => plan.note("only one of the servers behind the name is queried"),
         _ => {}
     }
     plan.upstream(upstream);

@@ -73,7 +73,7 @@ fn shapes_of_ntp_conf() {
             file: "server a.example prefer minpoll 4 maxpoll 8 key 12 version 3\nserver b.example burst\n",
             has: &["prefer = true", "minpoll = 4", "maxpoll = 8", "iburst = false"],
             lacks: &["key", "version"],
-            notes: &["`key` has no counterpart", "`burst` loads"],
+            notes: &["`key` has no equivalent", "`burst` loads"],
         },
         // Closed to all but a network, by mask.
         Case {
@@ -121,7 +121,7 @@ fn shapes_of_ntp_conf() {
             file: "server a.example\nserver 127.127.1.0\nfudge 127.127.1.0 stratum 12\n",
             has: &["address = \"a.example\""],
             lacks: &["local_stratum"],
-            notes: &["local stratum 12: not beside upstreams"],
+            notes: &["local stratum 12: not supported with upstreams"],
         },
         // A receiver.
         Case {
@@ -129,7 +129,7 @@ fn shapes_of_ntp_conf() {
             file: "server 127.127.20.0 mode 17 minpoll 4 prefer\nfudge 127.127.20.0 flag1 1 time2 0.5\nrefclock pps\n",
             has: &[],
             lacks: &["address"],
-            notes: &["1: server 127.127.20.0", "reference clocks are not read", "3: refclock pps"],
+            notes: &["1: server 127.127.20.0", "reference clocks are not supported", "3: refclock pps"],
         },
         // Leap seconds, panic, statistics, keys, inclusion.
         Case {
@@ -138,12 +138,7 @@ fn shapes_of_ntp_conf() {
                    statsdir /var/log/ntpsec/\nkeys /etc/ntp/keys\nincludefile /etc/ntp/more\nserver a.example\n",
             has: &["leap_seconds_list = \"/usr/share/zoneinfo/leap-seconds.list\""],
             lacks: &["panic_s"],
-            notes: &[
-                "`minsane` has no counterpart",
-                "4: statsdir",
-                "5: keys",
-                "other files are not followed",
-            ],
+            notes: &["`minsane` has no equivalent", "4: statsdir", "5: keys", "included files are not read"],
         },
         // A peer, families, odd spacing, comments behind directives, capitals.
         Case {
@@ -151,7 +146,7 @@ fn shapes_of_ntp_conf() {
             file: "\tPEER  -6  ntp.example   IBURST # our friend\r\n\n  #server c.example\ntinker panic 500\n",
             has: &["address = \"ntp.example\"", "panic_s = 500"],
             lacks: &["c.example", "iburst = false"],
-            notes: &["symmetric mode is not spoken"],
+            notes: &["symmetric mode is not supported"],
         },
         // The same server twice, a forgotten word, a number that is none, polls out of range.
         Case {
@@ -162,8 +157,8 @@ fn shapes_of_ntp_conf() {
             lacks: &["iburts"],
             notes: &[
                 "`minpoll` has no number",
-                "it is there already",
-                "`iburts` is not known",
+                "it is a duplicate",
+                "unknown option `iburts`",
                 "is not 3 to 17",
             ],
         },
@@ -184,7 +179,7 @@ fn shapes_of_chrony_conf() {
                    leapsectz right/UTC\n",
             has: &["source = \"system\""],
             lacks: &["allow", "deny"],
-            notes: &["allow: there is none, so chronyd answers nobody", "8: leapsectz right/UTC"],
+            notes: &["allow: it is missing, so chronyd answers no client", "8: leapsectz right/UTC"],
         },
         // A server for everybody.
         Case {
@@ -201,7 +196,7 @@ fn shapes_of_chrony_conf() {
                 "max_distance_ms = 1500",
             ],
             lacks: &["deny", "max_slew_ppm"],
-            notes: &["`xleave`", "`nts` is not spoken", "not a number from 1 to 500"],
+            notes: &["`xleave`", "`nts` is not supported", "not a number from 1 to 500"],
         },
         // Networks, in all the ways that chronyd reads.
         Case {
@@ -228,7 +223,7 @@ fn shapes_of_chrony_conf() {
             file: "! one\n; two\n% three\nlocal stratum 8 orphan\nallow 10/8\nmanual\n",
             has: &["local_stratum = 8", "allow = [\"10.0.0.0/8\"]"],
             lacks: &[],
-            notes: &["6: manual: no counterpart"],
+            notes: &["6: manual: no equivalent"],
         },
         // A rate above one a second, hardware, keys.
         Case {
@@ -238,7 +233,7 @@ fn shapes_of_chrony_conf() {
             has: &["port = 1123", "trust = true", "rate = 16", "burst = 64", "leak = 2"],
             lacks: &["192.0.2.2"],
             notes: &[
-                "`key` has no counterpart",
+                "`key` has no equivalent",
                 "3: hwtimestamp *",
                 "see `interfaces` and `serve`",
                 "local socket only",
@@ -254,7 +249,7 @@ fn shapes_of_chrony_conf() {
             notes: &[
                 "makestep one three: not a threshold",
                 "the stratum must be 1 to 15",
-                "`interval` cannot be read",
+                "`interval` is not valid",
             ],
         },
     ] {
@@ -384,6 +379,6 @@ fn no_more_upstreams_must_agree_than_are_left() {
         file: "allow\nminsources 2\nserver 203.0.113.1\nserver ntp1.example.net\n",
         has: &["min_sources = 1"],
         lacks: &["203.0.113.1"],
-        notes: &["2: minsources 2: more than the upstreams that are left: 1 instead"],
+        notes: &["2: minsources 2: more than the remaining upstreams: 1 is used instead"],
     });
 }

@@ -56,7 +56,10 @@ struct Target {
 /// Checks, says, and fails where the pool would not take one of them.
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.watch && arguments.every < LEAST_INTERVAL {
-        return Err(Error::new(Code::Usage, "--every must be at least 60s: others pay for the traffic"));
+        return Err(Error::new(
+            Code::Usage,
+            "--every must be at least 60s: other people pay for the traffic",
+        ));
     }
     let mut targets = Vec::new();
     for server in &arguments.servers {
@@ -134,7 +137,7 @@ fn describe(target: &Target, check: &Check, verdict: &Verdict) -> String {
             verdict.limit()
         ),
         None => format!(
-            "forecast: {:.1} in the end, never the {JOINING_SCORE} that the pool asks for",
+            "forecast: {:.1} in the end, never the {JOINING_SCORE} that the pool requires",
             verdict.limit()
         ),
     });
@@ -142,10 +145,10 @@ fn describe(target: &Target, check: &Check, verdict: &Verdict) -> String {
         lines.push(format!("score {score:.1} after {} checks from 0", target.scores.len()));
     }
     if matches!(best.finding, Finding::Time { .. }) && !best.finding.may_join() {
-        lines.push("the pool takes strata 1 to 5".into());
+        lines.push("the pool accepts strata 1 to 5".into());
     }
     if !is_public(address) {
-        lines.push("not a public address: the pool would not take it".into());
+        lines.push("not a public address: the pool would not accept it".into());
     }
     lines.join("\n  ")
 }

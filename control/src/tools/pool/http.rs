@@ -42,7 +42,7 @@ pub(super) enum Family {
 pub(super) fn get(url: &str, from: From) -> Result<String> {
     let failed = |error: ureq::Error| {
         let error = match error {
-            ureq::Error::StatusCode(404) => "not there (HTTP status 404)".to_owned(),
+            ureq::Error::StatusCode(404) => "not found (HTTP status 404)".to_owned(),
             error => chain(&error),
         };
         Error::new(Code::Unavailable, format_args!("{url}: {error}"))

@@ -95,7 +95,7 @@ fn take(server: SocketAddr, timeout: Duration) -> Sample {
     let first = |packet: &[u8], times: &Times| Ok(read(packet, request, times));
     match converse(server, &bytes, timeout, first) {
         Ok(Ok(sample)) => sample,
-        Ok(Err(thrown_away)) => lost(format!("the answer is thrown away: {thrown_away}")),
+        Ok(Err(thrown_away)) => lost(format!("the answer is discarded: {thrown_away}")),
         Err(failure @ (Failure::Timeout(_) | Failure::Kiss(_))) => lost(failure.to_string()),
         Err(Failure::Socket(error)) => lost(error),
     }

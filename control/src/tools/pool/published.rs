@@ -37,13 +37,13 @@ static SCORE: Metric = Metric {
     name: "pooltime_pool_score",
     kind: Kind::Gauge,
     labels: &["address"],
-    help: "The score that the NTP Pool has published; below 10 it sends no clients.",
+    help: "Score published by the NTP Pool; below 10 it sends no clients.",
 };
 static MONITOR_SCORE: Metric = Metric {
     name: "pooltime_pool_monitor_score",
     kind: Kind::Gauge,
     labels: &["address", "monitor"],
-    help: "The score by one of the pool's monitors.",
+    help: "Score from one of the pool's monitors.",
 };
 
 /// What is published about a server. The pool's page has more fields; these are all that is used.
@@ -163,7 +163,7 @@ fn describe(address: IpAddr, published: &Published) -> String {
             format!("{address}: score {:.1}, in the pool\n", main.score)
         }
         Some(main) => {
-            format!("{address}: score {:.1}, below the {JOINING_SCORE} that the pool asks for\n", main.score)
+            format!("{address}: score {:.1}, below the {JOINING_SCORE} that the pool requires\n", main.score)
         }
         None => format!("{address}: the pool has no score for it yet\n"),
     };

@@ -42,8 +42,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     require_own(address)?;
     let page = http::get(url, From { family: Some(family), address: Some(address) }).map_err(|error| {
         error.remedy(
-            "the page of the unverified server at https://manage.ntppool.org/manage/servers names the present \
-             address: give it with --url",
+            "the page of the unverified server at https://manage.ntppool.org/manage/servers shows the current \
+             address: pass it with --url",
         )
     })?;
     // It goes to a terminal.
@@ -60,7 +60,7 @@ fn steps(address: IpAddr, url: &str) -> String {
          \x20    pooltime-xdp pool verify --now {address}\n\
          \x20    curl {flag} --interface {address} {url}\n\
          3. Open the address that it prints in the browser where you are logged in.\n\
-         The page of the unverified server names the validation server; if it is not {url}, add --url."
+         The page of the unverified server shows the validation server; if it is not {url}, add --url."
     )
 }
 

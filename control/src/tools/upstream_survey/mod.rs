@@ -60,7 +60,7 @@ pub fn read_names(path: &Path) -> Result<Vec<String>> {
     for (index, line) in text.lines().enumerate() {
         let name = line.split('#').next().unwrap_or_default().trim();
         if name.contains(char::is_whitespace) {
-            return Err(wrong(format!("line {}: `{name}` is not one name or address", index + 1)));
+            return Err(wrong(format!("line {}: `{name}` is not a single name or address", index + 1)));
         }
         if !name.is_empty() {
             names.push(name.to_owned());
@@ -85,7 +85,7 @@ pub fn measure(names: &[String], requests: u8, own: &OwnAddresses) -> Result<Vec
         ));
     }
     if let Some(name) = names.iter().find(|name| name.is_empty() || name.chars().any(is_no_part_of_names)) {
-        return Err(Error::new(Code::Usage, format_args!("{name:?} is no name or address")));
+        return Err(Error::new(Code::Usage, format_args!("{name:?} is not a name or address")));
     }
     let requests = requests.clamp(1, MOST_REQUESTS);
     Ok(std::thread::scope(|scope| {

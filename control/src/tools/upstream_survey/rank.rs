@@ -109,13 +109,12 @@ impl Ranked {
         let loss = if measured.sent == 0 { 0.0 } else { 1.0 - answered as f64 / f64::from(measured.sent) };
         let unfit = if is_pool_name(&measured.name) {
             Some(
-                "names of the pool are not for servers of the pool: they would be each other's upstreams"
-                    .into(),
+                "pool names are not for servers in the pool: they would become each other's upstreams".into(),
             )
         } else if let Some(reason) = &measured.unusable {
             Some(reason.clone())
         } else if let Some(kiss) = &measured.kiss {
-            Some(format!("it does not want to be asked: kiss of death {kiss}"))
+            Some(format!("it does not want to be queried: kiss of death {kiss}"))
         } else if let Some(figures) = &figures {
             figures.unfit(&measured.readings, loss)
         } else {
@@ -169,7 +168,7 @@ impl Figures {
         if !readings.iter().all(|reading| reading.server.is_synchronised()) {
             Some("it is not synchronised".into())
         } else if self.stratum > STRATUM_LIMIT {
-            Some(format!("stratum {}: one of 1 to {STRATUM_LIMIT} is wanted", self.stratum))
+            Some(format!("stratum {}: must be 1 to {STRATUM_LIMIT}", self.stratum))
         } else if self.root_distance_s > DISTANCE_LIMIT_S {
             Some(format!("root distance {:.3} s: above {DISTANCE_LIMIT_S} s", self.root_distance_s))
         } else if loss >= LOSS_LIMIT {

@@ -21,14 +21,14 @@ impl fmt::Display for Ranking {
         for candidate in &self.candidates {
             match &candidate.fit {
                 Fit::Taken => {}
-                Fit::Spare => writeln!(text, "# {}: fit, but the others are better", candidate.name)?,
+                Fit::Spare => writeln!(text, "# {}: suitable, but the others are better", candidate.name)?,
                 Fit::Unfit(reason) => writeln!(text, "# {}: left out: {reason}", candidate.name)?,
             }
         }
         if self.is_short() {
             writeln!(
                 text,
-                "# Fewer than four are fit: a falseticker could not be outvoted. Try more candidates."
+                "# Fewer than four are suitable: a falseticker could not be outvoted. Try more candidates."
             )?;
         }
         for candidate in self.taken() {

@@ -42,8 +42,7 @@ const REPLY: Packet<'_> =
     Packet { state: State::Established, source_port: NTP_PORT, destination_port: 40_000, ..REQUEST };
 
 /// Longer requests are for the few that have extension fields or keys.
-const FEW: &str =
-    "clients with extension fields or keys get no answer; those of 48 bytes are answered before the firewall";
+const FEW: &str = "clients with extension fields or keys get no answer; requests of 48 bytes are answered before the firewall";
 
 const NEEDS: [Need; 5] = [
     Need {
@@ -51,7 +50,7 @@ const NEEDS: [Need; 5] = [
         what: "the replies of upstreams",
         packet: REPLY,
         only: None,
-        why: "whoever keeps this host's time hears no upstream",
+        why: "the daemon that keeps this host's time receives no replies from its upstreams",
         vital: true,
         nft: "udp sport 123",
         iptables: "-p udp --sport 123",
@@ -61,17 +60,17 @@ const NEEDS: [Need; 5] = [
         what: "requests to upstreams",
         packet: Packet { hook: Hook::Out, ..REQUEST },
         only: None,
-        why: "whoever keeps this host's time cannot ask its upstreams",
+        why: "the daemon that keeps this host's time cannot reach its upstreams",
         vital: true,
         nft: "udp dport 123",
         iptables: "-p udp --dport 123",
     },
     Need {
         id: "firewall-neighbours",
-        what: "the neighbours' questions for this host (ICMPv6)",
+        what: "neighbour solicitations for this host (ICMPv6)",
         packet: Packet { kind: Kind::Solicitation, state: State::Untracked, ..REQUEST },
         only: Some(Family::Ipv6),
-        why: "routers cannot find this host's IPv6 address: no request over IPv6 reaches it, whatever would answer",
+        why: "routers cannot resolve this host's IPv6 address, so no request over IPv6 reaches it",
         vital: true,
         nft: "meta l4proto ipv6-icmp",
         iptables: "-p ipv6-icmp",
@@ -139,7 +138,7 @@ fn combine(nft: Asked, saved: [(Asked, Family); 2]) -> Result<Ruleset, String> {
     }
     match nft {
         Asked::Said(text) => {
-            let nft = nft::read(&text).map_err(|why| format!("nft's answer makes no sense: {why}"))?;
+            let nft = nft::read(&text).map_err(|why| format!("cannot parse the output of nft: {why}"))?;
             // iptables of today keeps its rules in nftables, and shows them better itself.
             let shown = |chain: &ruleset::Chain| {
                 seen && ["filter", "mangle", "raw", "nat", "security"]
@@ -175,18 +174,18 @@ fn judge(rules: &Ruleset, interfaces: &[String], families: &[Family]) -> Vec<Fin
     }
     if findings.is_empty() {
         let what = if rules.chains.iter().any(|chain| chain.hook.is_some()) {
-            "the firewall lets NTP through that is passed up, and this host's own requests and their replies"
+            "the firewall accepts NTP that is passed up, this host's own requests, and their replies"
         } else {
             "no firewall rules"
         };
         findings.push(Finding::ok(
             "firewall",
-            format!("{what}; XDP answers before them: `[access]` decides who may ask"),
+            format!("{what}; XDP answers before the firewall, so `[access]` decides who is served"),
         ));
     } else {
         findings.push(
             Finding::note("firewall", "requests of 48 bytes are answered by XDP, before any firewall").why(
-                "a rule neither blocks nor permits them: `[access]` of the configuration decides who may ask",
+                "firewall rules do not affect them: `[access]` in the configuration decides who is served",
             ),
         );
     }
@@ -222,9 +221,7 @@ fn unmet(
             }
             (false, _) => Finding::note(
                 need.id,
-                format!(
-                    "the firewall may drop {what} ({family}, {interface}): {by}, or what stands before it"
-                ),
+                format!("the firewall may drop {what} ({family}, {interface}): {by}, or a rule before it"),
             ),
         };
         let matches = if chain.exception.starts_with("nft") { need.nft } else { need.iptables };
@@ -239,8 +236,7 @@ fn unmet(
         };
         let finding = finding.why(need.why).fix(fix);
         Some(if manager == Manager::Nobody {
-            finding
-                .advice("where the rules are kept (/etc/nftables.conf, /etc/iptables), write it there, too")
+            finding.advice("also add it where the rules are stored (/etc/nftables.conf, /etc/iptables)")
         } else {
             finding
         })
@@ -337,6 +333,6 @@ mod tests {
         assert!(combine(Asked::NotThere, nothing()).unwrap_err().contains("neither nft nor"));
         let denied = Asked::Failed("netlink: Operation not permitted".into());
         assert!(combine(denied, nothing()).unwrap_err().contains("needs root: netlink"));
-        assert!(combine(Asked::Said("[".into()), nothing()).unwrap_err().contains("makes no sense"));
+        assert!(combine(Asked::Said("[".into()), nothing()).unwrap_err().contains("cannot parse"));
     }
 }
