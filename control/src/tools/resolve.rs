@@ -25,7 +25,7 @@ pub(crate) fn resolve(server: &str, port: u16, family: &FamilyArguments) -> Resu
         .filter(|address| !(family.ipv4 && address.is_ipv6() || family.ipv6 && address.is_ipv4()))
         .collect();
     if addresses.is_empty() {
-        return Err(Error::new(Code::NoInput, format_args!("`{server}` has no address of that family")));
+        return Err(Error::new(Code::NoInput, format_args!("`{server}` has no address in that family")));
     }
     Ok(addresses)
 }

@@ -100,7 +100,7 @@ fn the_probe_takes_the_honest_upstreams_and_says_why_not_the_others() {
     for (candidate, why) in [
         ("10.77.0.23", "falseticker: +"),
         ("10.77.0.99", "no answer"),
-        ("2.debian.pool.ntp.org", "names of the pool"),
+        ("2.debian.pool.ntp.org", "pool names"),
     ] {
         assert!(said.contains(&format!("# {candidate}: left out: {why}")), "{why}: {said}");
     }

@@ -406,7 +406,8 @@ mod tests {
     }
 
     fn in_force(entries: BTreeMap<Prefix, Access>, room: usize) -> InForce<Fake> {
-        InForce::inheriting(Fake { entries, room, ..Fake::default() }, Arc::default()).unwrap()
+        let blocks = Some(Blocks::of(entries.keys()));
+        InForce::inheriting(Fake { entries, blocks, room, ..Fake::default() }, Arc::default()).unwrap()
     }
 
     fn assert_consistent(in_force: &InForce<Fake>, wanted: &BTreeMap<Prefix, Access>) {
