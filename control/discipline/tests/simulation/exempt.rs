@@ -6,8 +6,8 @@ use crate::world::Second;
 /// Until when a jump may not be seen yet.
 #[derive(Default)]
 pub(crate) struct Exempt {
-    /// Samples of each server when the clock jumped, and by how much it did, s, while the window is open.
-    since: Option<(Vec<u32>, f64)>,
+    /// Samples of each server when the clock jumped, when it did and by how much, s, while the window is open.
+    since: Option<(Vec<u32>, f64, f64)>,
 }
 
 impl Exempt {
@@ -18,14 +18,15 @@ impl Exempt {
         let jump = jumps.iter().find(|jump| (jump.at_s..jump.ends_s() + 1.0).contains(&begin_s));
         if let Some(jump) = jump {
             // A sample that arrives within the very second may be from before.
-            self.since = Some((second.samples.to_vec(), jump.step_s.abs()));
+            self.since = Some((second.samples.to_vec(), begin_s, jump.step_s.abs()));
         }
-        let Some((since, step_s)) = &self.since else {
+        let Some((since, jumped_s, step_s)) = &self.since else {
             return false;
         };
         let (mut alive, mut truthful, mut heard, mut plain) = (0, 0, 0, 0);
         for (index, member) in case.members.iter().enumerate() {
-            if !member.server.path.passes(second.at_s) {
+            // One that fell silent after the jump still bears witness by what it said before.
+            if !member.server.path.passes(second.at_s) && !member.server.path.passes(*jumped_s) {
                 continue;
             }
             alive += 1;
