@@ -11,7 +11,7 @@ use super::observation::Normal;
 /// What any clock may drift, in s/s (RFC 5905's PHI): what was said some time ago holds less.
 pub(super) const PHI: f64 = 15e-6;
 /// Standard deviations of an unknown frequency that are allowed for.
-const UNKNOWN_SIGMAS: f64 = 3.0;
+pub(crate) const UNKNOWN_SIGMAS: f64 = 3.0;
 
 /// The lowest and the highest frequency of any local clock, given `unknown`, in s/s.
 pub(super) fn any_clock(unknown: Normal) -> (f64, f64) {

@@ -104,6 +104,8 @@ pub struct Discipline {
     frequency: Normal,
     /// What is known of the frequency of any local clock, as it is steered now.
     unknown: Normal,
+    /// What is known of it instead since a jump, before which it was known well.
+    since_jump: Option<Normal>,
     /// How likely it is that this is wrong, as long as no sample has confirmed it.
     hearsay: Option<f64>,
     /// How fast the clock wandered in an earlier run.
@@ -137,6 +139,7 @@ impl Discipline {
             origin_ns: 0,
             frequency,
             unknown: UNKNOWN_FREQUENCY,
+            since_jump: None,
             hearsay: Some(if drift.is_some() { WRONG_FILE } else { UNUSUAL }),
             expected_wander: drift.and_then(|drift| drift.wander),
             ensemble: None,
@@ -223,7 +226,8 @@ impl Discipline {
         }
         let aging = self.aging(index, now);
         let floor_s = self.sources[index].path.floor_s();
-        let (recent, reading) = self.sources[index].record(sample, aging, self.unknown);
+        let any_rate = self.any_rate();
+        let (recent, reading) = self.sources[index].record(sample, aging, any_rate);
         let estimates = self.estimates;
         self.reconsider_bias(index, &recent, reading, floor_s);
         if self.estimates == estimates {
@@ -265,7 +269,9 @@ impl Discipline {
             ensemble.retune(at, rate);
         }
         self.frequency.mean = (1.0 + self.frequency.mean) / (1.0 + rate) - 1.0;
-        self.unknown.mean = (1.0 + self.unknown.mean) / (1.0 + rate) - 1.0;
+        for known in self.since_jump.iter_mut().chain([&mut self.unknown]) {
+            known.mean = (1.0 + known.mean) / (1.0 + rate) - 1.0;
+        }
         let slower = before - self.rate(at).mean;
         if let Some(consensus) = &mut self.consensus {
             consensus.retune(at, rate);
@@ -406,7 +412,12 @@ impl Discipline {
         let possible = self.sources[index].possible_frequencies();
         let believed = believed
             .unwrap_or_else(|| possible.map_or(self.unknown.mean, |(low, high)| f64::midpoint(low, high)));
-        Aging::new(possible, self.unknown, believed)
+        Aging::new(possible, self.any_rate(), believed)
+    }
+
+    /// The frequency of the local clock, before any sample of a source is looked at.
+    fn any_rate(&self) -> Normal {
+        self.since_jump.unwrap_or(self.unknown)
     }
 
     fn close(&mut self, index: usize, standing: Standing) {

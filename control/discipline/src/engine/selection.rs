@@ -138,7 +138,7 @@ impl Discipline {
         let possible = majority_hull(&frequencies, claims.len() - frequencies.len());
         Aging::new(
             possible.map(|possible| (possible.low_s, possible.high_s)),
-            self.unknown,
+            self.any_rate(),
             self.rate(now).mean,
         )
     }
@@ -176,6 +176,7 @@ impl Discipline {
     /// A majority agrees on a time that the estimate excludes: it was derived from something that was wrong. What is
     /// older than each source's latest word may be wrong as well.
     fn drop_estimate(&mut self, now: LocalTime, rate: f64) {
+        self.since_jump = None;
         self.frequency = Normal { mean: rate, ..self.unknown };
         self.ensemble = None;
         self.consensus = None;

@@ -14,6 +14,7 @@
 
 use super::Discipline;
 use super::bound::BOUND_SIGMAS;
+use crate::aging::UNKNOWN_SIGMAS;
 use crate::observation::{Normal, Observation};
 use crate::path::Reading;
 use crate::source::{Outlier, Recent};
@@ -23,6 +24,10 @@ use crate::time::LocalTime;
 const SURPRISE: f64 = BOUND_SIGMAS * BOUND_SIGMAS;
 /// A jump may come with a change of frequency of this size, one standard deviation, in s/s.
 const JUMP_FREQUENCY: f64 = 20e-6;
+/// No jump changes the frequency by more than this, in s/s, unless another one follows it...
+const JUMP_CHANGE: f64 = 100e-6;
+/// ... within so many seconds.
+const AGAIN_S: f64 = 600.0;
 /// Requests that a suspected jump may cause at each source.
 const REQUESTS: u8 = 4;
 /// Polls for which a sole source's new time must last until the old one is given up.
@@ -176,11 +181,18 @@ impl Discipline {
         let again_s = self.jumped_at.map(|at| now.seconds_since(at));
         let frequency_sd = match again_s {
             // The estimate did not fit even right after the last one: the frequency is another one, too.
-            Some(elapsed_s) if elapsed_s < 600.0 => {
+            Some(elapsed_s) if elapsed_s < AGAIN_S => {
                 JUMP_FREQUENCY.max((by_s / elapsed_s.max(1.0)).abs().min(1e-3))
             }
             _ => JUMP_FREQUENCY,
         };
+        // A clock whose frequency was known keeps it through a jump, more or less: a second jump is not taken for it.
+        let again = again_s.is_some_and(|elapsed_s| elapsed_s < AGAIN_S);
+        self.since_jump =
+            self.consensus.filter(|before| !again && before.aging.growth < JUMP_CHANGE).map(|before| {
+                let sd = (before.aging.growth + JUMP_CHANGE) / UNKNOWN_SIGMAS;
+                Normal { mean: before.aging.rate, variance: sd * sd }
+            });
         self.jumped_at = Some(now);
         let Some(ensemble) = &mut self.ensemble else {
             return;
