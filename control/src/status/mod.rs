@@ -154,7 +154,7 @@ pub struct Interface {
 pub struct Counter {
     /// [`Verdict::label`].
     pub verdict: String,
-    /// [`Family::label`].
+    /// [`responder::Family::label`].
     pub family: String,
     /// Of NTP; 0 where none was read.
     pub version: u8,
@@ -167,7 +167,7 @@ pub struct Counter {
 /// A socket on port 123.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserspacePath {
-    /// [`Family::label`].
+    /// [`responder::Family::label`].
     pub family: String,
     /// What keeps it from listening.
     pub failure: Option<String>,
