@@ -121,7 +121,7 @@ impl Journey<'_> {
         let said = self.take("choose");
         assert!((4..=usize::from(UPSTREAMS)).contains(&said.matches("[[upstream]]").count()), "{said}");
         let said = self.take("configure");
-        assert!(said.contains("interfaces = [\"lan0\"]") && said.contains("right"), "{said}");
+        assert!(said.contains("interfaces = [\"lan0\"]") && said.contains(": OK"), "{said}");
         self.suit_the_lab();
     }
 
