@@ -15,7 +15,7 @@ use crate::{EX_CONFIG, EX_NOINPUT, pooltime};
 fn bad_files() -> [(&'static str, Vec<u8>, &'static str); 4] {
     [
         ("huge", vec![b'#'; (1 << 20) + 1], "above 1048576 bytes"),
-        ("binary", (0..=255).collect(), "not text"),
+        ("binary", (0..=255).collect(), "not UTF-8 text"),
         ("zeros", vec![0; 64], "line 1"),
         ("cut off", b"interfaces = [\"lan0\"]\n[clock]\nstratum = ".to_vec(), "line 3"),
     ]

@@ -76,7 +76,7 @@ fn what_is_no_configuration_is_refused_by_its_name() {
     for (path, code, complaint) in [
         (binary.path(), EX_CONFIG, "is not UTF-8 text"),
         (huge.path(), EX_CONFIG, "above 1048576 bytes"),
-        ("/proc/self", EX_CONFIG, "not a file"),
+        ("/proc/self", EX_CONFIG, "not a regular file"),
         ("/nowhere/ntp.conf", EX_NOINPUT, "No such file"),
     ] {
         let said = pooltime(&["import", path]).expect_code(code);
