@@ -116,7 +116,10 @@ fn upstreams_make_a_clock_and_a_reload_keeps_what_is_known_of_them() {
     let dispersion_s = || server.status().clock.root_dispersion_s;
     let (before_s, start) = (dispersion_s(), Instant::now());
     wait_for("dispersion to grow", || (dispersion_s() > before_s + 20e-6).then_some(()));
-    assert!(start.elapsed() > Duration::from_millis(100) && server.status().clock.synchronised);
+    // Soon after the start the frequency of the local clock is still open by hundreds of ppm, but not by more.
+    let grown_s = dispersion_s() - before_s;
+    assert!(grown_s < 100e-6 + 1e-3 * start.elapsed().as_secs_f64(), "{grown_s} s in {:?}", start.elapsed());
+    assert!(server.status().clock.synchronised);
 }
 
 #[test]
