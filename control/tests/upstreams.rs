@@ -159,11 +159,12 @@ fn refusals_forgeries_and_dead_addresses_do_no_harm_and_are_told() {
     };
     let lab = Lab::up(&[]);
     give_addresses(&lab, UPSTREAMS + 3);
-    let _upstreams = Upstreams::start(&lab, &chronyd);
+    // Before the chronyd that listens on IPv6 takes port 123 of all IPv4 addresses, too.
     let fakes: Vec<Fake> = (UPSTREAMS..UPSTREAMS + 3)
         .zip([kiss(*b"DENY"), kiss(*b"RATE"), forgery])
         .map(|(number, answer)| Fake::start(&lab, &address(number), answer))
         .collect();
+    let _upstreams = Upstreams::start(&lab, &chronyd);
     // The second name's first address is nobody's. (The resolver puts the one first that is most like our own.)
     let hosts = format!("{0} one.test\n{NETWORK}.3 two.test\n{1} two.test\n", address(0), address(1));
     let wrapper = with_hosts(&lab, &hosts);
