@@ -27,7 +27,7 @@
 //!         });
 //!     }
 //!     # let start = now;
-//!     # if let Some(line) = discipline.line(now) { assert!(line.bound_s(now) < 0.01); break; }
+//!     # if let Some(line) = discipline.line(now) { assert!(line.bound_s(now) < 0.02); break; }
 //! }
 //! ```
 //!
