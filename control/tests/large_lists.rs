@@ -1,16 +1,14 @@
 //! Access lists as long as they may be: whatever is done to them, the clock is published as if they were empty.
 
-mod lab;
-
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use control::serving::xdp::Datapath;
 use control::sys::kernel_clock::monotonic_ns;
-use lab::{CONFIG, Lab, Server};
 use nix::sys::signal::Signal;
 use responder::layout::LIST_ENTRIES;
+use testlab::{CONFIG, Lab, Server};
 
 /// The published line is never older than this: it is published four times a second.
 const OLDEST: Duration = Duration::from_millis(500);
