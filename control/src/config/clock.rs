@@ -100,8 +100,8 @@ impl Default for ClockConfig {
             max_distance_ms: 1_500,
             makestep: MakeStep::default(),
             panic_s: 1_000,
-            // What the kernel's own error bound grows by: it stays true if the daemon dies during a slew.
-            max_slew_ppm: 500,
+            // As fast as chronyd by default: the way back from an offset takes seconds and not hours.
+            max_slew_ppm: 83_333,
             leap_seconds_list: None,
             allow_pool_names: false,
         }
@@ -156,7 +156,7 @@ impl ClockConfig {
             ("clock.max_distance_ms", self.max_distance_ms, 1, 16_000),
             ("clock.makestep.threshold_ms", self.makestep.threshold_ms, 1, 1_000_000_000_000),
             ("clock.panic_s", self.panic_s.into(), 1, u32::MAX.into()),
-            ("clock.max_slew_ppm", self.max_slew_ppm.into(), 1, 500),
+            ("clock.max_slew_ppm", self.max_slew_ppm.into(), 1, 90_000),
         ] {
             if !(least..=most).contains(&value) {
                 return wrong(key, &format!("must be {least} to {most}"));

@@ -324,7 +324,7 @@ mod tests {
         for (line, key) in [
             ("min_sources = 0", "clock.min_sources"),
             ("min_sources = 5", "clock.min_sources"),
-            ("max_slew_ppm = 501", "clock.max_slew_ppm"),
+            ("max_slew_ppm = 90001", "clock.max_slew_ppm"),
             ("max_distance_ms = 0", "clock.max_distance_ms"),
             ("panic_s = 0", "clock.panic_s"),
             ("makestep = { threshold_ms = 0 }", "clock.makestep.threshold_ms"),

@@ -6,12 +6,12 @@
 //! other programs. With `source = "system"` the clock is somebody else's work, and is mirrored instead.
 //!
 //! The daemon's loop waits for [`Timekeeper::event`] and has it handled. At every tick it calls [`Timekeeper::look`],
-//! [`Timekeeper::steer`] and [`Timekeeper::state`], in this order; nothing but `steer` changes the kernel's clock
-//! while the configuration stays the same.
+//! [`Timekeeper::before_steering`], [`Timekeeper::steer`] and [`Timekeeper::state`], in this order; nothing but `steer`
+//! changes the kernel's clock while the configuration stays the same.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -23,7 +23,8 @@ use tracing::warn;
 use super::drift::DriftFile;
 use super::kernel_steering::{Steering, refuse_rivals};
 use super::line_state;
-use super::rate_watch::RateWatch;
+use super::rate_watch::{RateWatch, Retuned};
+use super::slew_file::{LeftBehind, SlewFile};
 use super::sources::ntp::NtpSource;
 use super::sources::system::SystemSource;
 use super::sources::{Correction, Mirrored, Source};
@@ -76,8 +77,15 @@ pub struct Timekeeper<K> {
     now: LocalTime,
     suspended_ns: u64,
     steering: Option<Steering>,
+    /// Where a slew of the kernel's clock is noted.
+    note: Option<SlewFile>,
+    /// A slew that was found at the start and has not been taken back yet.
+    left_behind: Option<LeftBehind>,
+    /// Changes of the clock's rate that [`Timekeeper::take_rate_changes`] has not returned yet.
+    retuned: Vec<Retuned>,
     drift: Option<DriftFile>,
-    drift_stored: Instant,
+    /// When the drift file was last written, and how well the frequency was known then, in s/s.
+    drift_stored: Option<(Instant, f64)>,
     precision: i8,
     sequence: u32,
     /// What was named last as the reference.
@@ -119,10 +127,9 @@ impl<K: KernelClock + Clone> Timekeeper<K> {
     fn with(kernel: K, config: &Config, host: &Host, source: Box<dyn Source>) -> Result<Self> {
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(Error::because(Code::Os, "no random numbers"))?;
-        let disciplined = config.clock.source == ClockSource::Upstream;
-        let drift = disciplined.then(|| DriftFile::new(host.state_directory.join("drift")));
         let seed = u64::from_ne_bytes(seed);
-        let mut timekeeper = Self::new(kernel, precision()?, &config.clock, vec![source], drift, seed)?;
+        let directory = Some(host.state_directory.as_path());
+        let mut timekeeper = Self::new(kernel, precision()?, &config.clock, vec![source], directory, seed)?;
         timekeeper.configure_sources(config, &host.own);
         Ok(timekeeper)
     }
@@ -144,7 +151,10 @@ impl<K: KernelClock + Clone> Timekeeper<K> {
         let settings = discipline_settings(&config.clock)?;
         match (&mut self.steering, steers(&config.clock)) {
             (Some(steering), true) => steering.configure(config.clock.steering()),
-            (None, true) => self.steering = Some(Steering::begin(&self.kernel, config.clock.steering())?),
+            (None, true) => {
+                let steering = Steering::begin(&self.kernel, config.clock.steering(), self.note.clone())?;
+                self.steering = Some(steering);
+            }
             (Some(steering), false) => {
                 steering.end(&self.kernel)?;
                 self.steering = None;
@@ -165,30 +175,39 @@ impl<K: KernelClock> Timekeeper<K> {
         precision: i8,
         config: &ClockConfig,
         sources: Vec<Box<dyn Source>>,
-        drift: Option<DriftFile>,
+        directory: Option<&Path>,
         seed: u64,
     ) -> Result<Self> {
+        let settings = discipline::Config { seed, ..discipline_settings(config)? };
+        let drift = directory
+            .filter(|_| config.source == ClockSource::Upstream)
+            .map(|directory| DriftFile::new(directory.join("drift")));
+        let learnt = drift.as_ref().and_then(DriftFile::load);
+        let note = directory.map(|directory| SlewFile::new(directory.join("slew")));
+        let steering =
+            steers(config).then(|| Steering::begin(&kernel, config.steering(), note.clone())).transpose()?;
+        let expected = learnt.map(|drift| drift.frequency);
+        let left_behind = LeftBehind::find(&kernel, note.as_ref(), expected, steering.is_some())?;
         let rates = kernel.rates()?;
         let watch = RateWatch::new(rates, &kernel.discipline()?);
-        let settings = discipline::Config { seed, ..discipline_settings(config)? };
-        // The file tells of the bare oscillator, the discipline knows the corrected clock.
-        let learnt = drift.as_ref().and_then(DriftFile::load).map(|drift| Drift {
-            frequency: (1.0 + drift.frequency) / (1.0 + watch.correction()) - 1.0,
-            ..drift
-        });
         let now = LocalTime::from_ns(rates.monotonic_ns.cast_signed());
-        let steering = steers(config).then(|| Steering::begin(&kernel, config.steering())).transpose()?;
+        let mut discipline = Discipline::new(settings, &[], now, learnt);
+        // What is known beforehand is known of the bare oscillator, whatever correction is in force now.
+        discipline.retuned(now, watch.correction());
         Ok(Self {
             kernel,
             config: config.clone(),
             sources,
-            discipline: Discipline::new(settings, &[], now, learnt),
+            discipline,
             watch,
             now,
             suspended_ns: rates.boottime_ns.saturating_sub(rates.monotonic_ns),
             steering,
+            note,
+            left_behind,
+            retuned: Vec::new(),
             drift,
-            drift_stored: Instant::now(),
+            drift_stored: None,
             precision,
             sequence: 0,
             reference_id: 0,
@@ -261,10 +280,20 @@ impl<K: KernelClock> Timekeeper<K> {
                 }
             }
         }
-        if self.drift_stored.elapsed() >= DRIFT_INTERVAL {
+        if self.drift_is_due() {
             self.store_drift();
         }
         Ok(())
+    }
+
+    /// The drift file is written as soon as there is something to keep, when it has become twice as exact, and from time
+    /// to time.
+    fn drift_is_due(&self) -> bool {
+        let Some((stored, skew)) = self.drift_stored else {
+            return self.drift.is_some() && self.discipline.drift(self.now).is_some();
+        };
+        stored.elapsed() >= DRIFT_INTERVAL
+            || self.discipline.drift(self.now).is_some_and(|drift| drift.skew < skew / 2.0)
     }
 
     /// Looks at the clocks. What was done to them goes into the discipline.
@@ -277,20 +306,40 @@ impl<K: KernelClock> Timekeeper<K> {
         self.sources.iter_mut().try_for_each(|source| source.look(&self.kernel))
     }
 
-    /// Steers the kernel's clock as of the last look, where that is wanted and due, and takes in what this changed.
+    /// Plans how to steer the kernel's clock as of the last look, where that is wanted and due. What is served runs on
+    /// the same clock. Returns by how much its rate is about to change, in s/s: what is published must allow for that
+    /// before [`Timekeeper::steer`] makes the change, and stays true then if the daemon is killed in between.
+    pub fn before_steering(&mut self) -> f64 {
+        if let Some(left_behind) = &self.left_behind {
+            return left_behind.change();
+        }
+        let (now, limit_s) = (self.now, line_state::limit_s(&self.config));
+        let Some(steering) = self.steering.as_mut().filter(|steering| steering.is_due(now)) else {
+            return 0.0;
+        };
+        let line = self.discipline.line(now).filter(|line| line.bound_s(now) <= limit_s);
+        steering.plan(&self.kernel, line.as_ref(), limit_s, self.watch.correction(), now)
+    }
+
+    /// Makes the change that [`Timekeeper::before_steering`] has planned, and takes in what this changed.
     ///
     /// # Errors
     ///
     /// The clocks cannot be read.
     pub fn steer(&mut self) -> Result<()> {
-        let (now, limit_s) = (self.now, line_state::limit_s(&self.config));
-        let Some(steering) = self.steering.as_mut().filter(|steering| steering.is_due(now)) else {
-            return Ok(());
-        };
-        let line = self.discipline.line(now).filter(|line| line.bound_s(now) <= limit_s);
-        steering.correct(&self.kernel, line.as_ref(), self.watch.correction(), now);
-        self.read_clocks()?;
-        Ok(())
+        if let Some(left_behind) = self.left_behind.take() {
+            if let Err(error) = left_behind.unwind(&self.kernel, self.note.as_ref()) {
+                warn!("a slew of the kernel's clock that was left behind goes on: {error}");
+            }
+        } else if let Some(steering) = &mut self.steering {
+            steering.apply(&self.kernel);
+        }
+        self.read_clocks().map(drop)
+    }
+
+    /// Takes the changes of the clock's rate since the last call, whoever made them.
+    pub fn take_rate_changes(&mut self) -> Vec<Retuned> {
+        std::mem::take(&mut self.retuned)
     }
 
     /// What there is to serve as of the last look.
@@ -333,6 +382,7 @@ impl<K: KernelClock> Timekeeper<K> {
         let (rates, kernel) = (self.kernel.rates()?, self.kernel.discipline()?);
         for retuned in self.watch.observe(rates, &kernel) {
             self.discipline.retuned(retuned.at, retuned.rate);
+            self.retuned.push(retuned);
         }
         let now = LocalTime::from_ns(rates.monotonic_ns.cast_signed());
         let suspended_ns = rates.boottime_ns.saturating_sub(rates.monotonic_ns);
@@ -438,10 +488,11 @@ impl<K: KernelClock> Timekeeper<K> {
     }
 
     fn store_drift(&mut self) {
-        self.drift_stored = Instant::now();
         if self.read_clocks().is_err() {
             return;
         }
+        let skew = self.discipline.drift(self.now).map_or(f64::INFINITY, |drift| drift.skew);
+        self.drift_stored = Some((Instant::now(), skew));
         if let (Some(file), Some(learnt)) = (&self.drift, self.learnt())
             && let Err(error) = file.store(&learnt)
         {
@@ -456,7 +507,7 @@ impl<K: KernelClock> Timekeeper<K> {
     /// The kernel's.
     pub fn end(&mut self) -> Result<()> {
         self.store_drift();
-        self.steering.as_ref().map_or(Ok(()), |steering| steering.end(&self.kernel))
+        self.steering.as_mut().map_or(Ok(()), |steering| steering.end(&self.kernel))
     }
 }
 

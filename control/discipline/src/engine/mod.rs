@@ -341,7 +341,11 @@ impl Discipline {
     pub fn drift(&self, now: LocalTime) -> Option<Drift> {
         let ensemble = self.ensemble.as_ref()?;
         let (frequency, wander) = (ensemble.frequency(now), Some(ensemble.wander()));
-        (frequency.sd() < 1e-6).then_some(Drift { frequency: frequency.mean, skew: frequency.sd(), wander })
+        (frequency.sd() < LEAST_SKEW).then_some(Drift {
+            frequency: frequency.mean,
+            skew: frequency.sd(),
+            wander,
+        })
     }
 
     /// Uncertainty of the offset at `now`, one standard deviation, in s, and how fast the clock wanders, in s/s

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::task::Context;
 
 use super::*;
+use crate::config::MakeStep;
 use crate::discipline::{Leap, SourceConfig, s_to_ns};
 use crate::timekeeping::fake::Machine;
 
@@ -48,18 +49,27 @@ struct Daemon {
     upstreams: Rc<Cell<Option<Leap>>>,
     /// When UTC gets a second behind the machine's truth, which has no leap seconds.
     leap_ns: Option<i128>,
+    /// What was served last.
+    served: Option<Observation>,
+    /// How often others had disturbed the machine by then.
+    disturbances: u32,
 }
 
 impl Daemon {
     fn start(machine: &Machine, config: &ClockConfig) -> Self {
+        Self::start_in(machine, config, None)
+    }
+
+    /// With what an earlier one left in its directory.
+    fn start_in(machine: &Machine, config: &ClockConfig, directory: Option<&Path>) -> Self {
         let upstreams = Rc::new(Cell::new(Some(Leap::None)));
         let source = Upstreams { machine: machine.clone(), leap: Rc::clone(&upstreams), asked: Vec::new() };
         let mut timekeeper =
-            Timekeeper::new(machine.clone(), -24, config, vec![Box::new(source)], None, 1).unwrap();
+            Timekeeper::new(machine.clone(), -24, config, vec![Box::new(source)], directory, 1).unwrap();
         for _ in 0..4 {
             timekeeper.discipline.add(SourceConfig::default(), timekeeper.now);
         }
-        Self { machine: machine.clone(), timekeeper, upstreams, leap_ns: None }
+        Self { machine: machine.clone(), timekeeper, upstreams, leap_ns: None, served: None, disturbances: 0 }
     }
 
     /// A quarter of a second of the daemon's loop. What is served is checked against the truth.
@@ -67,8 +77,14 @@ impl Daemon {
         self.machine.run(0.25);
         self.timekeeper.handle(Event(What::Due)).unwrap();
         self.timekeeper.handle(Event(What::Arrived(0))).unwrap();
+        let undisturbed = self.disturbances == self.machine.disturbances();
         self.timekeeper.look().unwrap();
+        let change = self.timekeeper.before_steering();
         self.timekeeper.steer().unwrap();
+        if undisturbed {
+            self.check_death_after_steering(change);
+        }
+        self.disturbances = self.machine.disturbances();
         let observation = self.timekeeper.state().unwrap();
         if observation.unsynchronised.is_none() {
             let error_s = self.error_s(&observation.state);
@@ -77,7 +93,31 @@ impl Daemon {
             let error_s = if leapt { error_s + 1.0 } else { error_s };
             assert!(error_s.abs() <= line.bound_s(self.now()), "{error_s} s off: {line:?}");
         }
+        self.served = Some(observation);
         observation
+    }
+
+    /// If the daemon were killed now, the kernel's clock changed and the new line not published, what the program goes on
+    /// serving to its horizon would be right within its bound.
+    fn check_death_after_steering(&self, change: f64) {
+        let Some(served) = self.served.filter(|served| served.unsynchronised.is_none()) else { return };
+        let state =
+            if change.abs() < 1e-6 { served.state } else { line_state::allowing_for(served.state, change) };
+        let rate = self.machine.rate();
+        for after_s in [0.0, 0.5, 5.0, 20.0] {
+            let now_ns = self.now().plus_seconds(after_s * rate).as_ns().cast_unsigned();
+            if !state.is_synchronised_at(now_ns) || self.leap_ns.is_some() {
+                return;
+            }
+            let served_ns = protocol::time::unix_ns(state.time_at(now_ns));
+            let error_s = self.machine.error_s(served_ns - i128::from(s_to_ns(after_s)));
+            let bound_s = ns_to_s(state.root_dispersion_at(now_ns).as_nanos().cast_signed())
+                + ns_to_s(state.root_delay.as_nanos().cast_signed()) / 2.0;
+            assert!(
+                error_s.abs() <= bound_s,
+                "{error_s} s off, {bound_s} s, {after_s} s after a death: {change} {rate} {state:?}"
+            );
+        }
     }
 
     fn run(&mut self, seconds: f64) -> Observation {
@@ -138,7 +178,9 @@ fn a_steered_kernel_is_brought_to_the_truth_and_told_how_good_it_is() {
             // It was told a moment ago; the kernel lets it grow by 500 parts in 10^6 of itself.
             let bound_s = ns_to_s(kernel.max_error_us * 1000) + 300e-6;
             assert!(machine.ahead_s().abs() <= bound_s, "{} s, {bound_s} s", machine.ahead_s());
-            assert!((machine.ahead_s() - before_s).abs() < 0.25 * 600e-6, "no steps, and no faster slew");
+            let moved_s = (machine.ahead_s() - before_s).abs();
+            // The slew that ended within this quarter of a second.
+            assert!(moved_s < 0.25 * 0.09, "no step: {moved_s} s");
         }
         before_s = machine.ahead_s();
     }
@@ -154,9 +196,9 @@ fn a_steered_kernel_is_brought_to_the_truth_and_told_how_good_it_is() {
 
 #[test]
 fn a_slew_ends_when_the_time_is_not_known_any_more() {
-    let machine = Machine::new(0.5, FAST);
+    let machine = Machine::new(0.9, FAST);
     let mut daemon = Daemon::start(&machine, &ClockConfig { max_error_ms: 1, ..steered() });
-    daemon.run(10.0);
+    daemon.run(8.0);
     assert!((correction_of(&machine) + FAST).abs() > 100e-6, "it slews");
     daemon.upstreams.set(None);
     machine.suspend(60.0);
@@ -175,7 +217,7 @@ fn a_large_offset_is_stepped_at_the_start_and_never_again() {
     // Somebody sets the clock.
     for (offset_s, stops) in [(5, false), (5000, true)] {
         let step_ns = Some(offset_s * 1_000_000_000);
-        machine.change(&crate::sys::ClockChange { step_ns, ..Default::default() }).unwrap();
+        machine.disturb(&crate::sys::ClockChange { step_ns, ..Default::default() });
         daemon.run(60.0);
         assert_eq!(machine.steps().len(), if stops { 3 } else { 2 }, "no other step than that");
         assert_eq!(daemon.timekeeper.steering().contains("beyond the panic limit"), stops);
@@ -185,12 +227,82 @@ fn a_large_offset_is_stepped_at_the_start_and_never_again() {
 }
 
 #[test]
+fn the_way_back_takes_seconds_where_no_step_is_allowed() {
+    for (ahead_s, within_s) in [(0.02, 10.0), (-0.3, 15.0), (0.9, 25.0), (-5.0, 75.0)] {
+        let makestep = MakeStep { updates: 0, ..MakeStep::default() };
+        let machine = Machine::new(ahead_s, FAST);
+        let mut daemon = Daemon::start(&machine, &ClockConfig { makestep, ..steered() });
+        daemon.run(within_s);
+        assert!(machine.ahead_s().abs() < 1e-3, "{ahead_s}: still {} s", machine.ahead_s());
+        assert!(machine.steps().is_empty());
+        daemon.run(5.0);
+        assert_eq!(machine.kernel().status & libc::STA_UNSYNC, 0);
+    }
+}
+
+#[test]
+fn a_step_is_allowed_by_updates_of_the_estimate_and_not_by_time() {
+    let machine = Machine::new(0.0, FAST);
+    let mut daemon = Daemon::start(&machine, &steered());
+    daemon.run(4.0);
+    assert_eq!(machine.kernel().status & libc::STA_UNSYNC, 0, "it is set");
+    daemon.upstreams.set(None);
+    daemon.run(30.0);
+    assert!(daemon.timekeeper.steering.as_ref().unwrap().updates() < 12, "thirty corrections, and no answer");
+}
+
+#[test]
+fn a_slew_that_somebody_left_behind_is_not_taken_for_the_clock_s_rate() {
+    for (frequency_scaled_ppm, tick_us) in [(0, 9167), (0, 10_833), (400 << 16, 10_400), (-500 << 16, 9_000)]
+    {
+        for config in [steered(), private()] {
+            let machine = Machine::new(0.3, FAST);
+            let rate = Some((frequency_scaled_ppm, tick_us));
+            machine.disturb(&crate::sys::ClockChange { rate, ..Default::default() });
+            let mut daemon = Daemon::start(&machine, &config);
+            let observation = daemon.run(60.0);
+            assert_eq!(observation.unsynchronised, None);
+            assert!(daemon.error_s(&observation.state).abs() < 1e-4);
+            let owns = config.steer;
+            assert_eq!((correction_of(&machine) + FAST).abs() < 5e-6, owns, "{}", correction_of(&machine));
+        }
+    }
+}
+
+#[test]
+fn a_daemon_that_is_killed_in_every_slew_never_adds_one_to_the_next() {
+    for ahead_s in [0.9_f64, -0.9, 0.05] {
+        let directory =
+            std::env::temp_dir().join(format!("pooltime-killed-{ahead_s}-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let machine = Machine::new(ahead_s, FAST);
+        let mut least_s = ahead_s.abs();
+        for _ in 0..6 {
+            let mut daemon = Daemon::start_in(&machine, &steered(), Some(&directory));
+            daemon.run(5.0);
+            assert!(correction_of(&machine).abs() < 0.0834, "{}", correction_of(&machine));
+            // Killed: nothing is taken back, and the kernel goes on until the next start.
+            drop(daemon);
+            machine.run(0.1);
+        }
+        let mut daemon = Daemon::start_in(&machine, &steered(), Some(&directory));
+        daemon.run(30.0);
+        least_s = least_s.min(machine.ahead_s().abs());
+        assert!(least_s < 1e-3, "{least_s}");
+        assert!((correction_of(&machine) + FAST).abs() < 5e-6, "{}", correction_of(&machine));
+        daemon.timekeeper.end().unwrap();
+        assert!(!directory.join("slew").exists());
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}
+
+#[test]
 fn a_rival_ends_the_steering() {
     let machine = Machine::new(0.0, 0.0);
     let mut daemon = Daemon::start(&machine, &steered());
     daemon.run(60.0);
     let rate = Some((1 << 16, 10_000));
-    machine.change(&crate::sys::ClockChange { rate, ..Default::default() }).unwrap();
+    machine.disturb(&crate::sys::ClockChange { rate, ..Default::default() });
     assert_eq!(daemon.run(600.0).unsynchronised, None);
     assert!(daemon.timekeeper.steering().contains("another program"), "{}", daemon.timekeeper.steering());
     assert_eq!(machine.kernel().frequency_scaled_ppm, 1 << 16, "it is the rival's now");
@@ -203,7 +315,7 @@ fn what_others_do_to_the_kernel_s_rate_does_not_show_in_what_is_served() {
     daemon.run(900.0);
     for ppm in [100, -400, 0, 50] {
         let rate = Some((ppm << 16, 10_000));
-        machine.change(&crate::sys::ClockChange { rate, ..Default::default() }).unwrap();
+        machine.disturb(&crate::sys::ClockChange { rate, ..Default::default() });
         let observation = daemon.run(97.0);
         assert!(daemon.error_s(&observation.state).abs() < 150e-6);
     }
