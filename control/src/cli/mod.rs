@@ -102,10 +102,10 @@ enum Command {
     #[command(subcommand)]
     Upstream(UpstreamCommand),
     /// Convert an ntpd or chronyd configuration; settings without an equivalent are listed with the reason
-    Import(import::Arguments),
+    Import(import::ImportArguments),
     /// Diagnose problems and suggest fixes; changes nothing. Exits with 0 if all is well, 1 for warnings, 2 for
     /// problems
-    Doctor(doctor::Arguments),
+    Doctor(doctor::DoctorArguments),
     /// Work with configuration files
     #[command(subcommand)]
     Config(ConfigCommand),
