@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::rate_watch::correction;
 use crate::discipline::{Leap, LocalTime, Sample as Measurement};
 use crate::error::Result;
-use crate::sys::kernel_clock::{KernelClock, Rates, Sample};
+use crate::sys::kernel_clock::{ClockReadings, CrossTimestamp, KernelClock};
 use crate::sys::{Adjtimex, ClockChange};
 
 /// True time when the machine was started: noon of a day in the middle of a month.
@@ -15,7 +15,7 @@ pub(super) const START_UNIX_NS: i128 = 1_792_065_600_000_000_000;
 
 /// The machine, which several may look at.
 #[derive(Clone)]
-pub(super) struct Machine(Rc<RefCell<State>>);
+pub(super) struct FakeMachine(Rc<RefCell<State>>);
 
 struct State {
     /// True time since the start, and what the clocks read, in ns. The oscillator's is `CLOCK_MONOTONIC_RAW`.
@@ -44,7 +44,7 @@ pub(super) const UNTOUCHED: Adjtimex = Adjtimex {
     tai_offset_s: 0,
 };
 
-impl Machine {
+impl FakeMachine {
     /// One whose clock is off by this much at the start, and whose oscillator is too fast.
     pub(super) fn new(ahead_s: f64, fast: f64) -> Self {
         Self(Rc::new(RefCell::new(State {
@@ -121,12 +121,12 @@ impl Machine {
     }
 }
 
-impl KernelClock for Machine {
-    fn sample(&self) -> Result<Sample> {
+impl KernelClock for FakeMachine {
+    fn cross_timestamp(&self) -> Result<CrossTimestamp> {
         let state = self.0.borrow();
         let now = whole(state.monotonic_ns);
         let monotonic_ns = u64::try_from(now).unwrap();
-        Ok(Sample {
+        Ok(CrossTimestamp {
             monotonic_before_ns: monotonic_ns,
             realtime_ns: now + state.difference_ns,
             monotonic_after_ns: monotonic_ns,
@@ -137,10 +137,10 @@ impl KernelClock for Machine {
         Ok(self.kernel())
     }
 
-    fn rates(&self) -> Result<Rates> {
+    fn clock_readings(&self) -> Result<ClockReadings> {
         let state = self.0.borrow();
         let ns = |value: f64| u64::try_from(whole(value)).unwrap();
-        Ok(Rates {
+        Ok(ClockReadings {
             monotonic_ns: ns(state.monotonic_ns),
             raw_ns: ns(state.raw_ns),
             boottime_ns: ns(state.monotonic_ns + state.suspended_ns),

@@ -105,7 +105,7 @@ impl Steering {
         let Some(line) = line else {
             return self.let_go(kernel).map_err(text);
         };
-        let sample = kernel.sample().map_err(text)?;
+        let sample = kernel.cross_timestamp().map_err(text)?;
         let at_ns = u64::midpoint(sample.monotonic_before_ns, sample.monotonic_after_ns);
         let at = LocalTime::from_ns(at_ns.cast_signed());
         let ahead_ns = i128::from(line.utc_ns(at)) - sample.realtime_ns;

@@ -6,7 +6,7 @@ use responder::{ClockState, NtpShort, NtpTimestamp};
 
 use crate::config::ClockConfig;
 use crate::discipline::{Leap, Line, LocalTime, ns_to_s, s_to_ns};
-use crate::sys::kernel_clock::Sample;
+use crate::sys::kernel_clock::CrossTimestamp;
 
 /// A state that claims nothing.
 pub(super) const fn unknown(now: LocalTime, sequence: u32, precision: i8) -> ClockState {
@@ -28,7 +28,7 @@ pub(super) const fn unknown(now: LocalTime, sequence: u32, precision: i8) -> Clo
 }
 
 /// The kernel's time, about which nothing is claimed.
-pub(super) fn of_kernel(sample: &Sample, unknown: ClockState) -> ClockState {
+pub(super) fn of_kernel(sample: &CrossTimestamp, unknown: ClockState) -> ClockState {
     ClockState {
         monotonic_base_ns: sample.monotonic_after_ns,
         ntp_base: timestamp(sample.realtime_ns),

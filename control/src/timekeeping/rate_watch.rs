@@ -7,7 +7,7 @@
 
 use crate::discipline::{LocalTime, ns_to_s};
 use crate::sys::Adjtimex;
-use crate::sys::kernel_clock::Rates;
+use crate::sys::kernel_clock::ClockReadings;
 
 /// The readings of both clocks are this far apart at most, with a good margin.
 const NOISE_NS: i64 = 3_000;
@@ -33,9 +33,9 @@ pub struct Retuned {
 #[derive(Clone, Copy, Debug)]
 pub struct RateWatch {
     /// Some time ago: a slow slew shows since then.
-    early: Rates,
+    early: ClockReadings,
     /// A moment ago: a quick one shows since then, and is not taken for an old one.
-    late: Rates,
+    late: ClockReadings,
     /// What adjtimex said at the last look.
     told: f64,
     /// What the clock is taken to be corrected by.
@@ -45,7 +45,7 @@ pub struct RateWatch {
 impl RateWatch {
     /// Begins with these readings.
     #[must_use]
-    pub fn new(rates: Rates, kernel: &Adjtimex) -> Self {
+    pub fn new(rates: ClockReadings, kernel: &Adjtimex) -> Self {
         let correction = correction(kernel);
         Self { early: rates, late: rates, told: correction, correction }
     }
@@ -57,7 +57,7 @@ impl RateWatch {
     }
 
     /// Looks at the clocks anew: what has changed since, in order.
-    pub fn observe(&mut self, rates: Rates, kernel: &Adjtimex) -> Vec<Retuned> {
+    pub fn observe(&mut self, rates: ClockReadings, kernel: &Adjtimex) -> Vec<Retuned> {
         let told = correction(kernel);
         let mut retuned = Vec::new();
         for since in [self.late, self.early] {
@@ -82,7 +82,7 @@ impl RateWatch {
         retuned
     }
 
-    fn believe(&mut self, since: Rates, correction: f64) -> Retuned {
+    fn believe(&mut self, since: ClockReadings, correction: f64) -> Retuned {
         let rate = (1.0 + correction) / (1.0 + self.correction) - 1.0;
         self.correction = correction;
         Retuned { at: LocalTime::from_ns(since.monotonic_ns.cast_signed()), rate }
@@ -109,7 +109,7 @@ pub(super) fn for_adjtimex(correction: f64) -> (i64, i64) {
     (frequency.round() as i64, 1_000_000 / USER_HZ as i64 + ticks as i64)
 }
 
-fn distance_ns(rates: Rates) -> i64 {
+fn distance_ns(rates: ClockReadings) -> i64 {
     rates.monotonic_ns.wrapping_sub(rates.raw_ns).cast_signed()
 }
 
@@ -124,8 +124,8 @@ mod tests {
 
     const SECOND_NS: u64 = 1_000_000_000;
 
-    fn rates(monotonic_ns: u64, raw_ns: u64) -> Rates {
-        Rates { monotonic_ns, raw_ns, boottime_ns: monotonic_ns }
+    fn rates(monotonic_ns: u64, raw_ns: u64) -> ClockReadings {
+        ClockReadings { monotonic_ns, raw_ns, boottime_ns: monotonic_ns }
     }
 
     fn tuned(correction: f64) -> Adjtimex {

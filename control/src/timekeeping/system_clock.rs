@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::config::ClockConfig;
 use crate::sys::Adjtimex;
-use crate::sys::kernel_clock::Sample;
+use crate::sys::kernel_clock::CrossTimestamp;
 
 /// `CLOCK_REALTIME` and `CLOCK_MONOTONIC` diverged by this much: a step, not a reading that took its time.
 const STEP_NS: i128 = 1_000;
@@ -106,7 +106,7 @@ impl SystemClock {
     /// Makes a state to publish of what the kernel and the local daemon say.
     pub fn observe(
         &mut self,
-        sample: &Sample,
+        sample: &CrossTimestamp,
         kernel: &Adjtimex,
         daemon: Option<&LocalDaemon>,
         config: &ClockConfig,
@@ -154,7 +154,7 @@ impl SystemClock {
 
     /// Brings a reading in: the difference of the clocks is constant, so every reading narrows down where it
     /// is, until one contradicts, which means a step. Gives the size of the step.
-    fn narrow_difference(&mut self, sample: &Sample) -> Option<i128> {
+    fn narrow_difference(&mut self, sample: &CrossTimestamp) -> Option<i128> {
         let seen = (
             sample.realtime_ns - i128::from(sample.monotonic_after_ns),
             sample.realtime_ns - i128::from(sample.monotonic_before_ns),

@@ -168,7 +168,7 @@ impl<K: KernelClock> Timekeeper<K> {
         drift: Option<DriftFile>,
         seed: u64,
     ) -> Result<Self> {
-        let rates = kernel.rates()?;
+        let rates = kernel.clock_readings()?;
         let watch = RateWatch::new(rates, &kernel.discipline()?);
         let settings = discipline::Config { seed, ..discipline_settings(config)? };
         // The file tells of the bare oscillator, the discipline knows the corrected clock.
@@ -309,7 +309,7 @@ impl<K: KernelClock> Timekeeper<K> {
         let unknown = line_state::unknown(now, self.sequence, self.precision);
         let Some(line) = self.discipline.line(now).filter(|line| line.stratum <= MAX_STRATUM) else {
             // While nothing is known, answers carry the kernel's time and say that it is not synchronised.
-            let state = line_state::of_kernel(&self.kernel.sample()?, unknown);
+            let state = line_state::of_kernel(&self.kernel.cross_timestamp()?, unknown);
             return Ok(Observation {
                 state,
                 unsynchronised: Some(Unsynchronised::NoAgreement),
@@ -330,7 +330,7 @@ impl<K: KernelClock> Timekeeper<K> {
 
     /// Reads the clocks that tell what was done to `CLOCK_MONOTONIC`. Gives the local time.
     fn read_clocks(&mut self) -> Result<LocalTime> {
-        let (rates, kernel) = (self.kernel.rates()?, self.kernel.discipline()?);
+        let (rates, kernel) = (self.kernel.clock_readings()?, self.kernel.discipline()?);
         for retuned in self.watch.observe(rates, &kernel) {
             self.discipline.retuned(retuned.at, retuned.rate);
         }
@@ -410,7 +410,7 @@ impl<K: KernelClock> Timekeeper<K> {
 
     /// What the line is ahead of `CLOCK_REALTIME`, in s.
     fn kernel_offset_s(&self, line: &Line) -> Option<f64> {
-        let sample = self.kernel.sample().ok()?;
+        let sample = self.kernel.cross_timestamp().ok()?;
         let at_ns = u64::midpoint(sample.monotonic_before_ns, sample.monotonic_after_ns);
         let utc_ns = i128::from(line.utc_ns(LocalTime::from_ns(at_ns.cast_signed())));
         Some(ns_to_s(i64::try_from(utc_ns - sample.realtime_ns).ok()?))

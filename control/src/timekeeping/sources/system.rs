@@ -12,7 +12,7 @@ use crate::discipline::{Discipline, LocalTime};
 use crate::error::Result;
 use crate::net::query::exchange;
 use crate::sys::Adjtimex;
-use crate::sys::kernel_clock::{KernelClock, Sample, monotonic_ns};
+use crate::sys::kernel_clock::{CrossTimestamp, KernelClock, monotonic_ns};
 use crate::timekeeping::system_clock::{LocalDaemon, SystemClock};
 
 /// How often the local daemon is asked.
@@ -40,7 +40,7 @@ impl Heard {
 pub(in crate::timekeeping) struct SystemSource {
     clock: SystemClock,
     /// As of the last look.
-    readings: Option<(Sample, Adjtimex)>,
+    readings: Option<(CrossTimestamp, Adjtimex)>,
     /// What the local daemon said, unless it says nothing any more.
     local_daemon: Option<LocalDaemon>,
     /// What it says is sent here, where there is one to ask.
@@ -91,7 +91,7 @@ impl Source for SystemSource {
 
     fn look(&mut self, kernel: &dyn KernelClock) -> Result<()> {
         let state = kernel.discipline()?;
-        self.readings = Some((kernel.sample()?, state));
+        self.readings = Some((kernel.cross_timestamp()?, state));
         Ok(())
     }
 

@@ -6,13 +6,13 @@ use std::task::Context;
 
 use super::*;
 use crate::discipline::{Leap, SourceConfig, s_to_ns};
-use crate::timekeeping::fake::Machine;
+use crate::timekeeping::fake::FakeMachine;
 
 const FAST: f64 = 30e-6;
 
 /// Upstreams that know true time.
 struct Upstreams {
-    machine: Machine,
+    machine: FakeMachine,
     /// What they announce; none while they are cut off.
     leap: Rc<Cell<Option<Leap>>>,
     asked: Vec<usize>,
@@ -42,8 +42,8 @@ impl Source for Upstreams {
 
 /// Four upstreams, and the timekeeper that asks them.
 struct Daemon {
-    machine: Machine,
-    timekeeper: Timekeeper<Machine>,
+    machine: FakeMachine,
+    timekeeper: Timekeeper<FakeMachine>,
     /// What the upstreams announce; none while they are cut off.
     upstreams: Rc<Cell<Option<Leap>>>,
     /// When UTC gets a second behind the machine's truth, which has no leap seconds.
@@ -51,7 +51,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(machine: &Machine, config: &ClockConfig) -> Self {
+    fn start(machine: &FakeMachine, config: &ClockConfig) -> Self {
         let upstreams = Rc::new(Cell::new(Some(Leap::None)));
         let source = Upstreams { machine: machine.clone(), leap: Rc::clone(&upstreams), asked: Vec::new() };
         let mut timekeeper =
@@ -91,7 +91,7 @@ impl Daemon {
     }
 
     fn now(&self) -> LocalTime {
-        LocalTime::from_ns(self.machine.rates().unwrap().monotonic_ns.cast_signed())
+        LocalTime::from_ns(self.machine.clock_readings().unwrap().monotonic_ns.cast_signed())
     }
 
     /// How far what is served is ahead of the truth.
@@ -111,7 +111,7 @@ fn private() -> ClockConfig {
 
 #[test]
 fn a_private_line_is_right_at_once_and_leaves_the_kernel_alone() {
-    let machine = Machine::new(-3600.0, FAST);
+    let machine = FakeMachine::new(-3600.0, FAST);
     let mut daemon = Daemon::start(&machine, &private());
     assert_eq!(daemon.tick().unsynchronised, Some(Unsynchronised::NoAgreement));
     let observation = daemon.run(4.0);
@@ -126,7 +126,7 @@ fn a_private_line_is_right_at_once_and_leaves_the_kernel_alone() {
 
 #[test]
 fn a_steered_kernel_is_brought_to_the_truth_and_told_how_good_it_is() {
-    let machine = Machine::new(0.1, FAST);
+    let machine = FakeMachine::new(0.1, FAST);
     let mut daemon = Daemon::start(&machine, &steered());
     daemon.tick();
     assert_eq!(machine.kernel().status, libc::STA_UNSYNC);
@@ -154,7 +154,7 @@ fn a_steered_kernel_is_brought_to_the_truth_and_told_how_good_it_is() {
 
 #[test]
 fn a_slew_ends_when_the_time_is_not_known_any_more() {
-    let machine = Machine::new(0.5, FAST);
+    let machine = FakeMachine::new(0.5, FAST);
     let mut daemon = Daemon::start(&machine, &ClockConfig { max_error_ms: 1, ..steered() });
     daemon.run(10.0);
     assert!((correction_of(&machine) + FAST).abs() > 100e-6, "it slews");
@@ -167,7 +167,7 @@ fn a_slew_ends_when_the_time_is_not_known_any_more() {
 
 #[test]
 fn a_large_offset_is_stepped_at_the_start_and_never_again() {
-    let machine = Machine::new(-86_400.0, 0.0);
+    let machine = FakeMachine::new(-86_400.0, 0.0);
     let mut daemon = Daemon::start(&machine, &steered());
     daemon.run(600.0);
     assert_eq!(machine.steps().len(), 1);
@@ -186,7 +186,7 @@ fn a_large_offset_is_stepped_at_the_start_and_never_again() {
 
 #[test]
 fn a_rival_ends_the_steering() {
-    let machine = Machine::new(0.0, 0.0);
+    let machine = FakeMachine::new(0.0, 0.0);
     let mut daemon = Daemon::start(&machine, &steered());
     daemon.run(60.0);
     let rate = Some((1 << 16, 10_000));
@@ -198,7 +198,7 @@ fn a_rival_ends_the_steering() {
 
 #[test]
 fn what_others_do_to_the_kernel_s_rate_does_not_show_in_what_is_served() {
-    let machine = Machine::new(0.0, FAST);
+    let machine = FakeMachine::new(0.0, FAST);
     let mut daemon = Daemon::start(&machine, &private());
     daemon.run(900.0);
     for ppm in [100, -400, 0, 50] {
@@ -216,7 +216,7 @@ fn what_others_do_to_the_kernel_s_rate_does_not_show_in_what_is_served() {
 
 #[test]
 fn after_a_suspend_the_time_is_asked_for_anew() {
-    let machine = Machine::new(0.0, FAST);
+    let machine = FakeMachine::new(0.0, FAST);
     let mut daemon = Daemon::start(&machine, &private());
     assert_eq!(daemon.run(300.0).unsynchronised, None);
     machine.suspend(7200.0);
@@ -230,7 +230,7 @@ fn after_a_suspend_the_time_is_asked_for_anew() {
 
 #[test]
 fn without_upstreams_the_bound_grows_until_the_gate_closes() {
-    let machine = Machine::new(0.0, FAST);
+    let machine = FakeMachine::new(0.0, FAST);
     let mut daemon = Daemon::start(&machine, &ClockConfig { max_error_ms: 5, ..private() });
     daemon.run(60.0);
     daemon.upstreams.set(None);
@@ -253,7 +253,7 @@ fn without_upstreams_the_bound_grows_until_the_gate_closes() {
 
 #[test]
 fn a_leap_second_is_announced_on_its_day_and_taken_by_what_is_served() {
-    let machine = Machine::new(0.0, 0.0);
+    let machine = FakeMachine::new(0.0, 0.0);
     let mut daemon = Daemon::start(&machine, &private());
     daemon.upstreams.set(Some(Leap::Insert));
     let observation = daemon.run(600.0);
@@ -277,6 +277,6 @@ fn a_leap_second_is_announced_on_its_day_and_taken_by_what_is_served() {
     assert_eq!(observation.state.leap, 0);
 }
 
-fn correction_of(machine: &Machine) -> f64 {
+fn correction_of(machine: &FakeMachine) -> f64 {
     crate::timekeeping::rate_watch::correction(&machine.kernel())
 }

@@ -34,7 +34,7 @@ use crate::instance::Instance;
 use crate::net::default_route::default_interface;
 use crate::net::interfaces::{Interface, Netlink};
 use crate::net::own_addresses::OwnAddresses;
-use crate::net::topology::{self, Place};
+use crate::net::topology::{self, LinkRelations};
 use crate::output::write;
 use crate::status::Status;
 use address::Address;
@@ -82,7 +82,7 @@ impl Serving {
 /// What the kernel reports about the interfaces.
 struct Links {
     interfaces: Vec<Interface>,
-    places: Vec<Place>,
+    relations: Vec<LinkRelations>,
     addresses: Vec<Address>,
     own: OwnAddresses,
 }
@@ -191,7 +191,7 @@ fn links() -> Result<Links> {
         let messages = netlink.address_messages().await?;
         Ok(Links {
             interfaces: netlink.interfaces().await?,
-            places: netlink.places().await?,
+            relations: netlink.relations().await?,
             addresses: messages.iter().filter_map(Address::of).collect(),
             own,
         })
@@ -235,7 +235,7 @@ fn examine_interface(
     serving: &Serving,
     instance: &Instance,
 ) -> Vec<Finding> {
-    let stack = topology::from(interface.index, &links.places);
+    let stack = topology::stacked_on(interface.index, &links.relations);
     let mut findings = interface::examine(interface, serving, &instance.command());
     findings.extend(queues::examine(&interface.name));
     findings.extend(address::examine(&interface.name, &links.addresses, &stack));

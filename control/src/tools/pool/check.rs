@@ -12,7 +12,7 @@ use super::plot;
 use super::score::{CheckFinding, JOINING_SCORE, ScoreEffect, score_effect};
 use crate::error::{Code, Error, Result};
 use crate::net::address::is_public;
-use crate::output::{say, seconds};
+use crate::output::{print_line, seconds};
 use crate::serving::limits::duration;
 use crate::tools::resolve::{FamilyArguments, resolve};
 
@@ -100,16 +100,16 @@ fn round(targets: &mut [Target], arguments: &CheckArguments) -> Result<bool> {
         if arguments.json {
             lines.push(describe_json(target, check, &effect));
         } else {
-            say(format_args!("{}", describe(target, check, &effect)))?;
+            print_line(format_args!("{}", describe(target, check, &effect)))?;
             if arguments.watch {
-                say(format_args!("{}", plot::draw(&target.scores, PLOT_WIDTH)))?;
+                print_line(format_args!("{}", plot::draw(&target.scores, PLOT_WIDTH)))?;
             }
         }
     }
     if arguments.json && arguments.watch {
-        lines.iter().try_for_each(|line| say(format_args!("{line}")))?;
+        lines.iter().try_for_each(|line| print_line(format_args!("{line}")))?;
     } else if arguments.json {
-        say(format_args!("{:#}", serde_json::Value::from(lines)))?;
+        print_line(format_args!("{:#}", serde_json::Value::from(lines)))?;
     }
     Ok(good)
 }

@@ -9,7 +9,7 @@ use super::http::{self, From};
 use super::plot;
 use super::score::JOINING_SCORE;
 use crate::error::{Code, Error, Result};
-use crate::output::say;
+use crate::output::print_line;
 use crate::status::exposition::{Family, Format, Kind, Metric};
 
 /// The address of the pool's pages.
@@ -124,7 +124,7 @@ pub(super) fn run(arguments: &ScoreArguments) -> Result<()> {
     let published = Published::of(arguments.address, &arguments.base)?;
     if arguments.json {
         let score = published.main().map(|monitor| monitor.score);
-        return say(format_args!(
+        return print_line(format_args!(
             "{:#}",
             serde_json::json!({
                 "address": arguments.address.to_string(),
@@ -139,7 +139,7 @@ pub(super) fn run(arguments: &ScoreArguments) -> Result<()> {
     } else {
         describe(arguments.address, &published)
     };
-    say(format_args!("{}", text.trim_end()))
+    print_line(format_args!("{}", text.trim_end()))
 }
 
 fn metrics(address: IpAddr, published: &Published) -> String {

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use super::http::{self, Family, From};
 use crate::error::{Code, Error, Result};
-use crate::output::say;
+use crate::output::print_line;
 
 const VALIDATION_IPV4: &str = "https://validate4.ntppool.dev/p/";
 const VALIDATION_IPV6: &str = "https://validate6.ntppool.dev/p/";
@@ -36,7 +36,7 @@ pub(super) fn run(arguments: &VerifyArguments) -> Result<()> {
     };
     let url = arguments.url.as_deref().unwrap_or(validation);
     if !arguments.now {
-        return say(format_args!("{}", steps(address, url)));
+        return print_line(format_args!("{}", steps(address, url)));
     }
     require_own(address)?;
     let page = http::get(url, From { family: Some(family), address: Some(address) }).map_err(|error| {
@@ -47,7 +47,7 @@ pub(super) fn run(arguments: &VerifyArguments) -> Result<()> {
     })?;
     // The text goes to a terminal.
     let text: String = page.chars().filter(|c| !c.is_control() || *c == '\n').take(4_096).collect();
-    say(format_args!("{}", text.trim_end()))
+    print_line(format_args!("{}", text.trim_end()))
 }
 
 fn steps(address: IpAddr, url: &str) -> String {

@@ -14,7 +14,7 @@ use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
 use super::stamp::Seen;
-use crate::sys::kernel_clock::{KernelClock as _, Machine, Sample, monotonic_ns};
+use crate::sys::kernel_clock::{CrossTimestamp, KernelClock as _, Machine, monotonic_ns};
 use crate::sys::random;
 
 /// Longer datagrams are cut off; they are too long to be an answer anyway.
@@ -65,7 +65,7 @@ impl Exchange {
         let socket = UdpSocket::from_std(open(server)?)?;
         self.local = socket.local_addr().ok().map(|address| address.ip());
         let request = PendingRequest::new(random::bytes().map_err(io::Error::other)?);
-        let before = Machine.sample().map_err(io::Error::other)?;
+        let before = Machine.cross_timestamp().map_err(io::Error::other)?;
         socket.send(&request.to_bytes()).await?;
         let handed_over_ns = monotonic_ns().map_err(io::Error::other)?;
         while self.refused.values().sum::<u64>() < PATIENCE {
@@ -134,7 +134,7 @@ struct Arrival {
     bytes: [u8; BUFFER],
     length: usize,
     stamp_ns: Option<i128>,
-    after: Sample,
+    after: CrossTimestamp,
 }
 
 async fn arrival(socket: &UdpSocket) -> io::Result<Arrival> {
@@ -145,7 +145,7 @@ async fn arrival(socket: &UdpSocket) -> io::Result<Arrival> {
         let mut bytes = [0; BUFFER];
         match socket.try_io(interest, || receive(socket, &mut bytes, MsgFlags::MSG_DONTWAIT)) {
             Ok((length, stamp_ns)) => {
-                let after = Machine.sample().map_err(io::Error::other)?;
+                let after = Machine.cross_timestamp().map_err(io::Error::other)?;
                 return Ok(Arrival { bytes, length: length.min(BUFFER), stamp_ns, after });
             }
             // The request's stamp wakes up, too.

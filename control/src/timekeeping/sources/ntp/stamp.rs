@@ -7,7 +7,7 @@
 use protocol::Times;
 
 use crate::discipline::ns_to_s;
-use crate::sys::kernel_clock::Sample;
+use crate::sys::kernel_clock::CrossTimestamp;
 
 /// How late a program may see what happened before it was woken up, in s. What it sees too late also makes the
 /// round trip longer, and half of that is part of the error bound anyway.
@@ -17,7 +17,7 @@ const WAKE_UP_S: f64 = 50e-6;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen {
     /// Both clocks, just before the request was handed to the kernel.
-    pub(super) before: Sample,
+    pub(super) before: CrossTimestamp,
     /// `CLOCK_MONOTONIC` when the kernel had taken it.
     pub(super) handed_over_ns: u64,
     /// The kernel's stamp on the request.
@@ -25,7 +25,7 @@ pub(super) struct Seen {
     /// The kernel's stamp on the answer.
     pub(super) receive_stamp_ns: Option<i128>,
     /// Both clocks, just after the answer was handed to the program.
-    pub(super) after: Sample,
+    pub(super) after: CrossTimestamp,
 }
 
 impl Seen {
@@ -50,7 +50,7 @@ impl Seen {
 }
 
 /// A stamp by `CLOCK_REALTIME` as a moment of `CLOCK_MONOTONIC`, with its error in s.
-fn carry_over(stamp_ns: i128, reading: &Sample) -> (i64, f64) {
+fn carry_over(stamp_ns: i128, reading: &CrossTimestamp) -> (i64, f64) {
     let middle_ns = i128::midpoint(reading.monotonic_before_ns.into(), reading.monotonic_after_ns.into());
     let at_ns = middle_ns - (reading.realtime_ns - stamp_ns);
     let half_width_ns = reading.width_ns().cast_signed() / 2;
@@ -64,8 +64,8 @@ mod tests {
     const REALTIME_NS: i128 = 1_790_000_000_000_000_000;
 
     /// A reading that took 40 ns, by clocks that differ by this much.
-    fn reading(monotonic_ns: u64, difference_ns: i128) -> Sample {
-        Sample {
+    fn reading(monotonic_ns: u64, difference_ns: i128) -> CrossTimestamp {
+        CrossTimestamp {
             monotonic_before_ns: monotonic_ns - 20,
             realtime_ns: i128::from(monotonic_ns) + difference_ns,
             monotonic_after_ns: monotonic_ns + 20,
