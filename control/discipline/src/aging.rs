@@ -6,7 +6,7 @@
 //! are carried on within the frequencies that its own samples leave possible. If the source is truthful, the frequency
 //! is among them, whatever the others have done. [`PHI`] is added for what any clock may change by.
 
-use super::observation::Normal;
+use super::observation::Gaussian;
 
 /// What any clock may drift, in s/s (RFC 5905's PHI): what was said some time ago holds less.
 pub(super) const PHI: f64 = 15e-6;
@@ -14,7 +14,7 @@ pub(super) const PHI: f64 = 15e-6;
 pub(crate) const UNKNOWN_SIGMAS: f64 = 3.0;
 
 /// The lowest and the highest frequency of any local clock, given `unknown`, in s/s.
-pub(super) fn any_clock(unknown: Normal) -> (f64, f64) {
+pub(super) fn any_clock(unknown: Gaussian) -> (f64, f64) {
     let reach = UNKNOWN_SIGMAS * unknown.sd();
     (unknown.mean - reach, unknown.mean + reach)
 }
@@ -31,7 +31,7 @@ pub(super) struct Aging {
 impl Aging {
     /// Within the frequencies `possible` (lowest and highest), and near `believed`, where that is one of them.
     /// `unknown` is what holds for any local clock.
-    pub(super) fn new(possible: Option<(f64, f64)>, unknown: Normal, believed: f64) -> Self {
+    pub(super) fn new(possible: Option<(f64, f64)>, unknown: Gaussian, believed: f64) -> Self {
         let any = any_clock(unknown);
         // Where they have nothing in common, the samples are from before and after a jump.
         let (low, high) = possible
@@ -46,7 +46,7 @@ impl Aging {
 mod tests {
     use super::*;
 
-    const UNKNOWN: Normal = Normal { mean: 0.0, variance: 200e-6 * 200e-6 };
+    const UNKNOWN: Gaussian = Gaussian { mean: 0.0, variance: 200e-6 * 200e-6 };
 
     #[test]
     fn every_possible_frequency_is_covered_whatever_is_believed() {

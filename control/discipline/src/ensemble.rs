@@ -13,7 +13,7 @@
 //! so the state is `[offset, frequency, bias 0, bias 1, ...]`, and a Kalman filter is the least-squares answer
 //! to it. Estimating the clock once, rather than once a source with a vote among the results, lets every
 //! source's samples say how the clock *moves*, while where it *is* stays with the short paths, whose bias
-//! cannot be large. It also gives a route change somewhere to go: [`Ensemble::release`] frees one bias, and
+//! cannot be large. It also gives a route change somewhere to go: [`Ensemble::inflate_bias`] frees one bias, and
 //! the clock stays where the others, or its own steadiness, say that it is.
 //!
 //! # Wander
@@ -32,7 +32,7 @@
 //! otherwise. A filter that takes noise for wander, or wander for noise, predicts worse and loses its weight.
 
 use super::kalman::{FIRST_BIAS, FREQUENCY, Model, Noise, OFFSET};
-use super::observation::{Normal, Observation, Prior};
+use super::observation::{Gaussian, Observation, Prior};
 use super::time::LocalTime;
 
 /// The wanders tried: random walk of frequency, in s/s per square root of a second. The least is a good
@@ -60,7 +60,7 @@ pub struct Ensemble {
 impl Ensemble {
     /// Begins with a first observation, of whose source `prior` is expected, and a frequency (true seconds a local second, minus one) known to be about `frequency`.
     #[must_use]
-    pub fn new(sources: usize, first: &Observation, prior: Prior, frequency: Normal) -> Self {
+    pub fn new(sources: usize, first: &Observation, prior: Prior, frequency: Gaussian) -> Self {
         let models =
             WANDERS.iter().map(|&wander| Model::new(sources, wander, first, prior, frequency)).collect();
         Self { sources, at: first.at, models }
@@ -77,7 +77,7 @@ impl Ensemble {
 
     /// Allows for a frequency that is known from elsewhere to be wrong, as a file of another machine would be: as many
     /// models again begin with what is known without it, and the samples decide.
-    pub fn doubt_frequency(&mut self, without: Normal, likelihood: f64) {
+    pub fn doubt_frequency(&mut self, without: Gaussian, likelihood: f64) {
         let skeptics: Vec<Model> = self
             .models
             .iter()
@@ -103,7 +103,7 @@ impl Ensemble {
     /// A server says that it may be off by more than it said before: its bias may be larger by so much, and noise is to
     /// be expected anew.
     pub fn reopen(&mut self, source: usize, bias_s2: f64, noise_s2: f64) {
-        self.release(source, bias_s2);
+        self.inflate_bias(source, bias_s2);
         for model in &mut self.models {
             model.noise[source] = Noise::expecting(noise_s2.max(model.noise[source].variance_s2()));
         }
@@ -118,14 +118,14 @@ impl Ensemble {
     }
 
     /// Frees a path's bias by `variance_s2`: its route changed, and the clock shall not follow.
-    pub fn release(&mut self, source: usize, variance_s2: f64) {
+    pub fn inflate_bias(&mut self, source: usize, variance_s2: f64) {
         for model in &mut self.models {
             *model.covariance_mut(FIRST_BIAS + source, FIRST_BIAS + source) += variance_s2;
         }
     }
 
     /// Frees the clock: it did what the model thought impossible.
-    pub fn loosen(&mut self, offset_variance_s2: f64, frequency_variance: f64) {
+    pub fn inflate_clock(&mut self, offset_variance_s2: f64, frequency_variance: f64) {
         for model in &mut self.models {
             *model.covariance_mut(OFFSET, OFFSET) += offset_variance_s2;
             *model.covariance_mut(FREQUENCY, FREQUENCY) += frequency_variance;
@@ -134,11 +134,11 @@ impl Ensemble {
 
     /// How far the observation is from what was expected, and how far it may be.
     #[must_use]
-    pub fn innovation(&self, observation: &Observation) -> Normal {
+    pub fn innovation(&self, observation: &Observation) -> Gaussian {
         let ahead_s = observation.at.seconds_since(self.at);
         self.mixture(|model| {
             let expected = model.offset(Some(observation.source), ahead_s);
-            Normal {
+            Gaussian {
                 mean: observation.offset_s - expected.mean,
                 variance: expected.variance
                     + observation.variance_s2
@@ -167,7 +167,7 @@ impl Ensemble {
 
     /// The clock's offset at `at`, in s.
     #[must_use]
-    pub fn offset(&self, at: LocalTime) -> Normal {
+    pub fn offset(&self, at: LocalTime) -> Gaussian {
         let ahead_s = at.seconds_since(self.at);
         self.mixture(|model| model.offset(None, ahead_s))
     }
@@ -175,23 +175,23 @@ impl Ensemble {
     /// What `source` would read at `at` without noise: offset and bias, in s. Its variance does not hold the
     /// absolute uncertainty of the bias, since offset and bias are known together far better than apart.
     #[must_use]
-    pub fn apparent_offset(&self, source: usize, at: LocalTime) -> Normal {
+    pub fn apparent_offset(&self, source: usize, at: LocalTime) -> Gaussian {
         let ahead_s = at.seconds_since(self.at);
         self.mixture(|model| model.offset(Some(source), ahead_s))
     }
 
     /// The bias of a source's path, in s.
     #[must_use]
-    pub fn bias(&self, source: usize) -> Normal {
+    pub fn bias(&self, source: usize) -> Gaussian {
         let index = FIRST_BIAS + source;
-        self.mixture(|model| Normal { mean: model.state[index], variance: model.covariance(index, index) })
+        self.mixture(|model| Gaussian { mean: model.state[index], variance: model.covariance(index, index) })
     }
 
     /// The frequency, in s/s, at `at`.
     #[must_use]
-    pub fn frequency(&self, at: LocalTime) -> Normal {
+    pub fn frequency(&self, at: LocalTime) -> Gaussian {
         let ahead_s = at.seconds_since(self.at).max(0.0);
-        self.mixture(|model| Normal {
+        self.mixture(|model| Gaussian {
             mean: model.state[FREQUENCY],
             variance: model.covariance(FREQUENCY, FREQUENCY) + model.wander * model.wander * ahead_s,
         })
@@ -200,11 +200,11 @@ impl Ensemble {
     /// The wander that the bank believes in, root mean square, in s/s per square root of a second.
     #[must_use]
     pub fn wander(&self) -> f64 {
-        self.mixture(|model| Normal { mean: 0.0, variance: model.wander * model.wander }).sd()
+        self.mixture(|model| Gaussian { mean: 0.0, variance: model.wander * model.wander }).sd()
     }
 
     /// The local clock runs faster by `rate` (s/s) from `at` on, because somebody steers it.
-    pub fn retune(&mut self, at: LocalTime, rate: f64) {
+    pub fn change_frequency(&mut self, at: LocalTime, rate: f64) {
         let elapsed_s = at.seconds_since(self.at).max(0.0);
         self.at = self.at.max(at);
         for model in &mut self.models {
@@ -226,7 +226,7 @@ impl Ensemble {
         self.sources
     }
 
-    fn mixture(&self, of: impl Fn(&Model) -> Normal) -> Normal {
+    fn mixture(&self, of: impl Fn(&Model) -> Gaussian) -> Gaussian {
         let (mut total, mut mean, mut square) = (0.0, 0.0, 0.0);
         // Relative to one model's mean, so that squares of large offsets do not swallow small variances.
         let reference = of(&self.models[0]).mean;
@@ -239,7 +239,7 @@ impl Ensemble {
             square += weight * (part.variance + deviation * deviation);
         }
         let (mean, square) = (mean / total, square / total);
-        Normal { mean: reference + mean, variance: (square - mean * mean).max(0.0) }
+        Gaussian { mean: reference + mean, variance: (square - mean * mean).max(0.0) }
     }
 
     /// Once samples have spoken, either the models that began with the frequency of an earlier run or their skeptical
@@ -303,7 +303,7 @@ mod tests {
     }
 
     const PRIOR: Prior = Prior { bias_s2: 1e-10, noise_s2: 0.0 };
-    const UNKNOWN: Normal = Normal { mean: 0.0, variance: 1e-10 };
+    const UNKNOWN: Gaussian = Gaussian { mean: 0.0, variance: 1e-10 };
 
     #[test]
     fn a_steady_frequency_is_learnt_with_its_uncertainty() {
@@ -333,7 +333,7 @@ mod tests {
         for round in 1..100 {
             ensemble.observe(&reading(0, round, 0.0), 1);
         }
-        ensemble.release(0, 1e-6);
+        ensemble.inflate_bias(0, 1e-6);
         for round in 100..110 {
             ensemble.observe(&reading(0, round, 1e-3), 1);
         }
@@ -389,7 +389,7 @@ mod tests {
     fn retuning_is_accounted_for() {
         let mut ensemble = Ensemble::new(1, &reading(0, 0, 0.0), PRIOR, UNKNOWN);
         ensemble.observe(&reading(0, 1, 0.0), 1);
-        ensemble.retune(at(POLL_S), 1e-4);
+        ensemble.change_frequency(at(POLL_S), 1e-4);
         let expected_s = -1e-4 * 100.0;
         assert!((ensemble.offset(at(POLL_S + 100.0)).mean - expected_s).abs() < 1e-4);
     }

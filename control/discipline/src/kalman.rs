@@ -1,6 +1,6 @@
 //! One Kalman filter over a clock and the biases of the paths to its sources, for one assumed wander.
 
-use super::observation::{Normal, Observation, Prior};
+use super::observation::{Gaussian, Observation, Prior};
 
 /// The most that one sample may speak against a model, in squared standard deviations: noise has longer
 /// tails than a Gaussian.
@@ -76,7 +76,7 @@ impl Model {
         wander: f64,
         first: &Observation,
         prior: Prior,
-        frequency: Normal,
+        frequency: Gaussian,
     ) -> Self {
         let size = FIRST_BIAS + sources;
         let mut model = Self {
@@ -172,7 +172,7 @@ impl Model {
     }
 
     /// The offset `ahead_s` from now, with a source's bias where one is given.
-    pub(super) fn offset(&self, source: Option<usize>, ahead_s: f64) -> Normal {
+    pub(super) fn offset(&self, source: Option<usize>, ahead_s: f64) -> Gaussian {
         let forward_s = ahead_s.max(0.0);
         let mut mean = self.state[OFFSET] + self.state[FREQUENCY] * ahead_s;
         let mut variance = self.covariance(OFFSET, OFFSET)
@@ -186,6 +186,6 @@ impl Model {
             variance += self.covariance(bias, bias)
                 + 2.0 * (self.covariance(OFFSET, bias) + forward_s * self.covariance(FREQUENCY, bias));
         }
-        Normal { mean, variance }
+        Gaussian { mean, variance }
     }
 }

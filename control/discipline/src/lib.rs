@@ -33,9 +33,9 @@
 //!
 //! After each [`Discipline::sample`] and [`Discipline::due`], and now and then in between (a line's bound grows
 //! more slowly if it is renewed), publish [`Discipline::line`]. No line means "unsynchronised". With a private
-//! line nothing else is needed: the line is right at once. Where the kernel's clock is to be steered, [`mod@steer`]
-//! says how, and each change of its rate goes back in by [`Discipline::retuned`]. A clock that stood still
-//! (suspend) is reported by [`Discipline::jumped`]; a jump that nobody reported is found out by the samples. An answer
+//! line nothing else is needed: the line is right at once. Where the kernel's clock is to be steered, [`mod@steer_policy`]
+//! says how, and each change of its rate goes back in by [`Discipline::frequency_changed`]. A clock that stood still
+//! (suspend) is reported by [`Discipline::time_lost`]; a jump that nobody reported is found out by the samples. An answer
 //! that cannot be used, as its server is not synchronised or in a loop, is reported by [`Discipline::unfit`].
 //! Kisses go to [`Discipline::slow_down`] and [`Discipline::deny`]; a reload uses [`Discipline::add`] and
 //! [`Discipline::retire`], which leave the other sources undisturbed; [`Discipline::drift`] is what to keep for
@@ -117,16 +117,16 @@ mod observation;
 mod path;
 mod poll;
 mod source;
-mod steer;
+mod steer_policy;
 mod time;
 
-pub use engine::{Config, Discipline, Drift, Report};
+pub use engine::{Config, Discipline, Drift, SourceReport};
 pub use ensemble::Ensemble;
 pub use intersection::{Agreement, Claim, agreement, majority_hull};
 pub use leap::{Leap, LeapList, LeapListError};
-pub use line::Line;
-pub use observation::{Normal, Observation, Prior};
-pub use path::{Path, Reading};
+pub use line::ClockLine;
+pub use observation::{Gaussian, Observation, Prior};
+pub use path::{Path, RouteState};
 pub use source::{Sample, SourceConfig, Standing};
-pub use steer::{Action, Panic, SteerConfig, steer};
+pub use steer_policy::{Action, Panic, SteerConfig, steer};
 pub use time::{LocalTime, ns_to_s, s_to_ns};

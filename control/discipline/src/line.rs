@@ -8,7 +8,7 @@ pub(super) const LINE_VALID_S: f64 = 3600.0;
 
 /// Time as a line through the local clock, with the error that it may have.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Line {
+pub struct ClockLine {
     /// The local time that the rest is given for.
     pub at: LocalTime,
     /// UTC in ns since 1970, minus local time, at `at`.
@@ -29,13 +29,13 @@ pub struct Line {
     pub root_delay_s: f64,
     /// The rest of the error bound at `at`, in s.
     pub root_dispersion_s: f64,
-    /// Growth of the dispersion, in s/s; holds for [`Line::valid_s`].
+    /// Growth of the dispersion, in s/s; holds for [`ClockLine::valid_s`].
     pub dispersion_rate: f64,
     /// Whether a majority of all configured sources has agreed on it, not only one of those that answer.
     pub of_configured_majority: bool,
 }
 
-impl Line {
+impl ClockLine {
     /// For how long the bound holds without a new line, in s.
     #[must_use]
     pub const fn valid_s(&self) -> f64 {
@@ -49,7 +49,7 @@ impl Line {
         now.as_ns().saturating_add(self.offset_ns).saturating_add(drifted_ns)
     }
 
-    /// The most that [`Line::utc_ns`] may be wrong at `now`, in s.
+    /// The most that [`ClockLine::utc_ns`] may be wrong at `now`, in s.
     #[must_use]
     pub fn bound_s(&self, now: LocalTime) -> f64 {
         let grown_s = self.dispersion_rate * now.seconds_since(self.at).max(0.0);

@@ -17,14 +17,14 @@ pub struct Observation {
 
 /// A mean and its variance.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Normal {
+pub struct Gaussian {
     /// The mean.
     pub mean: f64,
     /// The variance, in the mean's unit squared.
     pub variance: f64,
 }
 
-impl Normal {
+impl Gaussian {
     /// The standard deviation.
     #[must_use]
     pub fn sd(self) -> f64 {

@@ -37,7 +37,7 @@ const LEAST_EXCESS_S: f64 = 1e-7;
 
 /// What a sample says of the path.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Reading {
+pub enum RouteState {
     /// The path is as it was.
     Usual,
     /// The round trip has been long for some samples in a row: wait before believing them.
@@ -77,7 +77,7 @@ impl Default for Path {
 
 impl Path {
     /// Takes in a round trip in s.
-    pub fn observe(&mut self, delay_s: f64) -> Reading {
+    pub fn observe(&mut self, delay_s: f64) -> RouteState {
         if self.samples == 0 {
             // Before there is anything to compare with, half of the round trip may be queues.
             self.mean_excess_s = delay_s / 2.0;
@@ -88,7 +88,7 @@ impl Path {
         if self.samples >= SETTLED_AFTER && dropped_s > BELOW * self.floor_error_s() {
             // One sample cannot tell how far down the new floor is, only that this is not the old one.
             self.restart_at(delay_s, 1);
-            return Reading::Changed { by_s: -(dropped_s + self.floor_error_s()) };
+            return RouteState::Changed { by_s: -(dropped_s + self.floor_error_s()) };
         }
         if self.samples >= SETTLED_AFTER && delay_s > floor_s + ABOVE * queue_s {
             self.above_in_row += 1;
@@ -98,17 +98,17 @@ impl Path {
             if self.above_in_row >= CHANGED_AFTER {
                 let by_s = self.least_above_s - floor_s;
                 self.restart_at(self.least_above_s, CHANGED_AFTER);
-                return Reading::Changed { by_s };
+                return RouteState::Changed { by_s };
             }
         } else {
             self.above_in_row = 0;
             self.least_above_s = f64::INFINITY;
         }
         if self.above_in_row >= HOLD_AFTER {
-            return Reading::Held;
+            return RouteState::Held;
         }
         self.count(delay_s);
-        Reading::Usual
+        RouteState::Usual
     }
 
     /// Variance of the noise in an offset measured over this round trip, in s².
@@ -191,7 +191,7 @@ mod tests {
     fn used(count: u32) -> Path {
         let mut path = Path::default();
         for index in 0..count {
-            assert_eq!(path.observe(usual(index)), Reading::Usual);
+            assert_eq!(path.observe(usual(index)), RouteState::Usual);
         }
         path
     }
@@ -199,7 +199,7 @@ mod tests {
     fn changes(path: &mut Path, more_s: f64) -> Vec<f64> {
         (0..100)
             .filter_map(|index| match path.observe(usual(index) + more_s) {
-                Reading::Changed { by_s } => Some(by_s),
+                RouteState::Changed { by_s } => Some(by_s),
                 _ => None,
             })
             .collect()
@@ -232,9 +232,9 @@ mod tests {
     fn one_long_queue_is_no_route() {
         let mut path = used(100);
         for _ in 0..CHANGED_AFTER - 1 {
-            assert!(!matches!(path.observe(0.1), Reading::Changed { .. }));
+            assert!(!matches!(path.observe(0.1), RouteState::Changed { .. }));
         }
-        assert_eq!(path.observe(0.010), Reading::Usual);
+        assert_eq!(path.observe(0.010), RouteState::Usual);
         assert!((path.floor_s() - 0.010).abs() < 1e-9);
     }
 }

@@ -6,7 +6,7 @@
 //! spent; what is left then follows after 4, 8 and 16 s. Four answers give the time; the frequency needs an
 //! arm, not more samples, so the same eight packets that ntpd would send within 14 s buy more of it. Never again
 //! after that, but for half of it after a suspend: a source that was lost and is back is asked at the normal
-//! pace.
+//! schedule.
 //!
 //! # Afterwards
 //!
@@ -33,7 +33,7 @@ const WITNESS_POLL: u8 = 8;
 const WITNESS_GAIN: f64 = 0.01;
 /// Unanswered requests after which a source counts as lost: it is asked less, and eagerly when it is back.
 const LOST_AFTER: u8 = 8;
-/// Wishes in a row for a slower pace until it is granted.
+/// Wishes in a row for a slower schedule until it is granted.
 const PATIENCE: u8 = 4;
 /// The most that chance adds to an interval, as a share of it.
 const SPREAD: f64 = 1.0 / 32.0;
@@ -45,7 +45,7 @@ const SLOWEST_POLL: u8 = 17;
 
 /// What the estimate would lose by waiting, as it stands after a sample.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Worth {
+pub(super) struct SampleValue {
     /// Uncertainty of the offset one present interval from now, in s.
     pub(super) after_one_s: f64,
     /// The same after two present intervals, in s.
@@ -56,14 +56,14 @@ pub(super) struct Worth {
     pub(super) gain: f64,
 }
 
-impl Worth {
+impl SampleValue {
     /// What a sample of a source that is not followed is worth: it only shows that the source is still there.
     pub(super) const NOTHING: Self = Self { after_one_s: 0.0, after_two_s: 0.0, enough_s: 0.0, gain: 0.0 };
 }
 
-/// The pace of one source.
+/// The schedule of one source.
 #[derive(Debug, Clone)]
-pub(super) struct Pace {
+pub(super) struct PollSchedule {
     min_poll: u8,
     max_poll: u8,
     poll: u8,
@@ -83,8 +83,8 @@ pub(super) struct Pace {
     urgent: u8,
 }
 
-impl Pace {
-    /// A pace within 2^`min_poll`..=2^`max_poll` seconds that begins at `start`. `seed` makes one client's
+impl PollSchedule {
+    /// A schedule within 2^`min_poll`..=2^`max_poll` seconds that begins at `start`. `seed` makes one client's
     /// intervals unlike another's.
     #[must_use]
     pub(super) fn new(min_poll: u8, max_poll: u8, iburst: bool, start: LocalTime, seed: u64) -> Self {
@@ -158,20 +158,21 @@ impl Pace {
         self.next = now.plus_seconds(interval_s);
     }
 
-    /// An answer came; `worth` is known once there is an estimate.
-    pub(super) fn answered(&mut self, worth: Option<Worth>) {
+    /// An answer came; `sample_value` is known once there is an estimate.
+    pub(super) fn answered(&mut self, sample_value: Option<SampleValue>) {
         self.burst_answers = self.burst_answers.saturating_add(1);
         if self.unanswered > LOST_AFTER {
             self.poll = self.min_poll;
         }
         self.unanswered = 0;
-        let Some(worth) = worth.filter(|_| self.burst_over()) else {
+        let Some(sample_value) = sample_value.filter(|_| self.burst_over()) else {
             return;
         };
-        self.mean_gain += (worth.gain - self.mean_gain) / 16.0;
+        self.mean_gain += (sample_value.gain - self.mean_gain) / 16.0;
         let witness = self.mean_gain < WITNESS_GAIN;
-        let slower = worth.after_two_s < worth.enough_s || (witness && self.poll < WITNESS_POLL);
-        let faster = !witness && worth.after_one_s > worth.enough_s;
+        let slower =
+            sample_value.after_two_s < sample_value.enough_s || (witness && self.poll < WITNESS_POLL);
+        let faster = !witness && sample_value.after_one_s > sample_value.enough_s;
         if faster {
             self.slower_wishes = 0;
             self.poll = self.poll.saturating_sub(1).max(self.min_poll);
@@ -269,89 +270,89 @@ mod tests {
         LocalTime::from_ns(0).plus_seconds(seconds)
     }
 
-    fn pace() -> Pace {
-        Pace::new(6, 10, true, at(0.0), 1)
+    fn schedule() -> PollSchedule {
+        PollSchedule::new(6, 10, true, at(0.0), 1)
     }
 
     /// Seconds between requests that are all answered alike.
-    fn intervals(pace: &mut Pace, count: usize, worth: Option<Worth>) -> Vec<f64> {
+    fn intervals(schedule: &mut PollSchedule, count: usize, sample_value: Option<SampleValue>) -> Vec<f64> {
         (0..count)
             .map(|_| {
-                let now = pace.next();
-                pace.asked(now);
-                pace.answered(worth);
-                pace.next().seconds_since(now)
+                let now = schedule.next();
+                schedule.asked(now);
+                schedule.answered(sample_value);
+                schedule.next().seconds_since(now)
             })
             .collect()
     }
 
     #[test]
     fn a_burst_is_eight_requests_and_spreads_once_four_are_answered() {
-        let mut pace = pace();
-        let intervals = intervals(&mut pace, 9, None);
+        let mut schedule = schedule();
+        let intervals = intervals(&mut schedule, 9, None);
         assert_eq!(intervals[..7], [2.0, 2.0, 2.0, 2.0, 4.0, 8.0, 16.0]);
         assert!(intervals[7..].iter().all(|interval| (64.0..=66.0).contains(interval)));
     }
 
     #[test]
     fn a_sample_that_buys_nothing_is_asked_for_less_up_to_the_limit() {
-        let nothing_lost = Worth { after_one_s: 1e-6, after_two_s: 1e-6, enough_s: 1e-5, gain: 0.5 };
-        let mut pace = pace();
-        intervals(&mut pace, 60, Some(nothing_lost));
-        assert_eq!(pace.poll_log2(), 10);
-        let much_lost = Worth { after_one_s: 1e-4, ..nothing_lost };
-        intervals(&mut pace, 10, Some(much_lost));
-        assert_eq!(pace.poll_log2(), 6);
+        let nothing_lost = SampleValue { after_one_s: 1e-6, after_two_s: 1e-6, enough_s: 1e-5, gain: 0.5 };
+        let mut schedule = schedule();
+        intervals(&mut schedule, 60, Some(nothing_lost));
+        assert_eq!(schedule.poll_log2(), 10);
+        let much_lost = SampleValue { after_one_s: 1e-4, ..nothing_lost };
+        intervals(&mut schedule, 10, Some(much_lost));
+        assert_eq!(schedule.poll_log2(), 6);
     }
 
     #[test]
     fn a_witness_is_asked_every_few_minutes() {
-        let mut pace = pace();
-        intervals(&mut pace, 200, Some(Worth::NOTHING));
-        assert_eq!(pace.poll_log2(), WITNESS_POLL);
+        let mut schedule = schedule();
+        intervals(&mut schedule, 200, Some(SampleValue::NOTHING));
+        assert_eq!(schedule.poll_log2(), WITNESS_POLL);
     }
 
     #[test]
     fn requests_made_ahead_of_time_are_few_and_made_up_for() {
-        let mut pace = Pace::new(6, 10, false, at(0.0), 1);
+        let mut schedule = PollSchedule::new(6, 10, false, at(0.0), 1);
         let mut requests = 0;
         let mut now = at(0.0);
         while now < at(100_000.0) {
-            now = pace.next();
-            pace.asked(now);
-            pace.answered(None);
+            now = schedule.next();
+            schedule.asked(now);
+            schedule.answered(None);
             // Every answer looks suspicious.
-            pace.ask_again(now);
+            schedule.ask_again(now);
             requests += 1;
         }
         assert!(f64::from(requests) <= 100_000.0 / 64.0 + 1.0 + f64::from(MOST_AHEAD), "{requests}");
-        let mut pace = Pace::new(6, 10, false, at(0.0), 1);
-        pace.asked(at(0.0));
-        pace.ask_now(at(1.0));
-        assert_eq!(pace.next(), at(1.0));
-        pace.asked(at(1.0));
-        assert!(pace.next() >= at(129.0), "made up for");
+        let mut schedule = PollSchedule::new(6, 10, false, at(0.0), 1);
+        schedule.asked(at(0.0));
+        schedule.ask_now(at(1.0));
+        assert_eq!(schedule.next(), at(1.0));
+        schedule.asked(at(1.0));
+        assert!(schedule.next() >= at(129.0), "made up for");
     }
 
     #[test]
     fn a_silent_source_is_asked_less() {
-        let mut pace = pace();
+        let mut schedule = schedule();
         for _ in 0..100 {
-            let now = pace.next();
-            pace.asked(now);
+            let now = schedule.next();
+            schedule.asked(now);
         }
-        assert_eq!(pace.poll_log2(), WITNESS_POLL);
-        pace.answered(None);
-        assert_eq!(pace.poll_log2(), 6);
+        assert_eq!(schedule.poll_log2(), WITNESS_POLL);
+        schedule.answered(None);
+        assert_eq!(schedule.poll_log2(), 6);
     }
 
     #[test]
     fn each_rate_kiss_halves_the_pace_for_good() {
-        let mut pace = pace();
-        pace.slow_down(at(0.0));
-        pace.slow_down(at(1.0));
-        pace.restart(at(2.0));
-        assert_eq!(pace.poll_log2(), 8);
-        assert!(pace.burst_over());
+        let mut schedule = schedule();
+        schedule.slow_down(at(0.0));
+        schedule.slow_down(at(1.0));
+        schedule.restart(at(2.0));
+        assert_eq!(schedule.poll_log2(), 8);
+        assert!(schedule.burst_over());
     }
 }

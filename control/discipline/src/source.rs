@@ -1,11 +1,11 @@
-//! One upstream: its pace, its path, its latest samples, and its standing with the others.
+//! One upstream: its schedule, its path, its latest samples, and its standing with the others.
 
 use super::aging::{Aging, any_clock};
 use super::intersection::Claim;
 use super::leap::Leap;
-use super::observation::{Normal, Observation, Prior};
-use super::path::{Path, Reading};
-use super::poll::Pace;
+use super::observation::{Gaussian, Observation, Prior};
+use super::path::{Path, RouteState};
+use super::poll::PollSchedule;
 use super::time::{LocalTime, ns_to_s};
 
 /// Samples kept to begin an estimate from.
@@ -91,7 +91,7 @@ pub enum Standing {
     /// The majority agrees on a time outside of what this source claims to be possible.
     Falseticker,
     /// It agrees with the majority, but a preferred source is followed.
-    Spare,
+    Backup,
     /// It is followed.
     Selected,
 }
@@ -111,7 +111,7 @@ impl Standing {
             Self::Distant => "its root distance is above the limit",
             Self::NoMajority => "no majority of sources agrees on the time",
             Self::Falseticker => "the majority agrees on a time outside of its error bounds",
-            Self::Spare => "agrees with the majority; a preferred source is followed",
+            Self::Backup => "agrees with the majority; a preferred source is followed",
             Self::Selected => "agrees with the majority and is followed",
         }
     }
@@ -172,7 +172,7 @@ impl Outlier {
 #[derive(Debug, Clone)]
 pub(super) struct Source {
     pub(super) config: SourceConfig,
-    pub(super) pace: Pace,
+    pub(super) schedule: PollSchedule,
     pub(super) path: Path,
     pub(super) standing: Standing,
     /// It has a bias in the ensemble.
@@ -198,7 +198,7 @@ impl Source {
     pub(super) fn new(config: SourceConfig, start: LocalTime, seed: u64) -> Self {
         Self {
             config,
-            pace: Pace::new(config.min_poll, config.max_poll, config.iburst, start, seed),
+            schedule: PollSchedule::new(config.min_poll, config.max_poll, config.iburst, start, seed),
             path: Path::default(),
             standing: Standing::Waiting,
             admitted: false,
@@ -216,11 +216,16 @@ impl Source {
 
     pub(super) fn asked(&mut self, now: LocalTime) {
         self.reach <<= 1;
-        self.pace.asked(now);
+        self.schedule.asked(now);
     }
 
     /// Takes in a sample. `aging` carries on what the source said before; `unknown` is the frequency of any local clock.
-    pub(super) fn record(&mut self, sample: &Sample, aging: Aging, unknown: Normal) -> (Recent, Reading) {
+    pub(super) fn record(
+        &mut self,
+        sample: &Sample,
+        aging: Aging,
+        unknown: Gaussian,
+    ) -> (Recent, RouteState) {
         let recent = Recent {
             at: sample.at,
             offset_ns: sample.offset_ns,

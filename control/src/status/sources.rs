@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use responder::ClockState;
 use serde::{Deserialize, Serialize};
 
-use crate::discipline::{Report, Standing};
+use crate::discipline::{SourceReport, Standing};
 use crate::status::Clock;
 
 /// The served clock and its upstreams.
@@ -179,7 +179,7 @@ impl Tally {
         match standing {
             Standing::Selected if is_reference => Self::SystemPeer,
             Standing::Selected => Self::Candidate,
-            Standing::Spare => Self::Backup,
+            Standing::Backup => Self::Backup,
             Standing::Falseticker | Standing::NoMajority => Self::Falseticker,
             Standing::Unreachable
             | Standing::Denied
@@ -217,7 +217,7 @@ impl Tally {
 
 impl Peer {
     /// Adds what the discipline reports about it.
-    pub fn describe(&mut self, report: &Report, is_reference: bool) {
+    pub fn describe(&mut self, report: &SourceReport, is_reference: bool) {
         self.tally = Tally::of(report.standing, is_reference);
         self.standing = report.standing.reason().into();
         self.reach = report.reach;

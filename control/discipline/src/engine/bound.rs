@@ -73,7 +73,7 @@ impl Consensus {
     }
 
     /// The local clock runs faster by `rate` from `at` on.
-    pub(super) fn retune(&mut self, at: LocalTime, rate: f64) {
+    pub(super) fn change_frequency(&mut self, at: LocalTime, rate: f64) {
         (self.low_s, self.high_s) = self.ends_s(at);
         self.at = at;
         self.aging.rate = (1.0 + self.aging.rate) / (1.0 + rate) - 1.0;
@@ -136,7 +136,7 @@ impl Discipline {
         let votes = |standing| {
             matches!(
                 standing,
-                Standing::Selected | Standing::Spare | Standing::Falseticker | Standing::NoMajority
+                Standing::Selected | Standing::Backup | Standing::Falseticker | Standing::NoMajority
             )
         };
         let believed = self.believed_rate(now);

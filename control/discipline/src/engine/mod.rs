@@ -1,7 +1,7 @@
 //! The discipline as a daemon drives it: requests due, samples in, a line out.
 
+mod apply_leap;
 mod bound;
-mod leap_second;
 mod selection;
 mod surprise;
 mod update;
@@ -9,18 +9,18 @@ mod update;
 use crate::aging::{Aging, PHI};
 use crate::ensemble::Ensemble;
 use crate::leap::{Leap, LeapList};
-use crate::line::{LINE_VALID_S, Line};
-use crate::observation::Normal;
+use crate::line::{ClockLine, LINE_VALID_S};
+use crate::observation::Gaussian;
 use crate::source::{Sample, Source, SourceConfig, Standing};
 use crate::time::{LocalTime, s_to_ns};
+use apply_leap::LEAP_QUIET_S;
 use bound::Consensus;
-use leap_second::LEAP_QUIET_S;
 use surprise::Doubt;
 
 /// Frequency error of a clock never measured, one standard deviation, in s/s.
-const UNKNOWN_FREQUENCY: Normal = Normal { mean: 0.0, variance: 200e-6 * 200e-6 };
+const UNKNOWN_FREQUENCY: Gaussian = Gaussian { mean: 0.0, variance: 200e-6 * 200e-6 };
 /// What most clocks keep to.
-const USUAL_FREQUENCY: Normal = Normal { mean: 0.0, variance: 50e-6 * 50e-6 };
+const USUAL_FREQUENCY: Gaussian = Gaussian { mean: 0.0, variance: 50e-6 * 50e-6 };
 /// How likely it is that a clock is not one of these, and that a frequency from an earlier run is wrong.
 const UNUSUAL: f64 = 0.1;
 const WRONG_FILE: f64 = 0.01;
@@ -71,7 +71,7 @@ pub struct Drift {
 
 /// What can be said of one source, for people.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Report {
+pub struct SourceReport {
     /// What the others make of it.
     pub standing: Standing,
     /// The last eight requests, the latest in the lowest bit: 1 where answered.
@@ -85,7 +85,7 @@ pub struct Report {
     /// How far the source's claim is from the estimate, in s: what it would have the clock corrected by.
     pub offset_s: Option<f64>,
     /// What of this is taken for asymmetry of its path, with its standard deviation, in s.
-    pub bias_s: Option<Normal>,
+    pub bias_s: Option<Gaussian>,
     /// The latest sample.
     pub latest: Option<Sample>,
 }
@@ -101,11 +101,11 @@ pub struct Discipline {
     /// UTC minus local time that offsets inside are relative to, so that a double holds them to the ns.
     origin_ns: i64,
     /// What is known of the frequency where there is no estimate.
-    frequency: Normal,
+    frequency: Gaussian,
     /// What is known of the frequency of any local clock, as it is steered now.
-    unknown: Normal,
+    unknown: Gaussian,
     /// What is known of it instead since a jump, before which it was known well.
-    since_jump: Option<Normal>,
+    since_jump: Option<Gaussian>,
     /// How likely it is that this is wrong, as long as no sample has confirmed it.
     hearsay: Option<f64>,
     /// How fast the clock wandered in an earlier run.
@@ -130,7 +130,7 @@ impl Discipline {
         let drift = drift.filter(|drift| drift.frequency.abs() <= MOST_FREQUENCY);
         let frequency = drift.map_or(USUAL_FREQUENCY, |drift| {
             let skew = drift.skew.max(LEAST_SKEW);
-            Normal { mean: drift.frequency, variance: skew * skew }
+            Gaussian { mean: drift.frequency, variance: skew * skew }
         });
         let mut discipline = Self {
             config,
@@ -182,7 +182,7 @@ impl Discipline {
     #[must_use]
     pub fn next_wakeup(&self) -> Option<LocalTime> {
         let requests =
-            self.sources.iter().filter(|source| source.closed.is_none()).map(|source| source.pace.next());
+            self.sources.iter().filter(|source| source.closed.is_none()).map(|source| source.schedule.next());
         requests.chain(self.leap_instant()).chain(self.patience_ends).min()
     }
 
@@ -190,7 +190,9 @@ impl Discipline {
     pub fn due(&mut self, now: LocalTime) -> Vec<usize> {
         self.take_leap(now);
         let due: Vec<usize> = (0..self.sources.len())
-            .filter(|&index| self.sources[index].closed.is_none() && self.sources[index].pace.next() <= now)
+            .filter(|&index| {
+                self.sources[index].closed.is_none() && self.sources[index].schedule.next() <= now
+            })
             .collect();
         let bound_s = self.bound_s(now);
         for &index in &due {
@@ -201,7 +203,7 @@ impl Discipline {
             self.patience_ends = None;
         }
         if patience_ended || !due.is_empty() {
-            self.judge_after(now, bound_s);
+            self.select_without_news(now, bound_s);
         }
         due
     }
@@ -227,22 +229,22 @@ impl Discipline {
         let aging = self.aging(index, now);
         let floor_s = self.sources[index].path.floor_s();
         let any_rate = self.any_rate();
-        let (recent, reading) = self.sources[index].record(sample, aging, any_rate);
+        let (recent, route) = self.sources[index].record(sample, aging, any_rate);
         let estimates = self.estimates;
-        self.reconsider_bias(index, &recent, reading, floor_s);
+        self.reconsider_bias(index, &recent, route, floor_s);
         if self.estimates == estimates {
-            self.examine(index, &recent, reading);
+            self.check_for_surprise(index, &recent, route);
         }
-        self.judge(now);
+        self.select(now);
         // An estimate that begins just now has this sample in it already.
         let known = self.ensemble.is_some() && self.estimates == estimates;
-        let worth = if known { self.follow(index, &recent, reading) } else { None };
-        self.sources[index].pace.answered(worth);
+        let sample_value = if known { self.follow(index, &recent, route) } else { None };
+        self.sources[index].schedule.answered(sample_value);
     }
 
     /// The server wants fewer requests (RATE kiss).
     pub fn slow_down(&mut self, index: usize, now: LocalTime) {
-        self.sources[index].pace.slow_down(now);
+        self.sources[index].schedule.slow_down(now);
     }
 
     /// The server wants no requests (DENY or RSTR kiss).
@@ -258,15 +260,15 @@ impl Discipline {
         if source.closed.is_none() {
             source.forget();
             source.unfit = Some(Standing::Unfit);
-            self.judge_after(now, bound_s);
+            self.select_without_news(now, bound_s);
         }
     }
 
     /// The local clock runs faster by `rate` (s/s) from `at` on, because somebody steers it.
-    pub fn retuned(&mut self, at: LocalTime, rate: f64) {
+    pub fn frequency_changed(&mut self, at: LocalTime, rate: f64) {
         let before = self.rate(at).mean;
         if let Some(ensemble) = &mut self.ensemble {
-            ensemble.retune(at, rate);
+            ensemble.change_frequency(at, rate);
         }
         self.frequency.mean = (1.0 + self.frequency.mean) / (1.0 + rate) - 1.0;
         for known in self.since_jump.iter_mut().chain([&mut self.unknown]) {
@@ -274,7 +276,7 @@ impl Discipline {
         }
         let slower = before - self.rate(at).mean;
         if let Some(consensus) = &mut self.consensus {
-            consensus.retune(at, rate);
+            consensus.change_frequency(at, rate);
         }
         for source in &mut self.sources {
             for recent in source.recent.iter_mut().chain(source.anchors.iter_mut().flatten()) {
@@ -287,7 +289,7 @@ impl Discipline {
 
     /// The local clock did not count some time (suspend, a stopped guest): all but the frequency is void.
     /// There is no line until the sources have been heard anew.
-    pub fn jumped(&mut self, now: LocalTime) {
+    pub fn time_lost(&mut self, now: LocalTime) {
         if let Some(ensemble) = self.ensemble.take() {
             self.frequency = ensemble.frequency(now);
         }
@@ -296,13 +298,13 @@ impl Discipline {
         self.patience_ends = None;
         for source in &mut self.sources {
             source.forget();
-            source.pace.restart(now);
+            source.schedule.restart(now);
         }
     }
 
     /// The line to publish at `now`, or nothing while the time is not known.
     #[must_use]
-    pub fn line(&self, now: LocalTime) -> Option<Line> {
+    pub fn line(&self, now: LocalTime) -> Option<ClockLine> {
         let (ensemble, consensus) = (self.ensemble.as_ref()?, self.consensus.as_ref()?);
         let frequency = ensemble.frequency(now);
         // The estimate never leaves what the majority agrees on.
@@ -320,7 +322,7 @@ impl Discipline {
                 - self.doubt_s(later);
             dispersion_rate = dispersion_rate.max(grown_s / ahead_s);
         }
-        Some(Line {
+        Some(ClockLine {
             at: now,
             offset_ns: self.origin_ns.saturating_add(s_to_ns(offset_s)),
             frequency: frequency.mean,
@@ -359,16 +361,16 @@ impl Discipline {
 
     /// What can be said of a source at `now`.
     #[must_use]
-    pub fn report(&self, index: usize, now: LocalTime) -> Report {
+    pub fn report(&self, index: usize, now: LocalTime) -> SourceReport {
         let source = &self.sources[index];
         let offset_s = self.ensemble.as_ref().and_then(|ensemble| {
             let claim = source.claim(index, now, self.origin_ns, self.aging(index, now))?;
             Some(claim.offset_s - ensemble.offset(now).mean)
         });
-        Report {
+        SourceReport {
             standing: source.standing,
             reach: source.reach,
-            poll_log2: source.pace.poll_log2(),
+            poll_log2: source.schedule.poll_log2(),
             delay_s: source.latest.map(|_| source.path.floor_s()),
             jitter_s: source.latest.map(|_| source.path.one_way_excess_s()),
             offset_s,
@@ -383,7 +385,7 @@ impl Discipline {
             .sources
             .iter()
             .filter(|source| source.closed.is_none())
-            .map(|source| source.pace.next().seconds_since(now) + ANSWER_S)
+            .map(|source| source.schedule.next().seconds_since(now) + ANSWER_S)
             .fold(self.config.patience_s, f64::max);
         self.patience_ends = Some(now.plus_seconds(asked_s));
     }
@@ -393,7 +395,7 @@ impl Discipline {
     }
 
     /// The local clock's frequency.
-    fn rate(&self, now: LocalTime) -> Normal {
+    fn rate(&self, now: LocalTime) -> Gaussian {
         self.ensemble.as_ref().map_or(self.frequency, |ensemble| ensemble.frequency(now))
     }
 
@@ -416,7 +418,7 @@ impl Discipline {
     }
 
     /// The frequency of the local clock, before any sample of a source is looked at.
-    fn any_rate(&self) -> Normal {
+    fn any_rate(&self) -> Gaussian {
         self.since_jump.unwrap_or(self.unknown)
     }
 

@@ -4,7 +4,7 @@ use super::Discipline;
 use super::bound::{BOUND_SIGMAS, Consensus};
 use crate::aging::Aging;
 use crate::intersection::{Agreement, Claim, agreement, majority_hull};
-use crate::observation::Normal;
+use crate::observation::Gaussian;
 use crate::source::{Source, Standing};
 use crate::time::{LocalTime, ns_to_s};
 
@@ -21,7 +21,7 @@ const SPLIT_S: f64 = 3600.0;
 const UNLIKE: f64 = 1e-6;
 
 /// What the claims say of the estimate.
-enum Verdict {
+enum EstimateCheck {
     /// A majority holds it possible.
     Possible(Agreement),
     /// Neither do so many, nor does a majority exclude it.
@@ -34,12 +34,12 @@ enum Verdict {
 
 impl Discipline {
     /// Decides anew which sources are followed, after a new sample.
-    pub(super) fn judge(&mut self, now: LocalTime) {
-        self.judge_after(now, None);
+    pub(super) fn select(&mut self, now: LocalTime) {
+        self.select_without_news(now, None);
     }
 
     /// Decides anew, without anything new: the bound, which was `bound_s` until now, does not shrink.
-    pub(super) fn judge_after(&mut self, now: LocalTime, bound_s: Option<f64>) {
+    pub(super) fn select_without_news(&mut self, now: LocalTime, bound_s: Option<f64>) {
         let agreed_s = bound_s.or_else(|| self.agreed_bound_s(now));
         if self.ensemble.is_none() {
             // Nothing is relative to it yet.
@@ -64,13 +64,13 @@ impl Discipline {
         let silent = self.sources.iter().filter(|source| source.standing == Standing::Waiting).count();
         let hull = majority_hull(&claims, silent);
         let aging = self.common_aging(now, &claims);
-        let agreed = match self.verdict_on_estimate(now, &claims, aging) {
+        let agreed = match self.check_estimate(now, &claims, aging) {
             None => agreed,
-            Some(Verdict::Possible(estimate)) => {
+            Some(EstimateCheck::Possible(estimate)) => {
                 self.split_since = None;
                 estimate
             }
-            Some(Verdict::Astray) => {
+            Some(EstimateCheck::Astray) => {
                 self.drop_estimate(now, aging.rate);
                 agreed
             }
@@ -78,7 +78,7 @@ impl Discipline {
             Some(_) if self.sources.iter().any(|source| source.admitted && source.outlier.is_some()) => {
                 return self.hold(now, &claims, agreed_s);
             }
-            Some(Verdict::Split) if !self.has_been_split_for_long(now) => {
+            Some(EstimateCheck::Split) if !self.has_been_split_for_long(now) => {
                 if let (Some(consensus), Some(hull)) = (&mut self.consensus, hull) {
                     consensus.replace(now, hull.low_s, hull.high_s, aging);
                 }
@@ -98,7 +98,7 @@ impl Discipline {
             source.standing = if !is_possible(claim) {
                 Standing::Falseticker
             } else if preferred && !source.config.prefer {
-                Standing::Spare
+                Standing::Backup
             } else {
                 Standing::Selected
             };
@@ -145,11 +145,11 @@ impl Discipline {
 
     /// What the claims say of the estimate, if there is one. Where a majority holds it possible, agreement is measured
     /// against it: a source on its way out is noticed before it has left the overlap, and cannot move the overlap's edge.
-    fn verdict_on_estimate(&self, now: LocalTime, claims: &[Claim], aging: Aging) -> Option<Verdict> {
+    fn check_estimate(&self, now: LocalTime, claims: &[Claim], aging: Aging) -> Option<EstimateCheck> {
         let ensemble = self.ensemble.as_ref()?;
         let (offset, frequency) = (ensemble.offset(now), ensemble.frequency(now));
         if (frequency.mean - aging.rate).abs() > aging.growth + BOUND_SIGMAS * frequency.sd() {
-            return Some(Verdict::Astray);
+            return Some(EstimateCheck::Astray);
         }
         let slack_s = BOUND_SIGMAS * offset.sd();
         let mut estimate =
@@ -159,11 +159,11 @@ impl Discipline {
         estimate.votes = voting.iter().filter(|claim| estimate.holds(claim)).count();
         let against = voting.len() - estimate.votes;
         Some(if against * 2 > voting.len() {
-            Verdict::Excluded
+            EstimateCheck::Excluded
         } else if estimate.votes * 2 > voting.len() && estimate.votes >= self.least_votes() {
-            Verdict::Possible(estimate)
+            EstimateCheck::Possible(estimate)
         } else {
-            Verdict::Split
+            EstimateCheck::Split
         })
     }
 
@@ -177,7 +177,7 @@ impl Discipline {
     /// older than each source's latest word may be wrong as well.
     fn drop_estimate(&mut self, now: LocalTime, rate: f64) {
         self.since_jump = None;
-        self.frequency = Normal { mean: rate, ..self.unknown };
+        self.frequency = Gaussian { mean: rate, ..self.unknown };
         self.ensemble = None;
         self.consensus = None;
         self.split_since = None;
@@ -187,7 +187,7 @@ impl Discipline {
             source.admitted = false;
             source.outlier = None;
             if source.closed.is_none() {
-                source.pace.ask_often(now, 4);
+                source.schedule.ask_often(now, 4);
             }
         }
     }
@@ -245,13 +245,13 @@ impl Discipline {
     fn obstacle(&self, index: usize, claim: Option<&Claim>) -> Option<Standing> {
         let source = &self.sources[index];
         // Later, one word of a source is one of many.
-        let enough = if source.pace.burst_over() || self.ensemble.is_some() { 1 } else { ENOUGH_EACH };
+        let enough = if source.schedule.burst_over() || self.ensemble.is_some() { 1 } else { ENOUGH_EACH };
         if source.closed.is_some() {
             source.closed
         } else if let Some(unfit) = source.unfit {
             Some(unfit)
         } else if source.recent.len() < enough {
-            Some(if source.reach == 0 && source.pace.burst_over() {
+            Some(if source.reach == 0 && source.schedule.burst_over() {
                 Standing::Unreachable
             } else {
                 Standing::Waiting

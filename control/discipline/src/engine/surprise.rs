@@ -15,8 +15,8 @@
 use super::Discipline;
 use super::bound::BOUND_SIGMAS;
 use crate::aging::UNKNOWN_SIGMAS;
-use crate::observation::{Normal, Observation};
-use crate::path::Reading;
+use crate::observation::{Gaussian, Observation};
+use crate::path::RouteState;
 use crate::source::{Outlier, Recent};
 use crate::time::LocalTime;
 
@@ -44,7 +44,7 @@ pub(super) struct Doubt {
 
 impl Discipline {
     /// Looks whether a sample contradicts the estimate, and decides what to make of it.
-    pub(super) fn examine(&mut self, index: usize, recent: &Recent, reading: Reading) {
+    pub(super) fn check_for_surprise(&mut self, index: usize, recent: &Recent, route: RouteState) {
         let Some(ensemble) = &self.ensemble else {
             return;
         };
@@ -57,7 +57,7 @@ impl Discipline {
         let claim = source.claim_of(recent, index, recent.at, self.origin_ns, self.aging(index, recent.at));
         let offset = ensemble.offset(recent.at);
         let impossible = (claim.offset_s - offset.mean).abs() > claim.distance_s + BOUND_SIGMAS * offset.sd();
-        if reading == Reading::Held && !impossible {
+        if route == RouteState::Held && !impossible {
             // A long queue, or a longer path: nothing to go by yet.
             return;
         }
@@ -79,7 +79,7 @@ impl Discipline {
         &mut self,
         index: usize,
         at: LocalTime,
-        innovation: Normal,
+        innovation: Gaussian,
         far_s: f64,
         impossible: bool,
     ) {
@@ -110,9 +110,9 @@ impl Discipline {
                 continue;
             }
             if index == surprised {
-                source.pace.ask_again(now);
+                source.schedule.ask_again(now);
             } else if source.outlier.is_none() {
-                source.pace.ask_now(now);
+                source.schedule.ask_now(now);
             }
         }
     }
@@ -163,7 +163,7 @@ impl Discipline {
         };
         let possible_s = outlier.by_s.abs().min(recent.distance_s());
         if let Some(ensemble) = &mut self.ensemble {
-            ensemble.release(index, possible_s * possible_s);
+            ensemble.inflate_bias(index, possible_s * possible_s);
         }
     }
 
@@ -191,14 +191,14 @@ impl Discipline {
         self.since_jump =
             self.consensus.filter(|before| !again && before.aging.growth < JUMP_CHANGE).map(|before| {
                 let sd = (before.aging.growth + JUMP_CHANGE) / UNKNOWN_SIGMAS;
-                Normal { mean: before.aging.rate, variance: sd * sd }
+                Gaussian { mean: before.aging.rate, variance: sd * sd }
             });
         self.jumped_at = Some(now);
         let Some(ensemble) = &mut self.ensemble else {
             return;
         };
         ensemble.shift(by_s);
-        ensemble.loosen(least_s * least_s, frequency_sd * frequency_sd);
+        ensemble.inflate_clock(least_s * least_s, frequency_sd * frequency_sd);
         if let Some(consensus) = &mut self.consensus {
             consensus.shift(by_s, least_s);
         }
@@ -212,7 +212,7 @@ impl Discipline {
                 source.outlier = None;
             }
             if source.closed.is_none() {
-                source.pace.ask_often(now, REQUESTS);
+                source.schedule.ask_often(now, REQUESTS);
             }
         }
         withheld.sort_by_key(|observation| observation.at);
@@ -222,7 +222,7 @@ impl Discipline {
             ensemble.observe(observation, group.len());
         }
         if sole {
-            let interval_s = self.sources[group[0].0].pace.least_interval_s();
+            let interval_s = self.sources[group[0].0].schedule.least_interval_s();
             self.doubt = Some(Doubt { by_s: by_s.abs(), until: now.plus_seconds(DOUBT_POLLS * interval_s) });
         }
     }

@@ -3,9 +3,9 @@
 use super::Discipline;
 use crate::ensemble::Ensemble;
 use crate::intersection::Agreement;
-use crate::observation::{Normal, Observation};
-use crate::path::Reading;
-use crate::poll::Worth;
+use crate::observation::{Gaussian, Observation};
+use crate::path::RouteState;
+use crate::poll::SampleValue;
 use crate::source::{Recent, Standing};
 use crate::time::LocalTime;
 
@@ -23,11 +23,11 @@ const RELEARNT_FREQUENCY: f64 = 20e-6;
 impl Discipline {
     /// Lets the estimate follow a sample of a selected source. Returns what the sample was worth, where that can be
     /// told.
-    pub(super) fn follow(&mut self, index: usize, recent: &Recent, reading: Reading) -> Option<Worth> {
+    pub(super) fn follow(&mut self, index: usize, recent: &Recent, route: RouteState) -> Option<SampleValue> {
         if self.sources[index].standing != Standing::Selected {
-            return Some(Worth::NOTHING);
+            return Some(SampleValue::NOTHING);
         }
-        if reading == Reading::Held || self.sources[index].outlier.is_some() {
+        if route == RouteState::Held || self.sources[index].outlier.is_some() {
             return None;
         }
         let selected = self.selected().count();
@@ -43,9 +43,9 @@ impl Discipline {
         let before = ensemble.apparent_offset(reference, recent.at);
         ensemble.observe(&observation, selected);
         let after = ensemble.apparent_offset(reference, recent.at);
-        let interval_s = self.sources[index].pace.interval_s();
+        let interval_s = self.sources[index].schedule.interval_s();
         let uncertain_s = |seconds| ensemble.apparent_offset(reference, recent.at.plus_seconds(seconds)).sd();
-        Some(Worth {
+        Some(SampleValue {
             after_one_s: uncertain_s(interval_s),
             after_two_s: uncertain_s(2.0 * interval_s),
             enough_s: ENOUGH_S.max(ENOUGH_SHARE * self.sources[reference].path.floor_s()),
@@ -59,7 +59,7 @@ impl Discipline {
         &mut self,
         index: usize,
         recent: &Recent,
-        reading: Reading,
+        route: RouteState,
         floor_before_s: f64,
     ) {
         let source = &mut self.sources[index];
@@ -69,9 +69,9 @@ impl Discipline {
         let Some(ensemble) = &mut self.ensemble else {
             return;
         };
-        if let Reading::Changed { by_s } = reading {
+        if let RouteState::Changed { by_s } = route {
             // Half of the change is what the bias can have moved by.
-            ensemble.release(index, by_s * by_s / 4.0);
+            ensemble.inflate_bias(index, by_s * by_s / 4.0);
         }
         let prior = source.prior();
         if prior.bias_s2 > WIDENED * source.expected.bias_s2 {
@@ -128,7 +128,7 @@ impl Discipline {
     }
 
     /// Begins an estimate with these observations, of which there is one at least.
-    fn begin(&mut self, observations: &[Observation], frequency: Normal) {
+    fn begin(&mut self, observations: &[Observation], frequency: Gaussian) {
         let Some((first, rest)) = observations.split_first() else {
             return;
         };

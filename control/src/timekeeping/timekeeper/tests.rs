@@ -1,4 +1,4 @@
-//! The timekeeper on a made-up machine, with sources that know true time.
+//! The timekeeper on a fake machine, with sources that know true time.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -13,7 +13,7 @@ const FAST: f64 = 30e-6;
 /// Upstreams that know true time.
 struct Upstreams {
     machine: FakeMachine,
-    /// What they announce; none while they are cut off.
+    /// What they announce; `None` while they are unreachable.
     leap: Rc<Cell<Option<Leap>>>,
     asked: Vec<usize>,
 }
@@ -44,9 +44,9 @@ impl Source for Upstreams {
 struct Daemon {
     machine: FakeMachine,
     timekeeper: Timekeeper<FakeMachine>,
-    /// What the upstreams announce; none while they are cut off.
+    /// What the upstreams announce; `None` while they are unreachable.
     upstreams: Rc<Cell<Option<Leap>>>,
-    /// When UTC gets a second behind the machine's truth, which has no leap seconds.
+    /// When UTC falls a second behind the machine's true time, which has no leap seconds.
     leap_ns: Option<i128>,
 }
 
@@ -62,7 +62,7 @@ impl Daemon {
         Self { machine: machine.clone(), timekeeper, upstreams, leap_ns: None }
     }
 
-    /// A quarter of a second of the daemon's loop. What is served is checked against the truth.
+    /// Runs the daemon's loop for a quarter of a second, and checks what is served against the truth.
     fn tick(&mut self) -> Observation {
         self.machine.run(0.25);
         self.timekeeper.handle(Event(What::Due)).unwrap();
@@ -94,7 +94,7 @@ impl Daemon {
         LocalTime::from_ns(self.machine.clock_readings().unwrap().monotonic_ns.cast_signed())
     }
 
-    /// How far what is served is ahead of the truth.
+    /// Returns how far the served time is ahead of the truth.
     fn error_s(&self, state: &ClockState) -> f64 {
         let served = protocol::time::unix_ns(state.time_at(self.now().as_ns().cast_unsigned()));
         self.machine.error_s(served)
@@ -135,7 +135,7 @@ fn a_steered_kernel_is_brought_to_the_truth_and_told_how_good_it_is() {
         daemon.tick();
         let kernel = machine.kernel();
         if kernel.status & libc::STA_UNSYNC == 0 {
-            // It was told a moment ago; the kernel lets it grow by 500 parts in 10^6 of itself.
+            // The kernel was told a moment ago; it lets its error grow by 500 ppm.
             let bound_s = ns_to_s(kernel.max_error_us * 1000) + 300e-6;
             assert!(machine.ahead_s().abs() <= bound_s, "{} s, {bound_s} s", machine.ahead_s());
             assert!((machine.ahead_s() - before_s).abs() < 0.25 * 600e-6, "no steps, and no faster slew");
@@ -144,7 +144,7 @@ fn a_steered_kernel_is_brought_to_the_truth_and_told_how_good_it_is() {
     }
     daemon.run(60.0);
     assert!(machine.ahead_s().abs() < 2e-6, "{}", machine.ahead_s());
-    // What the upstreams said ages by 15 us per second until the next poll.
+    // The upstreams' claims age by 15 us per second until the next poll.
     assert!(machine.kernel().max_error_us < 2000 && machine.steps().is_empty());
     daemon.timekeeper.end().unwrap();
     assert!((correction_of(&machine) + FAST).abs() < 1e-8, "{}", correction_of(&machine));
@@ -172,7 +172,7 @@ fn a_large_offset_is_stepped_at_the_start_and_never_again() {
     daemon.run(600.0);
     assert_eq!(machine.steps().len(), 1);
     assert!(machine.ahead_s().abs() < 1e-5, "{}", machine.ahead_s());
-    // Somebody sets the clock.
+    // Another program sets the clock.
     for (offset_s, stops) in [(5, false), (5000, true)] {
         let step_ns = Some(offset_s * 1_000_000_000);
         machine.change(&crate::sys::ClockChange { step_ns, ..Default::default() }).unwrap();
@@ -243,7 +243,7 @@ fn without_upstreams_the_bound_grows_until_the_gate_closes() {
         }
         assert!(state.root_dispersion >= before);
         let at_horizon = state.root_dispersion_at(state.horizon_ns);
-        // Two units of 15 us for what was rounded up.
+        // Two units of 15 us allow for rounding up.
         assert!(at_horizon.as_nanos() <= 5_000_000 + 31_000, "{at_horizon:?} at the horizon");
         assert!(state.horizon_ns <= state.monotonic_base_ns + 20_000_000_000);
         before = state.root_dispersion;
@@ -258,7 +258,7 @@ fn a_leap_second_is_announced_on_its_day_and_taken_by_what_is_served() {
     daemon.upstreams.set(Some(Leap::Insert));
     let observation = daemon.run(600.0);
     assert_eq!(observation.state.leap, 0, "weeks ahead");
-    // To five minutes before the end of the month.
+    // Time runs to five minutes before the end of the month.
     let end_ns = 1_793_491_200_000_000_000_i128;
     let ahead_ns = end_ns - machine.true_unix_ns() - 300_100_000_000;
     machine.suspend(ns_to_s(i64::try_from(ahead_ns).unwrap()));

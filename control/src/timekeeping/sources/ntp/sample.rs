@@ -1,15 +1,13 @@
-//! What an exchange says to the discipline.
+//! Turns an exchange into a sample for the discipline.
 
 use protocol::time::short_s;
 use protocol::{Era, Reject, ServerTime, Times};
 
 use crate::discipline::{Leap, LocalTime, Sample};
 
-/// Makes a sample of what a server said and of the two ends of the exchange by `CLOCK_MONOTONIC`.
-///
-/// # Errors
-///
-/// [`Reject::Residence`].
+/// Makes a sample from a server's answer and the times of both ends of the exchange by `CLOCK_MONOTONIC`.
+/// ⏎ # Errors
+/// ⏎ [`Reject::Residence`].
 pub(super) fn sample(server: &ServerTime, times: &Times) -> Result<Sample, Reject> {
     let measured = server.measure(times, Era::From2020)?;
     measured.believable()?;
