@@ -1,54 +1,51 @@
 //! When to ask a source next, and why not sooner.
-//!
-//! # First contact
-//!
-//! With `iburst` a source gets eight requests at most: two seconds apart until four were answered, or all are
-//! spent; what is left then follows after 4, 8 and 16 s. Four answers give the time; the frequency needs an
-//! arm, not more samples, so the same eight packets that ntpd would send within 14 s buy more of it. Never again
-//! after that, but for half of it after a suspend: a source that was lost and is back is asked at the normal
-//! schedule.
-//!
-//! # Afterwards
-//!
-//! The interval is a power of two within `minpoll..=maxpoll`, 64 s to 1024 s by default. A sample is worth its
-//! packet if, without it, the clock would be uncertain by more than anyone can use: more than a share of the
-//! round trip, of which the asymmetry is unknown anyway. So the interval grows while the uncertainty just
-//! before the next but one sample would still be below that, and shrinks when it is above before the next.
-//! A source whose samples hardly move the estimate, because a nearer one says it all, is asked only often
-//! enough to stay a witness. A little is added to each interval at random, so that clients that started
+//! ⏎ # First contact
+//! ⏎ With `iburst` a source gets at most eight requests: two seconds apart until four were answered or all
+//! are spent; the remaining ones follow after 4, 8 and 16 s. Four answers give the time. The frequency needs
+//! a longer arm and not more samples, so this gains more from the same eight packets that ntpd would send
+//! within 14 s. A burst is never repeated, except for half of it after a suspend: a source that was lost and
+//! is back is asked at the normal interval.
+//! ⏎ # Afterwards
+//! ⏎ The interval is a power of two within `minpoll..=maxpoll`, 64 s to 1024 s by default. A sample is worth
+//! its packet if the clock would otherwise be more uncertain than anyone can use: by more than a share of the
+//! round trip, whose asymmetry is unknown anyway. So the interval grows while the uncertainty just before the
+//! next but one sample would still be below that, and shrinks when it is above that before the next one. A
+//! source whose samples hardly move the estimate, because a nearer one provides more, is asked only often
+//! enough to remain a witness. A little is added to each interval at random, so that clients that started
 //! together drift apart.
 
 use super::time::LocalTime;
 
-/// Requests at first contact.
+/// Number of requests at first contact.
 const BURST_REQUESTS: u8 = 8;
-/// Answers after which the rest of the burst is spread.
+/// Number of answers after which the remaining burst is spread.
 const BURST_ANSWERS: u8 = 4;
 const BURST_INTERVAL_S: f64 = 2.0;
 
-/// The longest interval for a source that is only a witness, and for one that does not answer: a fault shows
-/// within some of them.
+/// The longest interval for a source that is only a witness and for one that does not answer: a fault shows
+/// within some of these intervals.
 const WITNESS_POLL: u8 = 8;
-/// Below this share of the uncertainty removed by its sample, a source is only a witness.
+/// A source whose sample removes less than this share of the uncertainty is only a witness.
 const WITNESS_GAIN: f64 = 0.01;
-/// Unanswered requests after which a source counts as lost: it is asked less, and eagerly when it is back.
+/// Number of unanswered requests after which a source counts as lost. It is then asked less often, and
+/// eagerly when it is back.
 const LOST_AFTER: u8 = 8;
-/// Wishes in a row for a slower schedule until it is granted.
+/// Number of consecutive wishes for a longer interval after which it is granted.
 const PATIENCE: u8 = 4;
-/// The most that chance adds to an interval, as a share of it.
+/// Largest random addition to an interval, as a share of it.
 const SPREAD: f64 = 1.0 / 32.0;
-/// Requests that may be made ahead of time when something contradicts the estimate: half a first contact. Each is made
-/// up for by an interval of twice the length.
+/// Number of requests that may be made ahead of time when something contradicts the estimate: half a first
+/// contact. Each is made up for by an interval of twice the length.
 const MOST_AHEAD: u8 = 4;
-/// RATE kisses are answered by this minimum at the most.
+/// The longest minimum interval that RATE kisses can lead to.
 const SLOWEST_POLL: u8 = 17;
 
-/// What the estimate would lose by waiting, as it stands after a sample.
+/// The value of further samples: what the estimate would lose by waiting, as of the latest sample.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct SampleValue {
-    /// Uncertainty of the offset one present interval from now, in s.
+    /// Uncertainty of the offset after one current interval, in s.
     pub(super) after_one_s: f64,
-    /// The same after two present intervals, in s.
+    /// Uncertainty of the offset after two current intervals, in s.
     pub(super) after_two_s: f64,
     /// Uncertainty that is good enough, in s.
     pub(super) enough_s: f64,
@@ -57,11 +54,11 @@ pub(super) struct SampleValue {
 }
 
 impl SampleValue {
-    /// What a sample of a source that is not followed is worth: it only shows that the source is still there.
+    /// The value of a sample of a source that is not followed: it only shows that the source is still there.
     pub(super) const NOTHING: Self = Self { after_one_s: 0.0, after_two_s: 0.0, enough_s: 0.0, gain: 0.0 };
 }
 
-/// The schedule of one source.
+/// The poll schedule of one source.
 #[derive(Debug, Clone)]
 pub(super) struct PollSchedule {
     min_poll: u8,
@@ -75,17 +72,17 @@ pub(super) struct PollSchedule {
     slower_wishes: u8,
     unanswered: u8,
     noise: u64,
-    /// Requests made or granted ahead of time that have not been made up for.
+    /// Number of requests made or granted ahead of time that have not been made up for.
     ahead: u8,
-    /// The present interval is long for one of them.
+    /// Whether the current interval is long to make up for one of them.
     making_up: bool,
-    /// Those of them that are still to be made.
+    /// Number of requests granted ahead of time that are still to be made.
     urgent: u8,
 }
 
 impl PollSchedule {
-    /// A schedule within 2^`min_poll`..=2^`max_poll` seconds that begins at `start`. `seed` makes one client's
-    /// intervals unlike another's.
+    /// Makes a schedule within 2^`min_poll`..=2^`max_poll` seconds that begins at `start`. `seed` makes the
+    /// intervals of different clients differ.
     #[must_use]
     pub(super) fn new(min_poll: u8, max_poll: u8, iburst: bool, start: LocalTime, seed: u64) -> Self {
         Self {
@@ -106,25 +103,25 @@ impl PollSchedule {
         }
     }
 
-    /// When the next request is due.
+    /// Returns when the next request is due.
     #[must_use]
     pub(super) fn next(&self) -> LocalTime {
         self.next
     }
 
-    /// The present interval as a power of two, in s.
+    /// Returns the current interval as a power of two, in s.
     #[must_use]
     pub(super) fn poll_log2(&self) -> u8 {
         self.poll
     }
 
-    /// The present interval in s.
+    /// Returns the current interval in s.
     #[must_use]
     pub(super) fn interval_s(&self) -> f64 {
         f64::from(1_u32 << self.poll.min(SLOWEST_POLL))
     }
 
-    /// The shortest interval in s.
+    /// Returns the shortest interval in s.
     #[must_use]
     pub(super) fn least_interval_s(&self) -> f64 {
         f64::from(1_u32 << self.min_poll.min(SLOWEST_POLL))
@@ -136,7 +133,7 @@ impl PollSchedule {
         self.burst_requests_left == 0
     }
 
-    /// A request goes out at `now`.
+    /// Notes that a request goes out at `now`.
     pub(super) fn asked(&mut self, now: LocalTime) {
         self.burst_requests_left = self.burst_requests_left.saturating_sub(1);
         self.ahead = self.ahead.saturating_sub(u8::from(self.making_up));
@@ -158,7 +155,7 @@ impl PollSchedule {
         self.next = now.plus_seconds(interval_s);
     }
 
-    /// An answer came; `sample_value` is known once there is an estimate.
+    /// Notes that an answer came; `sample_value` is known once there is an estimate.
     pub(super) fn answered(&mut self, sample_value: Option<SampleValue>) {
         self.burst_answers = self.burst_answers.saturating_add(1);
         if self.unanswered > LOST_AFTER {
@@ -187,24 +184,24 @@ impl PollSchedule {
         }
     }
 
-    /// Something contradicts the estimate: asks now, if that may be.
+    /// Asks now if that is allowed, because something contradicts the estimate.
     pub(super) fn ask_now(&mut self, now: LocalTime) {
         self.hurry(now, 1);
     }
 
-    /// The source itself contradicts the estimate: asks again soon, if that may be.
+    /// Asks again soon if that is allowed, because the source itself contradicts the estimate.
     pub(super) fn ask_again(&mut self, now: LocalTime) {
         self.hurry(now.plus_seconds(BURST_INTERVAL_S), 1);
     }
 
-    /// The clock has jumped: asks a few times in a row, as far as that may be.
+    /// Asks several times in a row as far as that is allowed, because the clock has jumped.
     pub(super) fn ask_often(&mut self, now: LocalTime, requests: u8) {
         self.poll = self.min_poll;
         self.slower_wishes = 0;
         self.hurry(now.plus_seconds(BURST_INTERVAL_S), requests);
     }
 
-    /// The present interval, longer where requests made ahead of time are to be made up for.
+    /// Returns the current interval, longer if requests made ahead of time must be made up for.
     fn interval_made_up_s(&mut self) -> f64 {
         let (interval_s, least_s) = (self.interval_s(), self.least_interval_s());
         if self.ahead == 0 {
@@ -230,7 +227,7 @@ impl PollSchedule {
         self.next = self.next.min(at);
     }
 
-    /// The server sent a RATE kiss: it wants fewer requests, so it gets half as many, for good.
+    /// Halves the rate of requests for good, because the server sent a RATE kiss.
     pub(super) fn slow_down(&mut self, now: LocalTime) {
         self.iburst = false;
         self.burst_requests_left = 0;
@@ -242,7 +239,7 @@ impl PollSchedule {
         self.next = now.plus_seconds(self.interval_s());
     }
 
-    /// The client starts anew, as after a suspend: half a burst, at once.
+    /// Starts again with half a burst at once, as after a suspend.
     pub(super) fn restart(&mut self, now: LocalTime) {
         if self.iburst {
             self.burst_requests_left = BURST_REQUESTS / 2;
@@ -253,7 +250,7 @@ impl PollSchedule {
         self.next = now;
     }
 
-    /// Evenly spread over 0..1 (xorshift; nothing here needs to be unguessable).
+    /// Returns a number spread evenly over 0..1 (xorshift; nothing here must be unguessable).
     fn chance(&mut self) -> f64 {
         self.noise ^= self.noise << 13;
         self.noise ^= self.noise >> 7;
@@ -274,7 +271,7 @@ mod tests {
         PollSchedule::new(6, 10, true, at(0.0), 1)
     }
 
-    /// Seconds between requests that are all answered alike.
+    /// Returns the seconds between requests that are all answered alike.
     fn intervals(schedule: &mut PollSchedule, count: usize, sample_value: Option<SampleValue>) -> Vec<f64> {
         (0..count)
             .map(|_| {
@@ -321,7 +318,7 @@ mod tests {
             now = schedule.next();
             schedule.asked(now);
             schedule.answered(None);
-            // Every answer looks suspicious.
+            // Every answer contradicts the estimate.
             schedule.ask_again(now);
             requests += 1;
         }

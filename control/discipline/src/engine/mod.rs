@@ -1,4 +1,4 @@
-//! The discipline as a daemon drives it: requests due, samples in, a line out.
+//! The discipline as a daemon uses it: it says which requests are due, takes in samples, and returns a line.
 
 mod apply_leap;
 mod bound;
@@ -17,38 +17,39 @@ use apply_leap::LEAP_QUIET_S;
 use bound::Consensus;
 use surprise::Doubt;
 
-/// Frequency error of a clock never measured, one standard deviation, in s/s.
+/// Frequency error of a clock that was never measured, one standard deviation, in s/s.
 const UNKNOWN_FREQUENCY: Gaussian = Gaussian { mean: 0.0, variance: 200e-6 * 200e-6 };
-/// What most clocks keep to.
+/// Frequency error of most clocks.
 const USUAL_FREQUENCY: Gaussian = Gaussian { mean: 0.0, variance: 50e-6 * 50e-6 };
-/// How likely it is that a clock is not one of these, and that a frequency from an earlier run is wrong.
+/// Probability that a clock is not one of these, and that a frequency from an earlier run is wrong.
 const UNUSUAL: f64 = 0.1;
 const WRONG_FILE: f64 = 0.01;
-/// A frequency from an earlier run is known no better than this, one standard deviation, in s/s: the temperature may be
-/// another one, or the file another machine's.
+/// Smallest uncertainty of a frequency from an earlier run, one standard deviation, in s/s: the temperature
+/// may have changed, or the file may come from another machine.
 const LEAST_SKEW: f64 = 10e-6;
-/// No oscillator that a kernel can discipline is further off, in s/s. What says so is ignored.
+/// Largest frequency error of an oscillator that a kernel can discipline, in s/s. A larger value is ignored.
 const MOST_FREQUENCY: f64 = 500e-6;
-/// A line is mostly renewed within this, in s.
+/// A line is usually renewed within this time, in s.
 const SOON_S: f64 = 30.0;
-/// An answer takes no longer than this, in s.
+/// Longest time until an answer, in s.
 const ANSWER_S: f64 = 2.0;
-/// Delays and dispersions from here on are nonsense, in s: NTP's short format ends here.
+/// Delays and dispersions from here on are nonsense, in s: the range of NTP's short format ends here.
 const MOST_S: f64 = 65_536.0;
 
-/// What holds for all sources.
+/// Settings that hold for all sources.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Fewest sources that must agree. Without it two, where three or more are configured, else one.
+    /// Smallest number of sources that must agree. By default it is two if three or more are configured,
+    /// otherwise one.
     pub min_sources: Option<usize>,
     /// Largest root distance of a source that may take part, in s.
     pub max_distance_s: f64,
-    /// At start-up a majority is counted of all configured sources; when so many seconds have passed since the
-    /// first answer, and each source has been asked, it is one of those heard.
+    /// At start-up a majority is counted of all configured sources. When this many seconds have passed since
+    /// the first answer and each source has been asked, it is counted of those that have answered.
     pub patience_s: f64,
     /// The leap seconds that are known for certain.
     pub leap_list: Option<LeapList>,
-    /// Makes this client's request times unlike another's.
+    /// Makes the times of this client's requests differ from those of others.
     pub seed: u64,
 }
 
@@ -58,55 +59,55 @@ impl Default for Config {
     }
 }
 
-/// What is known of the local clock's frequency from an earlier run.
+/// What is known about the local clock's frequency from an earlier run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Drift {
-    /// True seconds a local second, minus one.
+    /// True seconds per local second, minus one.
     pub frequency: f64,
-    /// Its standard deviation.
+    /// Standard deviation of the frequency.
     pub skew: f64,
     /// How fast it wandered, in s/s per square root of a second, if that was learnt.
     pub wander: Option<f64>,
 }
 
-/// What can be said of one source, for people.
+/// The state of one source, for people.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SourceReport {
-    /// What the others make of it.
+    /// Its standing in the selection.
     pub standing: Standing,
-    /// The last eight requests, the latest in the lowest bit: 1 where answered.
+    /// Reach register of the last eight requests, with the latest in the lowest bit: 1 means answered.
     pub reach: u8,
-    /// The present interval as a power of two, in s.
+    /// The current poll interval as a power of two, in s.
     pub poll_log2: u8,
-    /// The shortest round trip of late, in s.
+    /// The shortest recent round trip, in s.
     pub delay_s: Option<f64>,
     /// Mean queueing delay in one direction, in s.
     pub jitter_s: Option<f64>,
-    /// How far the source's claim is from the estimate, in s: what it would have the clock corrected by.
+    /// Its offset relative to the estimate, in s: by how much it would correct that.
     pub offset_s: Option<f64>,
-    /// What of this is taken for asymmetry of its path, with its standard deviation, in s.
+    /// The part of the offset that is attributed to asymmetry of its path, with its standard deviation, in s.
     pub bias_s: Option<Gaussian>,
     /// The latest sample.
     pub latest: Option<Sample>,
 }
 
-/// The discipline of one clock over some sources. A source is named by its index: its place in the list given to
-/// [`Discipline::new`], or what [`Discipline::add`] returned.
+/// The discipline of one clock by some sources. A source is named by its index: its place in the list given
+/// to [`Discipline::new`], or what [`Discipline::add`] returned.
 #[derive(Debug, Clone)]
 pub struct Discipline {
     config: Config,
     sources: Vec<Source>,
-    /// Until then a majority at start-up is one of all sources.
+    /// Until when a majority at start-up is one of all sources.
     patience_ends: Option<LocalTime>,
-    /// UTC minus local time that offsets inside are relative to, so that a double holds them to the ns.
+    /// UTC minus local time to which internal offsets are relative, so that a double is exact to the ns.
     origin_ns: i64,
-    /// What is known of the frequency where there is no estimate.
+    /// What is known about the frequency while there is no estimate.
     frequency: Gaussian,
-    /// What is known of the frequency of any local clock, as it is steered now.
+    /// What is known about the frequency of any local clock, as it is steered now.
     unknown: Gaussian,
-    /// What is known of it instead since a jump, before which it was known well.
+    /// What is known about it instead after a jump, before which it was known well.
     since_jump: Option<Gaussian>,
-    /// How likely it is that this is wrong, as long as no sample has confirmed it.
+    /// Probability that this is wrong, until a sample has confirmed it.
     hearsay: Option<f64>,
     /// How fast the clock wandered in an earlier run.
     expected_wander: Option<f64>,
@@ -116,15 +117,16 @@ pub struct Discipline {
     /// When the local clock was last found to have jumped.
     jumped_at: Option<LocalTime>,
     doubt: Option<Doubt>,
-    /// Since when neither a majority holds the estimate possible nor a majority excludes it.
+    /// Since when the sources are split about the estimate: no majority holds it possible, and none excludes
+    /// it.
     split_since: Option<LocalTime>,
-    /// How many estimates were begun.
+    /// Number of estimates that were begun.
     estimates: u32,
     leap: Leap,
 }
 
 impl Discipline {
-    /// Begins at `now` with nothing known but, perhaps, the frequency.
+    /// Begins at `now` without any knowledge but, perhaps, that of the frequency.
     #[must_use]
     pub fn new(config: Config, sources: &[SourceConfig], now: LocalTime, drift: Option<Drift>) -> Self {
         let drift = drift.filter(|drift| drift.frequency.abs() <= MOST_FREQUENCY);
@@ -156,7 +158,7 @@ impl Discipline {
         discipline
     }
 
-    /// Adds a source, to be asked from `now` on, and returns its index. The others go on undisturbed.
+    /// Adds a source, to be asked from `now` on, and returns its index. The others are left undisturbed.
     pub fn add(&mut self, source: SourceConfig, now: LocalTime) -> usize {
         let seed = &mut self.config.seed;
         *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -173,12 +175,12 @@ impl Discipline {
         self.sources.len() - 1
     }
 
-    /// Takes a source out of the configuration. Its index may be given to another one.
+    /// Removes a source. Its index may be given to another one.
     pub fn retire(&mut self, index: usize) {
         self.close(index, Standing::Retired);
     }
 
-    /// When to call [`Discipline::due`] next: a request, a leap second or a decision is due then.
+    /// Returns when to call [`Discipline::due`] next: a request, a leap second or a decision is due then.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<LocalTime> {
         let requests =
@@ -186,7 +188,7 @@ impl Discipline {
         requests.chain(self.leap_instant()).chain(self.patience_ends).min()
     }
 
-    /// The sources to ask at `now`. Each counts as asked.
+    /// Returns the sources to ask at `now`. Each counts as asked.
     pub fn due(&mut self, now: LocalTime) -> Vec<usize> {
         self.take_leap(now);
         let due: Vec<usize> = (0..self.sources.len())
@@ -209,8 +211,7 @@ impl Discipline {
     }
 
     /// Takes in a sample.
-    ///
-    /// One that cannot be is ignored: a delay that is negative or not a number, or a source that was closed.
+    /// ⏎ It is ignored if its delay is negative or not a number, or if the source is closed.
     pub fn sample(&mut self, index: usize, sample: &Sample) {
         let now = sample.at;
         let possible = [sample.delay_s, sample.dispersion_s, sample.root_delay_s, sample.root_dispersion_s]
@@ -236,24 +237,24 @@ impl Discipline {
             self.check_for_surprise(index, &recent, route);
         }
         self.select(now);
-        // An estimate that begins just now has this sample in it already.
+        // An estimate that begins just now already contains this sample.
         let known = self.ensemble.is_some() && self.estimates == estimates;
         let sample_value = if known { self.follow(index, &recent, route) } else { None };
         self.sources[index].schedule.answered(sample_value);
     }
 
-    /// The server wants fewer requests (RATE kiss).
+    /// Takes in a RATE kiss: the server wants fewer requests.
     pub fn slow_down(&mut self, index: usize, now: LocalTime) {
         self.sources[index].schedule.slow_down(now);
     }
 
-    /// The server wants no requests (DENY or RSTR kiss).
+    /// Takes in a DENY or RSTR kiss: the server wants no requests.
     pub fn deny(&mut self, index: usize) {
         self.close(index, Standing::Denied);
     }
 
-    /// The source answered, but what it said cannot be used: it is not synchronised, or to this host. It has no say
-    /// until its next sample.
+    /// Takes in an answer that cannot be used, because the source is not synchronised or is synchronised to
+    /// this host. The source has no vote until its next sample.
     pub fn unfit(&mut self, index: usize, now: LocalTime) {
         let bound_s = self.bound_s(now);
         let source = &mut self.sources[index];
@@ -264,7 +265,7 @@ impl Discipline {
         }
     }
 
-    /// The local clock runs faster by `rate` (s/s) from `at` on, because somebody steers it.
+    /// Takes in that the local clock runs faster by `rate` (s/s) from `at` on, because somebody steers it.
     pub fn frequency_changed(&mut self, at: LocalTime, rate: f64) {
         let before = self.rate(at).mean;
         if let Some(ensemble) = &mut self.ensemble {
@@ -280,15 +281,16 @@ impl Discipline {
         }
         for source in &mut self.sources {
             for recent in source.recent.iter_mut().chain(source.anchors.iter_mut().flatten()) {
-                // As if the clock had always run at the new rate and read the same at `at`.
+                // The result is as if the clock had always run at the new rate and shown the same time at
+                // `at`.
                 let carried_ns = s_to_ns(slower * at.seconds_since(recent.at));
                 recent.offset_ns = recent.offset_ns.saturating_add(carried_ns);
             }
         }
     }
 
-    /// The local clock did not count some time (suspend, a stopped guest): all but the frequency is void.
-    /// There is no line until the sources have been heard anew.
+    /// Takes in that the local clock did not count some time (a suspend, a stopped guest): everything but the
+    /// frequency is void. There is no line until the sources have answered again.
     pub fn time_lost(&mut self, now: LocalTime) {
         if let Some(ensemble) = self.ensemble.take() {
             self.frequency = ensemble.frequency(now);
@@ -302,7 +304,7 @@ impl Discipline {
         }
     }
 
-    /// The line to publish at `now`, or nothing while the time is not known.
+    /// Returns the line to publish at `now`, or `None` while the time is not known.
     #[must_use]
     pub fn line(&self, now: LocalTime) -> Option<ClockLine> {
         let (ensemble, consensus) = (self.ensemble.as_ref()?, self.consensus.as_ref()?);
@@ -311,7 +313,8 @@ impl Discipline {
         let (low_s, high_s) = self.agreed_ends_s(now)?;
         let offset_s = ensemble.offset(now).mean.max(low_s).min(high_s);
         let reference = self.reference_with_bound(now, offset_s)?;
-        // Claims widen at different rates, and which of them count changes: the bound may grow faster at first.
+        // Claims widen at different rates, and which of them count changes: the bound may grow faster at
+        // first.
         let mut dispersion_rate = PHI;
         for ahead_s in [SOON_S, LINE_VALID_S] {
             let later = now.plus_seconds(ahead_s);
@@ -338,7 +341,8 @@ impl Discipline {
         })
     }
 
-    /// The frequency to keep for the next run, once it is better known than at the start of this one.
+    /// Returns the frequency to store for the next run, once it is known better than at the start of this
+    /// one.
     #[must_use]
     pub fn drift(&self, now: LocalTime) -> Option<Drift> {
         let ensemble = self.ensemble.as_ref()?;
@@ -346,20 +350,20 @@ impl Discipline {
         (frequency.sd() < 1e-6).then_some(Drift { frequency: frequency.mean, skew: frequency.sd(), wander })
     }
 
-    /// Uncertainty of the offset at `now`, one standard deviation, in s, and how fast the clock wanders, in s/s
-    /// per square root of a second.
+    /// Returns the uncertainty of the offset at `now`, one standard deviation, in s, and how fast the clock
+    /// wanders, in s/s per square root of a second.
     #[must_use]
     pub fn uncertainty(&self, now: LocalTime) -> Option<(f64, f64)> {
         let ensemble = self.ensemble.as_ref()?;
         Some((ensemble.offset(now).sd(), ensemble.wander()))
     }
 
-    /// Puts other settings in force, but for the seed.
+    /// Puts other settings in force, except the seed.
     pub fn configure(&mut self, config: Config) {
         self.config = Config { seed: self.config.seed, ..config };
     }
 
-    /// What can be said of a source at `now`.
+    /// Returns the state of a source at `now`.
     #[must_use]
     pub fn report(&self, index: usize, now: LocalTime) -> SourceReport {
         let source = &self.sources[index];
@@ -379,7 +383,7 @@ impl Discipline {
         }
     }
 
-    /// The first source has spoken: the others get their chance, and at least one request each.
+    /// Gives the other sources a chance after the first one has answered, with at least one request each.
     fn be_patient(&mut self, now: LocalTime) {
         let asked_s = self
             .sources
@@ -394,22 +398,22 @@ impl Discipline {
         (0..self.sources.len()).filter(|&index| self.sources[index].standing == Standing::Selected)
     }
 
-    /// The local clock's frequency.
+    /// Returns the local clock's frequency.
     fn rate(&self, now: LocalTime) -> Gaussian {
         self.ensemble.as_ref().map_or(self.frequency, |ensemble| ensemble.frequency(now))
     }
 
-    /// How the claims of a source are carried on.
+    /// Returns how the claims of a source are carried on.
     fn aging(&self, index: usize, now: LocalTime) -> Aging {
         self.aging_by(index, self.believed_rate(now))
     }
 
-    /// The frequency that the estimate has, if there is one.
+    /// Returns the frequency of the estimate, if there is one.
     fn believed_rate(&self, now: LocalTime) -> Option<f64> {
         self.ensemble.as_ref().map(|ensemble| ensemble.frequency(now).mean)
     }
 
-    /// As [`Self::aging`], given [`Self::believed_rate`], which is the same for all.
+    /// Works like [`Self::aging`], given [`Self::believed_rate`], which is the same for all sources.
     fn aging_by(&self, index: usize, believed: Option<f64>) -> Aging {
         let possible = self.sources[index].possible_frequencies();
         let believed = believed
@@ -417,7 +421,7 @@ impl Discipline {
         Aging::new(possible, self.any_rate(), believed)
     }
 
-    /// The frequency of the local clock, before any sample of a source is looked at.
+    /// Returns the frequency of the local clock before any sample of a source is used.
     fn any_rate(&self) -> Gaussian {
         self.since_jump.unwrap_or(self.unknown)
     }
