@@ -35,7 +35,7 @@
 //! After each [`Discipline::sample`] and [`Discipline::due`], and now and then in between (a line's bound
 //! grows more slowly if it is renewed), publish [`Discipline::line`]. If there is no line, the time is
 //! unsynchronised. With a private line nothing else is needed: the line is right at once. If the kernel's
-//! clock should be steered, [`mod@steer_policy`] decides how, and each change of its rate is reported to
+//! clock should be steered, [`mod@steer`] decides how, and each change of its rate is reported to
 //! [`Discipline::frequency_changed`]. A clock that stood still (suspend) is reported to
 //! [`Discipline::time_lost`]; a jump that is not reported is detected from the samples. An answer that cannot
 //! be used, because its server is not synchronised or is in a loop, is reported to [`Discipline::unfit`].
@@ -126,7 +126,7 @@ mod observation;
 mod path;
 mod poll;
 mod source;
-mod steer_policy;
+mod steer;
 mod time;
 
 pub use engine::{Config, Discipline, Drift, SourceReport};
@@ -137,5 +137,5 @@ pub use line::ClockLine;
 pub use observation::{Gaussian, Observation, Prior};
 pub use path::{Path, RouteState};
 pub use source::{Sample, SourceConfig, Standing};
-pub use steer_policy::{Action, Panic, SteerConfig, steer};
+pub use steer::{Action, Panic, SteerConfig, steer};
 pub use time::{LocalTime, ns_to_s, s_to_ns};

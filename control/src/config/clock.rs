@@ -103,8 +103,7 @@ impl Default for ClockConfig {
             max_distance_ms: 1_500,
             makestep: MakeStep::default(),
             panic_s: 1_000,
-            // The kernel's own error bound grows at this rate, so it stays true if the daemon dies during a
-            // slew.
+            // What the kernel's own error bound grows by: it stays true if the daemon dies during a slew.
             max_slew_ppm: 500,
             leap_seconds_list: None,
             allow_pool_names: false,
@@ -131,9 +130,11 @@ impl ClockConfig {
         }
     }
 
-    /// Returns how upstreams are selected. Reads the list of leap seconds.
-    /// ⏎ # Errors
-    /// ⏎ The list cannot be read or parsed.
+    /// How the upstreams are judged. Reads the list of leap seconds.
+    ///
+    /// # Errors
+    ///
+    /// The list cannot be read or understood.
     pub fn discipline(&self) -> Result<discipline::Config> {
         let leap_list = self.leap_seconds_list.as_ref().map(|path| {
             let failed = format!("clock.leap_seconds_list: {}", path.display());

@@ -79,15 +79,19 @@ fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<
 
 impl Config {
     /// Reads a file; the default one may be missing.
-    /// ⏎ # Errors
-    /// ⏎ The file is unreadable, too large or not text; otherwise see [`Config::parse`].
+    ///
+    /// # Errors
+    ///
+    /// Unreadable, too large, not text, or as [`Config::parse`].
     pub fn load(path: Option<&Path>) -> Result<Self> {
         Self::load_on(path, &OwnAddresses::default())
     }
 
-    /// Works like [`Config::load`] for a host with these addresses, none of which may be an upstream.
-    /// ⏎ # Errors
-    /// ⏎ See [`Config::load`] and [`Config::parse_on`].
+    /// As [`Config::load`], for a host with these addresses, none of which may be an upstream.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::load`] and [`Config::parse_on`].
     pub fn load_on(path: Option<&Path>, own: &OwnAddresses) -> Result<Self> {
         let (path, required) = path.map_or((Path::new(DEFAULT_PATH), false), |path| (path, true));
         let text = match read_text(path) {
@@ -105,10 +109,12 @@ impl Config {
         Self::parse_on(text, &OwnAddresses::default())
     }
 
-    /// Works like [`Config::parse`] for a host with these addresses. The daemon does not use this, because an
-    /// address may become this host's own, or cease to be, at any time.
-    /// ⏎ # Errors
-    /// ⏎ See [`Config::parse`]; also, an upstream is this host itself.
+    /// As [`Config::parse`], for a host with these addresses. The daemon does without: an address may become this
+    /// host's own, or cease to be, at any time.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::parse`]; an upstream is this host itself.
     pub fn parse_on(text: &str, own: &OwnAddresses) -> Result<Self> {
         let config: Self = toml::from_str(text).map_err(|error| explain(text, &error))?;
         config.check()?;
@@ -160,7 +166,7 @@ fn wrong(key: &str, why: &str) -> Result<()> {
     Err(Error::new(Code::Config, format_args!("{key}: {why}")))
 }
 
-/// Reads a file that should be a configuration of any program.
+/// Reads a file that should be a configuration, of whatever program.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
     let unreadable = |error| Error::because(Code::NoInput, format_args!("{}", path.display()))(error);
     let metadata = path.metadata().map_err(unreadable)?;

@@ -147,7 +147,7 @@ pub(super) fn check(clock: &ClockConfig, upstreams: &[UpstreamConfig]) -> Result
     Ok(())
 }
 
-/// Returns what is valid but not recommended.
+/// What is not wrong, but not good either.
 pub(super) fn warnings(clock: &ClockConfig, upstreams: &[UpstreamConfig]) -> Vec<String> {
     let mut warnings = Vec::new();
     let count = upstreams.len();

@@ -49,7 +49,7 @@ pub struct Interface {
     pub driver: Driver,
 }
 
-/// A driver's queues and the frames that it lost.
+/// A driver's queues, and the frames that it lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Driver {
     /// Number of receive queues that the driver has allocated.
@@ -145,8 +145,8 @@ impl Netlink {
         })
     }
 
-    /// Waits until something changes. If the connection ends, it is made anew. What changed meanwhile is not
-    /// known, so that counts as a change. The wait can be cancelled and repeated without losing anything.
+    /// Waits until something changed. A connection that ended is made anew, and what changed meanwhile is not known: so
+    /// that counts as a change. Nothing is lost if the wait is given up and begun again.
     pub async fn changed(&mut self) {
         if self.messages.next().await.is_none() {
             self.reconnect().await;
@@ -184,9 +184,11 @@ impl Netlink {
         self.handle.link().get().execute().try_collect().await.map_err(failed("list the interfaces"))
     }
 
-    /// Returns the interface of this name.
-    /// ⏎ # Errors
-    /// ⏎ There is none; the error lists the names that exist.
+    /// The interface of this name.
+    ///
+    /// # Errors
+    ///
+    /// There is none: with the names there are.
     pub async fn interface(&self, name: &str) -> Result<Interface> {
         let interfaces = self.interfaces().await?;
         let names: Vec<_> = interfaces.iter().map(|interface| interface.name.clone()).collect();
@@ -196,10 +198,12 @@ impl Netlink {
         })
     }
 
-    /// Returns the usable addresses of these interfaces and of all interfaces stacked on them. Addresses that
-    /// are still being checked for duplicates are left out.
-    /// ⏎ # Errors
-    /// ⏎ The kernel does not list them.
+    /// The usable addresses of these interfaces and of all that stand on them: not those still being checked
+    /// for duplicates.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
     pub async fn addresses(&self, interfaces: &[u32]) -> Result<Addresses> {
         let messages = self.address_messages().await?;
         let relations = self.relations().await?;

@@ -1,8 +1,8 @@
-//! Applies the decisions of [`crate::discipline::steer()`] to the kernel's clock. Also tells the kernel how
-//! good its clock is, so that other programs know.
-//! ⏎ An offset is slewed at a rate that stays until the next correction, a second later. The rate never
-//! exceeds the growth of the kernel's own error bound, so that this bound stays true if the daemon dies
-//! during a slew.
+//! The daemon's hand on the kernel's clock: what [`crate::discipline::steer()`] decides is done here, and the
+//! kernel is told how good its clock is, so that other programs know.
+//!
+//! An offset is slewed by a rate that stays until the next correction, a second later. It is never above what the
+//! kernel's own error bound grows by, so that this bound stays true if the daemon dies in the middle.
 
 use libc::{STA_DEL, STA_INS, STA_UNSYNC};
 use tracing::{error, info, warn};
@@ -14,58 +14,52 @@ use crate::sys::ClockChange;
 use crate::sys::kernel_clock::KernelClock;
 use crate::sys::port_owner::Holder;
 
-/// Interval between two corrections, in s.
+/// Between two corrections, in s.
 const INTERVAL_S: f64 = 1.0;
-/// A rate that differs from the wanted one by less than this is left as it is, in s/s.
+/// A rate this near to the wanted one stays, in s/s.
 const NEAR: f64 = 1e-10;
-/// The kernel takes a leap second at the end of the day on which it is told about it, so it is told from noon
-/// on.
+/// The kernel takes a leap second at the end of the day on which it is told of one: not before noon.
 const LEAP_FROM_S: i64 = 43_200;
 const S_PER_DAY: i64 = 86_400;
-/// Largest error that the kernel accepts, in us.
+/// The kernel's own limit, in us.
 const MOST_ERROR_US: f64 = 16e6;
 
-/// The state of steering the kernel's clock.
+/// Steers the kernel's clock.
 #[derive(Clone, Debug)]
 pub struct Steering {
     config: SteerConfig,
     updates: u32,
     last: Option<LocalTime>,
-    /// The rate without a slew, which stays when the daemon ends.
+    /// The rate without a slew: what stays when the daemon ends.
     settled: f64,
-    /// What adjtimex reported after our last change.
-    last_change: Option<(i64, i64)>,
-    /// Whether it has been logged that a first step waits for more upstreams to agree.
+    /// What adjtimex said after the last change.
+    left: Option<(i64, i64)>,
+    /// It has been logged that a first step waits for more upstreams to agree.
     waiting: bool,
     stopped: Option<String>,
 }
 
 impl Steering {
-    /// Takes over the kernel's clock: turns its own loop off and marks it as not synchronised until it is.
-    /// ⏎ # Errors
-    /// ⏎ The privilege is missing, or the kernel refuses.
+    /// Takes the kernel's clock over from whoever had it: its own loop is turned off, and it counts as not
+    /// synchronised until it is.
+    ///
+    /// # Errors
+    ///
+    /// Without the privilege, or the kernel's.
     pub fn begin<K: KernelClock>(kernel: &K, config: SteerConfig) -> Result<Self> {
         let change = ClockChange { status: Some(STA_UNSYNC), end_slews: true, ..ClockChange::default() };
         kernel.change(&change)?;
-        Ok(Self {
-            config,
-            updates: 0,
-            last: None,
-            settled: 0.0,
-            last_change: None,
-            waiting: false,
-            stopped: None,
-        })
+        Ok(Self { config, updates: 0, last: None, settled: 0.0, left: None, waiting: false, stopped: None })
     }
 
-    /// Sets other limits from now on.
+    /// Other limits, from now on.
     pub fn configure(&mut self, config: SteerConfig) {
         self.config = config;
         self.stopped = None;
-        self.last_change = None;
+        self.left = None;
     }
 
-    /// Returns why the clock is no longer steered, if steering has stopped.
+    /// Why it does not steer any more, if it does not.
     #[must_use]
     pub fn stopped(&self) -> Option<&str> {
         self.stopped.as_deref()
@@ -77,9 +71,9 @@ impl Steering {
         self.stopped.is_none() && self.last.is_none_or(|last| now.seconds_since(last) >= INTERVAL_S)
     }
 
-    /// Corrects the kernel's clock according to the line if there is one whose error is within the limit.
-    /// Otherwise tells the kernel that it is not synchronised. `correction` is the present correction of the
-    /// oscillator. An error ends the steering, because the served time does not depend on it.
+    /// Corrects the kernel's clock by the line, where there is one whose error is within the limit, and tells the
+    /// kernel that it is not synchronised else. `correction` is the present one of the oscillator. What goes wrong
+    /// ends the steering: what is served does not depend on it.
     pub fn correct<K: KernelClock>(
         &mut self,
         kernel: &K,
@@ -102,8 +96,8 @@ impl Steering {
     ) -> std::result::Result<(), String> {
         let text = |error: Error| error.to_string();
         let state = kernel.discipline().map_err(text)?;
-        if self.last_change.is_some_and(|left| left != (state.frequency_scaled_ppm, state.tick_us)) {
-            self.last_change = None;
+        if self.left.is_some_and(|left| left != (state.frequency_scaled_ppm, state.tick_us)) {
+            self.left = None;
             return Err(
                 "another program changes the rate of the kernel's clock: one of the two has to go".into()
             );
@@ -159,25 +153,27 @@ impl Steering {
         self.note(kernel).map_err(text)
     }
 
-    /// Ends a slew and tells the kernel that the time is no longer known.
+    /// The time is not known any more: what was slewed goes on no further, and the kernel is told.
     fn let_go<K: KernelClock>(&mut self, kernel: &K) -> Result<()> {
-        let rate = self.last_change.map(|_| for_adjtimex(self.settled));
+        let rate = self.left.map(|_| for_adjtimex(self.settled));
         kernel.change(&ClockChange { rate, status: Some(STA_UNSYNC), ..ClockChange::default() })?;
-        if self.last_change.is_some() { self.note(kernel) } else { Ok(()) }
+        if self.left.is_some() { self.note(kernel) } else { Ok(()) }
     }
 
-    /// Notes the values that the kernel has rounded a change to.
+    /// What the kernel made of a change: it rounds.
     fn note<K: KernelClock>(&mut self, kernel: &K) -> Result<()> {
         let state = kernel.discipline()?;
-        self.last_change = Some((state.frequency_scaled_ppm, state.tick_us));
+        self.left = Some((state.frequency_scaled_ppm, state.tick_us));
         Ok(())
     }
 
-    /// Ends a slew before the daemon ends.
-    /// ⏎ # Errors
-    /// ⏎ The kernel refuses.
+    /// The daemon ends: no slew goes on without it.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
     pub fn end<K: KernelClock>(&self, kernel: &K) -> Result<()> {
-        if self.stopped.is_some() || self.last_change.is_none() {
+        if self.stopped.is_some() || self.left.is_none() {
             return Ok(());
         }
         info!("the kernel's clock goes on at the rate it has learnt");
@@ -185,9 +181,11 @@ impl Steering {
     }
 }
 
-/// Refuses to steer if another program already does, because the two would fight.
-/// ⏎ # Errors
-/// ⏎ There is one; the error names it and the ways out.
+/// Refuses where another program steers the kernel's clock already: two of them would fight.
+///
+/// # Errors
+///
+/// Names it, and the ways out.
 pub fn refuse_rivals() -> Result<()> {
     match rival() {
         None => Ok(()),
@@ -201,7 +199,7 @@ pub fn refuse_rivals() -> Result<()> {
     }
 }
 
-/// Returns a program that steers the kernel's clock, if there is one.
+/// A program that steers the kernel's clock.
 pub(crate) fn rival() -> Option<Holder> {
     std::fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
         let pid = process.file_name().to_string_lossy().parse().ok()?;
@@ -212,11 +210,11 @@ pub(crate) fn rival() -> Option<Holder> {
 
 /// Whether a process of this name and command line steers the kernel's clock.
 fn is_rival(name: &[u8], command_line: &[u8]) -> bool {
-    /// Names as in /proc/PID/comm, which cuts them off after 15 bytes.
+    /// As /proc/PID/comm has them, cut off after 15 bytes.
     const NAMES: [&[u8]; 6] =
         [b"chronyd", b"ntpd", b"ntp-daemon", b"systemd-timesyn", b"phc2sys", b"openntpd"];
     let mut arguments = command_line.split(|byte| *byte == 0).skip(1);
-    // With `-x`, chronyd leaves the clock alone.
+    // chronyd's `-x` leaves the clock alone.
     NAMES.contains(&name.trim_ascii())
         && !(name.starts_with(b"chronyd") && arguments.any(|word| word == b"-x"))
 }

@@ -1,12 +1,13 @@
-//! Keeps the time that is served.
-//! ⏎ A [`Timekeeper`] asks its sources, has the discipline turn their measurements into a line through
-//! `CLOCK_MONOTONIC`, and builds the state to publish from that line. The line itself is always what is
-//! served. It is right at once, even if the kernel's clock still has an offset to make up. Steering the
-//! kernel's clock is a separate matter, for other programs on the machine. With `source = "system"` another
-//! daemon keeps the clock, and it is mirrored instead.
-//! ⏎ The daemon's loop waits for [`Timekeeper::event`] and has the event handled. At every tick it calls
-//! [`Timekeeper::look`], [`Timekeeper::steer`] and [`Timekeeper::state`], in this order. While the
-//! configuration stays the same, only `steer` changes the kernel's clock.
+//! The keeper of the time that is served.
+//!
+//! A [`Timekeeper`] asks its sources, lets the discipline make a line through `CLOCK_MONOTONIC` of their measurements,
+//! and builds the state to publish from it. What is served is always the line itself, which is right at once, whatever
+//! the kernel's clock still has to catch up with. Steering the kernel's clock is a separate matter, for the machine's
+//! other programs. With `source = "system"` the clock is somebody else's work, and is mirrored instead.
+//!
+//! The daemon's loop waits for [`Timekeeper::event`] and has it handled. At every tick it calls [`Timekeeper::look`],
+//! [`Timekeeper::steer`] and [`Timekeeper::state`], in this order; nothing but `steer` changes the kernel's clock
+//! while the configuration stays the same.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -167,7 +168,7 @@ impl<K: KernelClock> Timekeeper<K> {
         let rates = kernel.clock_readings()?;
         let watch = RateWatch::new(rates, &kernel.discipline()?);
         let settings = discipline::Config { seed, ..discipline_settings(config)? };
-        // The file describes the uncorrected oscillator, while the discipline knows the corrected clock.
+        // The file tells of the bare oscillator, the discipline knows the corrected clock.
         let learnt = drift.as_ref().and_then(DriftFile::load).map(|drift| Drift {
             frequency: (1.0 + drift.frequency) / (1.0 + watch.correction()) - 1.0,
             ..drift
@@ -259,18 +260,21 @@ impl<K: KernelClock> Timekeeper<K> {
         Ok(())
     }
 
-    /// Reads the clocks, and passes changes of their rate to the discipline.
-    /// ⏎ # Errors
-    /// ⏎ The clocks cannot be read.
+    /// Looks at the clocks. What was done to them goes into the discipline.
+    ///
+    /// # Errors
+    ///
+    /// The clocks cannot be read.
     pub fn look(&mut self) -> Result<()> {
         self.read_clocks()?;
         self.sources.iter_mut().try_for_each(|source| source.look(&self.kernel))
     }
 
-    /// Steers the kernel's clock as of the last look, if that is configured and due, and takes in what this
-    /// changed.
-    /// ⏎ # Errors
-    /// ⏎ The clocks cannot be read.
+    /// Steers the kernel's clock as of the last look, where that is wanted and due, and takes in what this changed.
+    ///
+    /// # Errors
+    ///
+    /// The clocks cannot be read.
     pub fn steer(&mut self) -> Result<()> {
         let (now, limit_s) = (self.now, line_state::limit_s(&self.config));
         let Some(steering) = self.steering.as_mut().filter(|steering| steering.is_due(now)) else {
@@ -303,8 +307,7 @@ impl<K: KernelClock> Timekeeper<K> {
                 stepped_ns: None,
             });
         };
-        // During holdover the reference is still the source that the time came from, even if it is no longer
-        // configured.
+        // While a time is held over, it goes on naming the source it came from, even if that is configured no more.
         let named = self.sources.iter().find_map(|source| source.reference_id(line.reference));
         self.reference_id = named.unwrap_or(self.reference_id);
         let mut state = line_state::of_line(&line, now, &self.config, self.reference_id, unknown);

@@ -41,7 +41,7 @@ use address::Address;
 use render::DoctorReport;
 use system::{Verb, service};
 
-/// Arguments of `doctor`.
+/// DoctorArguments of `doctor`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct DoctorArguments {
     /// Interfaces to look at [default: those that are attached or configured, or that of the default route]

@@ -11,7 +11,7 @@ use std::fmt;
 pub struct SteerConfig {
     /// Offset in s above which the clock is stepped, during the first `step_updates`.
     pub step_above_s: f64,
-    /// Number of updates after the start that may step the clock.
+    /// How many first updates may step.
     pub step_updates: u32,
     /// Offset in s above which a correction is refused once the clock has been set.
     pub panic_s: f64,
@@ -22,7 +22,7 @@ pub struct SteerConfig {
 }
 
 impl Default for SteerConfig {
-    /// Corresponds to `makestep 1 3` and the panic limit of RFC 5905.
+    /// `makestep 1 3`, and the panic limit of RFC 5905.
     fn default() -> Self {
         Self { step_above_s: 1.0, step_updates: 3, panic_s: 1000.0, max_slew: 0.08, slew_over_s: 8.0 }
     }
@@ -73,12 +73,14 @@ impl fmt::Display for Panic {
 
 impl std::error::Error for Panic {}
 
-/// Decides how to correct a clock that is `offset_s` behind true time and runs `frequency` too slow.
-/// `updates` counts the actions already taken; `of_configured_majority` is
-/// [`super::ClockLine::of_configured_majority`]. A board without a battery-backed clock boots in 1970 and
-/// must still start, but a few sources that answer first must not move anybody's clock by a day.
-/// ⏎ # Errors
-/// ⏎ [`Panic`] if the offset is above the limit and may not be stepped.
+/// Decides how to bring a clock that is `offset_s` behind true time, and runs `frequency` too slow, to it.
+/// `updates` counts the actions already taken; `of_configured_majority` is [`super::Line::of_configured_majority`]. A
+/// board without a clock of its own boots in 1970 and must still start, but a few sources that answer first must not
+/// move anybody by a day.
+///
+/// # Errors
+///
+/// [`Panic`] where the offset is above the limit and may not be stepped.
 pub fn steer(
     config: &SteerConfig,
     updates: u32,
