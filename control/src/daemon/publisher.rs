@@ -8,7 +8,7 @@ use crate::serving::userspace::Shared;
 use crate::serving::xdp::Datapath;
 use crate::sys::kernel_clock::monotonic_ns;
 use crate::timekeeping::line_state;
-use crate::timekeeping::rate_watch::Retuned;
+use crate::timekeeping::rate_watch::RateChange;
 use crate::timekeeping::system_clock::{Observation, Unsynchronised};
 
 /// A change of the clock's rate that is not worth a publication of its own, in s/s.
@@ -74,7 +74,7 @@ impl Publisher {
     }
 
     /// Takes note that the rate of the clock has changed. A line that was inherited is put on the new rate.
-    pub fn rate_changed(&mut self, change: &Retuned, datapath: &mut Datapath) -> Result<()> {
+    pub fn rate_changed(&mut self, change: &RateChange, datapath: &mut Datapath) -> Result<()> {
         let Some(line) = self.inherited else { return Ok(()) };
         let line = line_state::retuned(line, change.at.as_ns().cast_unsigned(), change.rate);
         self.inherited = Some(line);
