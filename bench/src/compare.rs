@@ -1,6 +1,7 @@
 //! `pooltime-bench compare`: the server compared with every other NTP server that is found, one after the
 //! other on the same link, on the same cores and under the same load.
-//! ⏎ Two hosts of `scripts/lab` share a link. Everything on the server side runs on one core, everything that
+//!
+//! Two hosts of `scripts/lab` share a link. Everything on the server side runs on one core, everything that
 //! makes the load on the other. Each round goes through all contestants in another order, so that a temporary
 //! disturbance of the machine does not hit one of them alone.
 

@@ -1,6 +1,7 @@
 //! Sends requests to a server at the other end of a link like a client, and checks every frame of its
 //! answers.
-//! ⏎ `wire_check INTERFACE IPV4 IPV6` sends a number of requests over each family from a UDP socket, followed
+//!
+//! `wire_check INTERFACE IPV4 IPV6` sends a number of requests over each family from a UDP socket, followed
 //! by tagged ones. It prints how many were answered over each family and how many of these answers had right
 //! checksums on the wire. It prints `right` if every tagged request was answered in its VLAN and nowhere
 //! else. `scripts/vm` has the addresses.

@@ -20,8 +20,10 @@ pub struct Instance {
 
 impl Instance {
     /// Returns the instance of this name, or the unnamed one.
-    /// ⏎ # Errors
-    /// ⏎ The name, which becomes part of paths, has other characters than letters, digits, `-` and `_`.
+    ///
+    /// # Errors
+    ///
+    /// The name, which becomes part of paths, has other characters than letters, digits, `-` and `_`.
     pub fn new(name: Option<&str>) -> Result<Self> {
         let Some(name) = name else {
             return Ok(Self { directory: NAME.into() });
@@ -74,8 +76,10 @@ impl Instance {
     }
 
     /// Takes the instance for this process, until the lock is dropped or the process ends in any way.
-    /// ⏎ # Errors
-    /// ⏎ Another daemon holds it, or the runtime directory cannot be created.
+    ///
+    /// # Errors
+    ///
+    /// Another daemon holds it, or the runtime directory cannot be created.
     pub fn lock(&self) -> Result<Lock> {
         let directory = self.runtime_directory();
         fs::DirBuilder::new()
@@ -119,8 +123,10 @@ impl Instance {
     }
 
     /// Counts the daemons that were started since the runtime directory was created, including this one.
-    /// ⏎ # Errors
-    /// ⏎ The file system reports an error.
+    ///
+    /// # Errors
+    ///
+    /// The file system reports an error.
     pub fn count_start(&self, _lock: &Lock) -> Result<u64> {
         let path = self.runtime_directory().join("starts");
         let before = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<u64>().ok());

@@ -1,19 +1,24 @@
 //! A cap on all answers of the server. Each CPU keeps its part of it without locks. If it is not enough for
 //! all, the sources that owe most are refused first.
-//! ⏎ # The bucket
-//! ⏎ Each CPU has a token bucket, which is full after [`WINDOW_NS`] without an answer. The cost of an answer
+//!
+//! # The bucket
+//!
+//! Each CPU has a token bucket, which is full after [`WINDOW_NS`] without an answer. The cost of an answer
 //! is the time that the bucket takes to earn it. It comes from the daemon, which divides the cap among the
 //! CPUs so that their buckets are equally full. In any time t a CPU answers at most `(t + WINDOW_NS) / cost +
 //! 1` requests, whatever arrives, and whether the daemon lives or not.
-//! ⏎ # Who is refused
-//! ⏎ The limiter knows how much each source owes: how long it would have to be quiet for its bucket to be
+//!
+//! # Who is refused
+//!
+//! The limiter knows how much each source owes: how long it would have to be quiet for its bucket to be
 //! full. For sources that owe nothing, it knows how long they have owed nothing. The emptier the budget's
 //! bucket is, the less a source may owe to be answered. Below that, the source must have been quiet for ever
 //! longer, up to a minute, or be unknown. So sources that ask much cannot take what is left below their mark:
 //! it is kept for those that ask less, above all for clients that ask now and then. The bucket settles where
 //! the admitted requests are what the cap allows. That needs no measurement of rates and no look at other
 //! CPUs.
-//! ⏎ Sources without a limit are always answered and pay like the others.
+//!
+//! Sources without a limit are always answered and pay like the others.
 
 use crate::bucket::{Bucket, Ruling};
 

@@ -1,10 +1,12 @@
 //! The Internet checksum (RFC 1071), over values that are already in registers.
-//! ⏎ One's complement sums do not depend on the byte order or on the width of the words that are added, so
+//!
+//! One's complement sums do not depend on the byte order or on the width of the words that are added, so
 //! words are added as the machine loads them, and the result is stored in the same way.
 
 /// A one's complement sum that has not been folded yet. It has room for 65,000 32-bit words: below that,
 /// folding three times carries everything round.
-/// ⏎ For 8-byte words, only the upper halves are summed separately; the sum of the lower halves is the
+///
+/// For 8-byte words, only the upper halves are summed separately; the sum of the lower halves is the
 /// difference to the sum of everything. That takes three operations per word, where extracting both halves
 /// would take five.
 #[derive(Clone, Copy, Default)]

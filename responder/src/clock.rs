@@ -79,7 +79,8 @@ impl Rate {
 }
 
 /// Everything that an answer says about the clock, as the daemon last published it.
-/// ⏎ It is shared with the eBPF program as [`WORDS`] 64-bit words, one cache line; [`ClockState::to_words`]
+///
+/// It is shared with the eBPF program as [`WORDS`] 64-bit words, one cache line; [`ClockState::to_words`]
 /// defines the layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockState {
@@ -164,7 +165,8 @@ impl ClockState {
     }
 
     /// Returns the time on the line.
-    /// ⏎ The product needs 96 bits and eBPF has no 128-bit multiplication, so it is composed of the 32-bit
+    ///
+    /// The product needs 96 bits and eBPF has no 128-bit multiplication, so it is composed of the 32-bit
     /// halves of both factors. The upper half of the elapsed time is signed, for moments before the base.
     #[must_use]
     #[inline(always)]

@@ -118,7 +118,8 @@ impl Class {
 
     /// Takes a token out of a bucket that will be full after `until_full`. Returns the new word, or `None` if
     /// there is no token.
-    /// ⏎ A value above the window is a moment in the past, or was written under a class with a larger window.
+    ///
+    /// A value above the window is a moment in the past, or was written under a class with a larger window.
     /// The bucket counts as full in both cases, because no source is refused on suspicion.
     #[inline(always)]
     const fn spend(self, bucket: u64, now: u64, until_full: u64) -> Option<u64> {
@@ -346,7 +347,8 @@ fn find<B: Bucket>(set: &[B; WAYS], tag: u64) -> Option<(&B, u64)> {
 
 /// Gives a source without a bucket the one in its set that is nearest to full, with one token taken out.
 /// Returns whether that bucket was not full.
-/// ⏎ The code has no branches. Under a flood of new sources each branch would be mispredicted half of the
+///
+/// The code has no branches. Under a flood of new sources each branch would be mispredicted half of the
 /// time, and only after the set has come from memory. So the wait for memory passes while the answer is being
 /// made.
 #[inline(always)]

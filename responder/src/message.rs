@@ -38,8 +38,10 @@ pub struct Request {
 
 impl Request {
     /// Reads a request from the payload of a datagram that came to a socket.
-    /// ⏎ # Errors
-    /// ⏎ The verdict under which it is counted if it is not a client's request: [`Verdict::DropLength`] if it
+    ///
+    /// # Errors
+    ///
+    /// The verdict under which it is counted if it is not a client's request: [`Verdict::DropLength`] if it
     /// has less than 48 bytes or not a whole number of words, otherwise the verdict of [`classify`].
     pub fn parse(payload: &[u8], source_port: u16) -> Result<Self, Verdict> {
         let Some(message) = payload.first_chunk::<LENGTH>() else {
@@ -83,8 +85,10 @@ pub const fn version(first: u8) -> u8 {
 }
 
 /// Tells from a message's first byte whether it is a client's request.
-/// ⏎ # Errors
-/// ⏎ The verdict if it is not: [`Verdict::DropControl`], [`Verdict::PassMode`] or [`Verdict::PassVersion`].
+///
+/// # Errors
+///
+/// The verdict if it is not: [`Verdict::DropControl`], [`Verdict::PassMode`] or [`Verdict::PassVersion`].
 #[inline(always)]
 pub fn classify(first: u8, source_port: u16) -> Result<(), Verdict> {
     let version = version(first);
@@ -101,8 +105,10 @@ pub fn classify(first: u8, source_port: u16) -> Result<(), Verdict> {
 
 /// Finds the request in a datagram for us. `offset` is that of its UDP header in the frame, and `ip_payload`
 /// is the number of bytes from there on according to the IP header.
-/// ⏎ # Errors
-/// ⏎ Verdict and claimed version of a message that is not answered here.
+///
+/// # Errors
+///
+/// Verdict and claimed version of a message that is not answered here.
 #[inline(always)]
 pub(crate) fn in_datagram<P: Packet>(
     packet: &P,
@@ -191,7 +197,8 @@ impl Answer {
 
     /// Writes UDP header and message at `offset` of `bytes`, with the ports swapped. `addresses` is the sum
     /// over source and destination address.
-    /// ⏎ The checksum is always computed as a whole and never updated from the request's: a request from a
+    ///
+    /// The checksum is always computed as a whole and never updated from the request's: a request from a
     /// socket on the same machine has an unfinished one (`CHECKSUM_PARTIAL`).
     #[inline(always)]
     pub(crate) fn write_datagram(&self, bytes: &mut [u8], offset: usize, addresses: Sum) {

@@ -1,7 +1,8 @@
 //! Bounded access to a frame's bytes, the same for memory in the kernel and in user space.
 
 /// A frame, from the first byte of its Ethernet header to its last byte.
-/// ⏎ Bytes are accessed as arrays of a fixed size: a slice whose length is known only at run time would leave
+///
+/// Bytes are accessed as arrays of a fixed size: a slice whose length is known only at run time would leave
 /// a panic path behind, which the eBPF verifier refuses.
 pub trait Packet {
     /// Returns the length of the frame in bytes, including padding, without the frame check sequence.

@@ -1,10 +1,13 @@
 //! Samples of requests that are reported to the daemon, chosen in two ways.
-//! ⏎ By request: each request has the same chance. These samples show which sources ask how much, and what
+//!
+//! By request: each request has the same chance. These samples show which sources ask how much, and what
 //! becomes of their requests.
-//! ⏎ By source: all requests of the sources whose keyed hash is below a limit. These samples show how many
+//!
+//! By source: all requests of the sources whose keyed hash is below a limit. These samples show how many
 //! sources there are, and how long they wait between requests. A source that asks all the time is reported
 //! only while it owes little.
-//! ⏎ The daemon sets both chances so that there are some hundreds of reports per second at any load, and
+//!
+//! The daemon sets both chances so that there are some hundreds of reports per second at any load, and
 //! grants each CPU a number of them: between two grants a flood costs no more than that.
 
 use crate::bucket::Ruling;

@@ -1,5 +1,6 @@
 //! The addresses that the server answers for, in a table with constant look-up cost.
-//! ⏎ A host has few addresses, so the kernel's general hash map does not fit: it takes about 15 ns per
+//!
+//! A host has few addresses, so the kernel's general hash map does not fit: it takes about 15 ns per
 //! look-up, and an answer needs two. This table has 64 buckets of four, filled under a seed with which no
 //! bucket overflows. Buckets are filled from their first place on. So most look-ups, of a host's only address
 //! or of a stranger's, take one or two multiplications and a compare or two; none takes more than four
@@ -44,8 +45,10 @@ impl ServedTable {
     pub const EMPTY: Self = Self { seed: 1, ipv4: [[0; WAYS]; BUCKETS], ipv6: [[[0; 2]; WAYS]; BUCKETS] };
 
     /// Makes a table of addresses to serve, and of broadcast addresses that cannot be a source.
-    /// ⏎ # Errors
-    /// ⏎ [`TableFull`] if a family has more than [`CAPACITY`] different addresses, including broadcast
+    ///
+    /// # Errors
+    ///
+    /// [`TableFull`] if a family has more than [`CAPACITY`] different addresses, including broadcast
     /// addresses.
     pub fn new(ipv4: &[[u8; 4]], broadcast: &[[u8; 4]], ipv6: &[[u8; 16]]) -> Result<Self, TableFull> {
         (0..ATTEMPTS)

@@ -1,5 +1,6 @@
 //! How two programs under measurement take turns, and when each turn was.
-//! ⏎ This module is pure and is built twice: for the bench, and for its programs that run in the kernel.
+//!
+//! This module is pure and is built twice: for the bench, and for its programs that run in the kernel.
 
 /// The largest number of turns in a measurement.
 pub const MOST_TURNS: u32 = 32;

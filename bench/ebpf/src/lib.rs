@@ -1,8 +1,10 @@
 //! The compiled eBPF programs of the bench, for the code that loads them.
-//! ⏎ The programs themselves are this package's binaries, which build.rs builds for the eBPF target:
+//!
+//! The programs themselves are this package's binaries, which build.rs builds for the eBPF target:
 //! - `baseline.rs` has the programs that the bench measures the server against;
 //! - `generator.rs` has the programs with which the bench sends requests and checks answers in the kernel.
-//! ⏎ [`load_token`] and [`alternation`] are what the bench and its programs must agree on.
+//!
+//! [`load_token`] and [`alternation`] are what the bench and its programs must agree on.
 #![cfg_attr(target_arch = "bpf", no_std)]
 
 pub mod alternation;

@@ -1,5 +1,6 @@
 //! The link that the contestants are put on: two hosts of `scripts/lab`, and which core does what.
-//! ⏎ By default, all work of a veth link runs on the core that sends, so the server's share and the load's
+//!
+//! By default, all work of a veth link runs on the core that sends, so the server's share and the load's
 //! could not be told apart. Therefore each end is polled by a thread of its own (`threaded`), on the core of
 //! its side and with priority over everything else there. It polls about every 50 us, like a NIC that
 //! coalesces its interrupts (`gro_flush_timeout`, with `napi_defer_hard_irqs` as large as possible, so that

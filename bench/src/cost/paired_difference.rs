@@ -1,5 +1,6 @@
 //! Turns times into costs. Two things are compared only when they ran next to each other.
-//! ⏎ The time for writing the frame is subtracted within each round, so that a slow round is slow on both
+//!
+//! The time for writing the frame is subtracted within each round, so that a slow round is slow on both
 //! sides of the difference. That is enough for rows that are far apart. What a row costs more than the plain
 //! one is smaller than the changes in the machine's speed from one row to the next. Therefore those two take
 //! turns of a fraction of a millisecond, and the difference is that of neighbouring turns. A round's result

@@ -69,7 +69,8 @@ impl Method {
     }
 
     /// Returns how two programs take turns, for each of two copies, in a row with this number of runs.
-    /// ⏎ With a single source everything that a program needs stays in the caches. Turns are then as short as
+    ///
+    /// With a single source everything that a program needs stays in the caches. Turns are then as short as
     /// possible, because what slows the machine down lasts longer than a turn. With random sources a program
     /// needs the whole table of sources. The table falls out of the cache while the other program runs, which
     /// would not happen if the program ran alone. Therefore a turn goes through the table once before it is

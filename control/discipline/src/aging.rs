@@ -1,5 +1,6 @@
 //! How a source's claim is carried on to a later moment.
-//! ⏎ An old claim has moved with the local clock's frequency since, and that frequency is not known exactly.
+//!
+//! An old claim has moved with the local clock's frequency since, and that frequency is not known exactly.
 //! The estimate's frequency is no help for a *bound*. It depends on which sources the estimate has followed.
 //! If one of them lied, or the first samples were worse than they looked, it is wrong by more than its own
 //! deviation. So each source's claims are carried on within the frequencies that its own samples leave

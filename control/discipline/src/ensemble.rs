@@ -1,26 +1,34 @@
 //! One estimate of the local clock from the samples of all selected sources.
-//! ⏎ # Model
-//! ⏎ There is one clock and there are several paths. The clock has an offset (true time minus local time) and
+//!
+//! # Model
+//!
+//! There is one clock and there are several paths. The clock has an offset (true time minus local time) and
 //! a frequency; the frequency is a random walk. Each path has a bias: half the difference of its two base
 //! delays, constant until there is evidence of a change. A sample of source `i` measures
-//! ⏎ ```text
+//!
+//! ```text
 //! offset + bias[i] + noise          bias[i] ~ N(0, (a share of the round trip)²)
 //! ```
-//! ⏎ so the state is `[offset, frequency, bias 0, bias 1, ...]`, and a Kalman filter gives the least-squares
+//!
+//! so the state is `[offset, frequency, bias 0, bias 1, ...]`, and a Kalman filter gives the least-squares
 //! solution. The clock is estimated once, and not once per source with a vote among the results. This lets
 //! every source's samples show how the clock *moves*, while the short paths, whose bias cannot be large,
 //! determine where it *is*. It also leaves room for a route change: [`Ensemble::inflate_bias`] frees one
 //! bias, and the clock stays where the others, or its own steadiness, say that it is.
-//! ⏎ # Wander
-//! ⏎ How fast the frequency wanders differs by orders of magnitude between a rack's TCXO and a guest on a
+//!
+//! # Wander
+//!
+//! How fast the frequency wanders differs by orders of magnitude between a rack's TCXO and a guest on a
 //! busy host. Both the gain and the honesty of the error bound depend on it. So a bank of filters runs, one
 //! for each wander on a logarithmic grid, and the likelihood of the innovations weighs them. The estimate is
 //! the mixture, and its variance includes how much the filters disagree: if the wander is not yet known, the
 //! uncertainty shows it. Old likelihood is forgotten, so that the bank follows an oscillator whose
 //! surroundings change. A filter that has lost is restarted from the winner, so that it is ready to win
 //! again.
-//! ⏎ # Noise
-//! ⏎ The round trip shows how noisy a sample may be, but not how noisy the server's own clock is. Each filter
+//!
+//! # Noise
+//!
+//! The round trip shows how noisy a sample may be, but not how noisy the server's own clock is. Each filter
 //! learns that for each source from its innovations: noise is what a filter of this wander cannot explain
 //! otherwise. A filter that takes noise for wander, or wander for noise, predicts worse and loses its weight.
 

@@ -1,5 +1,6 @@
 //! Which sources to believe: the largest set of overlapping intervals, if it is a majority.
-//! ⏎ Each source claims that true time lies within its offset plus or minus its root distance. If more than
+//!
+//! Each source claims that true time lies within its offset plus or minus its root distance. If more than
 //! half of the sources have a point in common, that point is believed, and a source that does not reach it is
 //! a falseticker (RFC 5905, section 11.2.1, after Marzullo). Without a majority no source is believed.
 

@@ -1,5 +1,6 @@
 //! Leap seconds: when one is due, and which sources to believe about it.
-//! ⏎ A leap second ends a month in UTC. Sources announce it with two bits, and some announce it wrongly, so a
+//!
+//! A leap second ends a month in UTC. Sources announce it with two bits, and some announce it wrongly, so a
 //! majority of the selected sources must agree. If the operator has provided a leap-seconds.list that has not
 //! expired, the list must contain it too.
 
@@ -96,8 +97,10 @@ impl std::error::Error for LeapListError {}
 impl LeapList {
     /// Parses the format that the IERS and NIST publish: lines of "NTP seconds, TAI-UTC", and `#@` with the
     /// expiry.
-    /// ⏎ # Errors
-    /// ⏎ A line does not have two numbers, the differences do not change by one, or the expiry is missing.
+    ///
+    /// # Errors
+    ///
+    /// A line does not have two numbers, the differences do not change by one, or the expiry is missing.
     pub fn parse(text: &str) -> Result<Self, LeapListError> {
         let mut leaps = Vec::new();
         let mut expires_unix_s = None;

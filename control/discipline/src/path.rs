@@ -1,9 +1,11 @@
 //! The network path to one source: what a sample's round trip says about its noise.
-//! ⏎ Queues only ever add delay. A sample whose round trip exceeds the path's floor by `s` is wrong by at
+//!
+//! Queues only ever add delay. A sample whose round trip exceeds the path's floor by `s` is wrong by at
 //! most `s / 2`. If both directions queue alike, its error is spread evenly over that range: variance `s² /
 //! 12`. So a sample that met no queue counts as much as hundreds that did, without any sample being thrown
 //! away. The floor itself is only known as well as the luckiest sample so far, which is added to `s`.
-//! ⏎ A round trip that stays above the floor is a route change. Until it has lasted long enough to be one,
+//!
+//! A round trip that stays above the floor is a route change. Until it has lasted long enough to be one,
 //! its samples are held back: according to the rule above they would say nearly nothing.
 
 /// Number of samples in each of the two generations from which the floor is taken.

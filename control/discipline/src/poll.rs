@@ -1,12 +1,16 @@
 //! When to ask a source next, and why not sooner.
-//! ⏎ # First contact
-//! ⏎ With `iburst` a source gets at most eight requests: two seconds apart until four were answered or all
+//!
+//! # First contact
+//!
+//! With `iburst` a source gets at most eight requests: two seconds apart until four were answered or all
 //! are spent; the remaining ones follow after 4, 8 and 16 s. Four answers give the time. The frequency needs
 //! a longer arm and not more samples, so this gains more from the same eight packets that ntpd would send
 //! within 14 s. A burst is never repeated, except for half of it after a suspend: a source that was lost and
 //! is back is asked at the normal interval.
-//! ⏎ # Afterwards
-//! ⏎ The interval is a power of two within `minpoll..=maxpoll`, 64 s to 1024 s by default. A sample is worth
+//!
+//! # Afterwards
+//!
+//! The interval is a power of two within `minpoll..=maxpoll`, 64 s to 1024 s by default. A sample is worth
 //! its packet if the clock would otherwise be more uncertain than anyone can use: by more than a share of the
 //! round trip, whose asymmetry is unknown anyway. So the interval grows while the uncertainty just before the
 //! next but one sample would still be below that, and shrinks when it is above that before the next one. A

@@ -1,5 +1,6 @@
 //! How to steer a kernel clock towards the estimate; the caller carries it out.
-//! ⏎ This is needed only where the daemon owns the system clock. A private line needs no steering, because it
+//!
+//! This is needed only where the daemon owns the system clock. A private line needs no steering, because it
 //! is simply published anew. The frequency is corrected at once, and the offset by a slew on top of it, so
 //! that time never runs backwards. A step is taken only within `makestep`, that is, in the first updates and
 //! above a threshold. An offset beyond the panic limit is reported instead of followed.
@@ -74,7 +75,7 @@ impl fmt::Display for Panic {
 impl std::error::Error for Panic {}
 
 /// Decides how to bring a clock that is `offset_s` behind true time, and runs `frequency` too slow, to it.
-/// `updates` counts the actions already taken; `of_configured_majority` is [`super::Line::of_configured_majority`]. A
+/// `updates` counts the actions already taken; `of_configured_majority` is [`super::ClockLine::of_configured_majority`]. A
 /// board without a clock of its own boots in 1970 and must still start, but a few sources that answer first must not
 /// move anybody by a day.
 ///

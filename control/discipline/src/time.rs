@@ -1,5 +1,6 @@
 //! Instants of the local clock, and seconds between them.
-//! ⏎ The local clock is the clock of which the published line is a function, `CLOCK_MONOTONIC` in the daemon.
+//!
+//! The local clock is the clock of which the published line is a function, `CLOCK_MONOTONIC` in the daemon.
 //! It never steps, and its rate changes only if somebody steers the kernel. Instants are whole nanoseconds.
 //! Differences are `f64` seconds, named `_s`, because they lose nothing that matters: a day in a double is
 //! exact to 20 ps.

@@ -93,8 +93,10 @@ pub struct ServerTime {
 impl PendingRequest {
     /// Reads a packet. A server that is not synchronised has answered as well; [`ServerTime::usable`] tells
     /// the difference.
-    /// ⏎ # Errors
-    /// ⏎ The packet is no answer to this request, or contradicts itself.
+    ///
+    /// # Errors
+    ///
+    /// The packet is no answer to this request, or contradicts itself.
     pub fn read(self, packet: &[u8], strictness: Strictness) -> Result<Answer, Reject> {
         let header = match packet.split_first_chunk::<LENGTH>() {
             Some((header, rest)) if rest.is_empty() || strictness.may_be_longer => Header::read(header),
@@ -180,8 +182,10 @@ impl ServerTime {
     }
 
     /// Checks whether the time can be used by a client with these reference IDs.
-    /// ⏎ # Errors
-    /// ⏎ The reason why not.
+    ///
+    /// # Errors
+    ///
+    /// The reason why not.
     pub fn usable(&self, max_root_distance_s: f64, own_reference_ids: &BTreeSet<u32>) -> Result<(), Reject> {
         if self.leap == LEAP_UNSYNCHRONISED {
             return Err(Reject::Unsynchronised);

@@ -1,9 +1,12 @@
 //! NTP between hosts from the client's side: requests, answers, and what an exchange measures.
-//! ⏎ This crate is pure: it has no sockets, clock, random numbers or system calls. Bytes from the network
+//!
+//! This crate is pure: it has no sockets, clock, random numbers or system calls. Bytes from the network
 //! come in, and a value or a named [`Reject`] goes out. Formats and constants that the answering code also
 //! needs are those of [`responder`].
-//! ⏎ # The steps of an exchange
-//! ⏎ 1. [`PendingRequest`] makes the request from eight random bytes and keeps what the answer must agree
+//!
+//! # The steps of an exchange
+//!
+//! 1. [`PendingRequest`] makes the request from eight random bytes and keeps what the answer must agree
 //! with.
 //! 2. [`PendingRequest::read`] decides whether a packet is the answer, according to a [`Strictness`]. The
 //!   daemon's client, `query`, `upstream probe` and `pool check` differ only in that. A packet that does not

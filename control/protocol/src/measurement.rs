@@ -54,8 +54,10 @@ impl Measurement {
     }
 
     /// Checks whether the delay is possible within the errors of the clocks.
-    /// ⏎ # Errors
-    /// ⏎ [`Reject::Residence`].
+    ///
+    /// # Errors
+    ///
+    /// [`Reject::Residence`].
     pub fn believable(&self) -> Result<(), Reject> {
         if seconds(self.delay_ns) < -2.0 * self.dispersion_s { Err(Reject::Residence) } else { Ok(()) }
     }
@@ -75,16 +77,20 @@ pub struct Reading {
 impl ServerTime {
     /// Returns what the exchange measured for a client whose clock counts from 1970, without any plausibility
     /// check.
-    /// ⏎ # Errors
-    /// ⏎ [`Reject::Residence`] for clocks that are centuries apart.
+    ///
+    /// # Errors
+    ///
+    /// [`Reject::Residence`] for clocks that are centuries apart.
     pub fn reading(self, times: &Times) -> Result<Reading, Reject> {
         let Measurement { offset_ns, delay_ns, .. } = self.measure(times, Era::NearOurs)?;
         Ok(Reading { server: self, offset_ns, delay_ns })
     }
 
     /// Returns what the exchange measured.
-    /// ⏎ # Errors
-    /// ⏎ [`Reject::Residence`] for clocks that are centuries apart.
+    ///
+    /// # Errors
+    ///
+    /// [`Reject::Residence`] for clocks that are centuries apart.
     pub fn measure(&self, times: &Times, era: Era) -> Result<Measurement, Reject> {
         let (sent, received) = (i128::from(times.sent_ns), i128::from(times.received_ns));
         let moment = |timestamp, ours| match era {

@@ -13,8 +13,10 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
 /// Prints the traffic: once as JSON or if there is no terminal, otherwise until it is interrupted.
-/// ⏎ # Errors
-/// ⏎ No daemon runs, or standard output is closed.
+///
+/// # Errors
+///
+/// No daemon runs, or standard output is closed.
 pub(super) fn show(instance: &Instance, json: bool, once: bool) -> Result<()> {
     let gone = |error: std::io::Error| Error::because(Code::Io, "standard output")(error);
     loop {

@@ -95,8 +95,10 @@ pub enum Denied {
 impl LimitsConfig {
     /// Returns the policy for the program, except key and table size, which belong to the table. The budget
     /// for kisses is divided among `cpus`.
-    /// ⏎ # Errors
-    /// ⏎ The value of a key makes no sense; the error names the key.
+    ///
+    /// # Errors
+    ///
+    /// The value of a key makes no sense; the error names the key.
     pub fn policy(&self, denied: Denied, cpus: u32) -> Result<Policy> {
         let wrong = |key: &str, why: String| Error::new(Code::Config, format_args!("limits.{key}: {why}"));
         let class = |prefix: &str, rate: u32, burst: u32| {

@@ -103,8 +103,10 @@ impl Config {
     }
 
     /// Parses a configuration.
-    /// ⏎ # Errors
-    /// ⏎ The error names line and key, and for an unknown key the nearest known one.
+    ///
+    /// # Errors
+    ///
+    /// The error names line and key, and for an unknown key the nearest known one.
     pub fn parse(text: &str) -> Result<Self> {
         Self::parse_on(text, &OwnAddresses::default())
     }

@@ -40,8 +40,10 @@ pub(crate) struct Listeners {
 
 impl Listeners {
     /// Listens on the configured addresses.
-    /// ⏎ # Errors
-    /// ⏎ An address cannot be bound, and the configuration requires it.
+    ///
+    /// # Errors
+    ///
+    /// An address cannot be bound, and the configuration requires it.
     pub(crate) fn open(config: &MetricsConfig) -> Result<Self> {
         let mut listeners = Self { opened: Vec::new(), listening: Listening::default() };
         for address in config.listen.iter().copied() {

@@ -1,5 +1,6 @@
 //! Metrics, health and a status page over HTTP.
-//! ⏎ All of this runs on its own thread. It reads the counters from the maps itself, and asks the daemon's
+//!
+//! All of this runs on its own thread. It reads the counters from the maps itself, and asks the daemon's
 //! loop for what only the loop knows. Whatever clients do here, the clock is published in time.
 
 mod history;
@@ -39,8 +40,10 @@ pub(crate) trait Look {
 
 /// Starts the thread, which ends with the process. The [`Look`] is created on that thread, within its event
 /// loop.
-/// ⏎ # Errors
-/// ⏎ The kernel cannot create the thread.
+///
+/// # Errors
+///
+/// The kernel cannot create the thread.
 pub(crate) fn start(
     listeners: Listeners,
     open: impl FnOnce() -> Result<Box<dyn Look>> + Send + 'static,

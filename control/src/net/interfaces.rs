@@ -84,8 +84,10 @@ impl Addresses {
     }
 
     /// Makes the table in which the program looks up addresses: these, and `also`.
-    /// ⏎ # Errors
-    /// ⏎ There are more addresses than the table has room for.
+    ///
+    /// # Errors
+    ///
+    /// There are more addresses than the table has room for.
     pub fn table(&self, also: &[IpAddr]) -> Result<ServedTable> {
         let mut ipv4: Vec<_> = self.ipv4.iter().map(|(_, address)| address.octets()).collect();
         let mut ipv6: Vec<_> = self.ipv6.iter().map(|(_, address)| address.octets()).collect();
@@ -131,8 +133,10 @@ const RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Netlink {
     /// Connects, and subscribes to changes of links and addresses. Needs a tokio runtime.
-    /// ⏎ # Errors
-    /// ⏎ The kernel refuses the connection.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses the connection.
     pub fn connect() -> Result<Self> {
         let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
         let (connection, handle, messages) = new_multicast_connection(&groups)
@@ -174,8 +178,10 @@ impl Netlink {
     }
 
     /// Returns all interfaces.
-    /// ⏎ # Errors
-    /// ⏎ The kernel does not list them.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not list them.
     pub async fn interfaces(&self) -> Result<Vec<Interface>> {
         Ok(self.links().await?.iter().map(interface).collect())
     }
@@ -218,8 +224,10 @@ impl Netlink {
     }
 
     /// Returns the usable addresses of every interface, whether it is served on or not.
-    /// ⏎ # Errors
-    /// ⏎ The kernel does not list them.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not list them.
     pub async fn own_addresses(&self) -> Result<Addresses> {
         let mut addresses = Addresses::default();
         for message in self.address_messages().await? {
@@ -239,8 +247,10 @@ impl Netlink {
     }
 
     /// Detaches a program from an interface that was attached over netlink.
-    /// ⏎ # Errors
-    /// ⏎ The kernel refuses, for example because a BPF link holds the program.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses, for example because a BPF link holds the program.
     pub async fn remove_xdp(&self, interface: &Interface, mode: Mode) -> Result<()> {
         self.set_xdp(interface, mode, -1).await.map_err(|error| {
             Error::new(
@@ -254,8 +264,10 @@ impl Netlink {
     }
 
     /// Attaches a program to an interface over netlink.
-    /// ⏎ # Errors
-    /// ⏎ The kernel or the driver refuses.
+    ///
+    /// # Errors
+    ///
+    /// The kernel or the driver refuses.
     pub async fn put_xdp(&self, interface: &Interface, mode: Mode, program: BorrowedFd<'_>) -> Result<()> {
         self.set_xdp(interface, mode, program.as_raw_fd())
             .await

@@ -1,5 +1,6 @@
 //! Addresses that can never be an upstream, above all this host's own: a server must not believe itself.
-//! ⏎ [`OwnAddresses::unusable`] is the only place that decides, and [`Netlink::own_addresses`] is the only
+//!
+//! [`OwnAddresses::unusable`] is the only place that decides, and [`Netlink::own_addresses`] is the only
 //! one that lists the host's addresses. The same set knows the reference IDs under which other servers name
 //! this host, so that a loop over any of its addresses is seen.
 
@@ -93,8 +94,10 @@ impl OwnAddresses {
     }
 
     /// Asks the kernel for the addresses and the name of this host. Must not be called from within a runtime.
-    /// ⏎ # Errors
-    /// ⏎ The kernel does not list them.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not list them.
     pub fn of_this_host() -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -164,8 +167,10 @@ impl OwnAddresses {
     }
 
     /// Returns the first of a name's addresses that can be an upstream, or `None` if it has no address.
-    /// ⏎ # Errors
-    /// ⏎ None of them can be an upstream; the error says why.
+    ///
+    /// # Errors
+    ///
+    /// None of them can be an upstream; the error says why.
     pub fn first_usable(&self, servers: &[SocketAddr]) -> std::result::Result<Option<SocketAddr>, String> {
         let usable = servers.iter().find(|server| self.unusable_server(**server).is_none());
         match (usable, servers) {

@@ -18,8 +18,10 @@ pub struct Prefix {
 
 impl Prefix {
     /// Makes a prefix.
-    /// ⏎ # Errors
-    /// ⏎ The length exceeds the address, or bits beyond the length are not zero.
+    ///
+    /// # Errors
+    ///
+    /// The length exceeds the address, or bits beyond the length are not zero.
     pub fn new(address: IpAddr, length: u8) -> Result<Self> {
         let wrong = |why: String| {
             Err(Error::new(Code::Data, format_args!("`{address}/{length}` is not a prefix: {why}")))

@@ -35,8 +35,10 @@ impl std::error::Error for Failure {}
 
 /// Sends one request to a server and waits for the answer. The source port is of the kernel's choice and the
 /// transmit timestamp is random, so nobody who does not see the request can forge an answer.
-/// ⏎ # Errors
-/// ⏎ See [`Failure`].
+///
+/// # Errors
+///
+/// See [`Failure`].
 pub fn exchange(server: SocketAddr, timeout: Duration) -> Result<Reading, Failure> {
     let request = new_request()?;
     converse(server, &request.to_bytes(), timeout, |packet, times| read(packet, request, times))?

@@ -1,5 +1,6 @@
 //! Which interfaces are stacked on which: VLANs on a NIC, a bond or a bridge over its ports.
-//! ⏎ A frame for an address of an upper interface comes in through a lower one, and the program on the lower
+//!
+//! A frame for an address of an upper interface comes in through a lower one, and the program on the lower
 //! one sees it first. So the addresses of everything stacked on an attached interface are served there.
 
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};

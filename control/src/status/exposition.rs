@@ -1,5 +1,6 @@
 //! Metric families as text: `OpenMetrics`, and the classic format that older scrapers and `promtool` read.
-//! ⏎ Both are written from the same data, so that they have the same content. They differ in the name under
+//!
+//! Both are written from the same data, so that they have the same content. They differ in the name under
 //! which a counter is declared, and in the end mark.
 
 use std::fmt::Write as _;

@@ -85,8 +85,10 @@ impl Nic<'_> {
     }
 
     /// Whether a feature is on. A feature that this kernel does not know is off.
-    /// ⏎ # Errors
-    /// ⏎ The kernel does not report the features.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not report the features.
     pub fn has(self, feature: Feature) -> io::Result<bool> {
         let Some((block, bit)) = self.place(feature)? else {
             return Ok(false);
@@ -98,8 +100,10 @@ impl Nic<'_> {
     }
 
     /// Whether a feature is on and cannot be turned off.
-    /// ⏎ # Errors
-    /// ⏎ The kernel does not report the features.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not report the features.
     pub fn is_fixed(self, feature: Feature) -> io::Result<bool> {
         let Some((block, bit)) = self.place(feature)? else {
             return Ok(false);
@@ -127,8 +131,10 @@ impl Nic<'_> {
     }
 
     /// Turns a feature on or off.
-    /// ⏎ # Errors
-    /// ⏎ The kernel or the driver refuses, or the feature stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// The kernel or the driver refuses, or the feature stays as it is.
     pub fn set(self, feature: Feature, on: bool) -> io::Result<()> {
         if let Some((block, bit)) = self.place(feature)? {
             // The number of blocks, which must be the kernel's, is followed by blocks of two words: which to

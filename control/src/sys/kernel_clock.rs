@@ -33,23 +33,31 @@ pub struct ClockReadings {
 /// What the daemon reads from the kernel, and how it steers the kernel's clock.
 pub trait KernelClock {
     /// Reads both clocks as close together as possible.
-    /// ⏎ # Errors
-    /// ⏎ The kernel does not return the time.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not return the time.
     fn cross_timestamp(&self) -> Result<CrossTimestamp>;
 
     /// Reads the state of the kernel's clock discipline.
-    /// ⏎ # Errors
-    /// ⏎ The kernel does not return it.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not return it.
     fn discipline(&self) -> Result<Adjtimex>;
 
     /// Reads `CLOCK_MONOTONIC` and its relatives as close together as possible.
-    /// ⏎ # Errors
-    /// ⏎ The kernel does not return the time.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not return the time.
     fn clock_readings(&self) -> Result<ClockReadings>;
 
     /// Changes rate, time or state of the clock.
-    /// ⏎ # Errors
-    /// ⏎ The kernel refuses; without the privilege, the error says how to do without.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses; without the privilege, the error says how to do without.
     fn change(&self, change: &ClockChange) -> Result<()>;
 }
 
@@ -128,8 +136,10 @@ impl CrossTimestamp {
 }
 
 /// Reads `CLOCK_MONOTONIC`, the clock that the eBPF program reads.
-/// ⏎ # Errors
-/// ⏎ The kernel does not return the time.
+///
+/// # Errors
+///
+/// The kernel does not return the time.
 pub fn monotonic_ns() -> Result<u64> {
     read_ns(ClockId::CLOCK_MONOTONIC, "CLOCK_MONOTONIC")
 }
@@ -140,8 +150,10 @@ fn read_ns(clock: ClockId, name: &str) -> Result<u64> {
 }
 
 /// Reads `CLOCK_REALTIME`, in nanoseconds since the Unix epoch.
-/// ⏎ # Errors
-/// ⏎ The kernel does not return the time.
+///
+/// # Errors
+///
+/// The kernel does not return the time.
 pub fn realtime_ns() -> Result<i128> {
     let time = clock_gettime(ClockId::CLOCK_REALTIME).map_err(Error::because(Code::Os, "CLOCK_REALTIME"))?;
     Ok(i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec()))
@@ -149,8 +161,10 @@ pub fn realtime_ns() -> Result<i128> {
 
 /// Returns the precision of a clock as NTP defines it: the time that a reading takes, in log2 seconds,
 /// rounded up.
-/// ⏎ # Errors
-/// ⏎ The kernel does not return the time.
+///
+/// # Errors
+///
+/// The kernel does not return the time.
 pub fn precision() -> Result<i8> {
     let mut least_ns = u64::MAX;
     for _ in 0..256 {

@@ -80,8 +80,10 @@ pub struct ClockChange {
 }
 
 /// Reads the kernel's clock discipline and changes nothing.
-/// ⏎ # Errors
-/// ⏎ The kernel documents none for a call that only reads.
+///
+/// # Errors
+///
+/// The kernel documents none for a call that only reads.
 pub fn adjtimex() -> io::Result<Adjtimex> {
     let mut buffer = zeros();
     let state = call(&mut buffer)?;
@@ -97,8 +99,10 @@ pub fn adjtimex() -> io::Result<Adjtimex> {
 }
 
 /// Changes the kernel's clock.
-/// ⏎ # Errors
-/// ⏎ `EPERM` without `CAP_SYS_TIME`, `EINVAL` for a change that the kernel does not support.
+///
+/// # Errors
+///
+/// `EPERM` without `CAP_SYS_TIME`, `EINVAL` for a change that the kernel does not support.
 pub fn change_clock(change: &ClockChange) -> io::Result<()> {
     if change.end_slews {
         // The offset that the kernel's own loop still corrects can only be set while the loop is on.
@@ -169,10 +173,14 @@ const ETHTOOL_WORDS: usize = 8192;
 
 /// Sends a command to an interface of this network namespace with ethtool's ioctl. Arguments and result are
 /// the 32-bit words of the structure without the command, with which it begins.
-/// ⏎ # Errors
-/// ⏎ The kernel or the driver refuses, for example because the driver does not know the command.
-/// ⏎ # Panics
-/// ⏎ There are more arguments than any of the commands has.
+///
+/// # Errors
+///
+/// The kernel or the driver refuses, for example because the driver does not know the command.
+///
+/// # Panics
+///
+/// There are more arguments than any of the commands has.
 pub(crate) fn ethtool(interface: &str, command: EthtoolCommand, arguments: &[u32]) -> io::Result<Vec<u32>> {
     let mut words = vec![0_u32; ETHTOOL_WORDS];
     words[0] = command as u32;

@@ -1,5 +1,6 @@
 //! The drift file: what was learnt about the oscillator, for the next start.
-//! ⏎ The frequency is that of the uncorrected oscillator, so that it stays true whatever correction the
+//!
+//! The frequency is that of the uncorrected oscillator, so that it stays true whatever correction the
 //! kernel applies when the file is read again.
 
 use std::fs::{self, File};
@@ -32,8 +33,10 @@ struct Values {
 }
 
 /// Parses a drift file.
-/// ⏎ # Errors
-/// ⏎ The text is no drift file; the error names the line where possible.
+///
+/// # Errors
+///
+/// The text is no drift file; the error names the line where possible.
 pub fn parse(text: &str) -> Result<Drift> {
     let wrong = |what: &str| Error::new(Code::Data, what);
     let values: Values = toml::from_str(text).map_err(|error| wrong(error.message()))?;
@@ -137,8 +140,10 @@ impl DriftFile {
     }
 
     /// Writes the drift, so that a crash at any moment leaves either the old file or the new one.
-    /// ⏎ # Errors
-    /// ⏎ The file system reports an error.
+    ///
+    /// # Errors
+    ///
+    /// The file system reports an error.
     pub fn store(&self, drift: &Drift) -> Result<()> {
         self.replace(text(drift).as_bytes())
             .map_err(Error::because(Code::Io, format_args!("cannot write {}", self.path.display())))

@@ -1,6 +1,7 @@
 //! How fast `CLOCK_MONOTONIC` runs compared with the uncorrected oscillator: notices every change, whoever
 //! made it.
-//! ⏎ The discipline knows how the oscillator runs. A program that steers the kernel's clock (another daemon,
+//!
+//! The discipline knows how the oscillator runs. A program that steers the kernel's clock (another daemon,
 //! or this one) changes the rate of `CLOCK_MONOTONIC`. A new frequency shows in adjtimex at once. What the
 //! kernel slews by itself (its own loop, adjtime) shows only in the difference to `CLOCK_MONOTONIC_RAW`. This
 //! module is pure: readings come in, and changes of the rate go out to

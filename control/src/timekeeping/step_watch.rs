@@ -14,8 +14,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Starts a thread that waits for the clock to be set (settimeofday, `ADJ_SETOFFSET`, a leap second) and
 /// reports it, for as long as the receiver exists.
-/// ⏎ # Errors
-/// ⏎ The kernel cannot create the timer or the thread.
+///
+/// # Errors
+///
+/// The kernel cannot create the timer or the thread.
 pub fn watch() -> Result<mpsc::Receiver<()>> {
     let mut timer = StepTimer::new().map_err(Error::because(Code::Os, "cannot make a timer"))?;
     let (sender, receiver) = mpsc::channel(1);

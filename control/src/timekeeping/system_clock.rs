@@ -1,8 +1,10 @@
 //! `source = "system"`: another daemon (chronyd, ntpd, ptp4l) keeps `CLOCK_REALTIME`, and it is mirrored.
-//! ⏎ `CLOCK_REALTIME` and `CLOCK_MONOTONIC` are slewed alike, so between two steps their difference is
+//!
+//! `CLOCK_REALTIME` and `CLOCK_MONOTONIC` are slewed alike, so between two steps their difference is
 //! constant and the line runs at the nominal rate. The clock's quality is known from the kernel's discipline
 //! (adjtimex) and from the local daemon's answers on loopback.
-//! ⏎ This module is pure: readings come in, and a [`ClockState`] goes out.
+//!
+//! This module is pure: readings come in, and a [`ClockState`] goes out.
 
 use protocol::time::{PHI_PPB, from_unix_ns};
 use protocol::{Reading, reference};

@@ -88,8 +88,10 @@ pub struct Timekeeper<K> {
 
 impl<K: KernelClock + Clone> Timekeeper<K> {
     /// Begins with the configured sources. None of the upstreams has been asked yet; a local daemon has.
-    /// ⏎ # Errors
-    /// ⏎ The clocks cannot be read, or cannot be steered although that is configured, or the list of leap
+    ///
+    /// # Errors
+    ///
+    /// The clocks cannot be read, or cannot be steered although that is configured, or the list of leap
     /// seconds is wrong.
     pub async fn begin(kernel: K, config: &Config, host: &Host) -> Result<Self> {
         match config.clock.source {
@@ -127,8 +129,10 @@ impl<K: KernelClock + Clone> Timekeeper<K> {
     }
 
     /// Puts another configuration in force as a whole, or not at all.
-    /// ⏎ # Errors
-    /// ⏎ See [`Timekeeper::begin`].
+    ///
+    /// # Errors
+    ///
+    /// See [`Timekeeper::begin`].
     pub fn configure(&mut self, config: &Config, host: &Host) -> Result<()> {
         if config.clock.source != self.config.source {
             let next = Self::without_waiting(self.kernel.clone(), config, host)?;
@@ -202,8 +206,10 @@ impl<K: KernelClock> Timekeeper<K> {
 
     /// Takes in a change of this host's addresses. A source that turns out to be this host is dropped at
     /// once, and comes back when the address is gone.
-    /// ⏎ # Errors
-    /// ⏎ The clocks cannot be read.
+    ///
+    /// # Errors
+    ///
+    /// The clocks cannot be read.
     pub fn set_own_addresses(&mut self, own: &OwnAddresses) -> Result<()> {
         let now = self.read_clocks()?;
         for source in &mut self.sources {
@@ -237,8 +243,10 @@ impl<K: KernelClock> Timekeeper<K> {
     }
 
     /// Handles an event.
-    /// ⏎ # Errors
-    /// ⏎ The clocks cannot be read.
+    ///
+    /// # Errors
+    ///
+    /// The clocks cannot be read.
     pub fn handle(&mut self, event: Event) -> Result<()> {
         let now = self.read_clocks()?;
         match event.0 {
@@ -287,8 +295,10 @@ impl<K: KernelClock> Timekeeper<K> {
     }
 
     /// Returns what should be served as of the last look.
-    /// ⏎ # Errors
-    /// ⏎ The clocks cannot be read.
+    ///
+    /// # Errors
+    ///
+    /// The clocks cannot be read.
     pub fn state(&mut self) -> Result<Observation> {
         let mirrored = self.sources.iter_mut().find_map(|source| source.mirror(&self.config));
         if let Some(Mirrored { observation, correction }) = mirrored {
@@ -356,8 +366,10 @@ impl<K: KernelClock> Timekeeper<K> {
     }
 
     /// Returns the state of the sources, and of the clock as it was last published.
-    /// ⏎ # Errors
-    /// ⏎ The clock cannot be read.
+    ///
+    /// # Errors
+    ///
+    /// The clock cannot be read.
     pub fn view(&self, state: Option<&ClockState>) -> Result<Peers> {
         let now_ns = monotonic_ns()?;
         let now = LocalTime::from_ns(now_ns.cast_signed());
@@ -440,8 +452,10 @@ impl<K: KernelClock> Timekeeper<K> {
     }
 
     /// Stores what was learnt, and releases the kernel's clock.
-    /// ⏎ # Errors
-    /// ⏎ The kernel or the file system refuses.
+    ///
+    /// # Errors
+    ///
+    /// The kernel or the file system refuses.
     pub fn end(&mut self) -> Result<()> {
         self.store_drift();
         self.steering.as_ref().map_or(Ok(()), |steering| steering.end(&self.kernel))

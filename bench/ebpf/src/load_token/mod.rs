@@ -1,5 +1,6 @@
 //! What a load test's request carries, and how its answer is checked.
-//! ⏎ This module is pure and is built twice: for the bench, and for its programs that run in the kernel.
+//!
+//! This module is pure and is built twice: for the bench, and for its programs that run in the kernel.
 
 mod answer_class;
 mod arrivals;

@@ -1,6 +1,7 @@
 //! The sender in the kernel: `BPF_PROG_TEST_RUN` sends frames around, and one XDP program turns them into
 //! requests and sends them with a redirect.
-//! ⏎ The frames circulate as fast as they can, and the program makes a request only when one is due. This
+//!
+//! The frames circulate as fast as they can, and the program makes a request only when one is due. This
 //! keeps the schedule to the microsecond without a timer.
 
 use aya::maps::{PerCpuArray, PerCpuValues};

@@ -22,7 +22,8 @@ const END: Signal = Signal::SIGUSR1;
 const SIGNALS: Duration = Duration::from_millis(5);
 
 /// Lets copies of a frame circulate on each of the cores until `end_ns` on `CLOCK_MONOTONIC`.
-/// ⏎ A single call of the kernel does all of it if possible, and a signal ends the call. Between two calls
+///
+/// A single call of the kernel does all of it if possible, and a signal ends the call. Between two calls
 /// the kernel waits for milliseconds until nothing uses the program any more.
 pub(super) fn circulate(
     program: &Xdp,

@@ -1,13 +1,16 @@
 //! How far the published time may be wrong, and from which reference that is counted.
-//! ⏎ There are two limits, and the published bound is the larger one.
-//! ⏎ - *The majority.* If most sources are truthful, true time is where a majority of the claimed intervals
+//!
+//! There are two limits, and the published bound is the larger one.
+//!
+//! - *The majority.* If most sources are truthful, true time is where a majority of the claimed intervals
 //! overlap. The bound reaches to both ends of that, so a minority may lie as it likes, even slightly and
 //! within what the others hold possible. The estimate never leaves it.
 //! - *The reference.* True time is within half of the reference's round trip of what the reference would
 //!   measure without queues. To that are added the bias ascribed to its path, the uncertainty of the estimate
 //!   (five standard deviations, over all wanders that are still possible), the mean queue, and the server's
 //!   own error.
-//! ⏎ Each claim ages from the time when it was made, by PHI of RFC 5905 and by what the source's own samples
+//!
+//! Each claim ages from the time when it was made, by PHI of RFC 5905 and by what the source's own samples
 //! leave open of the frequency. While nothing new is agreed on, the last agreement ages in the same way: the
 //! bound grows until the caller's limit ends it.
 

@@ -211,7 +211,8 @@ impl Discipline {
     }
 
     /// Takes in a sample.
-    /// ⏎ It is ignored if its delay is negative or not a number, or if the source is closed.
+    ///
+    /// It is ignored if its delay is negative or not a number, or if the source is closed.
     pub fn sample(&mut self, index: usize, sample: &Sample) {
         let now = sample.at;
         let possible = [sample.delay_s, sample.dispersion_s, sample.root_delay_s, sample.root_dispersion_s]

@@ -1,13 +1,16 @@
 //! Samples that contradict the estimate: whether the clock, the path or the server has changed.
-//! ⏎ A single such sample is evidence of nothing. It is left out of the estimate, the bound is widened until
+//!
+//! A single such sample is evidence of nothing. It is left out of the estimate, the bound is widened until
 //! it covers the sample, and all sources are asked again at once. Then:
-//! ⏎ - If most sources are off by the same amount in the same direction, the local clock has jumped. The
+//!
+//! - If most sources are off by the same amount in the same direction, the local clock has jumped. The
 //! estimate moves with it, and no sample from before the jump is used any more. What is known about the paths
 //! is kept.
 //! - If the others continue as before, this source's path has changed, whose bias is reopened, or its server,
 //!   whose claim then no longer overlaps with the majority's.
 //! - If the next sample is as expected, it was nothing.
-//! ⏎ With a sole source there is no choice but to believe its second such sample. A server that is wrong for
+//!
+//! With a sole source there is no choice but to believe its second such sample. A server that is wrong for
 //! some minutes looks like a clock that jumped, so the bound covers both times until the new one has lasted
 //! for some polls.
 

@@ -1,5 +1,6 @@
 //! Sources of time: each is a [`Source`] of the [`super::timekeeper::Timekeeper`].
-//! ⏎ A source communicates with its servers or devices outside the daemon's loop and never steers anything.
+//!
+//! A source communicates with its servers or devices outside the daemon's loop and never steers anything.
 //! What it has received waits inside it until the timekeeper takes it in. Measurements go to the
 //! [`Discipline`], under the indices that the source has added there.
 
@@ -41,8 +42,10 @@ pub(super) trait Source {
     fn take_in(&mut self, discipline: &mut Discipline, now: LocalTime);
 
     /// Reads what must be read whenever the clocks are read.
-    /// ⏎ # Errors
-    /// ⏎ It cannot be read.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read.
     fn look(&mut self, _kernel: &dyn KernelClock) -> Result<()> {
         Ok(())
     }

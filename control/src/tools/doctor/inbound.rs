@@ -1,5 +1,6 @@
 //! Incoming requests: whether those from other hosts reach the program.
-//! ⏎ A query from this host to its own address goes over loopback and never meets the NIC, so it shows
+//!
+//! A query from this host to its own address goes over loopback and never meets the NIC, so it shows
 //! nothing. What can be shown is which interface has the address, and that the program's counters rise when
 //! another host asks.
 

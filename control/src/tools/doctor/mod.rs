@@ -1,5 +1,6 @@
 //! `doctor` examines everything that can keep a server from serving well, and says what to type.
-//! ⏎ There is one file per topic. Its `examine` reads facts from the kernel, from other programs or over the
+//!
+//! There is one file per topic. Its `examine` reads facts from the kernel, from other programs or over the
 //! network, always with a timeout. Its pure function `judge` turns the facts into findings. Nothing is ever
 //! changed. [`finding`] defines a finding, and `render` shows it.
 

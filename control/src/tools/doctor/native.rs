@@ -1,5 +1,6 @@
 //! Whether a driver reports native XDP, over the kernel's generic netlink family `netdev`.
-//! ⏎ The rtnetlink crate speaks routing netlink only, and this needs just two requests.
+//!
+//! The rtnetlink crate speaks routing netlink only, and this needs just two requests.
 
 use std::io;
 

@@ -1,6 +1,7 @@
 //! How the pool scores a check: a step, sometimes a cap, and from check to check a score. This module is
 //! pure.
-//! ⏎ The figures are those of the pool's own scorer (monitor 4.1.5). The leap indicator, root delay and root
+//!
+//! The figures are those of the pool's own scorer (monitor 4.1.5). The leap indicator, root delay and root
 //! dispersion are not scored.
 
 use std::fmt;

@@ -1,5 +1,6 @@
 //! `pool verify`: the proof that a server belongs to its operator.
-//! ⏎ The pool's management pages ask the operator to fetch a page of its validation server from the address
+//!
+//! The pool's management pages ask the operator to fetch a page of its validation server from the address
 //! that is to be proved. That page names an address to open in the browser in which the operator is logged
 //! in. There is one validation server per family. The built-in ones are those that the management pages have
 //! shown since 2024. The page of an unverified server names the present one, and `--url` takes it.

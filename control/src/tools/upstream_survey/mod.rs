@@ -45,8 +45,10 @@ pub struct Measured {
 }
 
 /// Reads names from a file, one per line; `#` begins a comment.
-/// ⏎ # Errors
-/// ⏎ The file cannot be read, or a line is no name.
+///
+/// # Errors
+///
+/// The file cannot be read, or a line is no name.
 pub fn read_names(path: &Path) -> Result<Vec<String>> {
     let wrong = |what: String| Error::new(Code::Data, format_args!("{}: {what}", path.display()));
     let metadata = path.metadata().map_err(Error::because(Code::NoInput, path.display()))?;
@@ -70,8 +72,10 @@ pub fn read_names(path: &Path) -> Result<Vec<String>> {
 /// Asks all candidates at the same time, each `requests` times, and waits until the last has answered or its
 /// timeout has passed. Names of the pool are not asked, nor is this host itself, which has the addresses
 /// `own`.
-/// ⏎ # Errors
-/// ⏎ There are no candidates or too many.
+///
+/// # Errors
+///
+/// There are no candidates or too many.
 pub fn measure(names: &[String], requests: u8, own: &OwnAddresses) -> Result<Vec<Measured>> {
     let mut seen = HashSet::new();
     let names: Vec<&String> = names.iter().filter(|name| seen.insert(*name)).collect();

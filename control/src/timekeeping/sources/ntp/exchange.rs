@@ -92,8 +92,10 @@ impl Exchange {
 
 /// Opens a socket that keeps the kernel's timestamping on. The kernel turns it on some time after the first
 /// socket has asked for it, which would be too late for the socket of a single request.
-/// ⏎ # Errors
-/// ⏎ The kernel refuses.
+///
+/// # Errors
+///
+/// The kernel refuses.
 pub fn keep_stamping() -> io::Result<std::net::UdpSocket> {
     let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     ask_for_stamps(&socket)?;

@@ -1,6 +1,7 @@
 //! The daemon as an NTP client: asks the configured upstreams and passes their answers to the
 //! [`crate::discipline`].
-//! ⏎ Requests and name resolution run outside the daemon's loop, with at most one of each per association.
+//!
+//! Requests and name resolution run outside the daemon's loop, with at most one of each per association.
 
 mod association;
 pub mod exchange;

@@ -6,8 +6,10 @@ use protocol::{Era, Reject, ServerTime, Times};
 use crate::discipline::{Leap, LocalTime, Sample};
 
 /// Makes a sample from a server's answer and the times of both ends of the exchange by `CLOCK_MONOTONIC`.
-/// ⏎ # Errors
-/// ⏎ [`Reject::Residence`].
+///
+/// # Errors
+///
+/// [`Reject::Residence`].
 pub(super) fn sample(server: &ServerTime, times: &Times) -> Result<Sample, Reject> {
     let measured = server.measure(times, Era::From2020)?;
     measured.believable()?;

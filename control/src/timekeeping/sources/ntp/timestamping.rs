@@ -1,5 +1,6 @@
 //! When a request was sent and its answer came by `CLOCK_MONOTONIC`, from the kernel's timestamps of both.
-//! ⏎ The kernel timestamps packets by `CLOCK_REALTIME`, which may be stepped at any moment. Each timestamp is
+//!
+//! The kernel timestamps packets by `CLOCK_REALTIME`, which may be stepped at any moment. Each timestamp is
 //! converted with a reading of both clocks next to it. It is believed only if it falls between the moments
 //! that the program saw itself; otherwise those moments count, with their larger error.
 
