@@ -1,14 +1,14 @@
 //! `pooltime-bench`: what the server program costs, and how much load a server can take.
 //!
 //! - `cost` runs the real program in the kernel with `BPF_PROG_TEST_RUN`. It reports how many nanoseconds
-//! each kind of packet takes, compared with the least that an XDP program can take. It prints no figure
-//! unless the program did what the figure's name says in every single run.
+//!   each kind of packet takes, compared with the least that an XDP program can take. It prints no figure
+//!   unless the program did what the figure's name says in every single run.
 //!
-//! - `load` sends requests to any NTP server on a schedule that a slow server does not slow down, and
-//! checks every answer; `find-max` searches for the highest rate that a server sustains.
+//! - `load` sends requests to any NTP server on a schedule that a slow server does not slow down, and checks
+//!   every answer; `find-max` searches for the highest rate that a server sustains.
 //!
 //! - `compare` runs this server and every other one that is found on the same link and cores and under the
-//! same load, one after the other.
+//!   same load, one after the other.
 //!
 //! The modules, top-down: `cli` is the one definition of the command line; `cost`, `load` and `compare` are
 //! the commands; `programs` has the loaded eBPF programs, `frames` the packets and `statistics` the

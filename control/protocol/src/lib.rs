@@ -6,13 +6,12 @@
 //!
 //! # The steps of an exchange
 //!
-//! 1. [`PendingRequest`] makes the request from eight random bytes and keeps what the answer must agree
-//! with.
+//! 1. [`PendingRequest`] makes the request from eight random bytes and keeps what the answer must agree with.
 //! 2. [`PendingRequest::read`] decides whether a packet is the answer, according to a [`Strictness`]. The
-//!   daemon's client, `query`, `upstream probe` and `pool check` differ only in that. A packet that does not
-//!   repeat the request's transmit timestamp is never an answer.
+//!    daemon's client, `query`, `upstream probe` and `pool check` differ only in that. A packet that does not
+//!    repeat the request's transmit timestamp is never an answer.
 //! 3. An [`Answer`] is a [`Kiss`] or a [`ServerTime`]; [`ServerTime::usable`] tells whether a client can use
-//!   it.
+//!    it.
 //! 4. [`ServerTime::measure`] computes offset, delay and dispersion from it and from the times of both ends.
 
 pub mod answer;

@@ -3,8 +3,8 @@
 //! There are two limits, and the published bound is the larger one.
 //!
 //! - *The majority.* If most sources are truthful, true time is where a majority of the claimed intervals
-//! overlap. The bound reaches to both ends of that, so a minority may lie as it likes, even slightly and
-//! within what the others hold possible. The estimate never leaves it.
+//!   overlap. The bound reaches to both ends of that, so a minority may lie as it likes, even slightly and
+//!   within what the others hold possible. The estimate never leaves it.
 //! - *The reference.* True time is within half of the reference's round trip of what the reference would
 //!   measure without queues. To that are added the bias ascribed to its path, the uncertainty of the estimate
 //!   (five standard deviations, over all wanders that are still possible), the mean queue, and the server's

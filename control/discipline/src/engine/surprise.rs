@@ -4,8 +4,8 @@
 //! it covers the sample, and all sources are asked again at once. Then:
 //!
 //! - If most sources are off by the same amount in the same direction, the local clock has jumped. The
-//! estimate moves with it, and no sample from before the jump is used any more. What is known about the paths
-//! is kept.
+//!   estimate moves with it, and no sample from before the jump is used any more. What is known about the
+//!   paths is kept.
 //! - If the others continue as before, this source's path has changed, whose bias is reopened, or its server,
 //!   whose claim then no longer overlaps with the majority's.
 //! - If the next sample is as expected, it was nothing.

@@ -42,7 +42,7 @@ use address::Address;
 use render::DoctorReport;
 use system::{Verb, service};
 
-/// DoctorArguments of `doctor`.
+/// Arguments of `doctor`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct DoctorArguments {
     /// Interfaces to look at [default: those that are attached or configured, or that of the default route]
