@@ -76,8 +76,8 @@ impl std::error::Error for Panic {}
 
 /// Decides how to bring a clock that is `offset_s` behind true time, and runs `frequency` too slow, to it.
 /// `updates` counts the actions already taken; `of_configured_majority` is
-/// [`super::ClockLine::of_configured_majority`]. A board without a clock of its own boots in 1970 and must still start, but a few sources that answer first must not
-/// move anybody by a day.
+/// [`super::ClockLine::of_configured_majority`]. A board without a clock of its own boots in 1970 and must still
+/// start, but a few sources that answer first must not move anybody by a day.
 ///
 /// # Errors
 ///
