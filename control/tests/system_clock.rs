@@ -5,7 +5,7 @@ mod generate;
 
 use control::config::ClockConfig;
 use control::sys::Adjtimex;
-use control::sys::kernel_clock::Sample;
+use control::sys::kernel_clock::CrossTimestamp;
 use control::timekeeping::system_clock::{LocalDaemon, Observation, SystemClock, Unsynchronised};
 use generate::Random;
 use protocol::{Reading, ServerTime};
@@ -17,8 +17,8 @@ const DIFFERENCE_NS: i128 = 1_790_000_000_123_456_789;
 const PRECISION: i8 = -24;
 
 /// A reading of both clocks at this moment of `CLOCK_MONOTONIC`, that took no time.
-fn at(monotonic_ns: u64, difference_ns: i128) -> Sample {
-    Sample {
+fn at(monotonic_ns: u64, difference_ns: i128) -> CrossTimestamp {
+    CrossTimestamp {
         monotonic_before_ns: monotonic_ns,
         realtime_ns: i128::from(monotonic_ns) + difference_ns,
         monotonic_after_ns: monotonic_ns,
@@ -342,14 +342,14 @@ fn states_are_numbered() {
 
 /// A reading of both clocks that took its time: mostly tens of nanoseconds, now and then what an interrupt or
 /// a stolen CPU takes. Any moment of it may be that of the inner reading.
-fn jittery(random: &mut Random, monotonic_ns: u64, difference_ns: i128) -> Sample {
+fn jittery(random: &mut Random, monotonic_ns: u64, difference_ns: i128) -> CrossTimestamp {
     let longest = match random.next() % 100 {
         0 => 5_000_000,
         1..10 => 20_000,
         _ => 60,
     };
     let (before, after) = (random.next() % longest, random.next() % longest);
-    Sample {
+    CrossTimestamp {
         monotonic_before_ns: monotonic_ns - before,
         realtime_ns: i128::from(monotonic_ns) + difference_ns,
         monotonic_after_ns: monotonic_ns + after,

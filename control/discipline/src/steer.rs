@@ -1,24 +1,24 @@
-//! Steering a kernel clock towards the estimate: what to do, not how.
+//! How to steer a kernel clock towards the estimate; the caller carries it out.
 //!
-//! Needed only where the daemon owns the system clock; a private line needs no steering, since it is simply
-//! published anew. The frequency is corrected at once, the offset by a slew on top of it, so that time never
-//! runs backwards; a step is taken only within `makestep`, that is, in the first updates and above a
-//! threshold. An offset beyond the panic limit is reported instead of followed.
+//! This is needed only where the daemon owns the system clock. A private line needs no steering, because it
+//! is simply published anew. The frequency is corrected at once, and the offset by a slew on top of it, so
+//! that time never runs backwards. A step is taken only within `makestep`, that is, in the first updates and
+//! above a threshold. An offset beyond the panic limit is reported instead of followed.
 
 use std::fmt;
 
 /// Limits of steering.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SteerConfig {
-    /// Offsets above this are stepped, in s, while `step_updates` last.
+    /// Offset in s above which the clock is stepped, during the first `step_updates`.
     pub step_above_s: f64,
     /// How many first updates may step.
     pub step_updates: u32,
-    /// Offsets above this are refused once the clock has been set, in s.
+    /// Offset in s above which a correction is refused once the clock has been set.
     pub panic_s: f64,
-    /// Fastest slew in s/s. The kernel's `ADJ_TICK` allows a tenth.
+    /// Fastest slew in s/s. The kernel's `ADJ_TICK` allows 0.1.
     pub max_slew: f64,
-    /// A slew is spread over this long where the limit allows, in s.
+    /// Time over which a slew is spread if the limit allows it, in s.
     pub slew_over_s: f64,
 }
 
@@ -29,7 +29,7 @@ impl Default for SteerConfig {
     }
 }
 
-/// What to do to the kernel clock. Each change of its rate is to be reported to the discipline.
+/// What to do to the kernel clock. Each change of its rate must be reported to the discipline.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Action {
     /// Change its rate by `frequency` for good, and step it by `by_s`.
@@ -45,15 +45,15 @@ pub enum Action {
         frequency: f64,
         /// Change of rate on top of it in s/s.
         extra: f64,
-        /// How long that one lasts, in s.
+        /// Duration of the extra change, in s.
         for_s: f64,
     },
-    /// Leave it alone for now: a first step beyond the panic limit takes a majority of the configured sources, and
-    /// not all of them have been heard.
+    /// Leave the clock alone for now: a first step beyond the panic limit requires a majority of the
+    /// configured sources, and not all of them have answered.
     Wait,
 }
 
-/// The offset is beyond what any clock does by itself.
+/// The offset exceeds what any clock drifts by itself.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Panic {
     /// The offset in s.
@@ -75,9 +75,9 @@ impl fmt::Display for Panic {
 impl std::error::Error for Panic {}
 
 /// Decides how to bring a clock that is `offset_s` behind true time, and runs `frequency` too slow, to it.
-/// `updates` counts the actions already taken; `of_configured_majority` is [`super::Line::of_configured_majority`]. A
-/// board without a clock of its own boots in 1970 and must still start, but a few sources that answer first must not
-/// move anybody by a day.
+/// `updates` counts the actions already taken; `of_configured_majority` is
+/// [`super::ClockLine::of_configured_majority`]. A board without a clock of its own boots in 1970 and must still
+/// start, but a few sources that answer first must not move anybody by a day.
 ///
 /// # Errors
 ///

@@ -8,7 +8,7 @@ use libc::{STA_DEL, STA_INS, STA_UNSYNC};
 use tracing::{error, info, warn};
 
 use super::rate_watch::for_adjtimex;
-use crate::discipline::{Action, Leap, Line, LocalTime, SteerConfig, ns_to_s, s_to_ns, steer};
+use crate::discipline::{Action, ClockLine, Leap, LocalTime, SteerConfig, ns_to_s, s_to_ns, steer};
 use crate::error::{Code, Error, Result};
 use crate::sys::ClockChange;
 use crate::sys::kernel_clock::KernelClock;
@@ -77,7 +77,7 @@ impl Steering {
     pub fn correct<K: KernelClock>(
         &mut self,
         kernel: &K,
-        line: Option<&Line>,
+        line: Option<&ClockLine>,
         correction: f64,
         now: LocalTime,
     ) {
@@ -91,7 +91,7 @@ impl Steering {
     fn try_correct<K: KernelClock>(
         &mut self,
         kernel: &K,
-        line: Option<&Line>,
+        line: Option<&ClockLine>,
         correction: f64,
     ) -> std::result::Result<(), String> {
         let text = |error: Error| error.to_string();
@@ -105,7 +105,7 @@ impl Steering {
         let Some(line) = line else {
             return self.let_go(kernel).map_err(text);
         };
-        let sample = kernel.sample().map_err(text)?;
+        let sample = kernel.cross_timestamp().map_err(text)?;
         let at_ns = u64::midpoint(sample.monotonic_before_ns, sample.monotonic_after_ns);
         let at = LocalTime::from_ns(at_ns.cast_signed());
         let ahead_ns = i128::from(line.utc_ns(at)) - sample.realtime_ns;
@@ -219,7 +219,7 @@ fn is_rival(name: &[u8], command_line: &[u8]) -> bool {
         && !(name.starts_with(b"chronyd") && arguments.any(|word| word == b"-x"))
 }
 
-fn leap_status(line: &Line, now: LocalTime) -> i32 {
+fn leap_status(line: &ClockLine, now: LocalTime) -> i32 {
     let second_of_day = line.utc_ns(now).div_euclid(1_000_000_000).rem_euclid(S_PER_DAY);
     match line.leap {
         Leap::Insert if second_of_day >= LEAP_FROM_S => STA_INS,
@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn the_kernel_hears_of_a_leap_second_on_its_day_only() {
         let noon_s = 1_798_632_000; // 2026-12-30 12:00
-        let line = |leap| Line {
+        let line = |leap| ClockLine {
             at: LocalTime::from_ns(0),
             offset_ns: noon_s * 1_000_000_000,
             frequency: 0.0,

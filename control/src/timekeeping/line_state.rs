@@ -1,14 +1,14 @@
-//! From the discipline's line to the state that is published.
+//! Turns the discipline's line into the state that is published.
 
 use responder::clock::{DispersionRate, Rate};
 use responder::message::LEAP_UNSYNCHRONISED;
 use responder::{ClockState, NtpShort, NtpTimestamp};
 
 use crate::config::ClockConfig;
-use crate::discipline::{Leap, Line, LocalTime, ns_to_s, s_to_ns};
-use crate::sys::kernel_clock::Sample;
+use crate::discipline::{ClockLine, Leap, LocalTime, ns_to_s, s_to_ns};
+use crate::sys::kernel_clock::CrossTimestamp;
 
-/// A state that claims nothing.
+/// Returns a state that claims nothing.
 pub(super) const fn unknown(now: LocalTime, sequence: u32, precision: i8) -> ClockState {
     ClockState {
         sequence,
@@ -27,8 +27,8 @@ pub(super) const fn unknown(now: LocalTime, sequence: u32, precision: i8) -> Clo
     }
 }
 
-/// The kernel's time, about which nothing is claimed.
-pub(super) fn of_kernel(sample: &Sample, unknown: ClockState) -> ClockState {
+/// Returns the kernel's time without any claim about its quality.
+pub(super) fn of_kernel(sample: &CrossTimestamp, unknown: ClockState) -> ClockState {
     ClockState {
         monotonic_base_ns: sample.monotonic_after_ns,
         ntp_base: timestamp(sample.realtime_ns),
@@ -36,9 +36,9 @@ pub(super) fn of_kernel(sample: &Sample, unknown: ClockState) -> ClockState {
     }
 }
 
-/// A line as it is published.
+/// Returns the state that publishes a line.
 pub(super) fn of_line(
-    line: &Line,
+    line: &ClockLine,
     now: LocalTime,
     config: &ClockConfig,
     reference_id: u32,
@@ -67,7 +67,7 @@ pub(super) fn of_line(
     }
 }
 
-/// The error bound up to which a line counts as synchronised, in s.
+/// Returns the error bound in s up to which a line counts as synchronised.
 pub(super) fn limit_s(config: &ClockConfig) -> f64 {
     std::time::Duration::from_millis(config.max_error_ms).as_secs_f64()
 }
@@ -83,7 +83,7 @@ fn rate(frequency: f64) -> Rate {
     Rate((nominal as f64 * (1.0 + frequency.clamp(-0.5, 0.5))).round() as u64)
 }
 
-/// Rounded up, for a bound must not shrink.
+/// Converts to NTP's short format, rounded up because a bound must not shrink.
 fn short(seconds: f64) -> NtpShort {
     NtpShort::from_nanos(s_to_ns(seconds.max(0.0)).cast_unsigned() + 1)
 }

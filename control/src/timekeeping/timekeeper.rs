@@ -29,39 +29,39 @@ use super::sources::system::SystemSource;
 use super::sources::{Correction, Mirrored, Source};
 use super::system_clock::{Observation, Unsynchronised};
 use crate::config::{ClockConfig, ClockSource, Config};
-use crate::discipline::{self, Discipline, Drift, Line, LocalTime, ns_to_s};
+use crate::discipline::{self, ClockLine, Discipline, Drift, LocalTime, ns_to_s};
 use crate::error::{Code, Error, Result};
 use crate::net::own_addresses::OwnAddresses;
 use crate::status::sources::{Peers, System};
 use crate::sys::kernel_clock::{KernelClock, monotonic_ns, precision};
 
-/// The clock that counts suspends got ahead by this much: there was one, in ns.
+/// If the clock that counts suspends gets ahead by this much, in ns, the machine was suspended.
 const SUSPEND_NS: u64 = 100_000_000;
-/// How often the drift file is written.
+/// Interval at which the drift file is written.
 const DRIFT_INTERVAL: Duration = Duration::from_hours(1);
-/// The loop sleeps this long at least: it must not spin.
+/// Shortest sleep of the loop, so that it cannot spin.
 const LEAST_SLEEP: Duration = Duration::from_millis(1);
 
-/// What a timekeeper has to know of the host it runs on.
+/// What a timekeeper must know about its host.
 #[derive(Clone, Debug, Default)]
 pub struct Host {
-    /// Its addresses, which are never asked for the time.
+    /// The host's addresses, which are never asked for the time.
     pub own: OwnAddresses,
-    /// Where another time daemon of this host may be asked.
+    /// Addresses at which another time daemon of this host may answer.
     pub local_daemons: Vec<SocketAddr>,
-    /// Where the drift file is kept.
+    /// The directory of the drift file.
     pub state_directory: PathBuf,
 }
 
-/// Something for [`Timekeeper::handle`].
+/// An event for [`Timekeeper::handle`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event(What);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
-    /// Sources are due, or a leap second.
+    /// Sources or a leap second are due.
     Due,
-    /// The source in this place has heard something.
+    /// The source with this index has received something.
     Arrived(usize),
 }
 
@@ -80,9 +80,9 @@ pub struct Timekeeper<K> {
     drift_stored: Instant,
     precision: i8,
     sequence: u32,
-    /// What was named last as the reference.
+    /// The reference ID that was published last.
     reference_id: u32,
-    /// Of the clock that is mirrored, as of the last state.
+    /// Correction of a mirrored clock, as of the last state.
     correction: Option<Correction>,
 }
 
@@ -91,7 +91,8 @@ impl<K: KernelClock + Clone> Timekeeper<K> {
     ///
     /// # Errors
     ///
-    /// The clocks cannot be read or, if that is wanted, not be steered; the list of leap seconds is wrong.
+    /// The clocks cannot be read, or cannot be steered although that is configured, or the list of leap
+    /// seconds is wrong.
     pub async fn begin(kernel: K, config: &Config, host: &Host) -> Result<Self> {
         match config.clock.source {
             ClockSource::System => {
@@ -127,11 +128,11 @@ impl<K: KernelClock + Clone> Timekeeper<K> {
         Ok(timekeeper)
     }
 
-    /// Puts another configuration in force: all of it or nothing.
+    /// Puts another configuration in force as a whole, or not at all.
     ///
     /// # Errors
     ///
-    /// As [`Timekeeper::begin`].
+    /// See [`Timekeeper::begin`].
     pub fn configure(&mut self, config: &Config, host: &Host) -> Result<()> {
         if config.clock.source != self.config.source {
             let next = Self::without_waiting(self.kernel.clone(), config, host)?;
@@ -159,7 +160,7 @@ impl<K: KernelClock + Clone> Timekeeper<K> {
 }
 
 impl<K: KernelClock> Timekeeper<K> {
-    /// Begins with these sources and what an earlier run has learnt of the oscillator.
+    /// Begins with these sources and with what an earlier run has learnt about the oscillator.
     fn new(
         kernel: K,
         precision: i8,
@@ -168,7 +169,7 @@ impl<K: KernelClock> Timekeeper<K> {
         drift: Option<DriftFile>,
         seed: u64,
     ) -> Result<Self> {
-        let rates = kernel.rates()?;
+        let rates = kernel.clock_readings()?;
         let watch = RateWatch::new(rates, &kernel.discipline()?);
         let settings = discipline::Config { seed, ..discipline_settings(config)? };
         // The file tells of the bare oscillator, the discipline knows the corrected clock.
@@ -203,8 +204,8 @@ impl<K: KernelClock> Timekeeper<K> {
         }
     }
 
-    /// Takes note of other addresses of this host. A source that turns out to be this host is dropped at once, and
-    /// comes back when the address is gone.
+    /// Takes in a change of this host's addresses. A source that turns out to be this host is dropped at
+    /// once, and comes back when the address is gone.
     ///
     /// # Errors
     ///
@@ -217,7 +218,7 @@ impl<K: KernelClock> Timekeeper<K> {
         Ok(())
     }
 
-    /// Waits for something to handle. Nothing is lost if the wait is given up.
+    /// Waits for an event. Nothing is lost if the wait is cancelled.
     pub async fn event(&mut self) -> Event {
         let mut due = pin!(tokio::time::sleep(self.until_due()));
         poll_fn(|context| {
@@ -241,7 +242,7 @@ impl<K: KernelClock> Timekeeper<K> {
         discipline.into_iter().chain(sources).min().unwrap_or(Duration::MAX).max(LEAST_SLEEP)
     }
 
-    /// Does what an event asks for.
+    /// Handles an event.
     ///
     /// # Errors
     ///
@@ -293,7 +294,7 @@ impl<K: KernelClock> Timekeeper<K> {
         Ok(())
     }
 
-    /// What there is to serve as of the last look.
+    /// Returns what should be served as of the last look.
     ///
     /// # Errors
     ///
@@ -309,7 +310,7 @@ impl<K: KernelClock> Timekeeper<K> {
         let unknown = line_state::unknown(now, self.sequence, self.precision);
         let Some(line) = self.discipline.line(now).filter(|line| line.stratum <= MAX_STRATUM) else {
             // While nothing is known, answers carry the kernel's time and say that it is not synchronised.
-            let state = line_state::of_kernel(&self.kernel.sample()?, unknown);
+            let state = line_state::of_kernel(&self.kernel.cross_timestamp()?, unknown);
             return Ok(Observation {
                 state,
                 unsynchronised: Some(Unsynchronised::NoAgreement),
@@ -328,11 +329,11 @@ impl<K: KernelClock> Timekeeper<K> {
         Ok(Observation { state, unsynchronised, stepped_ns: None })
     }
 
-    /// Reads the clocks that tell what was done to `CLOCK_MONOTONIC`. Gives the local time.
+    /// Reads the clocks that show what was done to `CLOCK_MONOTONIC`. Returns the local time.
     fn read_clocks(&mut self) -> Result<LocalTime> {
-        let (rates, kernel) = (self.kernel.rates()?, self.kernel.discipline()?);
-        for retuned in self.watch.observe(rates, &kernel) {
-            self.discipline.retuned(retuned.at, retuned.rate);
+        let (rates, kernel) = (self.kernel.clock_readings()?, self.kernel.discipline()?);
+        for change in self.watch.observe(rates, &kernel) {
+            self.discipline.frequency_changed(change.at, change.rate);
         }
         let now = LocalTime::from_ns(rates.monotonic_ns.cast_signed());
         let suspended_ns = rates.boottime_ns.saturating_sub(rates.monotonic_ns);
@@ -340,31 +341,31 @@ impl<K: KernelClock> Timekeeper<K> {
             if self.is_disciplined() {
                 warn!("the machine was suspended: the time is asked for anew");
             }
-            self.discipline.jumped(now);
+            self.discipline.time_lost(now);
         }
         self.suspended_ns = suspended_ns;
         self.now = now;
         Ok(now)
     }
 
-    /// Whether the time is of our own making, and not that of a clock which somebody else keeps.
+    /// Whether the time comes from our own discipline and not from a clock that another daemon keeps.
     fn is_disciplined(&self) -> bool {
         self.config.source == ClockSource::Upstream
     }
 
-    /// What the keeper of the clock does to it, where that is somebody else.
+    /// Returns the correction of a clock that another daemon keeps.
     #[must_use]
     pub const fn correction(&self) -> Option<Correction> {
         self.correction
     }
 
-    /// `system` or `upstream`.
+    /// Returns the source in the configuration: `system` or `upstream`.
     #[must_use]
     pub const fn label(&self) -> &'static str {
         self.config.source.label()
     }
 
-    /// What there is to see of the sources, and of the clock as it was last published.
+    /// Returns the state of the sources, and of the clock as it was last published.
     ///
     /// # Errors
     ///
@@ -397,7 +398,7 @@ impl<K: KernelClock> Timekeeper<K> {
         Ok(Peers { system, peers })
     }
 
-    fn describe(&self, system: &mut System, line: &Line, now: LocalTime) {
+    fn describe(&self, system: &mut System, line: &ClockLine, now: LocalTime) {
         const PPM: f64 = 1e6;
         system.frequency_ppm = Some(self.of_oscillator(line.frequency) * PPM);
         system.skew_ppm = Some(line.skew * PPM);
@@ -408,15 +409,15 @@ impl<K: KernelClock> Timekeeper<K> {
         }
     }
 
-    /// What the line is ahead of `CLOCK_REALTIME`, in s.
-    fn kernel_offset_s(&self, line: &Line) -> Option<f64> {
-        let sample = self.kernel.sample().ok()?;
+    /// Returns how far the line is ahead of `CLOCK_REALTIME`, in s.
+    fn kernel_offset_s(&self, line: &ClockLine) -> Option<f64> {
+        let sample = self.kernel.cross_timestamp().ok()?;
         let at_ns = u64::midpoint(sample.monotonic_before_ns, sample.monotonic_after_ns);
         let utc_ns = i128::from(line.utc_ns(LocalTime::from_ns(at_ns.cast_signed())));
         Some(ns_to_s(i64::try_from(utc_ns - sample.realtime_ns).ok()?))
     }
 
-    /// What happens to the kernel's clock, for people.
+    /// Describes what happens to the kernel's clock.
     fn steering(&self) -> String {
         match &self.steering {
             None => "left alone".into(),
@@ -426,12 +427,13 @@ impl<K: KernelClock> Timekeeper<K> {
         }
     }
 
-    /// True seconds in a second of the bare oscillator, less one, for a frequency of the corrected clock.
+    /// Converts a frequency of the corrected clock to one of the uncorrected oscillator: true seconds per
+    /// second, minus one.
     fn of_oscillator(&self, frequency: f64) -> f64 {
         (1.0 + frequency) * (1.0 + self.watch.correction()) - 1.0
     }
 
-    /// What to keep of the oscillator for the next run.
+    /// Returns what the next run should know about the oscillator.
     fn learnt(&self) -> Option<Drift> {
         let drift = self.discipline.drift(self.now)?;
         Some(Drift { frequency: self.of_oscillator(drift.frequency), ..drift })
@@ -449,23 +451,23 @@ impl<K: KernelClock> Timekeeper<K> {
         }
     }
 
-    /// Keeps what was learnt, and lets go of the kernel's clock.
+    /// Stores what was learnt, and releases the kernel's clock.
     ///
     /// # Errors
     ///
-    /// The kernel's.
+    /// The kernel or the file system refuses.
     pub fn end(&mut self) -> Result<()> {
         self.store_drift();
         self.steering.as_ref().map_or(Ok(()), |steering| steering.end(&self.kernel))
     }
 }
 
-/// Whether the kernel's clock is to be steered: never one that somebody else keeps.
+/// Whether to steer the kernel's clock. One that another daemon keeps is never steered.
 fn steers(config: &ClockConfig) -> bool {
     config.source == ClockSource::Upstream && config.steer
 }
 
-/// The settings of the discipline. Without sources that it disciplines it has none, and no list of leap seconds.
+/// Returns the settings of the discipline. If it has no sources, it needs no list of leap seconds.
 fn discipline_settings(config: &ClockConfig) -> Result<discipline::Config> {
     match config.source {
         ClockSource::System => Ok(discipline::Config::default()),

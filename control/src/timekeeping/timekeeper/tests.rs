@@ -1,4 +1,4 @@
-//! The timekeeper on a made-up machine, with sources that know true time.
+//! The timekeeper on a fake machine, with sources that know true time.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -6,14 +6,14 @@ use std::task::Context;
 
 use super::*;
 use crate::discipline::{Leap, SourceConfig, s_to_ns};
-use crate::timekeeping::fake::Machine;
+use crate::timekeeping::fake::FakeMachine;
 
 const FAST: f64 = 30e-6;
 
 /// Upstreams that know true time.
 struct Upstreams {
-    machine: Machine,
-    /// What they announce; none while they are cut off.
+    machine: FakeMachine,
+    /// What they announce; `None` while they are unreachable.
     leap: Rc<Cell<Option<Leap>>>,
     asked: Vec<usize>,
 }
@@ -42,16 +42,16 @@ impl Source for Upstreams {
 
 /// Four upstreams, and the timekeeper that asks them.
 struct Daemon {
-    machine: Machine,
-    timekeeper: Timekeeper<Machine>,
-    /// What the upstreams announce; none while they are cut off.
+    machine: FakeMachine,
+    timekeeper: Timekeeper<FakeMachine>,
+    /// What the upstreams announce; `None` while they are unreachable.
     upstreams: Rc<Cell<Option<Leap>>>,
-    /// When UTC gets a second behind the machine's truth, which has no leap seconds.
+    /// When UTC falls a second behind the machine's true time, which has no leap seconds.
     leap_ns: Option<i128>,
 }
 
 impl Daemon {
-    fn start(machine: &Machine, config: &ClockConfig) -> Self {
+    fn start(machine: &FakeMachine, config: &ClockConfig) -> Self {
         let upstreams = Rc::new(Cell::new(Some(Leap::None)));
         let source = Upstreams { machine: machine.clone(), leap: Rc::clone(&upstreams), asked: Vec::new() };
         let mut timekeeper =
@@ -62,7 +62,7 @@ impl Daemon {
         Self { machine: machine.clone(), timekeeper, upstreams, leap_ns: None }
     }
 
-    /// A quarter of a second of the daemon's loop. What is served is checked against the truth.
+    /// Runs the daemon's loop for a quarter of a second, and checks what is served against the truth.
     fn tick(&mut self) -> Observation {
         self.machine.run(0.25);
         self.timekeeper.handle(Event(What::Due)).unwrap();
@@ -91,10 +91,10 @@ impl Daemon {
     }
 
     fn now(&self) -> LocalTime {
-        LocalTime::from_ns(self.machine.rates().unwrap().monotonic_ns.cast_signed())
+        LocalTime::from_ns(self.machine.clock_readings().unwrap().monotonic_ns.cast_signed())
     }
 
-    /// How far what is served is ahead of the truth.
+    /// Returns how far the served time is ahead of the truth.
     fn error_s(&self, state: &ClockState) -> f64 {
         let served = protocol::time::unix_ns(state.time_at(self.now().as_ns().cast_unsigned()));
         self.machine.error_s(served)
@@ -111,7 +111,7 @@ fn private() -> ClockConfig {
 
 #[test]
 fn a_private_line_is_right_at_once_and_leaves_the_kernel_alone() {
-    let machine = Machine::new(-3600.0, FAST);
+    let machine = FakeMachine::new(-3600.0, FAST);
     let mut daemon = Daemon::start(&machine, &private());
     assert_eq!(daemon.tick().unsynchronised, Some(Unsynchronised::NoAgreement));
     let observation = daemon.run(4.0);
@@ -126,7 +126,7 @@ fn a_private_line_is_right_at_once_and_leaves_the_kernel_alone() {
 
 #[test]
 fn a_steered_kernel_is_brought_to_the_truth_and_told_how_good_it_is() {
-    let machine = Machine::new(0.1, FAST);
+    let machine = FakeMachine::new(0.1, FAST);
     let mut daemon = Daemon::start(&machine, &steered());
     daemon.tick();
     assert_eq!(machine.kernel().status, libc::STA_UNSYNC);
@@ -135,7 +135,7 @@ fn a_steered_kernel_is_brought_to_the_truth_and_told_how_good_it_is() {
         daemon.tick();
         let kernel = machine.kernel();
         if kernel.status & libc::STA_UNSYNC == 0 {
-            // It was told a moment ago; the kernel lets it grow by 500 parts in 10^6 of itself.
+            // The kernel was told a moment ago; it lets its error grow by 500 ppm.
             let bound_s = ns_to_s(kernel.max_error_us * 1000) + 300e-6;
             assert!(machine.ahead_s().abs() <= bound_s, "{} s, {bound_s} s", machine.ahead_s());
             assert!((machine.ahead_s() - before_s).abs() < 0.25 * 600e-6, "no steps, and no faster slew");
@@ -144,7 +144,7 @@ fn a_steered_kernel_is_brought_to_the_truth_and_told_how_good_it_is() {
     }
     daemon.run(60.0);
     assert!(machine.ahead_s().abs() < 2e-6, "{}", machine.ahead_s());
-    // What the upstreams said ages by 15 us per second until the next poll.
+    // The upstreams' claims age by 15 us per second until the next poll.
     assert!(machine.kernel().max_error_us < 2000 && machine.steps().is_empty());
     daemon.timekeeper.end().unwrap();
     assert!((correction_of(&machine) + FAST).abs() < 1e-8, "{}", correction_of(&machine));
@@ -154,7 +154,7 @@ fn a_steered_kernel_is_brought_to_the_truth_and_told_how_good_it_is() {
 
 #[test]
 fn a_slew_ends_when_the_time_is_not_known_any_more() {
-    let machine = Machine::new(0.5, FAST);
+    let machine = FakeMachine::new(0.5, FAST);
     let mut daemon = Daemon::start(&machine, &ClockConfig { max_error_ms: 1, ..steered() });
     daemon.run(10.0);
     assert!((correction_of(&machine) + FAST).abs() > 100e-6, "it slews");
@@ -167,12 +167,12 @@ fn a_slew_ends_when_the_time_is_not_known_any_more() {
 
 #[test]
 fn a_large_offset_is_stepped_at_the_start_and_never_again() {
-    let machine = Machine::new(-86_400.0, 0.0);
+    let machine = FakeMachine::new(-86_400.0, 0.0);
     let mut daemon = Daemon::start(&machine, &steered());
     daemon.run(600.0);
     assert_eq!(machine.steps().len(), 1);
     assert!(machine.ahead_s().abs() < 1e-5, "{}", machine.ahead_s());
-    // Somebody sets the clock.
+    // Another program sets the clock.
     for (offset_s, stops) in [(5, false), (5000, true)] {
         let step_ns = Some(offset_s * 1_000_000_000);
         machine.change(&crate::sys::ClockChange { step_ns, ..Default::default() }).unwrap();
@@ -186,7 +186,7 @@ fn a_large_offset_is_stepped_at_the_start_and_never_again() {
 
 #[test]
 fn a_rival_ends_the_steering() {
-    let machine = Machine::new(0.0, 0.0);
+    let machine = FakeMachine::new(0.0, 0.0);
     let mut daemon = Daemon::start(&machine, &steered());
     daemon.run(60.0);
     let rate = Some((1 << 16, 10_000));
@@ -198,7 +198,7 @@ fn a_rival_ends_the_steering() {
 
 #[test]
 fn what_others_do_to_the_kernel_s_rate_does_not_show_in_what_is_served() {
-    let machine = Machine::new(0.0, FAST);
+    let machine = FakeMachine::new(0.0, FAST);
     let mut daemon = Daemon::start(&machine, &private());
     daemon.run(900.0);
     for ppm in [100, -400, 0, 50] {
@@ -216,7 +216,7 @@ fn what_others_do_to_the_kernel_s_rate_does_not_show_in_what_is_served() {
 
 #[test]
 fn after_a_suspend_the_time_is_asked_for_anew() {
-    let machine = Machine::new(0.0, FAST);
+    let machine = FakeMachine::new(0.0, FAST);
     let mut daemon = Daemon::start(&machine, &private());
     assert_eq!(daemon.run(300.0).unsynchronised, None);
     machine.suspend(7200.0);
@@ -230,7 +230,7 @@ fn after_a_suspend_the_time_is_asked_for_anew() {
 
 #[test]
 fn without_upstreams_the_bound_grows_until_the_gate_closes() {
-    let machine = Machine::new(0.0, FAST);
+    let machine = FakeMachine::new(0.0, FAST);
     let mut daemon = Daemon::start(&machine, &ClockConfig { max_error_ms: 5, ..private() });
     daemon.run(60.0);
     daemon.upstreams.set(None);
@@ -243,7 +243,7 @@ fn without_upstreams_the_bound_grows_until_the_gate_closes() {
         }
         assert!(state.root_dispersion >= before);
         let at_horizon = state.root_dispersion_at(state.horizon_ns);
-        // Two units of 15 us for what was rounded up.
+        // Two units of 15 us allow for rounding up.
         assert!(at_horizon.as_nanos() <= 5_000_000 + 31_000, "{at_horizon:?} at the horizon");
         assert!(state.horizon_ns <= state.monotonic_base_ns + 20_000_000_000);
         before = state.root_dispersion;
@@ -253,12 +253,12 @@ fn without_upstreams_the_bound_grows_until_the_gate_closes() {
 
 #[test]
 fn a_leap_second_is_announced_on_its_day_and_taken_by_what_is_served() {
-    let machine = Machine::new(0.0, 0.0);
+    let machine = FakeMachine::new(0.0, 0.0);
     let mut daemon = Daemon::start(&machine, &private());
     daemon.upstreams.set(Some(Leap::Insert));
     let observation = daemon.run(600.0);
     assert_eq!(observation.state.leap, 0, "weeks ahead");
-    // To five minutes before the end of the month.
+    // Time runs to five minutes before the end of the month.
     let end_ns = 1_793_491_200_000_000_000_i128;
     let ahead_ns = end_ns - machine.true_unix_ns() - 300_100_000_000;
     machine.suspend(ns_to_s(i64::try_from(ahead_ns).unwrap()));
@@ -277,6 +277,6 @@ fn a_leap_second_is_announced_on_its_day_and_taken_by_what_is_served() {
     assert_eq!(observation.state.leap, 0);
 }
 
-fn correction_of(machine: &Machine) -> f64 {
+fn correction_of(machine: &FakeMachine) -> f64 {
     crate::timekeeping::rate_watch::correction(&machine.kernel())
 }
