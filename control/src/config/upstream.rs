@@ -226,7 +226,9 @@ mod tests {
         assert_eq!((config.upstream[0].port, config.clock.steer), (123, true));
         // An upstream above `max_error_ms` can never be served.
         let expected = crate::discipline::Config { max_distance_s: 1.0, ..Default::default() };
-        assert_eq!(config.clock.discipline().unwrap(), expected);
+        // Whether the machine ships a list of leap seconds does not matter here.
+        let clock = crate::config::ClockConfig { leap_seconds_list: Some("none".into()), ..config.clock };
+        assert_eq!(clock.discipline().unwrap(), expected);
     }
 
     #[test]
@@ -324,7 +326,7 @@ mod tests {
         for (line, key) in [
             ("min_sources = 0", "clock.min_sources"),
             ("min_sources = 5", "clock.min_sources"),
-            ("max_slew_ppm = 501", "clock.max_slew_ppm"),
+            ("max_slew_ppm = 90001", "clock.max_slew_ppm"),
             ("max_distance_ms = 0", "clock.max_distance_ms"),
             ("panic_s = 0", "clock.panic_s"),
             ("makestep = { threshold_ms = 0 }", "clock.makestep.threshold_ms"),

@@ -32,6 +32,7 @@ struct State {
     hidden: f64,
     kernel: Adjtimex,
     changes: Vec<ClockChange>,
+    disturbances: u32,
 }
 
 /// The state of a kernel clock that nobody has touched.
@@ -59,6 +60,7 @@ impl FakeMachine {
             hidden: 0.0,
             kernel: UNTOUCHED,
             changes: Vec::new(),
+            disturbances: 0,
         })))
     }
 
@@ -71,9 +73,27 @@ impl FakeMachine {
         state.monotonic_ns += raw_ns * (1.0 + correction(&state.kernel) + state.hidden);
     }
 
+    /// Local seconds a true second.
+    pub(super) fn rate(&self) -> f64 {
+        let state = self.0.borrow();
+        (1.0 + state.fast) * (1.0 + correction(&state.kernel) + state.hidden)
+    }
+
+    /// Somebody else changes the clock.
+    pub(super) fn disturb(&self, change: &ClockChange) {
+        self.change(change).unwrap();
+        self.0.borrow_mut().disturbances += 1;
+    }
+
+    /// How often anything happened to the clock that its daemon has not done.
+    pub(super) fn disturbances(&self) -> u32 {
+        self.0.borrow().disturbances
+    }
+
     /// Lets time pass while the machine is suspended.
     pub(super) fn suspend(&self, seconds: f64) {
         let mut state = self.0.borrow_mut();
+        state.disturbances += 1;
         state.true_ns += seconds * 1e9;
         state.suspended_ns += seconds * 1e9;
         state.difference_ns += whole(seconds * 1e9);
@@ -81,7 +101,9 @@ impl FakeMachine {
 
     /// Lets another program slew the clock in a way that adjtimex does not report.
     pub(super) fn slew_behind_the_back(&self, rate: f64) {
-        self.0.borrow_mut().hidden = rate;
+        let mut state = self.0.borrow_mut();
+        state.hidden = rate;
+        state.disturbances += 1;
     }
 
     pub(super) fn kernel(&self) -> Adjtimex {

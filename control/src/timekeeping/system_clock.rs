@@ -13,6 +13,7 @@ use responder::message::{LEAP_UNSYNCHRONISED, MAX_STRATUM};
 use responder::{ClockState, NtpShort, NtpTimestamp};
 use serde::Serialize;
 
+use super::kernel_leap::{self, Ahead};
 use crate::config::ClockConfig;
 use crate::sys::Adjtimex;
 use crate::sys::kernel_clock::CrossTimestamp;
@@ -34,6 +35,8 @@ pub enum Unsynchronised {
     Daemon,
     /// The error bound is above the configured limit.
     ErrorBound,
+    /// A leap second comes just now.
+    LeapSecond,
     /// There are no upstreams that agree on the time.
     NoAgreement,
     /// The upstreams have not answered for too long, or are too far away.
@@ -54,6 +57,9 @@ impl Unsynchronised {
             }
             Self::ErrorBound => {
                 "the clock's error bound is above `clock.max_error_ms`: see `chronyc tracking` or `ntpq -p`"
+            }
+            Self::LeapSecond => {
+                "a leap second comes just now: until the clock has taken it, no answer would surely be right"
             }
             Self::NoAgreement => {
                 "no majority of the upstreams has told the time yet: see `pooltime-xdp peers`"
@@ -125,6 +131,10 @@ impl SystemClock {
         let mut source = ClaimedSource::of(kernel, daemon, base_ns, config, self.reference_time);
         source.add_error(reading_error_ns);
         source.limit_error(limit_ns);
+        let leap = kernel_leap::ahead(kernel, now_ns, source.bound_ns());
+        if leap == Some(Ahead::Now) {
+            source.unsynchronised = source.unsynchronised.or(Some(Unsynchronised::LeapSecond));
+        }
         if let Some(stratum) = config.local_stratum.filter(|_| source.unsynchronised.is_some()) {
             source = ClaimedSource::local(stratum, source.leap, self.reference_time);
             source.add_error(reading_error_ns);
@@ -134,6 +144,11 @@ impl SystemClock {
         // this daemon dies, it will not notice what happens afterwards.
         let until_limit_ns = limit_ns.saturating_sub(bound_ns).saturating_mul(1_000_000_000 / PHI_PPB);
         let horizon_ns = config.horizon_ms.saturating_mul(1_000_000).min(until_limit_ns);
+        // Nor would it notice a leap second.
+        let horizon_ns = match leap {
+            Some(Ahead::In(leap_ns)) => horizon_ns.min(leap_ns),
+            _ => horizon_ns,
+        };
 
         self.sequence = self.sequence.wrapping_add(1);
         let state = ClockState {
@@ -205,12 +220,14 @@ impl ClaimedSource {
         corrected: NtpTimestamp,
     ) -> Self {
         let kernel_synchronised = kernel.status & libc::STA_UNSYNC == 0 && kernel.state != libc::TIME_ERROR;
+        let daemon = daemon.filter(|daemon| daemon.speaks_for_the_system_clock());
         let leap = match kernel.state {
             libc::TIME_INS => 1,
             libc::TIME_DEL => 2,
+            // The clock's keeper may take it without the kernel, or has not told it yet.
+            libc::TIME_OK => daemon.map_or(0, |daemon| daemon.reading.server.leap & 3),
             _ => 0,
         };
-        let daemon = daemon.filter(|daemon| daemon.speaks_for_the_system_clock());
         let daemon_synchronised = daemon.map(|daemon| daemon.reading.server.is_synchronised());
         let unsynchronised = match (kernel_synchronised, daemon_synchronised) {
             (false, _) => Some(Unsynchronised::Kernel),

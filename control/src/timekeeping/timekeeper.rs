@@ -6,12 +6,12 @@
 //! other programs. With `source = "system"` the clock is somebody else's work, and is mirrored instead.
 //!
 //! The daemon's loop waits for [`Timekeeper::event`] and has it handled. At every tick it calls [`Timekeeper::look`],
-//! [`Timekeeper::steer`] and [`Timekeeper::state`], in this order; nothing but `steer` changes the kernel's clock
-//! while the configuration stays the same.
+//! [`Timekeeper::before_steering`], [`Timekeeper::steer`] and [`Timekeeper::state`], in this order; nothing but `steer`
+//! changes the kernel's clock while the configuration stays the same.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -23,13 +23,14 @@ use tracing::warn;
 use super::drift::DriftFile;
 use super::kernel_steering::{Steering, refuse_rivals};
 use super::line_state;
-use super::rate_watch::RateWatch;
+use super::rate_watch::{RateChange, RateWatch};
+use super::slew_file::{LeftBehind, SlewFile};
 use super::sources::ntp::NtpSource;
 use super::sources::system::SystemSource;
 use super::sources::{Correction, Mirrored, Source};
 use super::system_clock::{Observation, Unsynchronised};
 use crate::config::{ClockConfig, ClockSource, Config};
-use crate::discipline::{self, ClockLine, Discipline, Drift, LocalTime, ns_to_s};
+use crate::discipline::{self, ClockLine, Discipline, Drift, LeapList, LocalTime, ns_to_s};
 use crate::error::{Code, Error, Result};
 use crate::net::own_addresses::OwnAddresses;
 use crate::status::sources::{Peers, System};
@@ -40,6 +41,8 @@ const SUSPEND_NS: u64 = 100_000_000;
 /// Interval at which the drift file is written.
 const DRIFT_INTERVAL: Duration = Duration::from_hours(1);
 /// Shortest sleep of the loop, so that it cannot spin.
+/// The kernel's clock is not steered this near to a leap second, in s.
+const LEAP_QUIET_S: f64 = 2.0;
 const LEAST_SLEEP: Duration = Duration::from_millis(1);
 
 /// What a timekeeper must know about its host.
@@ -76,8 +79,19 @@ pub struct Timekeeper<K> {
     now: LocalTime,
     suspended_ns: u64,
     steering: Option<Steering>,
+    /// Where a slew of the kernel's clock is noted.
+    note: Option<SlewFile>,
+    /// A slew that was found at the start and has not been taken back yet.
+    left_behind: Option<LeftBehind>,
+    /// Changes of the clock's rate that [`Timekeeper::take_rate_changes`] has not returned yet.
+    retuned: Vec<RateChange>,
     drift: Option<DriftFile>,
-    drift_stored: Instant,
+    /// When the drift file was last written, and how well the frequency was known then, in s/s.
+    drift_stored: Option<(Instant, f64)>,
+    /// When it cannot be said whether the leap second to come has come, as of the last state.
+    leap_window: Option<(LocalTime, LocalTime)>,
+    /// The known leap seconds.
+    leap_list: Option<LeapList>,
     precision: i8,
     sequence: u32,
     /// The reference ID that was published last.
@@ -120,10 +134,9 @@ impl<K: KernelClock + Clone> Timekeeper<K> {
     fn with(kernel: K, config: &Config, host: &Host, source: Box<dyn Source>) -> Result<Self> {
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(Error::because(Code::Os, "no random numbers"))?;
-        let disciplined = config.clock.source == ClockSource::Upstream;
-        let drift = disciplined.then(|| DriftFile::new(host.state_directory.join("drift")));
         let seed = u64::from_ne_bytes(seed);
-        let mut timekeeper = Self::new(kernel, precision()?, &config.clock, vec![source], drift, seed)?;
+        let directory = Some(host.state_directory.as_path());
+        let mut timekeeper = Self::new(kernel, precision()?, &config.clock, vec![source], directory, seed)?;
         timekeeper.configure_sources(config, &host.own);
         Ok(timekeeper)
     }
@@ -145,13 +158,17 @@ impl<K: KernelClock + Clone> Timekeeper<K> {
         let settings = discipline_settings(&config.clock)?;
         match (&mut self.steering, steers(&config.clock)) {
             (Some(steering), true) => steering.configure(config.clock.steering()),
-            (None, true) => self.steering = Some(Steering::begin(&self.kernel, config.clock.steering())?),
+            (None, true) => {
+                let steering = Steering::begin(&self.kernel, config.clock.steering(), self.note.clone())?;
+                self.steering = Some(steering);
+            }
             (Some(steering), false) => {
                 steering.end(&self.kernel)?;
                 self.steering = None;
             }
             (None, false) => {}
         }
+        self.leap_list.clone_from(&settings.leap_list);
         self.discipline.configure(settings);
         self.config = config.clock.clone();
         self.configure_sources(config, &host.own);
@@ -166,30 +183,42 @@ impl<K: KernelClock> Timekeeper<K> {
         precision: i8,
         config: &ClockConfig,
         sources: Vec<Box<dyn Source>>,
-        drift: Option<DriftFile>,
+        directory: Option<&Path>,
         seed: u64,
     ) -> Result<Self> {
+        let settings = discipline::Config { seed, ..discipline_settings(config)? };
+        let leap_list = settings.leap_list.clone();
+        let drift = directory
+            .filter(|_| config.source == ClockSource::Upstream)
+            .map(|directory| DriftFile::new(directory.join("drift")));
+        let learnt = drift.as_ref().and_then(DriftFile::load);
+        let note = directory.map(|directory| SlewFile::new(directory.join("slew")));
+        let steering =
+            steers(config).then(|| Steering::begin(&kernel, config.steering(), note.clone())).transpose()?;
+        let expected = learnt.map(|drift| drift.frequency);
+        let left_behind = LeftBehind::find(&kernel, note.as_ref(), expected, steering.is_some())?;
         let rates = kernel.clock_readings()?;
         let watch = RateWatch::new(rates, &kernel.discipline()?);
-        let settings = discipline::Config { seed, ..discipline_settings(config)? };
-        // The file tells of the bare oscillator, the discipline knows the corrected clock.
-        let learnt = drift.as_ref().and_then(DriftFile::load).map(|drift| Drift {
-            frequency: (1.0 + drift.frequency) / (1.0 + watch.correction()) - 1.0,
-            ..drift
-        });
         let now = LocalTime::from_ns(rates.monotonic_ns.cast_signed());
-        let steering = steers(config).then(|| Steering::begin(&kernel, config.steering())).transpose()?;
+        let mut discipline = Discipline::new(settings, &[], now, learnt);
+        // What is known beforehand is known of the bare oscillator, whatever correction is in force now.
+        discipline.frequency_changed(now, watch.correction());
         Ok(Self {
             kernel,
             config: config.clone(),
             sources,
-            discipline: Discipline::new(settings, &[], now, learnt),
+            discipline,
             watch,
             now,
             suspended_ns: rates.boottime_ns.saturating_sub(rates.monotonic_ns),
             steering,
+            note,
+            left_behind,
+            retuned: Vec::new(),
             drift,
-            drift_stored: Instant::now(),
+            drift_stored: None,
+            leap_window: None,
+            leap_list,
             precision,
             sequence: 0,
             reference_id: 0,
@@ -233,7 +262,8 @@ impl<K: KernelClock> Timekeeper<K> {
     }
 
     fn until_due(&self) -> Duration {
-        let discipline = self.discipline.next_wakeup().map(|at| {
+        let leap_ends = self.leap_window.map(|(_, end)| end);
+        let discipline = self.discipline.next_wakeup().into_iter().chain(leap_ends).min().map(|at| {
             let now = monotonic_ns().unwrap_or_default().cast_signed();
             Duration::from_nanos(u64::try_from(at.as_ns().saturating_sub(now)).unwrap_or(0))
         });
@@ -262,10 +292,20 @@ impl<K: KernelClock> Timekeeper<K> {
                 }
             }
         }
-        if self.drift_stored.elapsed() >= DRIFT_INTERVAL {
+        if self.drift_is_due() {
             self.store_drift();
         }
         Ok(())
+    }
+
+    /// The drift file is written as soon as there is something to keep, when it has become twice as exact, and from time
+    /// to time.
+    fn drift_is_due(&self) -> bool {
+        let Some((stored, skew)) = self.drift_stored else {
+            return self.drift.is_some() && self.discipline.drift(self.now).is_some();
+        };
+        stored.elapsed() >= DRIFT_INTERVAL
+            || self.discipline.drift(self.now).is_some_and(|drift| drift.skew < skew / 2.0)
     }
 
     /// Looks at the clocks. What was done to them goes into the discipline.
@@ -278,20 +318,62 @@ impl<K: KernelClock> Timekeeper<K> {
         self.sources.iter_mut().try_for_each(|source| source.look(&self.kernel))
     }
 
-    /// Steers the kernel's clock as of the last look, where that is wanted and due, and takes in what this changed.
+    /// Plans how to steer the kernel's clock as of the last look, where that is wanted and due. What is served runs on
+    /// the same clock. Returns by how much its rate is about to change, in s/s: what is published must allow for that
+    /// before [`Timekeeper::steer`] makes the change, and stays true then if the daemon is killed in between.
+    pub fn before_steering(&mut self) -> f64 {
+        if let Some(left_behind) = &self.left_behind {
+            return left_behind.change();
+        }
+        let (now, limit_s) = (self.now, line_state::limit_s(&self.config));
+        let Some(steering) = self.steering.as_mut().filter(|steering| steering.is_due(now)) else {
+            return 0.0;
+        };
+        let line = self.discipline.line(now).filter(|line| line.bound_s(now) <= limit_s);
+        // The kernel takes the leap second by itself, some milliseconds before or after the line.
+        if line.is_some_and(|line| line.leap_at.is_some_and(|at| at.seconds_since(now).abs() < LEAP_QUIET_S))
+        {
+            return 0.0;
+        }
+        let tai_offset_s = line.zip(self.leap_list.as_ref()).and_then(|(line, list)| {
+            let tai_utc_s = list.tai_utc_s(line.utc_ns(now).div_euclid(1_000_000_000))?;
+            i32::try_from(tai_utc_s).ok()
+        });
+        let correction = self.watch.correction();
+        steering.plan(&self.kernel, line.as_ref(), limit_s, tai_offset_s, correction, now)
+    }
+
+    /// Whether a leap second comes within its window of the last state, or in a second.
+    #[cfg(test)]
+    fn leap_is_near(&self) -> bool {
+        self.leap_window.is_some_and(|(start, end)| start.seconds_since(self.now) < 0.01 || self.now < end)
+    }
+
+    /// Whether a leap second has ended just now, so that the clock should be published at once.
+    #[must_use]
+    pub fn leap_has_ended(&self) -> bool {
+        self.leap_window.is_some_and(|(_, end)| self.now >= end)
+    }
+
+    /// Makes the change that [`Timekeeper::before_steering`] has planned, and takes in what this changed.
     ///
     /// # Errors
     ///
     /// The clocks cannot be read.
     pub fn steer(&mut self) -> Result<()> {
-        let (now, limit_s) = (self.now, line_state::limit_s(&self.config));
-        let Some(steering) = self.steering.as_mut().filter(|steering| steering.is_due(now)) else {
-            return Ok(());
-        };
-        let line = self.discipline.line(now).filter(|line| line.bound_s(now) <= limit_s);
-        steering.correct(&self.kernel, line.as_ref(), self.watch.correction(), now);
-        self.read_clocks()?;
-        Ok(())
+        if let Some(left_behind) = self.left_behind.take() {
+            if let Err(error) = left_behind.unwind(&self.kernel, self.note.as_ref()) {
+                warn!("a slew of the kernel's clock that was left behind goes on: {error}");
+            }
+        } else if let Some(steering) = &mut self.steering {
+            steering.apply(&self.kernel);
+        }
+        self.read_clocks().map(drop)
+    }
+
+    /// Takes the changes of the clock's rate since the last call, whoever made them.
+    pub fn take_rate_changes(&mut self) -> Vec<RateChange> {
+        std::mem::take(&mut self.retuned)
     }
 
     /// Returns what should be served as of the last look.
@@ -321,6 +403,16 @@ impl<K: KernelClock> Timekeeper<K> {
         let named = self.sources.iter().find_map(|source| source.reference_id(line.reference));
         self.reference_id = named.unwrap_or(self.reference_id);
         let mut state = line_state::of_line(&line, now, &self.config, self.reference_id, unknown);
+        let window = line_state::leap_window(&line).filter(|(_, end)| now < *end);
+        self.leap_window = window;
+        if window.is_some_and(|(start, _)| now >= start) {
+            state.leap = LEAP_UNSYNCHRONISED;
+            return Ok(Observation {
+                state,
+                unsynchronised: Some(Unsynchronised::LeapSecond),
+                stepped_ns: None,
+            });
+        }
         let too_wide = line.bound_s(now) > line_state::limit_s(&self.config);
         if too_wide {
             state.leap = LEAP_UNSYNCHRONISED;
@@ -332,8 +424,9 @@ impl<K: KernelClock> Timekeeper<K> {
     /// Reads the clocks that show what was done to `CLOCK_MONOTONIC`. Returns the local time.
     fn read_clocks(&mut self) -> Result<LocalTime> {
         let (rates, kernel) = (self.kernel.clock_readings()?, self.kernel.discipline()?);
-        for change in self.watch.observe(rates, &kernel) {
-            self.discipline.frequency_changed(change.at, change.rate);
+        for retuned in self.watch.observe(rates, &kernel) {
+            self.discipline.frequency_changed(retuned.at, retuned.rate);
+            self.retuned.push(retuned);
         }
         let now = LocalTime::from_ns(rates.monotonic_ns.cast_signed());
         let suspended_ns = rates.boottime_ns.saturating_sub(rates.monotonic_ns);
@@ -440,10 +533,11 @@ impl<K: KernelClock> Timekeeper<K> {
     }
 
     fn store_drift(&mut self) {
-        self.drift_stored = Instant::now();
         if self.read_clocks().is_err() {
             return;
         }
+        let skew = self.discipline.drift(self.now).map_or(f64::INFINITY, |drift| drift.skew);
+        self.drift_stored = Some((Instant::now(), skew));
         if let (Some(file), Some(learnt)) = (&self.drift, self.learnt())
             && let Err(error) = file.store(&learnt)
         {
@@ -458,7 +552,7 @@ impl<K: KernelClock> Timekeeper<K> {
     /// The kernel or the file system refuses.
     pub fn end(&mut self) -> Result<()> {
         self.store_drift();
-        self.steering.as_ref().map_or(Ok(()), |steering| steering.end(&self.kernel))
+        self.steering.as_mut().map_or(Ok(()), |steering| steering.end(&self.kernel))
     }
 }
 
