@@ -38,8 +38,9 @@ use crate::net::own_addresses::OwnAddresses;
 use crate::serving::userspace::UserspacePath;
 use crate::serving::xdp::{self, Datapath, ModeRequest};
 use crate::sys::kernel_clock::Machine;
-use crate::timekeeping::step_watch;
+use crate::sys::time_namespace;
 use crate::timekeeping::timekeeper::{Event, Host, Timekeeper};
+use crate::timekeeping::{pause_watch, step_watch};
 use listener::Call;
 use protocol::{Request, Response};
 use service::Service;
@@ -126,6 +127,8 @@ struct Daemon {
     rounds: traffic::Rounds,
     started: Instant,
     starts: u64,
+    /// How often the machine was found to have stood still.
+    pauses: u64,
     told: Option<String>,
 }
 
@@ -144,6 +147,7 @@ pub fn run(options: &Options) -> Result<()> {
         let config = Config::load(options.config.as_deref())?;
         let names = interfaces(options, &config)?;
         xdp::require_privileges(&options.instance)?;
+        time_namespace::refuse_offset()?;
         let signals = Signals::catch()?;
         let lock = options.instance.lock()?;
         let mut daemon = match Daemon::start(options, config, &names, &lock).await {
@@ -233,6 +237,7 @@ impl Daemon {
             rounds: traffic::Rounds::new(),
             started: Instant::now(),
             starts: options.instance.count_start(lock)?,
+            pauses: 0,
             told: None,
         };
         for listening in &daemon.sockets.listening {
@@ -283,6 +288,7 @@ impl Daemon {
         let Signals { mut interrupt, mut terminate, mut hangup } = signals;
         let mut calls = listener::listen(&self.instance)?;
         let mut steps = step_watch::watch()?;
+        let mut pauses = pause_watch::watch()?;
         let mut publish = interval(PUBLISH_INTERVAL);
         publish.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut look = interval(ADDRESS_INTERVAL);
@@ -299,6 +305,11 @@ impl Daemon {
                     self.look_at_traffic();
                 }
                 Some(()) = steps.recv() => self.publish_or_tell(),
+                Some(pause) = pauses.recv() => {
+                    self.pauses += 1;
+                    self.timekeeper.paused(pause);
+                    self.publish_or_tell();
+                }
                 event = self.timekeeper.event() => self.handle_event(event),
                 () = self.netlink.changed() => self.follow_interfaces().await,
                 _ = look.tick() => self.follow_interfaces().await,
