@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::wrong;
+use super::{ConfigError, wrong};
 use crate::discipline::{self, LeapList, SteerConfig};
 use crate::error::{Code, Error, Result};
 
@@ -132,11 +132,11 @@ impl ClockConfig {
     /// # Errors
     ///
     /// The list cannot be read or understood.
-    pub fn discipline(&self) -> Result<discipline::Config> {
+    pub fn discipline(&self) -> Result<discipline::Config, ConfigError> {
         let leap_list = self.leap_seconds_list.as_ref().map(|path| {
             let failed = format!("clock.leap_seconds_list: {}", path.display());
-            let text = std::fs::read_to_string(path).map_err(Error::because(Code::NoInput, &failed))?;
-            LeapList::parse(&text).map_err(Error::because(Code::Config, &failed))
+            let text = std::fs::read_to_string(path).map_err(ConfigError::unreadable(&failed))?;
+            Ok::<_, ConfigError>(LeapList::parse(&text).map_err(Error::because(Code::Config, &failed))?)
         });
         Ok(discipline::Config {
             min_sources: self.min_sources,

@@ -19,7 +19,7 @@ impl Daemon {
     /// Reads the file again. Its lists come first, and [`Self::reloaded`] when they are in force.
     pub(super) fn reload(&self) {
         let path = self.config_path.clone();
-        self.limits.configure(move || Config::load(path.as_deref()));
+        self.limits.configure(move || Ok(Config::load(path.as_deref())?));
     }
 
     /// The lists of a configuration are in force: now the rest of it, or the lists go back, too.
