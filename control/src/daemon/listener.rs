@@ -3,24 +3,51 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
+use serde::Serialize;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{interval_at, timeout};
 
-use super::protocol::{MAX_LINE, PATIENCE, Request, Response};
+use super::protocol::{ALIVE_INTERVAL, MAX_LINE, PATIENCE, Request, Response};
 use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
 
-/// Commands that are served at a time; more wait.
-const CONNECTIONS: usize = 16;
+/// Commands that are served at a time, among them those that wait behind a long list of addresses; more wait to be
+/// taken.
+const CONNECTIONS: usize = 128;
 
 /// A request on its way to the loop, and the way back.
 pub(super) struct Call {
     pub(super) request: Request,
-    pub(super) reply: oneshot::Sender<Response>,
-    pub(super) written: Written,
+    pub(super) asker: Asker,
+}
+
+/// Who asked, and waits for the answer.
+pub(super) struct Asker {
+    reply: oneshot::Sender<Response>,
+    written: Written,
+}
+
+impl Asker {
+    /// Whether anybody still waits. A change that nobody waits for any more is not begun.
+    pub(super) fn is_there(&self) -> bool {
+        !self.reply.is_closed()
+    }
+
+    /// Answers. Gives what tells when the answer is written.
+    pub(super) fn answer<T: Serialize>(self, answer: Result<T>) -> Written {
+        let json = |value| serde_json::to_value(value).map_err(Error::because(Code::Software, "answer"));
+        let response = match answer.and_then(json) {
+            Ok(value) => Response::Ok(value),
+            Err(error) => Response::Error(error),
+        };
+        let _gone = self.reply.send(response);
+        self.written
+    }
 }
 
 /// Ends once the reply is on its way to the asker, or cannot be: within [`PATIENCE`] in any case.
@@ -52,12 +79,12 @@ pub(super) fn listen(instance: &Instance) -> Result<mpsc::Receiver<Call>> {
         while let Ok(place) = Arc::clone(&places).acquire_owned().await {
             let Ok((stream, _)) = listener.accept().await else {
                 // Out of descriptors, for example.
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
             let sender = sender.clone();
             tokio::spawn(async move {
-                let _too_slow = timeout(PATIENCE, serve(stream, sender)).await;
+                let _gone_or_too_slow = serve(stream, sender, ALIVE_INTERVAL).await;
                 drop(place);
             });
         }
@@ -65,26 +92,61 @@ pub(super) fn listen(instance: &Instance) -> Result<mpsc::Receiver<Call>> {
     Ok(receiver)
 }
 
-async fn serve(stream: UnixStream, calls: mpsc::Sender<Call>) -> std::io::Result<()> {
+/// Serves one request, for as long as its asker listens.
+async fn serve(stream: UnixStream, calls: mpsc::Sender<Call>, alive: Duration) -> std::io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
-    BufReader::new(reader.take(MAX_LINE)).read_line(&mut line).await?;
+    timeout(PATIENCE, BufReader::new(reader.take(MAX_LINE)).read_line(&mut line)).await??;
     let (_until_written, written) = oneshot::channel();
     let response = match serde_json::from_str(&line) {
         Err(error) => Response::Error(Error::new(Code::Data, format_args!("not a request: {error}"))),
         Ok(request) => {
+            // Said before anything is done: who has given up by now was told that nothing is.
+            say(&mut writer, &Response::Working).await?;
             let (reply, answer) = oneshot::channel();
+            let asker = Asker { reply, written: Written(written) };
             let ended = || Response::Error(Error::new(Code::TryAgain, "the daemon is ending"));
-            match calls.send(Call { request, reply, written: Written(written) }).await {
-                Ok(()) => answer.await.unwrap_or_else(|_| ended()),
+            match calls.send(Call { request, asker }).await {
+                Ok(()) => wait(answer, &mut writer, alive).await?.unwrap_or_else(ended),
                 Err(_) => ended(),
             }
         }
     };
-    let mut line = serde_json::to_string(&response)?;
-    line.push('\n');
-    writer.write_all(line.as_bytes()).await?;
+    say(&mut writer, &response).await?;
     writer.shutdown().await
+}
+
+/// Waits for the answer, and says meanwhile that it is being worked on. Nothing if there will be none.
+///
+/// # Errors
+///
+/// The asker is gone.
+async fn wait(
+    mut answer: oneshot::Receiver<Response>,
+    writer: &mut OwnedWriteHalf,
+    alive: Duration,
+) -> std::io::Result<Option<Response>> {
+    let mut alive = interval_at(tokio::time::Instant::now() + alive, alive);
+    loop {
+        tokio::select! {
+            answer = &mut answer => return Ok(answer.ok()),
+            _ = alive.tick() => say(writer, &Response::Working).await?,
+        }
+    }
+}
+
+async fn say(writer: &mut OwnedWriteHalf, response: &Response) -> std::io::Result<()> {
+    let mut line = serde_json::to_string(response)?;
+    line.push('\n');
+    timeout(PATIENCE, writer.write_all(line.as_bytes())).await?
+}
+
+/// Who asks, and the answer, for tests.
+#[cfg(test)]
+pub(super) fn asker() -> (Asker, oneshot::Receiver<Response>) {
+    let (reply, answer) = oneshot::channel();
+    let (_written, written) = oneshot::channel();
+    (Asker { reply, written: Written(written) }, answer)
 }
 
 #[cfg(test)]
@@ -95,18 +157,18 @@ mod tests {
     async fn who_waits_for_a_reply_to_be_written_waits_for_all_of_it() {
         // Far more than a socket holds, so that writing has to wait for the asker.
         let long = "x".repeat(4 << 20);
-        let (mut asker, stream) = UnixStream::pair().unwrap();
+        let (mut client, stream) = UnixStream::pair().unwrap();
         let (sender, mut calls) = mpsc::channel(1);
-        let serving = tokio::spawn(serve(stream, sender));
-        asker.write_all(b"{\"command\":\"status\"}\n").await.unwrap();
-        let Call { request, reply, written } = calls.recv().await.unwrap();
+        let serving = tokio::spawn(serve(stream, sender, ALIVE_INTERVAL));
+        client.write_all(b"{\"command\":\"status\"}\n").await.unwrap();
+        let Call { request, asker } = calls.recv().await.unwrap();
         assert_eq!(request, Request::Status);
-        reply.send(Response::Ok(serde_json::Value::String(long.clone()))).unwrap();
+        let written = asker.answer(Ok(&long));
 
         let mut written = written.into_future();
-        assert!(timeout(std::time::Duration::from_millis(50), &mut written).await.is_err());
+        assert!(timeout(Duration::from_millis(50), &mut written).await.is_err());
         let mut read = String::new();
-        let (all, ()) = tokio::join!(asker.read_to_string(&mut read), written);
+        let (all, ()) = tokio::join!(client.read_to_string(&mut read), written);
         all.unwrap();
         serving.await.unwrap().unwrap();
         assert!(read.contains(&long));
@@ -114,13 +176,42 @@ mod tests {
 
     #[tokio::test]
     async fn an_asker_who_is_gone_is_not_waited_for() {
-        let (mut asker, stream) = UnixStream::pair().unwrap();
+        let (mut client, stream) = UnixStream::pair().unwrap();
         let (sender, mut calls) = mpsc::channel(1);
-        let _serving = tokio::spawn(serve(stream, sender));
-        asker.write_all(b"{\"command\":\"status\"}\n").await.unwrap();
+        let _serving = tokio::spawn(serve(stream, sender, ALIVE_INTERVAL));
+        client.write_all(b"{\"command\":\"status\"}\n").await.unwrap();
         let call = calls.recv().await.unwrap();
-        drop(asker);
-        call.reply.send(Response::Ok(serde_json::Value::String("x".repeat(4 << 20)))).unwrap();
-        timeout(PATIENCE, call.written.into_future()).await.unwrap();
+        drop(client);
+        let written = call.asker.answer(Ok("x".repeat(4 << 20)));
+        timeout(PATIENCE, written.into_future()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_told_that_the_daemon_is_at_work_and_is_noticed_when_gone() {
+        const ALIVE: Duration = Duration::from_millis(20);
+        let (mut client, stream) = UnixStream::pair().unwrap();
+        let (sender, mut calls) = mpsc::channel(1);
+        let serving = tokio::spawn(serve(stream, sender, ALIVE));
+        client.write_all(b"{\"command\":\"status\"}\n").await.unwrap();
+        let call = calls.recv().await.unwrap();
+        let mut lines = BufReader::new(client).lines();
+        for _ in 0..4 {
+            let line = timeout(PATIENCE, lines.next_line()).await.unwrap();
+            assert_eq!(line.unwrap().unwrap(), "\"working\"");
+        }
+        assert!(call.asker.is_there());
+        drop(lines);
+        assert!(timeout(PATIENCE, serving).await.unwrap().unwrap().is_err());
+        assert!(!call.asker.is_there());
+    }
+
+    #[tokio::test]
+    async fn the_request_of_one_who_has_given_up_is_not_taken() {
+        let (mut client, stream) = UnixStream::pair().unwrap();
+        let (sender, mut calls) = mpsc::channel(1);
+        client.write_all(b"{\"command\":\"status\"}\n").await.unwrap();
+        drop(client);
+        assert!(serve(stream, sender, ALIVE_INTERVAL).await.is_err());
+        assert!(calls.recv().await.is_none());
     }
 }

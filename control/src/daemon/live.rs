@@ -4,32 +4,43 @@ use std::io::{IsTerminal as _, Write as _, stdout};
 use std::time::{Duration, Instant};
 
 use responder::verdict::Action;
+use tokio::sync::oneshot;
 use tokio::time::{Interval, interval};
 use tracing::error;
 
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::net::xdp_mode::Mode;
 use crate::status::{Status, total};
 
 /// Rewrites one line each second, if there is a terminal to write it on.
 pub(super) struct StatusLine {
     timer: Option<Interval>,
+    /// What was asked for, and has not come yet.
+    asked: Option<oneshot::Receiver<Result<Status>>>,
     before: Option<(Instant, u64)>,
 }
 
 impl StatusLine {
     pub(super) fn new(wanted: bool) -> Self {
         let timer = (wanted && stdout().is_terminal()).then(|| interval(Duration::from_secs(1)));
-        Self { timer, before: None }
+        Self { timer, asked: None, before: None }
     }
 
-    /// Waits until the line is to be written; for ever if it is not.
-    pub(super) async fn due(&mut self) {
-        match &mut self.timer {
-            Some(timer) => {
-                timer.tick().await;
+    /// Waits until the line can be written; for ever if there is none. Asks for what it shows when that is due. Nothing
+    /// is lost if the wait is given up.
+    pub(super) async fn due(
+        &mut self,
+        ask: impl Fn() -> oneshot::Receiver<Result<Status>>,
+    ) -> Result<Status> {
+        let Some(timer) = &mut self.timer else { return std::future::pending().await };
+        loop {
+            if let Some(asked) = &mut self.asked {
+                let status = asked.await;
+                self.asked = None;
+                return status.unwrap_or_else(|_| Err(Error::new(Code::Software, "nobody looks any more")));
             }
-            None => std::future::pending().await,
+            timer.tick().await;
+            self.asked = Some(ask());
         }
     }
 
@@ -78,12 +89,11 @@ impl StatusLine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Code, Error};
     use crate::status::sample;
 
     #[test]
     fn a_status_that_cannot_be_had_does_not_end_the_line_and_the_rate_is_right_after_it() {
-        let mut line = StatusLine { timer: None, before: None };
+        let mut line = StatusLine { timer: None, asked: None, before: None };
         let start = Instant::now();
         let first = line.line(&sample(), start);
         line.show(Err(Error::new(Code::Os, "cannot list the interfaces over netlink")));

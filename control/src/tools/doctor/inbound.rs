@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use responder::Access;
 use responder::verdict::{Action, Verdict};
 
+use super::Unknown;
 use super::finding::Finding;
 use super::system::{Verb, service};
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::instance::Instance;
 use crate::serving::limits::{Effective, configured};
 use crate::status::Status;
@@ -71,7 +72,7 @@ pub(super) fn wait(
     config: &Config,
     before: &Status,
     patience: Duration,
-    mut look: impl FnMut() -> Result<Option<Status>>,
+    mut look: impl FnMut() -> Result<Option<Status>, Unknown>,
 ) -> Vec<Finding> {
     let mut findings: Vec<_> = denied(peer, instance, config).into_iter().collect();
     let start = Instant::now();
@@ -83,7 +84,7 @@ pub(super) fn wait(
             Ok(Some(status)) => risen = difference(&before, tally(&status.interfaces)),
             Ok(None) => {}
             Err(error) => {
-                findings.push(Finding::unseen("inbound-from", "received packets", error.what));
+                findings.push(Finding::unseen("inbound-from", "received packets", Error::from(error).what));
                 return findings;
             }
         }

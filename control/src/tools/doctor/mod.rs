@@ -62,6 +62,24 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
+/// Why it is not known what is served.
+pub(crate) enum Unknown {
+    /// Only root can see it.
+    NotAllowed(Error),
+    /// There is a daemon, and it does not answer.
+    Silent(Error),
+    /// Something else.
+    Failed(Error),
+}
+
+impl From<Unknown> for Error {
+    fn from(unknown: Unknown) -> Self {
+        match unknown {
+            Unknown::NotAllowed(error) | Unknown::Silent(error) | Unknown::Failed(error) => error,
+        }
+    }
+}
+
 /// What is served at this moment.
 enum Serving {
     /// That cannot be told, for want of root or because the daemon does not answer.
@@ -92,7 +110,7 @@ struct Links {
 pub(crate) fn run(
     instance: &Instance,
     arguments: &Arguments,
-    known_status: fn(&Instance) -> Result<Option<Status>>,
+    known_status: fn(&Instance) -> Result<Option<Status>, Unknown>,
 ) -> Result<ExitCode> {
     let mut report = Report::default();
     let (config, findings) = configuration::examine(arguments.config.as_deref());
@@ -145,7 +163,7 @@ pub(crate) fn run(
     Ok(report.exit_code())
 }
 
-fn serving(instance: &Instance, status: Result<Option<Status>>) -> (Serving, Vec<Finding>) {
+fn serving(instance: &Instance, status: Result<Option<Status>, Unknown>) -> (Serving, Vec<Finding>) {
     let findings = match status {
         Ok(Some(status)) => return (Serving::This(Box::new(status)), Vec::new()),
         Ok(None) => {
@@ -155,7 +173,7 @@ fn serving(instance: &Instance, status: Result<Option<Status>>) -> (Serving, Vec
                 .advice(format!("`{} attach IFACE` runs it in the foreground", instance.command()));
             return (Serving::Nothing, vec![nothing]);
         }
-        Err(error) if error.code == Code::NoPermission => {
+        Err(Unknown::NotAllowed(error)) => {
             vec![
                 Finding::unseen(
                     "not-root",
@@ -165,14 +183,14 @@ fn serving(instance: &Instance, status: Result<Option<Status>>) -> (Serving, Vec
                 .fix(format!("sudo {} doctor", instance.command())),
             ]
         }
-        Err(error) if error.code == Code::TryAgain => {
+        Err(Unknown::Silent(error)) => {
             vec![
                 Finding::problem("daemon-hangs", error.what)
                     .why("the program answers until its horizon, and then declares the clock unsynchronised")
                     .fix(service(instance, Verb::Restart)),
             ]
         }
-        Err(error) => {
+        Err(Unknown::Failed(error)) => {
             let found = Finding::problem("daemon", error.what);
             vec![error.remedy.map_or(found.clone(), |remedy| found.advice(remedy))]
         }
@@ -187,7 +205,7 @@ fn links() -> Result<Links> {
         .map_err(Error::because(Code::Os, "cannot start the event loop"))?;
     let own = OwnAddresses::of_this_host()?;
     runtime.block_on(async {
-        let netlink = Netlink::connect()?;
+        let netlink = Netlink::connect_to_ask()?;
         let messages = netlink.address_messages().await?;
         Ok(Links {
             interfaces: netlink.interfaces().await?,
@@ -249,4 +267,26 @@ fn missing(name: &str, links: &Links) -> Finding {
             "name the right one in `interfaces` of the configuration, one of: {}",
             there.join(", ")
         ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use finding::ids;
+
+    #[test]
+    fn what_keeps_the_status_from_being_known_is_told_apart_whatever_the_exit_code() {
+        let instance = Instance::new(None).unwrap();
+        // A daemon that is ending says this code, too, and does not hang.
+        let error = || Error::new(Code::TryAgain, "words");
+        for (unknown, id, severity) in [
+            (Unknown::NotAllowed(error()), "not-root", Severity::Note),
+            (Unknown::Silent(error()), "daemon-hangs", Severity::Problem),
+            (Unknown::Failed(error()), "daemon", Severity::Problem),
+        ] {
+            let (serving, findings) = serving(&instance, Err(unknown));
+            assert!(serving.status().is_none());
+            assert_eq!(ids(&findings), [(id, severity)]);
+        }
+    }
 }
