@@ -25,7 +25,7 @@ use crate::serving::xdp::{self, ModeRequest, OpenError};
 use crate::status::Status;
 use crate::status::health::Health;
 use crate::status::sources::Peers;
-use crate::tools::doctor::{self, Unknown};
+use crate::tools::doctor::{self, StatusError};
 use crate::tools::import;
 use crate::tools::pool::{self, PoolCommand};
 
@@ -317,18 +317,18 @@ fn current_status(instance: &Instance) -> Result<Status> {
 }
 
 /// Like [`current_status`], but `None` if neither exists.
-fn known_status(instance: &Instance) -> Result<Option<Status>, Unknown> {
+fn known_status(instance: &Instance) -> Result<Option<Status>, StatusError> {
     match ask(instance, &Request::Status) {
         Ok(status) => Ok(Some(status)),
         Err(AskError::NoDaemon { .. }) => {
             daemon::status_without_daemon(instance).map_err(|error| match error {
-                OpenError::NotAllowed(missing) => Unknown::NotAllowed(missing.into()),
-                OpenError::Failed(error) => Unknown::Failed(error),
+                OpenError::NotAllowed(missing) => StatusError::NotAllowed(missing.into()),
+                OpenError::Failed(error) => StatusError::Failed(error),
             })
         }
-        Err(error @ AskError::NotAllowed { .. }) => Err(Unknown::NotAllowed(error.into())),
-        Err(error @ AskError::Silent { .. }) => Err(Unknown::Silent(error.into())),
-        Err(error) => Err(Unknown::Failed(error.into())),
+        Err(error @ AskError::NotAllowed { .. }) => Err(StatusError::NotAllowed(error.into())),
+        Err(error @ AskError::Silent { .. }) => Err(StatusError::Silent(error.into())),
+        Err(error) => Err(StatusError::Failed(error.into())),
     }
 }
 

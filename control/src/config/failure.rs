@@ -1,32 +1,32 @@
-//! Why a configuration cannot be used: for programs beside the words for people.
+//! Errors of configurations: a fault that code can match on, with the message for people.
 
 use std::fmt::{self, Display};
 use std::io;
 
 use crate::error::{Code, Error};
 
-/// What is the matter.
+/// The kind of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// A file cannot be read: the configuration's own, or one that it names.
+    /// The configuration file, or a file that it names, cannot be read.
     Unreadable(io::ErrorKind),
-    /// `clock.source = "upstream"`, and no upstream.
+    /// `clock.source` is `"upstream"`, but no upstream is configured.
     NoUpstreams,
-    /// Anything else: what is written there is wrong.
+    /// The content of a file is wrong in another way.
     Wrong,
 }
 
 /// An error of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// For whoever has to tell errors apart.
+    /// The kind of error, for code that handles some kinds differently.
     pub fault: Fault,
-    /// For people.
+    /// The message for people.
     pub error: Error,
 }
 
 impl ConfigError {
-    /// The file that is named here cannot be read.
+    /// Makes the error of a file that cannot be read, for `map_err`. `named` names the file.
     pub(crate) fn unreadable(named: impl Display) -> impl FnOnce(io::Error) -> Self {
         move |error| Self {
             fault: Fault::Unreadable(error.kind()),
@@ -34,7 +34,7 @@ impl ConfigError {
         }
     }
 
-    /// The same, with the place where it is.
+    /// Adds the place of the error in front of the message.
     pub(super) fn at(self, place: impl Display) -> Self {
         let error = Error { what: format!("{place}: {}", self.error.what), ..self.error };
         Self { error, ..self }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::sync::mpsc as to_loop;
 use tracing::{error, info};
 
-use super::listener::Asker;
+use super::listener::Caller;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::net::prefix::Prefix;
@@ -32,9 +32,9 @@ pub(super) enum Job {
     /// Takes the entries of a configuration. Reading it, and the files it names, is part of the job.
     Configure(Read),
     /// Makes a live entry, or takes it away, and says this of it.
-    Set { prefix: Prefix, entry: Option<Entry>, message: String, asker: Asker },
+    Set { prefix: Prefix, entry: Option<Entry>, message: String, caller: Caller },
     /// Shows the entries.
-    Show(Asker),
+    Show(Caller),
 }
 
 /// A job that is done, or an entry that has ended: what the loop has to do now.
@@ -50,7 +50,7 @@ pub(super) struct Done {
 pub(super) enum Next {
     Nothing,
     /// Somebody waits for this answer.
-    Answer(Asker, Result<Value>),
+    Answer(Caller, Result<Value>),
     /// The lists of a configuration are in force: now the rest of it, or the lists are put back.
     Configure(Result<(Box<Config>, Settle)>),
 }
@@ -102,18 +102,18 @@ impl<M: Maps> Worker<M> {
             };
             match job {
                 Ok(Job::Configure(read)) => self.configure(read),
-                // Who has given up meanwhile does not expect it to be done.
-                Ok(Job::Set { asker, .. }) if !asker.is_there() => {}
-                Ok(Job::Set { prefix, entry, message, asker }) => {
+                // A command whose caller has given up is not carried out.
+                Ok(Job::Set { caller, .. }) if !caller.is_waiting() => {}
+                Ok(Job::Set { prefix, entry, message, caller }) => {
                     let answer = self.set(prefix, entry).map(|()| {
                         info!("{message}");
                         vec![message].into()
                     });
-                    self.tell(Next::Answer(asker, answer));
+                    self.tell(Next::Answer(caller, answer));
                 }
-                Ok(Job::Show(asker)) => {
+                Ok(Job::Show(caller)) => {
                     let shown = serde_json::to_value(self.lists.show(Instant::now(), SHOWN));
-                    self.tell(Next::Answer(asker, shown.map_err(Error::because(Code::Software, "answer"))));
+                    self.tell(Next::Answer(caller, shown.map_err(Error::because(Code::Software, "answer"))));
                 }
                 Err(RecvTimeoutError::Timeout) => self.expire(),
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -121,7 +121,8 @@ impl<M: Maps> Worker<M> {
         }
     }
 
-    /// Puts the lists of a configuration in force, waits for the loop to do the rest, and puts them back if that failed.
+    /// Puts the lists of a configuration in force, waits for the loop to do the rest, and puts the old lists back if
+    /// that failed.
     fn configure(&mut self, read: Read) {
         let (config, before, changes) = match self.try_configure(read) {
             Err(error) => return self.tell(Next::Configure(Err(error))),
@@ -189,10 +190,10 @@ mod tests {
     use responder::access::BLOCK_WORDS;
 
     use super::*;
-    use crate::daemon::listener::asker;
+    use crate::daemon::listener::caller;
     use crate::serving::limits::Blocks;
 
-    /// The program's maps, which a test can look into and hold up.
+    /// Fake maps of the program, which a test can read.
     #[derive(Clone, Default)]
     struct Fake(Arc<Mutex<BTreeMap<Prefix, Access>>>);
 
@@ -240,7 +241,7 @@ mod tests {
             Self { maps, entries, jobs, done }
         }
 
-        /// Puts the lists of a configuration in force, for the rest of it to follow.
+        /// Puts the lists of a configuration in force, before the rest of it.
         fn configure(&mut self, denied: &str) -> (Box<Config>, Settle, Done) {
             let config = Config::parse(&format!("[access]\ndeny = [\"{denied}\"]\n"));
             self.jobs.send(Job::Configure(Box::new(|| config))).unwrap();
@@ -251,7 +252,7 @@ mod tests {
             }
         }
 
-        /// What the sockets say of an address.
+        /// Returns how the sockets treat an address.
         fn access(&self, address: &str) -> Access {
             self.entries.read().unwrap().of(address.parse().unwrap())
         }
@@ -266,7 +267,7 @@ mod tests {
         assert_eq!(thread.maps.denied(), ["198.51.100.0/24"], "in force while the rest is tried");
         assert_eq!((done.entries, thread.access("198.51.100.7")), (1, Access::Denied));
 
-        // The rest fails, and nobody says that they are to be kept.
+        // The rest of the configuration fails: the loop drops `settle` and does not keep the lists.
         drop(settle);
         let back = thread.done.blocking_recv().unwrap();
         assert!(matches!(back.next, Next::Nothing));
@@ -276,18 +277,18 @@ mod tests {
     }
 
     #[test]
-    fn commands_wait_behind_a_reload_and_those_that_nobody_waits_for_are_not_carried_out() {
+    fn commands_wait_behind_a_reload_and_those_whose_callers_have_given_up_are_not_carried_out() {
         let mut thread = Thread::start();
         let (_, settle, _) = thread.configure("192.0.2.0/24");
-        let set = |prefix: &str, asker| Job::Set {
+        let set = |prefix: &str, caller| Job::Set {
             prefix: prefix.parse().unwrap(),
             entry: Some(Entry { access: Access::Denied, until: None }),
             message: "denied".into(),
-            asker,
+            caller,
         };
-        let (given_up, answer) = asker();
+        let (given_up, answer) = caller();
         thread.jobs.send(set("10.0.0.0/8", given_up)).unwrap();
-        let (waiting, _answer) = asker();
+        let (waiting, _answer) = caller();
         thread.jobs.send(set("10.1.0.0/16", waiting)).unwrap();
         drop(answer);
         settle.keep();

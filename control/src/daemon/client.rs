@@ -1,4 +1,5 @@
-//! The control socket's end in the commands: they ask the daemon, and wait for as long as it says that it is at work.
+//! The client of the control socket: commands send the daemon a request, and wait as long as it says that it is
+//! working.
 
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
@@ -13,31 +14,31 @@ use super::protocol::{MAX_LINE, PATIENCE, Request, Response};
 use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
 
-/// Whoever waits longer is told why.
-const WORDLESS: Duration = Duration::from_secs(3);
+/// A user who has to wait longer than this is told why.
+const QUIET: Duration = Duration::from_secs(3);
 
-/// Why the daemon did not do what it was asked.
+/// Why a request was not carried out.
 #[derive(Debug)]
 pub enum AskError {
-    /// None runs.
+    /// No daemon runs.
     NoDaemon {
         /// How commands for its instance begin.
         command: String,
     },
-    /// The socket is somebody else's.
+    /// The user may not use the socket.
     NotAllowed {
         /// The socket.
         path: PathBuf,
         /// How commands for its instance begin.
         command: String,
     },
-    /// There is a daemon, but it says nothing.
+    /// A daemon runs, but it does not answer.
     Silent {
-        /// Its socket.
+        /// The socket.
         path: PathBuf,
-        /// Whether it took the request: then it may still carry it out.
-        taken: bool,
-        /// What came instead of an answer.
+        /// Whether it accepted the request. If so, it may still carry it out.
+        accepted: bool,
+        /// The error instead of an answer.
         error: io::Error,
     },
     /// The socket cannot be used for another reason.
@@ -47,9 +48,9 @@ pub enum AskError {
         /// The reason.
         error: io::Error,
     },
-    /// What is said cannot be read or written.
+    /// The request or the answer cannot be converted.
     Garbled(serde_json::Error),
-    /// The daemon's own error.
+    /// The daemon refused the request.
     Refused(Error),
 }
 
@@ -62,12 +63,12 @@ impl From<AskError> for Error {
                 Self::new(Code::NoPermission, format_args!("{} is root's", path.display()))
                     .remedy(format_args!("run it as root: `sudo {command} ...`"))
             }
-            AskError::Silent { path, taken, error } => {
+            AskError::Silent { path, accepted, error } => {
                 let what = format!("the daemon behind {} does not answer", path.display());
-                Self::because(Code::TryAgain, what)(error).remedy(if taken {
-                    "it took the command and may still carry it out: look at `status` before you repeat it"
+                Self::because(Code::TryAgain, what)(error).remedy(if accepted {
+                    "it accepted the command and may still carry it out: check with `status` before you repeat it"
                 } else {
-                    "it did not take the command: nothing was changed"
+                    "it did not accept the command: nothing was changed"
                 })
             }
             AskError::Socket { path, error } => Self::because(Code::Io, path.display())(error),
@@ -80,7 +81,7 @@ impl From<AskError> for Error {
     }
 }
 
-/// Asks the instance's daemon, and waits for its answer as long as it says that it is at work.
+/// Sends a request to the instance's daemon, and waits for the answer as long as the daemon says that it is working.
 ///
 /// # Errors
 ///
@@ -101,67 +102,65 @@ pub fn ask<T: DeserializeOwned>(instance: &Instance, request: &Request) -> Resul
         }
     };
     let started = Instant::now();
-    let mut told = false;
-    let at_work = || {
-        if !told && started.elapsed() >= WORDLESS {
-            told = true;
-            eprintln!(
-                "pooltime-xdp: the daemon is still at work on this or on earlier changes; waiting for it"
-            );
+    let mut notified = false;
+    let on_working = || {
+        if !notified && started.elapsed() >= QUIET {
+            notified = true;
+            eprintln!("pooltime-xdp: the daemon is still working on this or on earlier commands; waiting");
         }
     };
-    let value = exchange(&stream, request, PATIENCE, at_work).map_err(|failure| match failure {
-        Failure::Silent { taken, error } => AskError::Silent { path, taken, error },
+    let value = exchange(&stream, request, PATIENCE, on_working).map_err(|failure| match failure {
+        Failure::Silent { accepted, error } => AskError::Silent { path, accepted, error },
         Failure::Garbled(error) => AskError::Garbled(error),
         Failure::Refused(error) => AskError::Refused(error),
     })?;
     serde_json::from_value(value).map_err(AskError::Garbled)
 }
 
-/// What may become of a request on an open socket.
+/// Why a request on an open socket failed.
 #[derive(Debug)]
 enum Failure {
-    Silent { taken: bool, error: io::Error },
+    Silent { accepted: bool, error: io::Error },
     Garbled(serde_json::Error),
     Refused(Error),
 }
 
-/// Sends a request and reads until the answer, for at most `patience` from one word of the daemon to the next. `at_work`
-/// is called at each [`Response::Working`].
+/// Sends a request and reads lines up to the answer, each for at most `patience`. Calls `on_working` at each
+/// [`Response::Working`].
 fn exchange(
     stream: &UnixStream,
     request: &Request,
     patience: Duration,
-    mut at_work: impl FnMut(),
+    mut on_working: impl FnMut(),
 ) -> Result<Value, Failure> {
-    let silent = |taken| move |error| Failure::Silent { taken, error };
+    let silent = |accepted| move |error| Failure::Silent { accepted, error };
     stream.set_read_timeout(Some(patience)).map_err(silent(false))?;
     stream.set_write_timeout(Some(patience)).map_err(silent(false))?;
     let mut line = serde_json::to_string(request).map_err(Failure::Garbled)?;
     line.push('\n');
     (&mut &*stream).write_all(line.as_bytes()).map_err(silent(false))?;
     let mut reader = BufReader::new(stream);
-    let (mut line, mut taken, mut given_up) = (Vec::new(), false, None);
+    let (mut line, mut accepted, mut given_up) = (Vec::new(), false, None);
     loop {
         let ended = || io::Error::from(ErrorKind::UnexpectedEof);
         let rest = MAX_LINE.saturating_sub(line.len() as u64);
         match reader.by_ref().take(rest).read_until(b'\n', &mut line) {
-            Ok(0) => return Err(silent(taken)(given_up.unwrap_or_else(ended))),
+            Ok(0) => return Err(silent(accepted)(given_up.unwrap_or_else(ended))),
             Ok(_) => {}
             Err(error) if given_up.is_none() => {
-                // From now on the daemon cannot say that it takes the request, and so it will not. What it said before
-                // can still be read.
-                stream.shutdown(Shutdown::Both).map_err(silent(taken))?;
+                // From now on the daemon cannot accept the request any more, because writing to this socket fails. What
+                // it has written before can still be read.
+                stream.shutdown(Shutdown::Both).map_err(silent(accepted))?;
                 given_up = Some(error);
                 continue;
             }
-            Err(error) => return Err(silent(taken)(given_up.unwrap_or(error))),
+            Err(error) => return Err(silent(accepted)(given_up.unwrap_or(error))),
         }
         match serde_json::from_slice(&line).map_err(Failure::Garbled)? {
             Response::Working => {
-                taken = true;
+                accepted = true;
                 line.clear();
-                at_work();
+                on_working();
             }
             Response::Ok(value) => return Ok(value),
             Response::Error(error) => return Err(Failure::Refused(error)),
@@ -177,7 +176,7 @@ mod tests {
 
     const SHORT: Duration = Duration::from_millis(200);
 
-    /// Asks a daemon that reads the request and then does this with its socket.
+    /// Sends a request to a daemon that reads it and then calls this with its socket.
     fn asked<T: Send>(daemon: impl FnOnce(UnixStream) -> T + Send) -> (Result<Value, Failure>, T) {
         let (stream, other) = UnixStream::pair().unwrap();
         thread::scope(|scope| {
@@ -194,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_that_says_that_it_is_at_work_is_waited_for_however_long_it_takes() {
+    fn a_daemon_that_says_that_it_is_working_is_waited_for_however_long_it_takes() {
         let start = Instant::now();
         let (answer, ()) = asked(|mut daemon| {
             while start.elapsed() < 3 * SHORT {
@@ -207,31 +206,37 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_cannot_take_the_request_of_one_who_was_told_that_it_did_not() {
-        let (answer, taken) = asked(|mut daemon| {
-            // Longer than anybody waits: the asker has given up, but its socket may still be there.
+    fn a_daemon_cannot_accept_a_request_after_the_client_has_given_up() {
+        let (answer, written) = asked(|mut daemon| {
+            // The client has given up by then, but its socket may still be open.
             thread::sleep(2 * SHORT);
             daemon.write_all(b"\"working\"\n")
         });
-        assert!(matches!(answer, Err(Failure::Silent { taken: false, .. })), "{answer:?}");
-        assert_eq!(taken.unwrap_err().kind(), ErrorKind::BrokenPipe);
+        assert!(matches!(answer, Err(Failure::Silent { accepted: false, .. })), "{answer:?}");
+        assert_eq!(written.unwrap_err().kind(), ErrorKind::BrokenPipe);
     }
 
     #[test]
-    fn a_daemon_that_falls_silent_after_it_took_the_request_is_reported_as_one_that_did() {
+    fn a_daemon_that_falls_silent_after_it_accepted_the_request_is_reported_as_such() {
         let (answer, ()) = asked(|mut daemon| {
             daemon.write_all(b"\"working\"\n").unwrap();
             thread::sleep(2 * SHORT);
         });
-        assert!(matches!(answer, Err(Failure::Silent { taken: true, .. })), "{answer:?}");
+        assert!(matches!(answer, Err(Failure::Silent { accepted: true, .. })), "{answer:?}");
         let (answer, ()) = asked(|mut daemon| daemon.write_all(b"\"working\"\n").unwrap());
-        assert!(matches!(answer, Err(Failure::Silent { taken: true, .. })), "it has ended: {answer:?}");
+        assert!(
+            matches!(answer, Err(Failure::Silent { accepted: true, .. })),
+            "the daemon has ended: {answer:?}"
+        );
         let (answer, ()) = asked(drop);
-        assert!(matches!(answer, Err(Failure::Silent { taken: false, .. })), "it has ended: {answer:?}");
+        assert!(
+            matches!(answer, Err(Failure::Silent { accepted: false, .. })),
+            "the daemon has ended: {answer:?}"
+        );
     }
 
     #[test]
-    fn what_a_daemon_refuses_and_what_it_says_in_another_language_are_told_apart() {
+    fn a_refusal_and_an_answer_that_cannot_be_parsed_are_told_apart() {
         let refusal = Error::new(Code::NoInput, "not attached to `lan1`");
         let line = serde_json::to_string(&Response::Error(refusal.clone())).unwrap() + "\n";
         let (answer, ()) = asked(|mut daemon| daemon.write_all(line.as_bytes()).unwrap());

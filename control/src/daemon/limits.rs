@@ -11,7 +11,7 @@ use tracing::{error, warn};
 use super::access::{self, Done, Job, Next, Settle};
 use super::listener::Call;
 use super::protocol::Request;
-use super::{Daemon, PUBLISH_INTERVAL, at};
+use super::{Daemon, PUBLISH_INTERVAL, wait_until};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::serving::limits::Entry;
@@ -44,7 +44,7 @@ impl Limits {
     }
 
     /// Passes on what is asked of the lists, and gives back what is not.
-    pub(super) fn take(&self, Call { request, asker }: Call) -> Option<Call> {
+    pub(super) fn take(&self, Call { request, caller }: Call) -> Option<Call> {
         let job = match request {
             Request::SetAccess { prefix, access, seconds } => {
                 let access = Access::from(access);
@@ -55,13 +55,13 @@ impl Limits {
                     None => "until it is removed or the daemon ends".into(),
                 };
                 let message = format!("{prefix}: {} {end}", access.label());
-                Job::Set { prefix, entry: Some(Entry { access, until }), message, asker }
+                Job::Set { prefix, entry: Some(Entry { access, until }), message, caller }
             }
             Request::RemoveAccess { prefix } => {
-                Job::Set { prefix, entry: None, message: format!("{prefix}: removed"), asker }
+                Job::Set { prefix, entry: None, message: format!("{prefix}: removed"), caller }
             }
-            Request::ListAccess => Job::Show(asker),
-            request => return Some(Call { request, asker }),
+            Request::ListAccess => Job::Show(caller),
+            request => return Some(Call { request, caller }),
         };
         let _ended = self.jobs.send(job);
         None
@@ -75,10 +75,11 @@ impl Daemon {
         self.limits.configure(move || Ok(config));
         let mut publish = interval(PUBLISH_INTERVAL);
         let done = loop {
+            let next_publication = self.next_publication();
             tokio::select! {
                 done = self.limits.done() => break done,
                 _ = publish.tick() => self.publish_or_tell(),
-                () = at(self.datapath.next_flip()) => self.publish_waiting(),
+                () = wait_until(next_publication) => self.publish_waiting(),
             }
         };
         match done {
@@ -119,8 +120,8 @@ impl Daemon {
                     error!("cannot switch the access lists: {error}");
                 }
             }
-            Next::Answer(asker, answer) => {
-                asker.answer(self.switch_lists(lists).and(answer));
+            Next::Answer(caller, answer) => {
+                caller.answer(self.switch_lists(lists).and(answer));
             }
         }
     }

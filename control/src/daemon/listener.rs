@@ -16,29 +16,28 @@ use super::protocol::{ALIVE_INTERVAL, MAX_LINE, PATIENCE, Request, Response};
 use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
 
-/// Commands that are served at a time, among them those that wait behind a long list of addresses; more wait to be
-/// taken.
+/// Connections that are served at a time, including those of commands that wait in a queue. More wait to be accepted.
 const CONNECTIONS: usize = 128;
 
-/// A request on its way to the loop, and the way back.
+/// A request on its way to the loop, with the caller.
 pub(super) struct Call {
     pub(super) request: Request,
-    pub(super) asker: Asker,
+    pub(super) caller: Caller,
 }
 
-/// Who asked, and waits for the answer.
-pub(super) struct Asker {
+/// The command that sent a request and waits for the answer.
+pub(super) struct Caller {
     reply: oneshot::Sender<Response>,
     written: Written,
 }
 
-impl Asker {
-    /// Whether anybody still waits. A change that nobody waits for any more is not begun.
-    pub(super) fn is_there(&self) -> bool {
+impl Caller {
+    /// Whether the caller still waits. If it has given up, its request is not to be carried out.
+    pub(super) fn is_waiting(&self) -> bool {
         !self.reply.is_closed()
     }
 
-    /// Answers. Gives what tells when the answer is written.
+    /// Answers the caller. Returns a future that is ready when the answer is written.
     pub(super) fn answer<T: Serialize>(self, answer: Result<T>) -> Written {
         let json = |value| serde_json::to_value(value).map_err(Error::because(Code::Software, "answer"));
         let response = match answer.and_then(json) {
@@ -50,7 +49,7 @@ impl Asker {
     }
 }
 
-/// Ends once the reply is on its way to the asker, or cannot be: within [`PATIENCE`] in any case.
+/// Is ready when the answer is written to the socket or the caller is gone, at the latest after [`PATIENCE`].
 pub(super) struct Written(oneshot::Receiver<()>);
 
 impl IntoFuture for Written {
@@ -92,7 +91,7 @@ pub(super) fn listen(instance: &Instance) -> Result<mpsc::Receiver<Call>> {
     Ok(receiver)
 }
 
-/// Serves one request, for as long as its asker listens.
+/// Serves one request, as long as the caller is connected.
 async fn serve(stream: UnixStream, calls: mpsc::Sender<Call>, alive: Duration) -> std::io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
@@ -101,26 +100,26 @@ async fn serve(stream: UnixStream, calls: mpsc::Sender<Call>, alive: Duration) -
     let response = match serde_json::from_str(&line) {
         Err(error) => Response::Error(Error::new(Code::Data, format_args!("not a request: {error}"))),
         Ok(request) => {
-            // Said before anything is done: who has given up by now was told that nothing is.
-            say(&mut writer, &Response::Working).await?;
+            // If this fails, the caller has given up and has reported that nothing was changed. So nothing is.
+            send(&mut writer, &Response::Working).await?;
             let (reply, answer) = oneshot::channel();
-            let asker = Asker { reply, written: Written(written) };
+            let caller = Caller { reply, written: Written(written) };
             let ended = || Response::Error(Error::new(Code::TryAgain, "the daemon is ending"));
-            match calls.send(Call { request, asker }).await {
+            match calls.send(Call { request, caller }).await {
                 Ok(()) => wait(answer, &mut writer, alive).await?.unwrap_or_else(ended),
                 Err(_) => ended(),
             }
         }
     };
-    say(&mut writer, &response).await?;
+    send(&mut writer, &response).await?;
     writer.shutdown().await
 }
 
-/// Waits for the answer, and says meanwhile that it is being worked on. Nothing if there will be none.
+/// Waits for the answer, and sends [`Response::Working`] meanwhile. Returns nothing if the loop has ended.
 ///
 /// # Errors
 ///
-/// The asker is gone.
+/// The caller has closed the connection.
 async fn wait(
     mut answer: oneshot::Receiver<Response>,
     writer: &mut OwnedWriteHalf,
@@ -130,23 +129,23 @@ async fn wait(
     loop {
         tokio::select! {
             answer = &mut answer => return Ok(answer.ok()),
-            _ = alive.tick() => say(writer, &Response::Working).await?,
+            _ = alive.tick() => send(writer, &Response::Working).await?,
         }
     }
 }
 
-async fn say(writer: &mut OwnedWriteHalf, response: &Response) -> std::io::Result<()> {
+async fn send(writer: &mut OwnedWriteHalf, response: &Response) -> std::io::Result<()> {
     let mut line = serde_json::to_string(response)?;
     line.push('\n');
     timeout(PATIENCE, writer.write_all(line.as_bytes())).await?
 }
 
-/// Who asks, and the answer, for tests.
+/// Makes a caller for a test, and the receiver of its answer.
 #[cfg(test)]
-pub(super) fn asker() -> (Asker, oneshot::Receiver<Response>) {
+pub(super) fn caller() -> (Caller, oneshot::Receiver<Response>) {
     let (reply, answer) = oneshot::channel();
     let (_written, written) = oneshot::channel();
-    (Asker { reply, written: Written(written) }, answer)
+    (Caller { reply, written: Written(written) }, answer)
 }
 
 #[cfg(test)]
@@ -155,15 +154,15 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_for_a_reply_to_be_written_waits_for_all_of_it() {
-        // Far more than a socket holds, so that writing has to wait for the asker.
+        // This is far more than a socket buffers, so writing has to wait for the client.
         let long = "x".repeat(4 << 20);
         let (mut client, stream) = UnixStream::pair().unwrap();
         let (sender, mut calls) = mpsc::channel(1);
         let serving = tokio::spawn(serve(stream, sender, ALIVE_INTERVAL));
         client.write_all(b"{\"command\":\"status\"}\n").await.unwrap();
-        let Call { request, asker } = calls.recv().await.unwrap();
+        let Call { request, caller } = calls.recv().await.unwrap();
         assert_eq!(request, Request::Status);
-        let written = asker.answer(Ok(&long));
+        let written = caller.answer(Ok(&long));
 
         let mut written = written.into_future();
         assert!(timeout(Duration::from_millis(50), &mut written).await.is_err());
@@ -175,19 +174,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_asker_who_is_gone_is_not_waited_for() {
+    async fn a_client_that_is_gone_is_not_waited_for() {
         let (mut client, stream) = UnixStream::pair().unwrap();
         let (sender, mut calls) = mpsc::channel(1);
         let _serving = tokio::spawn(serve(stream, sender, ALIVE_INTERVAL));
         client.write_all(b"{\"command\":\"status\"}\n").await.unwrap();
         let call = calls.recv().await.unwrap();
         drop(client);
-        let written = call.asker.answer(Ok("x".repeat(4 << 20)));
+        let written = call.caller.answer(Ok("x".repeat(4 << 20)));
         timeout(PATIENCE, written.into_future()).await.unwrap();
     }
 
     #[tokio::test]
-    async fn who_waits_is_told_that_the_daemon_is_at_work_and_is_noticed_when_gone() {
+    async fn a_client_is_told_that_the_daemon_is_working_and_is_noticed_when_gone() {
         const ALIVE: Duration = Duration::from_millis(20);
         let (mut client, stream) = UnixStream::pair().unwrap();
         let (sender, mut calls) = mpsc::channel(1);
@@ -199,14 +198,14 @@ mod tests {
             let line = timeout(PATIENCE, lines.next_line()).await.unwrap();
             assert_eq!(line.unwrap().unwrap(), "\"working\"");
         }
-        assert!(call.asker.is_there());
+        assert!(call.caller.is_waiting());
         drop(lines);
         assert!(timeout(PATIENCE, serving).await.unwrap().unwrap().is_err());
-        assert!(!call.asker.is_there());
+        assert!(!call.caller.is_waiting());
     }
 
     #[tokio::test]
-    async fn the_request_of_one_who_has_given_up_is_not_taken() {
+    async fn the_request_of_a_client_that_has_given_up_is_not_accepted() {
         let (mut client, stream) = UnixStream::pair().unwrap();
         let (sender, mut calls) = mpsc::channel(1);
         client.write_all(b"{\"command\":\"status\"}\n").await.unwrap();

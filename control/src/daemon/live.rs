@@ -15,32 +15,33 @@ use crate::status::{Status, total};
 /// Rewrites one line each second, if there is a terminal to write it on.
 pub(super) struct StatusLine {
     timer: Option<Interval>,
-    /// What was asked for, and has not come yet.
-    asked: Option<oneshot::Receiver<Result<Status>>>,
+    /// The status that was requested and has not arrived yet.
+    requested: Option<oneshot::Receiver<Result<Status>>>,
     before: Option<(Instant, u64)>,
 }
 
 impl StatusLine {
     pub(super) fn new(wanted: bool) -> Self {
         let timer = (wanted && stdout().is_terminal()).then(|| interval(Duration::from_secs(1)));
-        Self { timer, asked: None, before: None }
+        Self { timer, requested: None, before: None }
     }
 
-    /// Waits until the line can be written; for ever if there is none. Asks for what it shows when that is due. Nothing
-    /// is lost if the wait is given up.
-    pub(super) async fn due(
+    /// Waits until the line is due, and returns the status to show. Waits for ever if there is no line. Nothing is lost
+    /// if the wait is given up.
+    pub(super) async fn next(
         &mut self,
         ask: impl Fn() -> oneshot::Receiver<Result<Status>>,
     ) -> Result<Status> {
         let Some(timer) = &mut self.timer else { return std::future::pending().await };
         loop {
-            if let Some(asked) = &mut self.asked {
-                let status = asked.await;
-                self.asked = None;
-                return status.unwrap_or_else(|_| Err(Error::new(Code::Software, "nobody looks any more")));
+            if let Some(requested) = &mut self.requested {
+                let status = requested.await;
+                self.requested = None;
+                let ended = |_| Err(Error::new(Code::Software, "the observer has ended"));
+                return status.unwrap_or_else(ended);
             }
             timer.tick().await;
-            self.asked = Some(ask());
+            self.requested = Some(ask());
         }
     }
 
@@ -93,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_status_that_cannot_be_had_does_not_end_the_line_and_the_rate_is_right_after_it() {
-        let mut line = StatusLine { timer: None, asked: None, before: None };
+        let mut line = StatusLine { timer: None, requested: None, before: None };
         let start = Instant::now();
         let first = line.line(&sample(), start);
         line.show(Err(Error::new(Code::Os, "cannot list the interfaces over netlink")));

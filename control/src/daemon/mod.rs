@@ -41,7 +41,7 @@ use crate::sys::kernel_clock::Machine;
 use crate::sys::use_one_heap;
 use crate::timekeeping::step_watch;
 use crate::timekeeping::timekeeper::{Event, Host, Timekeeper};
-use interfaces::{Interfaces, Job, Names, Reply, Word};
+use interfaces::{Interfaces, Job, Message, Names, Reply};
 use listener::{Call, Written};
 use observer::Observer;
 use protocol::Request;
@@ -93,6 +93,8 @@ struct Daemon {
     datapath: Datapath,
     timekeeper: Timekeeper<Machine>,
     publisher: Publisher,
+    /// When the clock is published again, if that was requested too soon after the last time.
+    publish_at: Option<Instant>,
     sockets: UserspacePath,
     interfaces: Interfaces,
     limits: limits::Limits,
@@ -209,6 +211,7 @@ impl Daemon {
                 datapath,
                 timekeeper,
                 publisher,
+                publish_at: None,
                 sockets,
                 interfaces,
                 limits,
@@ -231,25 +234,27 @@ impl Daemon {
         self.publish_clock()?;
         self.configure_limits(&self.config.clone()).await?;
         let (mode, replace) = (options.mode, options.replace);
-        self.have_done(|done| Job::Begin { wanted, mode, replace, done }).await
+        self.run_job(|done| Job::Begin { wanted, mode, replace, done }).await
     }
 
-    /// Has the interfaces' thread do something, and publishes the clock meanwhile. For the start and the end.
-    async fn have_done(&mut self, job: impl FnOnce(Reply<()>) -> Job) -> Result<()> {
+    /// Gives the thread of the interfaces a job and waits until it is done. Publishes the clock meanwhile. This is for
+    /// the start and the end.
+    async fn run_job(&mut self, job: impl FnOnce(Reply<()>) -> Job) -> Result<()> {
         let (reply, mut done) = oneshot::channel();
         self.interfaces.put(job(reply));
         let mut publish = interval(PUBLISH_INTERVAL);
         loop {
+            let next_publication = self.next_publication();
             tokio::select! {
-                // What the thread has said before comes first.
+                // Messages that the thread sent before the job was done come first.
                 biased;
-                Some(word) = self.interfaces.word() => { self.heed(word); }
+                Some(message) = self.interfaces.message() => { self.handle_message(message); }
                 done = &mut done => {
                     let ended = || Error::new(Code::Software, "the thread of the interfaces has ended");
                     return done.unwrap_or_else(|_| Err(ended()));
                 }
                 _ = publish.tick() => self.publish_or_tell(),
-                () = at(self.datapath.next_flip()) => self.publish_waiting(),
+                () = wait_until(next_publication) => self.publish_waiting(),
             }
         }
     }
@@ -264,6 +269,7 @@ impl Daemon {
         let mut service = Service::ready();
 
         loop {
+            let next_publication = self.next_publication();
             tokio::select! {
                 _ = publish.tick() => {
                     self.publish_or_tell();
@@ -272,11 +278,11 @@ impl Daemon {
                     self.observer.report(self.report());
                     self.look_at_traffic();
                 }
-                () = at(self.datapath.next_flip()) => self.publish_waiting(),
+                () = wait_until(next_publication) => self.publish_waiting(),
                 Some(()) = steps.recv() => self.publish_or_tell(),
                 event = self.timekeeper.event() => self.handle_event(event),
-                Some(word) = self.interfaces.word() => {
-                    if let Some(last_answer) = self.heed(word) {
+                Some(message) = self.interfaces.message() => {
+                    if let Some(last_answer) = self.handle_message(message) {
                         Service::stopping();
                         // The runtime ends with this loop, and the task that writes the answer with the runtime.
                         last_answer.await;
@@ -285,7 +291,7 @@ impl Daemon {
                 }
                 Some(call) = calls.recv() => self.handle(call),
                 Some(done) = self.limits.done() => self.lists_changed(done),
-                status = live.due(|| self.observer.ask()) => live.show(status),
+                status = live.next(|| self.observer.ask()) => live.show(status),
                 _ = hangup.recv() => {
                     Service::reloading();
                     self.reload();
@@ -307,8 +313,8 @@ impl Daemon {
 
     async fn end(mut self, options: &Options, lock: Lock) -> Result<()> {
         let detach = options.detach_at_end;
-        let detached = self.have_done(|done| Job::End { detach, done }).await;
-        // After the last line was published, because that steers.
+        let detached = self.run_job(|done| Job::End { detach, done }).await;
+        // This comes after the last publication, because publishing steers the clock.
         if let Err(error) = self.timekeeper.end() {
             error!("{error}");
         }
@@ -328,69 +334,69 @@ impl Daemon {
         Ok(())
     }
 
-    /// Answers a command, or passes it to the thread that does.
+    /// Answers a command, or passes it to the thread that carries it out.
     fn handle(&mut self, call: Call) {
-        let Some(Call { request, asker }) = self.limits.take(call) else { return };
+        let Some(Call { request, caller }) = self.limits.take(call) else { return };
         match request {
             Request::Status => {
                 self.observer.report(self.report());
                 let observer = self.observer.clone();
-                tokio::spawn(async move { asker.answer(observer.status().await) });
+                tokio::spawn(async move { caller.answer(observer.status().await) });
             }
             Request::Peers => {
-                asker.answer(self.peers());
+                caller.answer(self.peers());
             }
             Request::Top => {
-                asker.answer(Ok(self.top()));
+                caller.answer(Ok(self.top()));
             }
             Request::Attach { interfaces: names, mode, replace } => {
-                self.interfaces.put(Job::Attach { names, mode, replace, asker });
+                self.interfaces.put(Job::Attach { names, mode, replace, caller });
             }
-            Request::Detach { interfaces: names } => self.interfaces.put(Job::Detach { names, asker }),
+            Request::Detach { interfaces: names } => self.interfaces.put(Job::Detach { names, caller }),
             Request::SetAccess { .. } | Request::RemoveAccess { .. } | Request::ListAccess => {
-                asker.answer::<()>(Err(Error::new(Code::Software, "the lists' thread was not asked")));
+                caller.answer::<()>(Err(Error::new(Code::Software, "the lists' thread was not asked")));
             }
         }
     }
 
-    /// Does what the interfaces' thread asks for. When the last interface is detached, gives what to wait for before
-    /// the daemon ends.
-    fn heed(&mut self, word: Word) -> Option<Written> {
-        match word {
-            Word::Own(addresses) => {
+    /// Handles a message of the thread of the interfaces. When a command has detached the last interface, the daemon
+    /// ends, and the result is what to wait for before.
+    fn handle_message(&mut self, message: Message) -> Option<Written> {
+        match message {
+            Message::Own(addresses) => {
                 let own = OwnAddresses::new(&addresses, &self.config.serve);
                 if let Err(error) = self.timekeeper.set_own_addresses(&own) {
                     error!("{error}");
                 }
                 self.interfaces.own_addresses = addresses;
             }
-            Word::Serve(addresses, reply) => {
+            Message::Serve(addresses, reply) => {
                 let before = std::mem::replace(&mut self.interfaces.addresses, addresses);
                 match self.publish_served() {
-                    Ok(()) => self.interfaces.unserved = Some(reply),
+                    Ok(()) => self.interfaces.serving = Some(reply),
                     Err(error) => {
                         self.interfaces.addresses = before;
                         let _ended = reply.send(Err(error));
                     }
                 }
-                self.tell_who_waits();
+                self.confirm_served();
             }
-            Word::TakeSlot(interface, reply) => {
+            Message::TakeSlot(interface, reply) => {
                 let _ended = reply.send(self.datapath.take_slot(&interface));
             }
-            Word::FreeSlot(interface, reply) => {
+            Message::FreeSlot(interface, reply) => {
                 let _ended = reply.send(self.datapath.free_slot(interface));
             }
-            Word::Names(names) => self.interfaces.names = names,
-            Word::Answer { asker, answer, detached } => {
-                let written = asker.answer(answer);
+            Message::Names(names) => self.interfaces.names = names,
+            Message::Answer { caller, answer, detached } => {
+                let written = caller.answer(answer);
                 return (detached && self.interfaces.names.is_empty()).then_some(written);
             }
         }
         None
     }
 
-    /// Has the program answer for the addresses of the interfaces, and for those that are configured beside.
+    /// Publishes the addresses of the interfaces and those that the configuration adds.
     fn publish_served(&mut self) -> Result<()> {
         let table = self.interfaces.addresses.table(&self.config.serve)?;
         self.datapath.publish_served(&table)
@@ -410,29 +416,43 @@ impl Daemon {
         Ok(())
     }
 
-    /// A clock that cannot be published is not served on: the horizon sees to that.
+    /// Publishes the clock, or logs why that failed: the program stops serving an old line at its horizon. If the last
+    /// publication was too recent, this one follows a few milliseconds later, because a line that allows for steering
+    /// has to be in force before the clock is steered.
     fn publish_or_tell(&mut self) {
+        self.publish_at = self.datapath.clock_blocked_until();
+        if self.publish_at.is_some() {
+            return;
+        }
         if let Err(error) = self.publish_clock() {
             error!("cannot publish the clock; answers will say so at the horizon: {error}");
         }
-        self.tell_who_waits();
+        self.confirm_served();
     }
 
-    /// Publishes what came too soon after what was published before.
+    /// When something is to be published that came too soon after the last publication.
+    fn next_publication(&self) -> Option<Instant> {
+        self.datapath.next_flip().into_iter().chain(self.publish_at).min()
+    }
+
+    /// Publishes what came too soon after the last publication.
     fn publish_waiting(&mut self) {
         if let Err(error) = self.datapath.publish_waiting() {
             error!("cannot publish clock or addresses: {error}");
-            if let Some(reply) = self.interfaces.unserved.take() {
+            if let Some(reply) = self.interfaces.serving.take() {
                 let _ended = reply.send(Err(error));
             }
         }
-        self.tell_who_waits();
+        self.confirm_served();
+        if self.publish_at.is_some_and(|at| at <= Instant::now()) {
+            self.publish_or_tell();
+        }
     }
 
-    /// The interfaces' thread goes on when the addresses are in force.
-    fn tell_who_waits(&mut self) {
+    /// Replies to the thread of the interfaces when the addresses are in force.
+    fn confirm_served(&mut self) {
         if self.datapath.serves_what_was_published()
-            && let Some(reply) = self.interfaces.unserved.take()
+            && let Some(reply) = self.interfaces.serving.take()
         {
             let _ended = reply.send(Ok(()));
         }
@@ -460,20 +480,21 @@ impl Daemon {
     }
 }
 
-/// Waits until then; for ever without a time.
-async fn at(time: Option<Instant>) {
+/// Waits until a time, or for ever if there is none.
+async fn wait_until(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time.into()).await,
         None => std::future::pending().await,
     }
 }
 
-/// What an earlier daemon of this instance left attached is served on, and attached anew with this build's program: it
-/// is added to what is wanted. What it left of interfaces that are gone is cleared away.
+/// Takes over what an earlier daemon of this instance left behind. Interfaces that are still attached are added to
+/// `wanted`, so that this build's program replaces the earlier one. What is left of interfaces that are gone is
+/// removed.
 ///
 /// # Errors
 ///
-/// There is nothing to attach to.
+/// There is no interface to attach to, or the remains cannot be removed.
 fn take_over(
     datapath: &mut Datapath,
     present: &[Interface],

@@ -1,5 +1,5 @@
-//! The thread that looks at the server: it reads the maps and asks the kernel, which may take long, and hears from the
-//! loop what only that knows. Commands and HTTP ask it.
+//! The thread that reads the server's state for commands and for HTTP. It reads the maps and asks the kernel, which may
+//! take long. The loop reports to it what only the loop knows.
 
 use std::pin::Pin;
 use std::sync::{Arc, mpsc};
@@ -17,20 +17,20 @@ use crate::serving::xdp::Datapath;
 use crate::status::Status;
 use crate::status::traffic::Talker;
 
-/// The way to the thread.
+/// The channels to the thread.
 #[derive(Clone)]
 pub(super) struct Observer {
-    /// Where the loop says what only it knows.
+    /// What only the loop knows.
     reports: watch::Sender<Option<Arc<Report>>>,
-    questions: mpsc::Sender<oneshot::Sender<Result<Status>>>,
+    requests: mpsc::Sender<oneshot::Sender<Result<Status>>>,
 }
 
 impl Observer {
-    /// Starts the thread, on maps that are pinned.
+    /// Starts the thread. The maps have to be pinned.
     ///
     /// # Errors
     ///
-    /// The kernel's.
+    /// The maps are not pinned, or the kernel cannot create the thread.
     pub(super) fn start(instance: &Instance, sockets: Arc<Shared>) -> Result<Self> {
         let missing = || Error::new(Code::Software, "the maps are not pinned");
         let datapath = Datapath::open(instance)?.ok_or_else(missing)?;
@@ -38,39 +38,39 @@ impl Observer {
             .enable_all()
             .build()
             .map_err(Error::because(Code::Os, "cannot start the event loop of the observer"))?;
-        let (reports, known) = watch::channel(None);
-        let (questions, asked) = mpsc::channel::<oneshot::Sender<_>>();
-        let mut eyes = Eyes { datapath, runtime, reports: known, sockets };
-        // Nobody joins it: it ends with the process, and should it panic, the process ends with it (see Cargo.toml).
+        let (reports, latest) = watch::channel(None);
+        let (requests, queue) = mpsc::channel::<oneshot::Sender<_>>();
+        let mut reader = Reader { datapath, runtime, reports: latest, sockets };
+        // The thread is never joined: it ends with the process, and a panic in it ends the process (see Cargo.toml).
         std::thread::Builder::new()
             .name("observer".into())
             .spawn(move || {
-                for question in asked {
-                    let _not_waited_for = question.send(eyes.look());
+                for reply in queue {
+                    let _gone = reply.send(reader.status());
                 }
             })
             .map_err(Error::because(Code::Os, "cannot start the observer's thread"))?;
-        Ok(Self { reports, questions })
+        Ok(Self { reports, requests })
     }
 
-    /// Says what only the loop knows.
+    /// Takes the latest report of the loop.
     pub(super) fn report(&self, report: Report) {
         self.reports.send_replace(Some(Arc::new(report)));
     }
 
-    /// Asks for the server's state. The answer follows when those who asked before have theirs.
+    /// Requests the server's state. The thread answers requests in their order.
     pub(super) fn ask(&self) -> oneshot::Receiver<Result<Status>> {
         let (reply, answer) = oneshot::channel();
-        // Who waits for the answer sees that there is none.
-        let _ended = self.questions.send(reply);
+        // A thread that has ended drops the reply, and the receiver notices.
+        let _ended = self.requests.send(reply);
         answer
     }
 
-    /// As [`Observer::ask`], and waits for the answer.
+    /// Returns the server's state, as [`Observer::ask`].
     ///
     /// # Errors
     ///
-    /// The kernel's, or the daemon is starting or ending.
+    /// The state cannot be read, or the daemon is starting or ending.
     pub(super) async fn status(&self) -> Result<Status> {
         self.ask().await.unwrap_or_else(|_| Err(Error::new(Code::TryAgain, "the daemon is ending")))
     }
@@ -86,19 +86,19 @@ impl Look for Observer {
     }
 }
 
-/// What the thread looks with.
-struct Eyes {
+/// The thread's access to the server's state.
+struct Reader {
     datapath: Datapath,
     runtime: Runtime,
     reports: watch::Receiver<Option<Arc<Report>>>,
     sockets: Arc<Shared>,
 }
 
-impl Eyes {
-    fn look(&mut self) -> Result<Status> {
+impl Reader {
+    fn status(&mut self) -> Result<Status> {
         let starting = || Error::new(Code::TryAgain, "the daemon is starting");
         let report = self.reports.borrow().clone().ok_or_else(starting)?;
-        // A connection for each look: none can have ended unnoticed.
+        // A new connection each time needs no check that the last one is still open.
         let links = self.runtime.block_on(async { Netlink::connect_to_ask()?.interfaces().await })?;
         self.datapath.reread()?;
         report.status(&self.datapath, &self.sockets, &links)

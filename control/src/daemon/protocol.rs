@@ -1,8 +1,8 @@
-//! What is said over the control socket, in lines of JSON: a request one way, and the answer the other.
+//! The protocol of the control socket: lines of JSON, a request one way and the answer the other.
 //!
-//! Before the answer the daemon says [`Response::Working`], once when it takes the request and then every
-//! [`ALIVE_INTERVAL`]. So whoever asks tells a daemon that is busy from one that hangs, however long a list of addresses
-//! takes to load or a driver to attach; and what was not taken is not done.
+//! Before the answer the daemon sends [`Response::Working`]: once when it accepts the request, and then every
+//! [`ALIVE_INTERVAL`]. So a client can tell a busy daemon from one that hangs, however long an access list takes to
+//! load or a driver to attach. A request that was not accepted is not carried out.
 
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use crate::serving::xdp::ModeRequest;
 
 /// Longer lines are refused by both sides.
 pub(super) const MAX_LINE: u64 = 1 << 20;
-/// Neither side waits longer for the other to say something, or to take what is said.
+/// The longest time that one side waits for the other side to send or receive a line.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-/// How often the daemon says that it is still at work.
+/// Interval at which the daemon says that it is still working on a request.
 pub(super) const ALIVE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What a command asks of the daemon.
@@ -88,11 +88,11 @@ impl From<AccessWord> for Access {
     }
 }
 
-/// What the daemon says.
+/// A line of the daemon.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Response {
-    /// The request is taken; the answer follows.
+    /// The request is accepted, and the answer follows.
     Working,
     /// Done, with what was asked for.
     Ok(serde_json::Value),

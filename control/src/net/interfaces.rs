@@ -50,12 +50,12 @@ pub struct Interface {
     pub driver: Driver,
 }
 
-/// There is no interface of a name.
+/// The error that no interface has a given name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Absent {
-    /// The name.
+    /// The name that was looked up.
     pub name: String,
-    /// The names that there are.
+    /// The names of all interfaces of the host.
     pub present: Vec<String>,
 }
 
@@ -72,11 +72,11 @@ impl From<Absent> for Error {
     }
 }
 
-/// The interface of this name.
+/// Returns the interface with this name.
 ///
 /// # Errors
 ///
-/// There is none.
+/// There is no such interface.
 pub fn named<'a>(interfaces: &'a [Interface], name: &str) -> Result<&'a Interface, Absent> {
     interfaces.iter().find(|interface| interface.name == name).ok_or_else(|| Absent {
         name: name.to_owned(),
@@ -156,8 +156,8 @@ impl Addresses {
 
 /// A connection to the kernel's routing netlink.
 ///
-/// A question may take seconds: the kernel answers most of them under its lock on changes of network interfaces
-/// (RTNL), within the system call that asks. So it is not for the thread that publishes the clock.
+/// A request may take seconds. The kernel handles most of them within the system call that sends them, and holds its
+/// lock on network interfaces (RTNL) meanwhile. So the thread that publishes the clock must not use it.
 pub struct Netlink {
     handle: Handle,
     messages: Pin<Box<dyn Stream<Item = (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>>>,
@@ -187,11 +187,11 @@ impl Netlink {
         })
     }
 
-    /// Connects to ask only: nothing is heard of changes. Needs a tokio runtime.
+    /// Connects for requests only, without a subscription to changes. Needs a tokio runtime.
     ///
     /// # Errors
     ///
-    /// The kernel's.
+    /// The kernel refuses the connection.
     pub fn connect_to_ask() -> Result<Self> {
         let (connection, handle, messages) =
             new_connection().map_err(Error::because(Code::Os, "cannot open a netlink socket"))?;

@@ -1,4 +1,4 @@
-//! A made-up kernel for tests: interfaces that come and go, and a diary of what was done to them.
+//! A fake kernel for tests: interfaces that come and go, and a log of what was done to them.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -6,34 +6,34 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::interface_set::Kernel;
-use super::{Job, Watch};
+use super::{Job, WatchedKernel};
 use crate::error::{Code, Error, Result};
 use crate::net::interfaces::{Addresses, AttachedXdp, Driver, Interface};
 use crate::net::xdp_mode::Mode;
 use crate::serving::xdp::{Attachment, ModeRequest};
 
-/// Programs with this number are this instance's.
+/// The ID of this instance's programs.
 const OWN: u32 = 1000;
 
-/// The kernel, which a test and the code under test share.
+/// The kernel. A test shares it with the code that it tests.
 #[derive(Clone, Default)]
 pub(super) struct Fake(Arc<Mutex<State>>);
 
 #[derive(Default)]
 pub(super) struct State {
     pub(super) interfaces: Vec<Interface>,
-    /// The indices of those that refuse the program.
+    /// Indices of interfaces that refuse the program.
     pub(super) refusing: Vec<u32>,
-    /// The indices of those that cannot be detached from.
+    /// Indices of interfaces from which the program cannot be detached.
     pub(super) holding: Vec<u32>,
-    /// How long it takes to attach.
+    /// How long attaching takes.
     pub(super) attaching: Duration,
-    /// What was done.
-    diary: Vec<String>,
+    /// What was done, a line each.
+    log: Vec<String>,
 }
 
 impl Fake {
-    /// With these interfaces, whose indices count from 1.
+    /// Makes a kernel with these interfaces. Their indices count from 1.
     pub(super) fn with(names: &[&str]) -> Self {
         let fake = Self::default();
         for (index, name) in (1..).zip(names) {
@@ -66,25 +66,25 @@ impl Fake {
         self.change(index, |interface| interface.name = name.into());
     }
 
-    /// Puts somebody else's program on an interface.
+    /// Attaches somebody else's program to an interface.
     pub(super) fn occupy(&self, index: u32) {
         self.change(index, |interface| {
             interface.xdp = Some(AttachedXdp { mode: Mode::Native, program_id: 7 });
         });
     }
 
-    /// The interface of this index.
+    /// Returns the interface with this index.
     pub(super) fn interface(&self, index: u32) -> Interface {
         self.state().interfaces.iter().find(|interface| interface.index == index).unwrap().clone()
     }
 
-    /// What was done since the last call.
-    pub(super) fn diary(&self) -> Vec<String> {
-        std::mem::take(&mut self.state().diary)
+    /// Returns what was done since the last call.
+    pub(super) fn take_log(&self) -> Vec<String> {
+        std::mem::take(&mut self.state().log)
     }
 
     fn note(&self, line: String) {
-        self.state().diary.push(line);
+        self.state().log.push(line);
     }
 
     fn change(&self, index: u32, change: impl Fn(&mut Interface)) {
@@ -162,7 +162,7 @@ impl Kernel for Fake {
     }
 }
 
-impl Watch for Fake {
+impl WatchedKernel for Fake {
     fn next(&mut self, jobs: &mut mpsc::UnboundedReceiver<Job>) -> Option<Job> {
         jobs.blocking_recv()
     }

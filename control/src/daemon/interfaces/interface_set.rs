@@ -1,6 +1,6 @@
-//! Which interfaces the program is on, and what becomes of them when somebody asks or something changes.
+//! The set of interfaces that the program is attached to, and the rules by which it changes.
 //!
-//! The rules alone: whatever touches the kernel goes through [`Kernel`].
+//! Everything that touches the kernel goes through [`Kernel`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,66 +11,86 @@ use crate::net::interfaces::{Addresses, AttachedXdp, Interface, named};
 use crate::net::xdp_mode::Mode;
 use crate::serving::xdp::{Attachment, ModeRequest};
 
-/// What the rules need of the kernel.
+/// The operations of the kernel that the rules need.
 pub(super) trait Kernel {
-    /// Somebody else's program that was taken off an interface.
+    /// Somebody else's program that was detached from an interface.
     type Displaced;
 
-    /// The interfaces that there are.
+    /// Returns all interfaces of the host.
     ///
     /// # Errors
     ///
-    /// The kernel's, here and below.
+    /// The kernel does not list them.
     fn interfaces(&self) -> Result<Vec<Interface>>;
 
-    /// The addresses to be served on these interfaces, by index.
+    /// Returns the addresses to serve on these interfaces, by index.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not list them.
     fn addresses(&self, interfaces: &[u32]) -> Result<Addresses>;
 
-    /// Has these addresses answered for. They are in force when it returns.
+    /// Publishes the addresses that are served. They are in force when this returns.
     ///
     /// # Errors
     ///
-    /// They are too many, or the daemon is ending.
+    /// There are too many of them, or the daemon is ending.
     fn serve(&self, addresses: Addresses) -> Result<()>;
 
-    /// Whether the program on an interface is this instance's, and its mode.
+    /// Returns the mode of this instance's program on an interface, if it is attached there.
     fn own_mode(&self, interface: &Interface) -> Option<Mode>;
 
-    /// The name of a loaded program.
+    /// Returns the name of a loaded program.
     fn program_name(&self, id: u32) -> Option<String>;
 
-    /// Puts the program on an interface.
+    /// Attaches the program to an interface.
     ///
     /// # Errors
     ///
-    /// The driver's or the kernel's refusal. The interface is as it was then.
+    /// The driver or the kernel refuses the program. The interface is unchanged then.
     fn attach(&self, interface: &Interface, mode: ModeRequest) -> Result<Attachment>;
 
-    /// Takes the program off an interface, or forgets one that is gone.
+    /// Detaches the program from an interface, or removes what is left of an interface that is gone.
+    ///
+    /// # Errors
+    ///
+    /// The kernel or the driver refuses.
     fn detach(&self, interface: u32) -> Result<()>;
 
-    /// Sees to it that a program in this mode sees VLAN tags.
+    /// Makes sure that a program in this mode sees VLAN tags.
+    ///
+    /// # Errors
+    ///
+    /// The NIC does not leave tags in the frames.
     fn keep_tags(&self, interface: &Interface, mode: Mode) -> Result<()>;
 
-    /// Takes somebody else's program off an interface.
+    /// Detaches somebody else's program from an interface.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses, for example because a BPF link holds the program.
     fn displace(&self, interface: &Interface, foreign: AttachedXdp) -> Result<Self::Displaced>;
 
-    /// Gives somebody else's program its place back.
+    /// Attaches somebody else's program to its interface again.
+    ///
+    /// # Errors
+    ///
+    /// The kernel or the driver refuses.
     fn put_back(&self, displaced: Self::Displaced) -> Result<()>;
 }
 
-/// What is attached, beside what the kernel knows of it.
+/// An attached interface: what the kernel does not know about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Attached {
     name: String,
     mode: ModeRequest,
 }
 
-/// An interface that went away, or is not there yet: it is attached when it comes.
+/// An interface that went away or does not exist yet. It is attached as soon as it exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Lost {
     mode: ModeRequest,
-    /// The index of one of this name that refused the program: it is not asked again.
+    /// The index of an interface with this name that refused the program. It is not tried again.
     refused: Option<u32>,
 }
 
@@ -80,34 +100,34 @@ impl Lost {
     }
 }
 
-/// The interfaces by name, for who only looks.
+/// The names of the interfaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::daemon) struct Names {
-    /// Those that the program is on, by index.
+    /// The attached interfaces, by index.
     pub(in crate::daemon) attached: BTreeMap<u32, String>,
-    /// Those that are waited for.
+    /// The interfaces that are attached as soon as they exist.
     pub(in crate::daemon) lost: Vec<String>,
 }
 
 impl Names {
-    /// Whether the program is on no interface, and none is waited for.
+    /// Whether no interface is attached and none is waited for.
     pub(in crate::daemon) fn is_empty(&self) -> bool {
         self.attached.is_empty() && self.lost.is_empty()
     }
 }
 
-/// The interfaces of a server, by what was asked for and by what the kernel says.
+/// The interfaces of a server.
 pub(super) struct InterfaceSet<K> {
     kernel: K,
-    /// By index, because a rename does not change that.
+    /// Attached interfaces by index, which a rename does not change.
     attached: BTreeMap<u32, Attached>,
-    /// By name, because one that comes back has another index. No name is in both.
+    /// Missing interfaces by name, because one that comes back has another index.
     lost: BTreeMap<String, Lost>,
 }
 
 impl<K: Kernel> InterfaceSet<K> {
-    /// The set of a daemon that starts: it serves on what an earlier one left attached, and waits for the interfaces
-    /// of these names.
+    /// Makes the set of a daemon that starts. `names` are the interfaces that an earlier daemon left attached, and
+    /// those that are missing. `mode` is the mode that was requested for all of them.
     pub(super) fn new(kernel: K, names: Names, mode: ModeRequest) -> Self {
         let attached = |(index, name)| (index, Attached { name, mode });
         Self {
@@ -132,11 +152,11 @@ impl<K: Kernel> InterfaceSet<K> {
         &mut self.kernel
     }
 
-    /// As [`InterfaceSet::attach`], for interfaces by name.
+    /// Attaches to interfaces by name, as [`InterfaceSet::attach`].
     ///
     /// # Errors
     ///
-    /// One is not there, or as there.
+    /// An interface does not exist, or an error of [`InterfaceSet::attach`].
     pub(super) fn attach_named(
         &mut self,
         names: &[String],
@@ -154,11 +174,12 @@ impl<K: Kernel> InterfaceSet<K> {
         self.attach(wanted, mode, replace)
     }
 
-    /// Attaches to all of these or to none, after their addresses are answered for. Gives the messages to show.
+    /// Attaches to all of these interfaces or to none. Their addresses are published before. Returns the messages to
+    /// show.
     ///
     /// # Errors
     ///
-    /// Somebody else's program is on one, or one refuses the program. Everything is as it was then.
+    /// Somebody else's program is attached to one of them, or one refuses the program. Nothing is changed then.
     pub(super) fn attach(
         &mut self,
         wanted: Vec<Interface>,
@@ -192,7 +213,7 @@ impl<K: Kernel> InterfaceSet<K> {
         Ok(messages)
     }
 
-    /// Somebody else's XDP program is not pushed aside unasked.
+    /// Refuses to replace somebody else's XDP program, unless the operator asked for that.
     fn refuse_foreign(&self, interface: &Interface, replace: bool) -> Result<()> {
         match interface.xdp {
             Some(xdp) if self.kernel.own_mode(interface).is_none() && !replace => {
@@ -232,7 +253,7 @@ impl<K: Kernel> InterfaceSet<K> {
         self.kernel.attach(interface, mode)
     }
 
-    /// Takes back what an attempt has done that failed in the end. What fails here is logged, and the rest is done.
+    /// Undoes an attempt to attach that failed. Errors are logged, and the rest is still undone.
     fn undo(&self, done: &[(Interface, Attachment)], displaced: Vec<(String, K::Displaced)>) {
         for (interface, _) in
             done.iter().filter(|(interface, _)| !self.attached.contains_key(&interface.index))
@@ -253,12 +274,12 @@ impl<K: Kernel> InterfaceSet<K> {
         }
     }
 
-    /// Detaches from these and waits no longer for those that are gone; from all, if none is named. Gives the messages to
-    /// show.
+    /// Detaches from these interfaces, or from all if none is named. Those of them that are missing are no longer
+    /// waited for. Returns the messages to show.
     ///
     /// # Errors
     ///
-    /// One is not attached: nothing is changed then. Or the kernel's, after those before it were detached.
+    /// An interface is not in the set, and nothing is changed. Or the kernel refuses, after those before were detached.
     pub(super) fn detach(&mut self, names: &[String]) -> Result<Vec<String>> {
         if names.is_empty() {
             self.lost.clear();
@@ -297,26 +318,27 @@ impl<K: Kernel> InterfaceSet<K> {
         Ok(message)
     }
 
-    /// Follows what has become of the interfaces: whether they are there at all, their names, settings and addresses.
+    /// Follows changes of the interfaces: which exist, their names, settings and addresses.
     ///
     /// # Errors
     ///
-    /// The kernel's, or the addresses are too many.
+    /// The kernel does not list them, or there are too many addresses.
     pub(super) fn follow(&mut self) -> Result<()> {
         let present = self.kernel.interfaces()?;
-        self.let_go_of_gone(&present);
+        self.remove_gone(&present);
         for interface in &present {
-            self.keep_up_with(interface);
+            self.update(interface);
         }
         self.serve_addresses()?;
-        // Last, because it may take long: the others' addresses are served meanwhile.
+        // Attaching may take long. So it comes last, after the changed addresses of the others are published.
         for interface in present {
-            self.take_back(interface);
+            self.attach_if_lost(interface);
         }
         Ok(())
     }
 
-    fn let_go_of_gone(&mut self, present: &[Interface]) {
+    /// Moves attached interfaces that no longer exist to the missing ones.
+    fn remove_gone(&mut self, present: &[Interface]) {
         let is_there = |index: &u32| present.iter().any(|interface| interface.index == *index);
         let gone: Vec<_> = self.attached.extract_if(.., |index, _| !is_there(index)).collect();
         for (index, Attached { name, mode }) in gone {
@@ -328,8 +350,8 @@ impl<K: Kernel> InterfaceSet<K> {
         }
     }
 
-    /// An attached interface may have another name now, and its NIC other settings.
-    fn keep_up_with(&mut self, interface: &Interface) {
+    /// Takes note of the present name of an attached interface, and restores settings of its NIC.
+    fn update(&mut self, interface: &Interface) {
         let Some(attached) = self.attached.get_mut(&interface.index) else { return };
         let mode = self.kernel.own_mode(interface);
         if let Some(Err(error)) = mode.map(|mode| self.kernel.keep_tags(interface, mode)) {
@@ -338,13 +360,13 @@ impl<K: Kernel> InterfaceSet<K> {
         if attached.name != interface.name {
             info!("{} is called {} now", attached.name, interface.name);
             attached.name.clone_from(&interface.name);
-            // Whoever waited for this name has it.
+            // An interface of this name is no longer missing.
             self.lost.remove(&interface.name);
         }
     }
 
-    /// Attaches to an interface that is there again, or at last, if it is one.
-    fn take_back(&mut self, interface: Interface) {
+    /// Attaches to an interface if it was missing, unless it has refused the program before.
+    fn attach_if_lost(&mut self, interface: Interface) {
         if self.attached.contains_key(&interface.index) {
             return;
         }
@@ -356,11 +378,13 @@ impl<K: Kernel> InterfaceSet<K> {
         };
         if let Err(error) = self.attach(vec![interface], mode, false) {
             error!("{name} is there again, but not attached: {error}");
-            // What was tried changed the interface for a moment, and word of that comes back here.
+            // Even a failed attempt changes the interface for a moment. Netlink reports that, so without this note the
+            // attempts would never end.
             self.lost.insert(name, Lost { mode, refused: Some(index) });
         }
     }
 
+    /// Publishes the addresses of the attached interfaces.
     fn serve_addresses(&self) -> Result<()> {
         let indices: Vec<_> = self.attached.keys().copied().collect();
         self.kernel.serve(self.kernel.addresses(&indices)?)

@@ -1,5 +1,5 @@
-//! The kernel of this host, as the interfaces' thread needs it: netlink and the pinned links, and through the loop the
-//! map of the published state.
+//! The kernel of this host as the thread of the interfaces needs it: netlink, the pinned links and, through the loop,
+//! the map of the published state.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Instant;
@@ -8,20 +8,21 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 
 use super::interface_set::Kernel;
-use super::{Job, LOOK_INTERVAL, Reply, Watch, Word};
+use super::{Job, LOOK_INTERVAL, Message, Reply, WatchedKernel};
 use crate::error::{Code, Error, Result};
 use crate::net::interfaces::{Addresses, AttachedXdp, Interface, Netlink};
 use crate::net::xdp_mode::Mode;
 use crate::serving::xdp::{self, Attachment, Links, ModeRequest};
 
-/// The kernel, and the way to the loop.
-pub(super) struct Host {
+/// The kernel, and the channel to the loop.
+pub(super) struct HostKernel {
     netlink: Netlink,
-    /// For netlink. It turns only while its thread waits for something.
+    /// The event loop of `netlink`. It runs only while the thread waits for something.
     runtime: Runtime,
     links: Links,
-    words: mpsc::UnboundedSender<Word>,
-    looked: Instant,
+    messages: mpsc::UnboundedSender<Message>,
+    /// When the interfaces were last followed.
+    followed: Instant,
 }
 
 /// Somebody else's program that was taken off an interface.
@@ -31,31 +32,31 @@ pub(super) struct Displaced {
     program: OwnedFd,
 }
 
-impl Host {
+impl HostKernel {
     /// Connects to netlink.
     ///
     /// # Errors
     ///
-    /// The kernel's.
-    pub(super) fn new(links: Links, words: mpsc::UnboundedSender<Word>) -> Result<Self> {
+    /// The kernel refuses the connection.
+    pub(super) fn new(links: Links, messages: mpsc::UnboundedSender<Message>) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(Error::because(Code::Os, "cannot start the event loop of the interfaces"))?;
         let netlink = runtime.block_on(async { Netlink::connect() })?;
-        Ok(Self { netlink, runtime, links, words, looked: Instant::now() })
+        Ok(Self { netlink, runtime, links, messages, followed: Instant::now() })
     }
 
-    /// Asks the loop, and waits for its answer.
-    fn ask<T>(&self, word: impl FnOnce(Reply<T>) -> Word) -> Result<T> {
+    /// Sends the loop a message and waits for its reply.
+    fn ask<T>(&self, message: impl FnOnce(Reply<T>) -> Message) -> Result<T> {
         let (reply, answer) = oneshot::channel();
         let ending = || Error::new(Code::TryAgain, "the daemon is ending");
-        self.words.send(word(reply)).map_err(|_| ending())?;
+        self.messages.send(message(reply)).map_err(|_| ending())?;
         answer.blocking_recv().unwrap_or_else(|_| Err(ending()))
     }
 }
 
-impl Kernel for Host {
+impl Kernel for HostKernel {
     type Displaced = Displaced;
 
     fn interfaces(&self) -> Result<Vec<Interface>> {
@@ -67,7 +68,7 @@ impl Kernel for Host {
     }
 
     fn serve(&self, addresses: Addresses) -> Result<()> {
-        self.ask(|reply| Word::Serve(addresses, reply))
+        self.ask(|reply| Message::Serve(addresses, reply))
     }
 
     fn own_mode(&self, interface: &Interface) -> Option<Mode> {
@@ -79,10 +80,10 @@ impl Kernel for Host {
     }
 
     fn attach(&self, interface: &Interface, mode: ModeRequest) -> Result<Attachment> {
-        let slot = self.ask(|reply| Word::TakeSlot(interface.clone(), reply))?;
+        let slot = self.ask(|reply| Message::TakeSlot(interface.clone(), reply))?;
         let attached = self.links.attach(interface, mode, slot);
         if attached.is_err() && slot.is_new() {
-            self.ask(|reply| Word::FreeSlot(interface.index, reply))?;
+            self.ask(|reply| Message::FreeSlot(interface.index, reply))?;
         }
         attached
     }
@@ -90,7 +91,7 @@ impl Kernel for Host {
     fn detach(&self, interface: u32) -> Result<()> {
         let detached = self.links.detach(interface);
         if !self.links.is_pinned(interface) {
-            self.ask(|reply| Word::FreeSlot(interface, reply))?;
+            self.ask(|reply| Message::FreeSlot(interface, reply))?;
         }
         detached
     }
@@ -100,7 +101,7 @@ impl Kernel for Host {
     }
 
     fn displace(&self, interface: &Interface, foreign: AttachedXdp) -> Result<Displaced> {
-        // Off its interface a program is gone unless somebody has it open.
+        // Without this descriptor the kernel would free the program as soon as it is detached.
         let program = xdp::open_program(foreign.program_id)?;
         self.runtime.block_on(self.netlink.remove_xdp(interface, foreign.mode))?;
         Ok(Displaced { interface: interface.clone(), mode: foreign.mode, program })
@@ -111,18 +112,18 @@ impl Kernel for Host {
     }
 }
 
-impl Watch for Host {
+impl WatchedKernel for HostKernel {
     fn next(&mut self, jobs: &mut mpsc::UnboundedReceiver<Job>) -> Option<Job> {
-        let Self { runtime, netlink, looked, .. } = self;
+        let Self { runtime, netlink, followed, .. } = self;
         let next = runtime.block_on(async {
             tokio::select! {
                 job = jobs.recv() => job,
                 () = netlink.changed() => Some(Job::Follow),
-                () = tokio::time::sleep_until((*looked + LOOK_INTERVAL).into()) => Some(Job::Follow),
+                () = tokio::time::sleep_until((*followed + LOOK_INTERVAL).into()) => Some(Job::Follow),
             }
         });
         if matches!(next, Some(Job::Follow)) {
-            *looked = Instant::now();
+            *followed = Instant::now();
         }
         next
     }

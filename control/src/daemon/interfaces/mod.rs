@@ -1,9 +1,9 @@
-//! The thread that attaches, detaches and follows the interfaces: all of that may take seconds, and the loop has a
+//! The thread that attaches, detaches and follows the interfaces. All of that may take seconds, and the loop has a
 //! clock to publish.
 //!
-//! It does one job at a time, in the order they come, and follows what changes between them. The loop alone writes to
-//! the map of the published state and alone answers who asked, so the thread asks it for the one and tells it of the
-//! other. The thread waits for the loop, and the loop never for the thread.
+//! The thread does one job at a time, in the order in which they arrive, and follows changes of the interfaces in
+//! between. Only the loop writes the map of the published state, and only the loop answers commands, so the thread
+//! sends it a [`Message`] for each. The thread may wait for the loop. The loop never waits for the thread.
 
 #[cfg(test)]
 mod fake;
@@ -18,83 +18,70 @@ use tracing::error;
 
 pub(super) use interface_set::Names;
 
-use super::listener::Asker;
+use super::listener::Caller;
 use crate::error::{Code, Error, Result};
 use crate::net::interfaces::{Addresses, Interface};
 use crate::serving::xdp::{Links, ModeRequest, Slot};
 use interface_set::{InterfaceSet, Kernel};
-use kernel::Host;
+use kernel::HostKernel;
 
-/// Netlink drops messages under memory pressure: the interfaces are looked at this often anyway.
+/// Interval at which the interfaces are examined even without a change, because netlink drops messages under memory
+/// pressure.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The way back for one answer.
+/// Where one answer is sent.
 pub(super) type Reply<T> = oneshot::Sender<Result<T>>;
 
-/// What there is to do.
+/// A job for the thread.
 pub(super) enum Job {
-    /// Attach to these to begin with. If that fails, the thread ends.
-    Begin {
-        wanted: Vec<Interface>,
-        mode: ModeRequest,
-        replace: bool,
-        done: Reply<()>,
-    },
-    Attach {
-        names: Vec<String>,
-        mode: ModeRequest,
-        replace: bool,
-        asker: Asker,
-    },
-    Detach {
-        names: Vec<String>,
-        asker: Asker,
-    },
-    /// Something has changed, or may have.
+    /// Attaches to the first interfaces. If that fails, the thread ends.
+    Begin { wanted: Vec<Interface>, mode: ModeRequest, replace: bool, done: Reply<()> },
+    /// Attaches to more interfaces.
+    Attach { names: Vec<String>, mode: ModeRequest, replace: bool, caller: Caller },
+    /// Detaches from these interfaces, or from all if none is named.
+    Detach { names: Vec<String>, caller: Caller },
+    /// Follows the interfaces, because something has changed or may have changed.
     Follow,
-    /// End, and detach before if that is wanted.
-    End {
-        detach: bool,
-        done: Reply<()>,
-    },
+    /// Ends the thread. It detaches from all interfaces first if `detach` says so.
+    End { detach: bool, done: Reply<()> },
 }
 
-/// What the loop has to do.
-pub(super) enum Word {
-    /// Take note of the addresses of all interfaces, whether they are attached or not.
+/// A message from the thread to the loop.
+pub(super) enum Message {
+    /// These are the addresses of all interfaces of the host, attached or not.
     Own(Addresses),
-    /// Have these addresses answered for, and say when they are.
+    /// Publish these addresses, and reply when they are in force.
     Serve(Addresses, Reply<()>),
-    /// Give an interface a place in the counters.
+    /// Take a slot in the counters for an interface.
     TakeSlot(Interface, Reply<Slot>),
-    /// Free the place of an interface.
+    /// Free the slot of an interface, by index.
     FreeSlot(u32, Reply<()>),
-    /// Take note of what is attached now.
+    /// These interfaces are attached or missing now.
     Names(Names),
-    /// Answer who asked.
-    Answer { asker: Asker, answer: Result<Value>, detached: bool },
+    /// Answer a command. `detached` says whether it was a `detach`.
+    Answer { caller: Caller, answer: Result<Value>, detached: bool },
 }
 
-/// The loop's end: the way to the thread and back, and what is known of the interfaces.
+/// The loop's side: the channels to and from the thread, and what the thread last said about the interfaces.
 pub(super) struct Interfaces {
     jobs: mpsc::UnboundedSender<Job>,
-    words: mpsc::UnboundedReceiver<Word>,
+    messages: mpsc::UnboundedReceiver<Message>,
     pub(super) names: Names,
-    /// That are served.
+    /// The addresses that are served on the attached interfaces.
     pub(super) addresses: Addresses,
-    /// Of all interfaces, whether they are attached or not.
+    /// The addresses of all interfaces of the host, attached or not.
     pub(super) own_addresses: Addresses,
-    /// Who waits until the published addresses are in force.
-    pub(super) unserved: Option<Reply<()>>,
+    /// The reply that is due when the published addresses are in force.
+    pub(super) serving: Option<Reply<()>>,
 }
 
 impl Interfaces {
-    /// Starts the thread, with what an earlier daemon left attached and what is not there yet. It follows nothing before
-    /// its first job, [`Job::Begin`], is done.
+    /// Starts the thread. `names` are the interfaces that an earlier daemon left attached, and those that do not exist
+    /// yet. The thread follows no changes before its first job, [`Job::Begin`], is done.
     ///
     /// # Errors
     ///
-    /// The thread cannot be started.
+    /// The kernel cannot create the thread.
     pub(super) fn start(
         links: Links,
         names: Names,
@@ -102,55 +89,58 @@ impl Interfaces {
         own_addresses: Addresses,
     ) -> Result<Self> {
         let set = names.clone();
-        let (jobs, words) = spawn(move |words| Ok(InterfaceSet::new(Host::new(links, words)?, set, mode)))?;
-        Ok(Self { jobs, words, names, addresses: Addresses::default(), own_addresses, unserved: None })
+        let (jobs, messages) =
+            spawn(move |messages| Ok(InterfaceSet::new(HostKernel::new(links, messages)?, set, mode)))?;
+        Ok(Self { jobs, messages, names, addresses: Addresses::default(), own_addresses, serving: None })
     }
 
-    /// Has something done, after what is to be done already.
+    /// Appends a job to the queue.
     pub(super) fn put(&self, job: Job) {
-        // Whoever waits for it sees that the thread has ended.
+        // A thread that has ended drops the reply, and whoever waits for that notices.
         let _ended = self.jobs.send(job);
     }
 
-    /// What the thread says next.
-    pub(super) async fn word(&mut self) -> Option<Word> {
-        self.words.recv().await
+    /// Returns the next message of the thread. Nothing is lost if the wait is given up.
+    pub(super) async fn message(&mut self) -> Option<Message> {
+        self.messages.recv().await
     }
 }
 
-/// What the thread waits for between two jobs, and what it alone looks at.
-trait Watch: Kernel {
-    /// The next job: one that was put, or [`Job::Follow`] because something changed; nothing at the end.
+/// A [`Kernel`] that also reports changes.
+trait WatchedKernel: Kernel {
+    /// Waits for the next job: one from the queue, or [`Job::Follow`] after a change. Returns nothing when the queue is
+    /// closed.
     fn next(&mut self, jobs: &mut mpsc::UnboundedReceiver<Job>) -> Option<Job>;
 
-    /// The addresses of all interfaces.
+    /// Returns the addresses of all interfaces of the host, attached or not.
     ///
     /// # Errors
     ///
-    /// The kernel's.
+    /// The kernel does not list them.
     fn own_addresses(&self) -> Result<Addresses>;
 }
 
-type Ends = (mpsc::UnboundedSender<Job>, mpsc::UnboundedReceiver<Word>);
+/// The loop's ends of the two channels.
+type Channels = (mpsc::UnboundedSender<Job>, mpsc::UnboundedReceiver<Message>);
 
-/// Starts a thread for the set that `open` makes on it.
-fn spawn<K: Watch>(
-    open: impl FnOnce(mpsc::UnboundedSender<Word>) -> Result<InterfaceSet<K>> + Send + 'static,
-) -> Result<Ends> {
-    let (jobs, to_do) = mpsc::unbounded_channel();
-    let (words, heard) = mpsc::unbounded_channel();
-    // Nobody joins it: it ends with the process, and should it panic, the process ends with it (see Cargo.toml).
+/// Starts the thread. `open` makes the set on it.
+fn spawn<K: WatchedKernel>(
+    open: impl FnOnce(mpsc::UnboundedSender<Message>) -> Result<InterfaceSet<K>> + Send + 'static,
+) -> Result<Channels> {
+    let (jobs, queue) = mpsc::unbounded_channel();
+    let (messages, received) = mpsc::unbounded_channel();
+    // The thread is never joined: it ends with the process, and a panic in it ends the process (see Cargo.toml).
     std::thread::Builder::new()
         .name("interfaces".into())
-        .spawn(move || match open(words.clone()) {
-            Ok(set) => Worker { set, jobs: to_do, words, told: None }.work(),
-            Err(error) => refuse(to_do, &error),
+        .spawn(move || match open(messages.clone()) {
+            Ok(set) => Worker { set, jobs: queue, messages, sent: None }.work(),
+            Err(error) => refuse(queue, &error),
         })
         .map_err(Error::because(Code::Os, "cannot start the thread of the interfaces"))?;
-    Ok((jobs, heard))
+    Ok((jobs, received))
 }
 
-/// Without a set nothing can begin.
+/// Answers the first job with the error that kept the set from being made.
 fn refuse(mut jobs: mpsc::UnboundedReceiver<Job>, error: &Error) {
     if let Some(Job::Begin { done, .. }) = jobs.blocking_recv() {
         let _ended = done.send(Err(error.clone()));
@@ -160,12 +150,12 @@ fn refuse(mut jobs: mpsc::UnboundedReceiver<Job>, error: &Error) {
 struct Worker<K> {
     set: InterfaceSet<K>,
     jobs: mpsc::UnboundedReceiver<Job>,
-    words: mpsc::UnboundedSender<Word>,
-    /// What the loop knows already.
-    told: Option<Names>,
+    messages: mpsc::UnboundedSender<Message>,
+    /// The names that were sent to the loop last.
+    sent: Option<Names>,
 }
 
-impl<K: Watch> Worker<K> {
+impl<K: WatchedKernel> Worker<K> {
     fn work(mut self) {
         let mut next = self.jobs.blocking_recv();
         while let Some(job) = next {
@@ -173,28 +163,26 @@ impl<K: Watch> Worker<K> {
                 Job::Begin { wanted, mode, replace, done } => {
                     let begun = self.set.attach(wanted, mode, replace);
                     let failed = begun.is_err();
-                    self.tell_names();
+                    self.send_names();
                     let _ended = done.send(begun.map(|_messages| ()));
                     if failed {
                         return;
                     }
                 }
-                Job::Attach { names, mode, replace, asker } => {
-                    if asker.is_there() {
-                        let done = self.set.attach_named(&names, mode, replace);
-                        self.answer(asker, done, false);
-                    }
+                // A command whose caller has given up is not carried out.
+                Job::Attach { caller, .. } | Job::Detach { caller, .. } if !caller.is_waiting() => {}
+                Job::Attach { names, mode, replace, caller } => {
+                    let done = self.set.attach_named(&names, mode, replace);
+                    self.answer(caller, done, false);
                 }
-                Job::Detach { names, asker } => {
-                    if asker.is_there() {
-                        let done = self.set.detach(&names);
-                        self.answer(asker, done, true);
-                    }
+                Job::Detach { names, caller } => {
+                    let done = self.set.detach(&names);
+                    self.answer(caller, done, true);
                 }
                 Job::Follow => self.follow(),
                 Job::End { detach, done } => {
                     let detached = if detach { self.set.detach(&[]).map(|_messages| ()) } else { Ok(()) };
-                    self.tell_names();
+                    self.send_names();
                     let _ended = done.send(detached);
                     return;
                 }
@@ -203,34 +191,34 @@ impl<K: Watch> Worker<K> {
         }
     }
 
-    fn answer(&mut self, asker: Asker, done: Result<Vec<String>>, detached: bool) {
-        self.tell_names();
-        self.tell(Word::Answer { asker, answer: done.map(Value::from), detached });
+    fn answer(&mut self, caller: Caller, done: Result<Vec<String>>, detached: bool) {
+        self.send_names();
+        self.send(Message::Answer { caller, answer: done.map(Value::from), detached });
     }
 
     fn follow(&mut self) {
-        // First of all: from the moment on at which an upstream's address is ours, it is this server that answers.
+        // This comes first: once an upstream's address is an address of this host, this server answers there.
         let followed = self.set.kernel().own_addresses().and_then(|own| {
-            self.tell(Word::Own(own));
+            self.send(Message::Own(own));
             self.set.follow()
         });
         if let Err(error) = followed {
             error!("{error}");
         }
-        self.tell_names();
+        self.send_names();
     }
 
-    fn tell_names(&mut self) {
+    fn send_names(&mut self) {
         let names = self.set.names();
-        if self.told.as_ref() != Some(&names) {
-            self.tell(Word::Names(names.clone()));
-            self.told = Some(names);
+        if self.sent.as_ref() != Some(&names) {
+            self.send(Message::Names(names.clone()));
+            self.sent = Some(names);
         }
     }
 
-    fn tell(&self, word: Word) {
-        // A daemon that ends does not listen any more.
-        let _ended = self.words.send(word);
+    fn send(&self, message: Message) {
+        // A loop that has ended receives nothing.
+        let _ended = self.messages.send(message);
     }
 }
 
@@ -240,21 +228,21 @@ mod tests {
 
     use super::fake::Fake;
     use super::*;
-    use crate::daemon::listener::asker;
+    use crate::daemon::listener::caller;
     use crate::daemon::protocol::Response;
 
-    /// The loop's end of a thread on a made-up kernel.
+    /// The loop's side of a thread on a fake kernel.
     struct Thread {
         jobs: mpsc::UnboundedSender<Job>,
-        words: mpsc::UnboundedReceiver<Word>,
+        messages: mpsc::UnboundedReceiver<Message>,
     }
 
     impl Thread {
         fn start(kernel: &Fake) -> Self {
             let kernel = kernel.clone();
             let set = move |_words| Ok(InterfaceSet::new(kernel, Names::default(), ModeRequest::Auto));
-            let (jobs, words) = spawn(set).unwrap();
-            Self { jobs, words }
+            let (jobs, messages) = spawn(set).unwrap();
+            Self { jobs, messages }
         }
 
         fn begin(&self, wanted: Vec<Interface>) -> Result<()> {
@@ -265,24 +253,24 @@ mod tests {
         }
 
         fn attach(&self, name: &str) -> Receiver<Response> {
-            let (asker, answer) = asker();
+            let (caller, answer) = caller();
             let names = vec![name.into()];
-            let job = Job::Attach { names, mode: ModeRequest::Auto, replace: false, asker };
+            let job = Job::Attach { names, mode: ModeRequest::Auto, replace: false, caller };
             self.jobs.send(job).ok().unwrap();
             answer
         }
 
         fn detach(&self, name: &str) -> Receiver<Response> {
-            let (asker, answer) = asker();
-            self.jobs.send(Job::Detach { names: vec![name.into()], asker }).ok().unwrap();
+            let (caller, answer) = caller();
+            self.jobs.send(Job::Detach { names: vec![name.into()], caller }).ok().unwrap();
             answer
         }
 
-        /// The next word, as a line.
-        fn word(&mut self) -> String {
-            match self.words.blocking_recv().unwrap() {
-                Word::Names(names) => format!("{:?}", names.attached.values().collect::<Vec<_>>()),
-                Word::Answer { answer, detached, .. } => {
+        /// Returns the next message as text.
+        fn message(&mut self) -> String {
+            match self.messages.blocking_recv().unwrap() {
+                Message::Names(names) => format!("{:?}", names.attached.values().collect::<Vec<_>>()),
+                Message::Answer { answer, detached, .. } => {
                     format!("{}: {detached}", answer.unwrap_or_else(|error| error.what.into()))
                 }
                 _ => "something else".into(),
@@ -295,28 +283,28 @@ mod tests {
         let kernel = Fake::with(&["lan0", "lan1"]);
         let mut thread = Thread::start(&kernel);
         thread.begin(vec![kernel.interface(1)]).unwrap();
-        assert_eq!(thread.word(), "[\"lan0\"]");
+        assert_eq!(thread.message(), "[\"lan0\"]");
         kernel.state().attaching = Duration::from_millis(200);
         let _answers = [thread.attach("lan1"), thread.detach("lan1"), thread.detach("lan1")];
-        assert_eq!(thread.word(), "[\"lan0\", \"lan1\"]", "before the answer");
-        assert_eq!(thread.word(), "[\"lan1: attached in native mode\"]: false");
-        assert_eq!(thread.word(), "[\"lan0\"]");
-        assert_eq!(thread.word(), "[\"lan1: detached\"]: true");
-        assert_eq!(thread.word(), "\"not attached to `lan1`\": true");
+        assert_eq!(thread.message(), "[\"lan0\", \"lan1\"]", "before the answer");
+        assert_eq!(thread.message(), "[\"lan1: attached in native mode\"]: false");
+        assert_eq!(thread.message(), "[\"lan0\"]");
+        assert_eq!(thread.message(), "[\"lan1: detached\"]: true");
+        assert_eq!(thread.message(), "\"not attached to `lan1`\": true");
     }
 
     #[test]
-    fn a_command_that_nobody_waits_for_any_more_is_not_begun() {
+    fn a_command_whose_caller_has_given_up_is_not_carried_out() {
         let kernel = Fake::with(&["lan0", "lan1"]);
         let mut thread = Thread::start(&kernel);
         thread.begin(vec![kernel.interface(1)]).unwrap();
-        thread.word();
-        kernel.diary();
+        thread.message();
+        kernel.take_log();
         drop(thread.attach("lan1"));
         drop(thread.detach("lan0"));
         let _answer = thread.detach("lan7");
-        assert_eq!(thread.word(), "\"not attached to `lan7`\": true");
-        assert_eq!(kernel.diary(), Vec::<String>::new());
+        assert_eq!(thread.message(), "\"not attached to `lan7`\": true");
+        assert_eq!(kernel.take_log(), Vec::<String>::new());
     }
 
     #[test]
@@ -325,9 +313,9 @@ mod tests {
         kernel.state().refusing.push(1);
         let thread = Thread::start(&kernel);
         assert_eq!(thread.begin(vec![kernel.interface(1)]).unwrap_err().what, "lan0 refused");
-        let Thread { jobs, mut words } = thread;
-        // It tells that nothing is attached, and no more.
-        while words.blocking_recv().is_some() {}
+        let Thread { jobs, mut messages } = thread;
+        // The thread says that nothing is attached, and then ends.
+        while messages.blocking_recv().is_some() {}
         assert!(jobs.is_closed());
 
         for (detach, last) in [(false, "attach 2 lan1"), (true, "detach 2")] {
@@ -336,14 +324,14 @@ mod tests {
             let (done, ended) = oneshot::channel();
             thread.jobs.send(Job::End { detach, done }).ok().unwrap();
             ended.blocking_recv().unwrap().unwrap();
-            assert_eq!(kernel.diary().last().unwrap(), last);
+            assert_eq!(kernel.take_log().last().unwrap(), last);
         }
     }
 
     #[test]
     fn without_the_kernel_nothing_begins_and_the_reason_is_told() {
         let failed = |_words| Err(Error::new(Code::Os, "no netlink"));
-        let (jobs, words) = spawn::<Fake>(failed).unwrap();
-        assert_eq!(Thread { jobs, words }.begin(Vec::new()).unwrap_err().what, "no netlink");
+        let (jobs, messages) = spawn::<Fake>(failed).unwrap();
+        assert_eq!(Thread { jobs, messages }.begin(Vec::new()).unwrap_err().what, "no netlink");
     }
 }

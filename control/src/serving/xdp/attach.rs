@@ -1,7 +1,7 @@
 //! Putting the program on interfaces, and off them again.
 //!
-//! All of it may take seconds: the verifier does, drivers do, and the kernel has one lock (RTNL) for changes of all
-//! network interfaces, which anybody may hold. So it is not for the thread that publishes the clock.
+//! All of this may take seconds: the verifier and some drivers are slow, and the kernel has one lock (RTNL) for all
+//! network interfaces, which any program may hold. So the thread that publishes the clock must not do it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,7 +48,7 @@ pub struct Attachment {
     pub took_over: bool,
 }
 
-/// The instance's programs on interfaces, each held by a pinned link.
+/// The pinned links of an instance, each of which holds its program on an interface.
 #[derive(Clone, Debug)]
 pub struct Links {
     directory: PathBuf,
@@ -60,15 +60,15 @@ impl Links {
         Self { directory, table_entries }
     }
 
-    /// Puts this build's program on the interface, to count in this place: instead of an earlier build's between two
-    /// packets, or anew.
+    /// Attaches this build's program to the interface. The program counts in `slot`. It replaces an earlier build's
+    /// program between two packets.
     ///
     /// # Errors
     ///
-    /// The driver's refusal, or the kernel's of the program. The interface is as it was then.
+    /// The driver or the kernel refuses the program. The interface is unchanged then.
     pub fn attach(&self, interface: &Interface, request: ModeRequest, slot: Slot) -> Result<Attachment> {
         let attached = self.try_attach(interface, request, slot);
-        // The loader reads all types of the kernel: tens of megabytes, which nobody needs until the next time.
+        // The loader parses the BTF of the kernel, which takes tens of megabytes until here.
         give_freed_memory_back();
         attached
     }
@@ -207,11 +207,11 @@ impl Links {
         (note(Note::Fallback), note(Note::Remark))
     }
 
-    /// Takes the program off an interface, and gives back what was changed on it.
+    /// Detaches the program from an interface, and restores the settings that attaching changed.
     ///
     /// # Errors
     ///
-    /// The kernel's. The program may be off even so.
+    /// The link cannot be removed, or the settings cannot be restored. In the latter case the program is detached.
     pub fn detach(&self, interface: u32) -> Result<()> {
         if self.is_pinned(interface) {
             link::remove(&self.pin_of(interface))?;
@@ -230,7 +230,7 @@ impl Links {
         (own == program_id).then_some(mode)
     }
 
-    /// Whether there is a link that may hold a program of this instance on an interface.
+    /// Whether the instance has a link for an interface.
     #[must_use]
     pub fn is_pinned(&self, interface: u32) -> bool {
         self.pin_of(interface).exists()

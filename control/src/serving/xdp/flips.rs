@@ -1,7 +1,8 @@
-//! When the slot that is not in force may be written: not while a reader may still have it in hand.
+//! The pace at which a pair of slots is flipped.
 //!
-//! Clock and addresses have two slots each (see [`layout`]). A value that comes too soon after the last flip is kept
-//! here, so that nobody has to sleep until its slot is free.
+//! Clock and addresses have two slots each (see [`layout`]). After a flip, the program may still read the slot that is
+//! no longer in force, so this slot must not be written for [`layout::FLIP_INTERVAL_MS`]. A value that comes earlier is
+//! kept here, so that no thread has to sleep.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use responder::layout;
 
 const INTERVAL: Duration = Duration::from_millis(layout::FLIP_INTERVAL_MS);
 
-/// The flips of a pair of slots, and the value that waits for the next one.
+/// When a pair of slots was last flipped, and the value that waits for the next flip.
 #[derive(Debug)]
 pub(super) struct Flips<T> {
     waiting: Option<T>,
@@ -23,19 +24,19 @@ impl<T> Default for Flips<T> {
 }
 
 impl<T> Flips<T> {
-    /// Takes a value to be published, in place of one that still waits.
+    /// Takes a value to publish. It replaces one that still waits.
     pub(super) fn put(&mut self, value: T) {
         self.waiting = Some(value);
     }
 
-    /// Drops a value that still waits: what is in force is to stay.
+    /// Drops the value that waits, because the value in force is to stay.
     pub(super) fn forget(&mut self) {
         self.waiting = None;
     }
 
-    /// Gives the value, if its slot is free by now. The caller writes it and flips.
+    /// Returns the value if its slot may be written now. The caller writes the slot and flips.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<T> {
-        if self.last.is_some_and(|last| now < last + INTERVAL) {
+        if self.blocked_until(now).is_some() {
             return None;
         }
         let value = self.waiting.take()?;
@@ -43,7 +44,12 @@ impl<T> Flips<T> {
         Some(value)
     }
 
-    /// When the value that waits may be written; nothing if none waits.
+    /// Returns until when no slot may be written, or nothing if one may be written now.
+    pub(super) fn blocked_until(&self, now: Instant) -> Option<Instant> {
+        self.last.map(|last| last + INTERVAL).filter(|free| now < *free)
+    }
+
+    /// Returns when the value that waits may be written, or nothing if none waits.
     pub(super) fn due(&self) -> Option<Instant> {
         self.waiting.as_ref()?;
         Some(self.last.map_or_else(Instant::now, |last| last + INTERVAL))
@@ -60,8 +66,10 @@ mod tests {
         assert_eq!((flips.take_due(Instant::now()), flips.due()), (None, None));
         let start = Instant::now();
         flips.put(1);
+        assert_eq!(flips.blocked_until(start), None);
         assert_eq!(flips.take_due(start), Some(1), "the first one need not wait");
-        assert_eq!(flips.due(), None, "nothing waits");
+        assert_eq!((flips.due(), flips.blocked_until(start)), (None, Some(start + INTERVAL)));
+        assert_eq!(flips.blocked_until(start + INTERVAL), None);
 
         flips.put(2);
         flips.put(3);

@@ -72,9 +72,9 @@ pub struct Datapath {
 /// Why the maps of an instance cannot be opened.
 #[derive(Debug)]
 pub enum OpenError {
-    /// The process may not.
+    /// The process lacks privileges.
     NotAllowed(MissingPrivileges),
-    /// No bpffs, pinned maps of another layout version, or the kernel's refusal.
+    /// There is no bpffs, the maps are of another layout version, or the kernel refuses.
     Failed(Error),
 }
 
@@ -179,23 +179,24 @@ impl Datapath {
 
     /// Publishes a clock line. The program answers by it from the next packet on.
     ///
-    /// Never waits: a line that comes less than [`layout::FLIP_INTERVAL_MS`] after the last one, in ms, is kept until
-    /// [`Datapath::next_flip`], for [`Datapath::publish_waiting`] to publish. A later line takes its place.
+    /// This never waits. A line that comes less than [`layout::FLIP_INTERVAL_MS`] ms after the last one is kept, and
+    /// [`Datapath::publish_waiting`] publishes it at the time that [`Datapath::next_flip`] returns. A later line
+    /// replaces one that is kept.
     ///
     /// # Errors
     ///
-    /// The kernel's, for a write to a map. The line is not kept then.
+    /// The map cannot be written. The line is not kept then.
     pub fn publish_clock(&mut self, clock: &ClockState) -> Result<()> {
         self.clock_flips.put(*clock);
         self.publish_waiting()
     }
 
-    /// Publishes the addresses that are answered for, if they are others than before. Never waits, like
-    /// [`Datapath::publish_clock`].
+    /// Publishes the addresses that are answered for, if they have changed. Like [`Datapath::publish_clock`], this
+    /// never waits.
     ///
     /// # Errors
     ///
-    /// The kernel's, for a write to a map. The table is not kept then.
+    /// The map cannot be written. The table is not kept then.
     pub fn publish_served(&mut self, table: &ServedTable) -> Result<()> {
         let [first, second] = &self.state.tables;
         let in_force = if self.state.served & 1 == 0 { first } else { second };
@@ -207,7 +208,7 @@ impl Datapath {
         self.publish_waiting()
     }
 
-    /// Publishes what was kept, if it is due.
+    /// Publishes what was kept, as far as it is due.
     ///
     /// # Errors
     ///
@@ -227,13 +228,19 @@ impl Datapath {
         Ok(())
     }
 
-    /// When there is something for [`Datapath::publish_waiting`] to do.
+    /// Returns until when a line of the clock would be kept, or nothing if it would be in force at once.
+    #[must_use]
+    pub fn clock_blocked_until(&self) -> Option<Instant> {
+        self.clock_flips.blocked_until(Instant::now())
+    }
+
+    /// Returns when [`Datapath::publish_waiting`] has something to publish, or nothing if nothing is kept.
     #[must_use]
     pub fn next_flip(&self) -> Option<Instant> {
         self.clock_flips.due().into_iter().chain(self.table_flips.due()).min()
     }
 
-    /// Whether the addresses that were published last are in force.
+    /// Whether the addresses that were published last are in force, and not kept.
     #[must_use]
     pub fn serves_what_was_published(&self) -> bool {
         self.table_flips.due().is_none()
@@ -291,14 +298,14 @@ impl Datapath {
         self.state.interfaces.iter().copied().filter(|index| *index != 0)
     }
 
-    /// The instance's programs on interfaces.
+    /// The links that hold the instance's programs on interfaces.
     #[must_use]
     pub const fn links(&self) -> &Links {
         &self.links
     }
 
-    /// Writes the slot that is not in force, and then the index that puts it in force. What cannot be written is not in
-    /// force here either.
+    /// Writes the slot that is not in force, and then the index that puts it in force. If the index cannot be written,
+    /// the copy of it in this process is not changed either.
     fn write_and_flip(&mut self, index: fn(&mut State) -> &mut u32) -> Result<()> {
         self.write_state()?;
         *index(&mut self.state) ^= 1;

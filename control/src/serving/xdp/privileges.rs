@@ -8,10 +8,10 @@ use tracing::debug;
 use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
 
-/// What the process lacks.
+/// The privileges that the process lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MissingPrivileges {
-    /// Names of capabilities, at least one.
+    /// Names of the missing capabilities, at least one.
     capabilities: Vec<&'static str>,
     /// How commands for the instance begin.
     command: String,

@@ -1,4 +1,4 @@
-//! The interfaces' places in the counters.
+//! The slots of the interfaces in the map of counters.
 
 use responder::layout::{self, Count, INTERFACES};
 use responder::verdict;
@@ -8,7 +8,7 @@ use crate::error::{Code, Error, Result};
 use crate::net::interfaces::Interface;
 use crate::sys::Plain;
 
-/// A place in the counters, which the program of an interface is loaded for.
+/// The slot in which the program of an interface counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
     number: u32,
@@ -20,7 +20,7 @@ impl Slot {
         self.number
     }
 
-    /// Whether it was taken just now, and is to be freed if the interface is not attached.
+    /// Whether it was taken just now. If so, it has to be freed if attaching fails.
     #[must_use]
     pub const fn is_new(self) -> bool {
         self.is_new
@@ -28,11 +28,11 @@ impl Slot {
 }
 
 impl Datapath {
-    /// Gives the interface's place; a place that is taken anew starts at zero.
+    /// Returns the slot of an interface. If it has none yet, it takes a free one, and its counters start at zero.
     ///
     /// # Errors
     ///
-    /// All places are taken, or the kernel's, for a write to a map.
+    /// All slots are taken, or the map cannot be written.
     pub fn take_slot(&mut self, interface: &Interface) -> Result<Slot> {
         if let Some(number) = self.slot_of(interface.index) {
             return Ok(Slot { number, is_new: false });
@@ -59,11 +59,11 @@ impl Datapath {
         Ok(Slot { number, is_new: true })
     }
 
-    /// Frees the place of an interface that the program is off.
+    /// Frees the slot of an interface from which the program was detached.
     ///
     /// # Errors
     ///
-    /// The kernel's, for a write to a map.
+    /// The map cannot be written.
     pub fn free_slot(&mut self, interface: u32) -> Result<()> {
         for index in &mut self.state.interfaces {
             if *index == interface {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use responder::Access;
 use responder::verdict::{Action, Verdict};
 
-use super::Unknown;
+use super::StatusError;
 use super::finding::Finding;
 use super::system::{Verb, service};
 use crate::config::Config;
@@ -74,7 +74,7 @@ pub(super) fn wait(
     config: &Config,
     before: &Status,
     patience: Duration,
-    mut look: impl FnMut() -> Result<Option<Status>, Unknown>,
+    mut look: impl FnMut() -> Result<Option<Status>, StatusError>,
 ) -> Vec<Finding> {
     let mut findings: Vec<_> = denied(peer, instance, config).into_iter().collect();
     let start = Instant::now();

@@ -63,20 +63,20 @@ pub(crate) struct DoctorArguments {
     json: bool,
 }
 
-/// Why it is not known what is served.
-pub(crate) enum Unknown {
-    /// Only root can see it.
+/// Why the status is unknown.
+pub(crate) enum StatusError {
+    /// Only root can read it.
     NotAllowed(Error),
-    /// There is a daemon, and it does not answer.
+    /// A daemon runs, but it does not answer.
     Silent(Error),
-    /// Something else.
+    /// It cannot be read for another reason.
     Failed(Error),
 }
 
-impl From<Unknown> for Error {
-    fn from(unknown: Unknown) -> Self {
-        match unknown {
-            Unknown::NotAllowed(error) | Unknown::Silent(error) | Unknown::Failed(error) => error,
+impl From<StatusError> for Error {
+    fn from(error: StatusError) -> Self {
+        match error {
+            StatusError::NotAllowed(error) | StatusError::Silent(error) | StatusError::Failed(error) => error,
         }
     }
 }
@@ -111,7 +111,7 @@ struct Links {
 pub(crate) fn run(
     instance: &Instance,
     arguments: &DoctorArguments,
-    known_status: fn(&Instance) -> Result<Option<Status>, Unknown>,
+    known_status: fn(&Instance) -> Result<Option<Status>, StatusError>,
 ) -> Result<ExitCode> {
     let mut report = DoctorReport::default();
     let (config, findings) = configuration::examine(arguments.config.as_deref());
@@ -164,7 +164,7 @@ pub(crate) fn run(
     Ok(report.exit_code())
 }
 
-fn serving(instance: &Instance, status: Result<Option<Status>, Unknown>) -> (Serving, Vec<Finding>) {
+fn serving(instance: &Instance, status: Result<Option<Status>, StatusError>) -> (Serving, Vec<Finding>) {
     let findings = match status {
         Ok(Some(status)) => return (Serving::This(Box::new(status)), Vec::new()),
         Ok(None) => {
@@ -174,7 +174,7 @@ fn serving(instance: &Instance, status: Result<Option<Status>, Unknown>) -> (Ser
                 .advice(format!("`{} attach IFACE` runs it in the foreground", instance.command()));
             return (Serving::Nothing, vec![nothing]);
         }
-        Err(Unknown::NotAllowed(error)) => {
+        Err(StatusError::NotAllowed(error)) => {
             vec![
                 Finding::unseen(
                     "not-root",
@@ -184,14 +184,14 @@ fn serving(instance: &Instance, status: Result<Option<Status>, Unknown>) -> (Ser
                 .fix(format!("sudo {} doctor", instance.command())),
             ]
         }
-        Err(Unknown::Silent(error)) => {
+        Err(StatusError::Silent(error)) => {
             vec![
                 Finding::problem("daemon-hangs", error.what)
                     .why("the program answers until its horizon, and then declares the clock unsynchronised")
                     .fix(service(instance, Verb::Restart)),
             ]
         }
-        Err(Unknown::Failed(error)) => {
+        Err(StatusError::Failed(error)) => {
             let found = Finding::problem("daemon", error.what);
             vec![error.remedy.map_or(found.clone(), |remedy| found.advice(remedy))]
         }
@@ -282,9 +282,9 @@ mod tests {
         // A daemon that is ending says this code, too, and does not hang.
         let error = || Error::new(Code::TryAgain, "words");
         for (unknown, id, severity) in [
-            (Unknown::NotAllowed(error()), "not-root", Severity::Note),
-            (Unknown::Silent(error()), "daemon-hangs", Severity::Problem),
-            (Unknown::Failed(error()), "daemon", Severity::Problem),
+            (StatusError::NotAllowed(error()), "not-root", Severity::Note),
+            (StatusError::Silent(error()), "daemon-hangs", Severity::Problem),
+            (StatusError::Failed(error()), "daemon", Severity::Problem),
         ] {
             let (serving, findings) = serving(&instance, Err(unknown));
             assert!(serving.status().is_none());
