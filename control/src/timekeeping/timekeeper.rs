@@ -586,7 +586,7 @@ fn steers(config: &ClockConfig) -> bool {
 fn discipline_settings(config: &ClockConfig) -> Result<discipline::Config> {
     match config.source {
         ClockSource::System => Ok(discipline::Config::default()),
-        ClockSource::Upstream => config.discipline(),
+        ClockSource::Upstream => Ok(config.discipline()?),
     }
 }
 
