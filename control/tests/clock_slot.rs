@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use responder::clock::{DispersionRate, Rate};
 use responder::verdict::Action;
 use responder::{ClockState, NtpShort, NtpTimestamp};
-use testlab::test_run::{Program, message_in, request_frame};
+use testlab::test_run::{Program, message_in, publish_clock, request_frame};
 
 const DURATION: Duration = Duration::from_secs(10);
 /// Of a timestamp, at a precision of 2^-25 s.
@@ -48,7 +48,7 @@ fn low_byte(number: u32) -> u8 {
 #[ignore = "needs root: scripts/test runs it"]
 fn an_answer_is_of_one_state_of_the_clock() {
     let (program, mut datapath) = Program::load("clock-slot");
-    datapath.publish_clock(&state(0)).unwrap();
+    publish_clock(&mut datapath, &state(0));
     let ended = AtomicBool::new(false);
     // The number that may be in force, and the one that must be or have been.
     let (begun, done) = (AtomicU32::new(0), AtomicU32::new(0));
@@ -60,7 +60,7 @@ fn an_answer_is_of_one_state_of_the_clock() {
                     return;
                 }
                 begun.store(number, Ordering::SeqCst);
-                datapath.publish_clock(&state(number)).unwrap();
+                publish_clock(&mut datapath, &state(number));
                 done.store(number, Ordering::SeqCst);
             }
         });

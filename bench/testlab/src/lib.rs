@@ -17,6 +17,7 @@ pub mod checks;
 pub mod fake_upstream;
 pub mod foreign;
 mod lab;
+pub mod line_age;
 pub mod load;
 mod machine;
 pub mod ntp;

@@ -4,12 +4,14 @@
 //! The library of `control` writes the maps, so the program reads what a daemon would have written.
 
 use std::fs;
+use std::time::Instant;
 
 use aya::maps::PerCpuArray;
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use control::instance::Instance;
 use control::serving::xdp::{self, Datapath};
+use responder::ClockState;
 use responder::layout::{self, Count};
 use responder::limiter::TABLE_ENTRIES;
 use responder::verdict::{Action, COUNTERS};
@@ -85,6 +87,20 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         xdp::remove_pins(&self.instance.pin_directory()).unwrap();
+    }
+}
+
+/// Publishes a line of the clock and waits until the program uses it.
+pub fn publish_clock(datapath: &mut Datapath, clock: &ClockState) {
+    datapath.publish_clock(clock).unwrap();
+    wait_for_flips(datapath);
+}
+
+/// Waits until the program uses everything that was published. The daemon's loop does the same.
+pub fn wait_for_flips(datapath: &mut Datapath) {
+    while let Some(due) = datapath.next_flip() {
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        datapath.publish_waiting().unwrap();
     }
 }
 
