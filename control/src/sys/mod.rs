@@ -6,6 +6,7 @@ pub mod kernel_clock;
 pub mod port_owner;
 pub mod process;
 pub mod random;
+pub(crate) mod subprocess;
 
 use std::io;
 use std::os::fd::AsRawFd as _;
@@ -56,6 +57,8 @@ pub struct Adjtimex {
     pub max_error_us: i64,
     /// Estimated error in microseconds.
     pub estimated_error_us: i64,
+    /// What the kernel's own loop (`STA_PLL`) still has to add to the clock, in nanoseconds.
+    pub offset_ns: i64,
     /// Frequency correction in ppm with 16 bits of fraction.
     pub frequency_scaled_ppm: i64,
     /// Microseconds that the clock advances in 1/`USER_HZ` s, without that correction.
@@ -92,6 +95,11 @@ pub fn adjtimex() -> io::Result<Adjtimex> {
         status: buffer.status,
         max_error_us: buffer.maxerror,
         estimated_error_us: buffer.esterror,
+        offset_ns: if buffer.status & libc::STA_NANO == 0 {
+            buffer.offset.saturating_mul(1000)
+        } else {
+            buffer.offset
+        },
         frequency_scaled_ppm: buffer.freq,
         tick_us: buffer.tick,
         tai_offset_s: buffer.tai,
