@@ -112,6 +112,35 @@ fn the_line_goes_through_the_reading_at_the_nominal_rate() {
 }
 
 #[test]
+fn no_line_claims_to_be_synchronised_past_a_leap_second_or_while_the_kernel_is_late_to_take_it() {
+    let day_ns = 86_400 * i128::from(SECOND_NS);
+    let end_ns = (DIFFERENCE_NS / day_ns + 1) * day_ns;
+    for (state, leap_ns, leap) in
+        [(libc::TIME_INS, end_ns, 1), (libc::TIME_DEL, end_ns - i128::from(SECOND_NS), 2)]
+    {
+        let kernel = Adjtimex { state, ..KEPT };
+        let observe = |before_leap_ns: i128| {
+            let sample = at(10 * SECOND_NS, leap_ns - before_leap_ns - 10 * i128::from(SECOND_NS));
+            SystemClock::new(PRECISION).observe(&sample, &kernel, None, &ClockConfig::default())
+        };
+        let before = observe(5 * i128::from(SECOND_NS));
+        assert_eq!((before.unsynchronised, before.state.leap), (None, leap));
+        assert_eq!(before.state.horizon_ns, 15 * SECOND_NS - 1_000_000, "5 s less the bound");
+        for late_ns in [-500_000, 0, 4_000_000, 10_000_000] {
+            assert_served_as_unsynchronised(&observe(-late_ns), Unsynchronised::LeapSecond);
+        }
+    }
+}
+
+#[test]
+fn the_keeper_s_own_leap_indicator_counts_where_the_kernel_has_not_been_told() {
+    let mut keeper = daemon(10 * SECOND_NS);
+    keeper.reading.server.leap = 1;
+    let observation = observe(&KEPT, Some(&keeper), &ClockConfig::default());
+    assert_eq!((observation.unsynchronised, observation.state.leap), (None, 1));
+}
+
+#[test]
 fn without_a_daemon_the_configuration_says_stratum_and_reference() {
     let config = ClockConfig {
         stratum: 2,

@@ -72,6 +72,8 @@ fn year_and_month(day: i64) -> (i64, i64) {
 /// The leap seconds in a leap-seconds.list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeapList {
+    /// TAI-UTC in s before the first of them.
+    first_tai_utc_s: i64,
     /// Instants (s since 1970) at which a new difference begins, with the leap second just before.
     leaps: Vec<(i64, Leap)>,
     expires_unix_s: i64,
@@ -130,7 +132,31 @@ impl LeapList {
         }
         let expires_unix_s =
             expires_unix_s.ok_or(LeapListError { line: 0, problem: "it names no expiry (#@)" })?;
-        Ok(Self { leaps, expires_unix_s })
+        let difference = difference.ok_or(LeapListError { line: 0, problem: "it has no entry" })?;
+        let first_tai_utc_s = leaps.iter().fold(difference, |tai_utc_s, (_, leap)| match leap {
+            Leap::Insert => tai_utc_s.saturating_sub(1),
+            Leap::Delete => tai_utc_s.saturating_add(1),
+            Leap::None => tai_utc_s,
+        });
+        Ok(Self { first_tai_utc_s, leaps, expires_unix_s })
+    }
+
+    /// Returns TAI-UTC in s at a time (s since 1970), or `None` where the list has expired.
+    #[must_use]
+    pub fn tai_utc_s(&self, unix_s: i64) -> Option<i64> {
+        let before = self.leaps.iter().filter(|(from_s, _)| *from_s <= unix_s);
+        let tai_utc_s = before.fold(self.first_tai_utc_s, |tai_utc_s, (_, leap)| match leap {
+            Leap::Insert => tai_utc_s.saturating_add(1),
+            Leap::Delete => tai_utc_s.saturating_sub(1),
+            Leap::None => tai_utc_s,
+        });
+        (unix_s < self.expires_unix_s).then_some(tai_utc_s)
+    }
+
+    /// Returns when the list expires, in s since 1970.
+    #[must_use]
+    pub const fn expires_unix_s(&self) -> i64 {
+        self.expires_unix_s
     }
 
     /// Whether the list contradicts a leap second at `month_end`: it is valid until then and does not contain
@@ -147,6 +173,16 @@ mod tests {
 
     const LIST: &str = "#\tcomment\n#$ 3676924800\n#@ 3928521600\n\
         3644697600 36 # 1 Jul 2015\n3692217600\t37\t# 1 Jan 2017\n";
+
+    #[test]
+    fn the_list_knows_the_distance_to_tai_until_it_expires() {
+        let list = LeapList::parse(LIST).unwrap();
+        let of_ntp = |ntp_s: i64| list.tai_utc_s(ntp_s - NTP_TO_UNIX_S);
+        assert_eq!(of_ntp(3_692_217_600 - 1), Some(36));
+        assert_eq!(of_ntp(3_692_217_600), Some(37));
+        assert_eq!(of_ntp(3_928_521_600 - 1), Some(37));
+        assert_eq!(of_ntp(3_928_521_600), None, "it has expired");
+    }
 
     #[test]
     fn months_end_where_the_calendar_says() {

@@ -25,6 +25,8 @@ pub struct ClockLine {
     pub stratum: u8,
     /// The leap second to announce.
     pub leap: Leap,
+    /// Local time of the leap second that is to come next or was taken last, as exact as the line is then.
+    pub leap_at: Option<LocalTime>,
     /// Round trip to the primary source, in s.
     pub root_delay_s: f64,
     /// The remaining error bound at `at`, in s.

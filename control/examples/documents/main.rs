@@ -1,4 +1,4 @@
-//! `documents DIRECTORY` writes the man pages and shell completions of `pooltime-xdp`, for the package.
+//! Writes the man pages and the shells' completions of `pooltime-xdp`: `documents DIRECTORY`. For the package.
 
 mod write;
 

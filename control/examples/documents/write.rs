@@ -1,4 +1,4 @@
-//! Writes man pages and completions from the definition of a command line.
+//! A command line's man pages and completions, made from its definition.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Command;
 use clap_complete::Shell;
 
-/// Writes them to the directory given as the program's argument.
+/// Writes them into the directory that is the program's argument.
 pub(crate) fn run(definition: Command) -> ExitCode {
     let Some(directory) = std::env::args_os().nth(1).map(PathBuf::from) else {
         eprintln!("usage: DIRECTORY to write into");
@@ -32,7 +32,7 @@ fn write(definition: Command, directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Leaves out `help`, because a manual page on it helps nobody.
+/// Nobody wants a manual's page on `help`, nor on `help help`.
 fn without_help(definition: Command) -> Command {
     definition.disable_help_subcommand(true).mut_subcommands(without_help)
 }

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use tracing::warn;
 
 use super::wrong;
 use crate::discipline::{self, LeapList, SteerConfig};
@@ -67,6 +68,11 @@ impl ClockSource {
         }
     }
 }
+
+/// Where Debian's tzdata has the list of leap seconds.
+const SHIPPED_LEAP_LIST: &str = "/usr/share/zoneinfo/leap-seconds.list";
+/// The value of `clock.leap_seconds_list` for no list at all.
+const NO_LEAP_LIST: &str = "none";
 
 /// The value of `clock.makestep`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -136,18 +142,31 @@ impl ClockConfig {
     ///
     /// The list cannot be read or understood.
     pub fn discipline(&self) -> Result<discipline::Config> {
-        let leap_list = self.leap_seconds_list.as_ref().map(|path| {
-            let failed = format!("clock.leap_seconds_list: {}", path.display());
-            let text = std::fs::read_to_string(path).map_err(Error::because(Code::NoInput, &failed))?;
-            LeapList::parse(&text).map_err(Error::because(Code::Config, &failed))
-        });
         Ok(discipline::Config {
             min_sources: self.min_sources,
             // A source that is worse than what may be served cannot vouch for it.
             max_distance_s: milliseconds(self.max_distance_ms.min(self.max_error_ms)),
-            leap_list: leap_list.transpose()?,
+            leap_list: self.leap_list()?,
             ..discipline::Config::default()
         })
+    }
+
+    /// Reads the list of leap seconds: the one that is configured, or else the one that the system ships, if there is
+    /// one that can be read.
+    fn leap_list(&self) -> Result<Option<LeapList>> {
+        let Some(path) = &self.leap_seconds_list else {
+            let shipped = std::fs::read_to_string(SHIPPED_LEAP_LIST).ok();
+            return Ok(shipped.and_then(|text| {
+                let list = LeapList::parse(&text).map_err(|error| warn!("{SHIPPED_LEAP_LIST}: {error}"));
+                list.ok()
+            }));
+        };
+        if path.as_os_str() == NO_LEAP_LIST {
+            return Ok(None);
+        }
+        let failed = format!("clock.leap_seconds_list: {}", path.display());
+        let text = std::fs::read_to_string(path).map_err(Error::because(Code::NoInput, &failed))?;
+        LeapList::parse(&text).map(Some).map_err(Error::because(Code::Config, &failed))
     }
 
     pub(super) fn check(&self) -> Result<()> {

@@ -473,7 +473,7 @@ impl Daemon {
     fn handle_event(&mut self, event: Event) {
         let synchronised = self.publisher.unsynchronised().is_none();
         let handled = self.timekeeper.handle(event);
-        if handled.is_ok() && !synchronised {
+        if handled.is_ok() && (!synchronised || self.timekeeper.leap_has_ended()) {
             self.publish_or_tell();
         }
         self.tell("cannot follow the upstreams", handled);

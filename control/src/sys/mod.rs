@@ -78,6 +78,8 @@ pub struct ClockChange {
     pub status: Option<i32>,
     /// Maximum and estimated error in microseconds.
     pub errors_us: Option<(i64, i64)>,
+    /// TAI - UTC in seconds.
+    pub tai_offset_s: Option<i32>,
     /// Whether to cancel slews that another program has started.
     pub end_slews: bool,
 }
@@ -141,6 +143,10 @@ pub fn change_clock(change: &ClockChange) -> io::Result<()> {
         buffer.modes |= libc::ADJ_MAXERROR | libc::ADJ_ESTERROR;
         buffer.maxerror = max_error_us;
         buffer.esterror = estimated_error_us;
+    }
+    if let Some(tai_offset_s) = change.tai_offset_s {
+        buffer.modes |= libc::ADJ_TAI;
+        buffer.constant = tai_offset_s.into();
     }
     call(&mut buffer).map(|_state| ())
 }

@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::rate_watch::for_adjtimex;
 use super::slew_file::{Slew, SlewFile};
-use crate::discipline::{Action, Leap, ClockLine, LocalTime, SteerConfig, ns_to_s, s_to_ns, steer};
+use crate::discipline::{Action, ClockLine, Leap, LocalTime, SteerConfig, ns_to_s, s_to_ns, steer};
 use crate::error::{Code, Error, Result};
 use crate::sys::ClockChange;
 use crate::sys::kernel_clock::KernelClock;
@@ -122,7 +122,8 @@ impl Steering {
     }
 
     /// Plans how to correct the kernel's clock by the line, where there is one, and to tell the kernel that it is not
-    /// synchronised else. It is told so, too, while its error is above `limit_s`. `correction` is the present one of the
+    /// synchronised else. It is told so, too, while its error is above `limit_s`. `tai_offset_s` is TAI-UTC, where it is
+    /// known; `correction` is the present one of the
     /// oscillator. Returns by how much the rate of the clock will change, in s/s. What goes wrong ends the steering:
     /// what is served does not depend on it.
     pub fn plan<K: KernelClock>(
@@ -130,12 +131,14 @@ impl Steering {
         kernel: &K,
         line: Option<&ClockLine>,
         limit_s: f64,
+        tai_offset_s: Option<i32>,
         correction: f64,
         now: LocalTime,
     ) -> f64 {
         self.last = Some(now);
         match self.try_plan(kernel, line, limit_s, correction) {
-            Ok(plan) => {
+            Ok(mut plan) => {
+                plan.change.tai_offset_s = tai_offset_s;
                 self.planned = Some(plan);
                 plan.change.rate.map_or(0.0, |_| (1.0 + plan.wanted) / (1.0 + correction) - 1.0)
             }
@@ -374,6 +377,7 @@ mod tests {
     fn the_kernel_hears_of_a_leap_second_on_its_day_only() {
         let noon_s = 1_798_632_000; // 2026-12-30 12:00
         let line = |leap| ClockLine {
+            leap_at: None,
             at: LocalTime::from_ns(0),
             offset_ns: noon_s * 1_000_000_000,
             frequency: 0.0,

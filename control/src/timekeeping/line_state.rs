@@ -46,7 +46,10 @@ pub(super) fn of_line(
 ) -> ClockState {
     let until_silence_s =
         ns_to_s(i64::try_from(config.horizon_ms.saturating_mul(1_000_000)).unwrap_or(i64::MAX));
-    let horizon = line.horizon(limit_s(config)).min(now.plus_seconds(until_silence_s)).max(now);
+    let horizon = line.horizon(limit_s(config)).min(now.plus_seconds(until_silence_s));
+    // Whatever becomes of the daemon, no answer claims the old second after a leap second.
+    let leap = leap_window(line).filter(|(_, end)| *end > now).map_or(horizon, |(start, _)| start);
+    let horizon = horizon.min(leap).max(now);
     let grown_s = line.bound_s(now) - line.bound_s(line.at);
     ClockState {
         ntp_base: timestamp(line.utc_ns(now).into()),
@@ -65,6 +68,14 @@ pub(super) fn of_line(
         stratum: line.stratum,
         ..unknown
     }
+}
+
+/// Returns the moments between which nobody can say whether the leap second of a line has come, given the line's error
+/// bound.
+pub(super) fn leap_window(line: &ClockLine) -> Option<(LocalTime, LocalTime)> {
+    let at = line.leap_at?;
+    let bound_s = line.bound_s(at);
+    Some((at.plus_seconds(-bound_s), at.plus_seconds(bound_s)))
 }
 
 /// A state whose clock may run faster by `change` (s/s) from some moment after its base on, or may go on as it does.

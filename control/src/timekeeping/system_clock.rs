@@ -14,6 +14,7 @@ use responder::{ClockState, NtpShort, NtpTimestamp};
 use serde::Serialize;
 
 use super::keeper::{Claim, Keeper};
+use super::kernel_leap::{self, Ahead};
 use crate::config::ClockConfig;
 use crate::sys::Adjtimex;
 use crate::sys::kernel_clock::CrossTimestamp;
@@ -35,6 +36,8 @@ pub enum Unsynchronised {
     ErrorUnknown,
     /// The error bound is above the configured limit.
     ErrorBound,
+    /// A leap second comes just now.
+    LeapSecond,
     /// There are no upstreams that agree on the time.
     NoAgreement,
     /// The upstreams have not answered for too long, or are too far away.
@@ -63,6 +66,9 @@ impl Unsynchronised {
             }
             Self::ErrorBound => {
                 "the clock's error bound is above `clock.max_error_ms`: see `chronyc tracking` or `ntpq -p`"
+            }
+            Self::LeapSecond => {
+                "a leap second comes just now: until the clock has taken it, no answer would surely be right"
             }
             Self::NoAgreement => {
                 "no majority of the upstreams has told the time yet: see `pooltime-xdp peers`"
@@ -136,6 +142,10 @@ impl SystemClock {
         source.add_error(reading_error_ns);
         source.add_error(stepped_past_claim_ns);
         source.limit_error(limit_ns);
+        let leap = kernel_leap::ahead(kernel, now_ns, source.bound_ns());
+        if leap == Some(Ahead::Now) {
+            source.unsynchronised = source.unsynchronised.or(Some(Unsynchronised::LeapSecond));
+        }
         if let Some(stratum) = config.local_stratum.filter(|_| source.unsynchronised.is_some()) {
             source = ClaimedSource::local(stratum, source.leap, self.reference_time);
             source.add_error(reading_error_ns);
@@ -146,6 +156,11 @@ impl SystemClock {
         let until_limit_ns =
             limit_ns.saturating_sub(bound_ns).saturating_mul(1_000_000_000 / source.growth_ppb.max(1));
         let horizon_ns = config.horizon_ms.saturating_mul(1_000_000).min(until_limit_ns);
+        // Nor would it notice a leap second.
+        let horizon_ns = match leap {
+            Some(Ahead::In(leap_ns)) => horizon_ns.min(leap_ns),
+            _ => horizon_ns,
+        };
 
         self.sequence = self.sequence.wrapping_add(1);
         let state = ClockState {
@@ -239,11 +254,12 @@ impl ClaimedSource {
             Some(_) | None => None,
         };
         let claim = claim.filter(|claim| claim.synchronised);
-        let leap = match (kernel.state, claim) {
-            (libc::TIME_INS, _) => 1,
-            (libc::TIME_DEL, _) => 2,
-            (_, Some(claim)) if unsynchronised.is_none() && claim.keeper == Keeper::Chronyd => claim.leap,
-            _ => 0,
+        let leap = match kernel.state {
+            libc::TIME_INS => 1,
+            libc::TIME_DEL => 2,
+            libc::TIME_OOP | libc::TIME_WAIT => 0,
+            // The clock's keeper may take it without the kernel, or has not told it yet.
+            _ => claim.map_or(0, |claim| claim.leap & 3),
         };
         let stratum = claim.and_then(|claim| claim.stratum).unwrap_or(config.stratum);
         let unknown = Self {

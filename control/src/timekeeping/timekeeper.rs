@@ -23,14 +23,14 @@ use tracing::warn;
 use super::drift::DriftFile;
 use super::kernel_steering::{Steering, refuse_rivals};
 use super::line_state;
-use super::rate_watch::{RateWatch, RateChange};
+use super::rate_watch::{RateChange, RateWatch};
 use super::slew_file::{LeftBehind, SlewFile};
 use super::sources::ntp::NtpSource;
 use super::sources::system::SystemSource;
 use super::sources::{Correction, Mirrored, Source};
 use super::system_clock::{Observation, Unsynchronised};
 use crate::config::{ClockConfig, ClockSource, Config};
-use crate::discipline::{self, ClockLine, Discipline, Drift, LocalTime, ns_to_s};
+use crate::discipline::{self, ClockLine, Discipline, Drift, LeapList, LocalTime, ns_to_s};
 use crate::error::{Code, Error, Result};
 use crate::net::own_addresses::OwnAddresses;
 use crate::status::sources::{Peers, System};
@@ -41,6 +41,8 @@ const SUSPEND_NS: u64 = 100_000_000;
 /// Interval at which the drift file is written.
 const DRIFT_INTERVAL: Duration = Duration::from_hours(1);
 /// Shortest sleep of the loop, so that it cannot spin.
+/// The kernel's clock is not steered this near to a leap second, in s.
+const LEAP_QUIET_S: f64 = 2.0;
 const LEAST_SLEEP: Duration = Duration::from_millis(1);
 
 /// What a timekeeper must know about its host.
@@ -86,6 +88,10 @@ pub struct Timekeeper<K> {
     drift: Option<DriftFile>,
     /// When the drift file was last written, and how well the frequency was known then, in s/s.
     drift_stored: Option<(Instant, f64)>,
+    /// When it cannot be said whether the leap second to come has come, as of the last state.
+    leap_window: Option<(LocalTime, LocalTime)>,
+    /// The known leap seconds.
+    leap_list: Option<LeapList>,
     precision: i8,
     sequence: u32,
     /// The reference ID that was published last.
@@ -162,6 +168,7 @@ impl<K: KernelClock + Clone> Timekeeper<K> {
             }
             (None, false) => {}
         }
+        self.leap_list.clone_from(&settings.leap_list);
         self.discipline.configure(settings);
         self.config = config.clock.clone();
         self.configure_sources(config, &host.own);
@@ -180,6 +187,7 @@ impl<K: KernelClock> Timekeeper<K> {
         seed: u64,
     ) -> Result<Self> {
         let settings = discipline::Config { seed, ..discipline_settings(config)? };
+        let leap_list = settings.leap_list.clone();
         let drift = directory
             .filter(|_| config.source == ClockSource::Upstream)
             .map(|directory| DriftFile::new(directory.join("drift")));
@@ -209,6 +217,8 @@ impl<K: KernelClock> Timekeeper<K> {
             retuned: Vec::new(),
             drift,
             drift_stored: None,
+            leap_window: None,
+            leap_list,
             precision,
             sequence: 0,
             reference_id: 0,
@@ -252,7 +262,8 @@ impl<K: KernelClock> Timekeeper<K> {
     }
 
     fn until_due(&self) -> Duration {
-        let discipline = self.discipline.next_wakeup().map(|at| {
+        let leap_ends = self.leap_window.map(|(_, end)| end);
+        let discipline = self.discipline.next_wakeup().into_iter().chain(leap_ends).min().map(|at| {
             let now = monotonic_ns().unwrap_or_default().cast_signed();
             Duration::from_nanos(u64::try_from(at.as_ns().saturating_sub(now)).unwrap_or(0))
         });
@@ -319,7 +330,29 @@ impl<K: KernelClock> Timekeeper<K> {
             return 0.0;
         };
         let line = self.discipline.line(now).filter(|line| line.bound_s(now) <= limit_s);
-        steering.plan(&self.kernel, line.as_ref(), limit_s, self.watch.correction(), now)
+        // The kernel takes the leap second by itself, some milliseconds before or after the line.
+        if line.is_some_and(|line| line.leap_at.is_some_and(|at| at.seconds_since(now).abs() < LEAP_QUIET_S))
+        {
+            return 0.0;
+        }
+        let tai_offset_s = line.zip(self.leap_list.as_ref()).and_then(|(line, list)| {
+            let tai_utc_s = list.tai_utc_s(line.utc_ns(now).div_euclid(1_000_000_000))?;
+            i32::try_from(tai_utc_s).ok()
+        });
+        let correction = self.watch.correction();
+        steering.plan(&self.kernel, line.as_ref(), limit_s, tai_offset_s, correction, now)
+    }
+
+    /// Whether a leap second comes within its window of the last state, or in a second.
+    #[cfg(test)]
+    fn leap_is_near(&self) -> bool {
+        self.leap_window.is_some_and(|(start, end)| start.seconds_since(self.now) < 0.01 || self.now < end)
+    }
+
+    /// Whether a leap second has ended just now, so that the clock should be published at once.
+    #[must_use]
+    pub fn leap_has_ended(&self) -> bool {
+        self.leap_window.is_some_and(|(_, end)| self.now >= end)
     }
 
     /// Makes the change that [`Timekeeper::before_steering`] has planned, and takes in what this changed.
@@ -370,6 +403,16 @@ impl<K: KernelClock> Timekeeper<K> {
         let named = self.sources.iter().find_map(|source| source.reference_id(line.reference));
         self.reference_id = named.unwrap_or(self.reference_id);
         let mut state = line_state::of_line(&line, now, &self.config, self.reference_id, unknown);
+        let window = line_state::leap_window(&line).filter(|(_, end)| now < *end);
+        self.leap_window = window;
+        if window.is_some_and(|(start, _)| now >= start) {
+            state.leap = LEAP_UNSYNCHRONISED;
+            return Ok(Observation {
+                state,
+                unsynchronised: Some(Unsynchronised::LeapSecond),
+                stepped_ns: None,
+            });
+        }
         let too_wide = line.bound_s(now) > line_state::limit_s(&self.config);
         if too_wide {
             state.leap = LEAP_UNSYNCHRONISED;

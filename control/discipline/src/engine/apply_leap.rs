@@ -56,9 +56,8 @@ impl Discipline {
     }
 
     pub(super) fn take_leap(&mut self, now: LocalTime) {
-        if self.leap_instant().is_none_or(|instant| now < instant) {
-            return;
-        }
+        let Some(instant) = self.leap_instant().filter(|instant| now >= *instant) else { return };
+        self.leapt_at = Some(instant);
         let shift_s = self.leap.shift_s();
         if let Some(ensemble) = &mut self.ensemble {
             ensemble.shift(shift_s);

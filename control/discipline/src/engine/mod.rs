@@ -123,6 +123,8 @@ pub struct Discipline {
     /// Number of estimates that were begun.
     estimates: u32,
     leap: Leap,
+    /// When the last leap second was taken.
+    leapt_at: Option<LocalTime>,
 }
 
 impl Discipline {
@@ -151,6 +153,7 @@ impl Discipline {
             split_since: None,
             estimates: 0,
             leap: Leap::None,
+            leapt_at: None,
         };
         for source in sources {
             discipline.add(*source, now);
@@ -335,6 +338,7 @@ impl Discipline {
             updated: reference.updated,
             stratum: reference.stratum,
             leap: self.announced_leap(now),
+            leap_at: self.leap_instant().or(self.leapt_at),
             root_delay_s: reference.root_delay_s,
             root_dispersion_s: reference.dispersion_s,
             dispersion_rate,

@@ -131,6 +131,7 @@ impl Client for Independent {
 
     fn publish(&mut self, now: LocalTime) -> f64 {
         self.line = self.combine(now).map(|(offset_s, frequency)| ClockLine {
+            leap_at: None,
             at: now,
             offset_ns: self.origin_ns.unwrap_or(0) + s_to_ns(offset_s),
             frequency,

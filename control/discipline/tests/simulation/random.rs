@@ -29,7 +29,7 @@ impl Random {
         -self.uniform().ln()
     }
 
-    /// Gaussian with mean 0 and variance 1 (Box and Muller; half of the yield, none of the state).
+    /// Normal with mean 0 and variance 1 (Box and Muller; half of the yield, none of the state).
     pub(crate) fn normal(&mut self) -> f64 {
         (2.0 * self.exponential()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos()
     }
