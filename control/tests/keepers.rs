@@ -412,6 +412,21 @@ fn a_step_widens_the_bound_until_the_keeper_has_corrected_the_clock() {
 }
 
 #[test]
+fn a_leap_second_that_the_kernel_takes_is_no_step_away_from_the_keeper() {
+    let claim = tracking(0.0, 0.01, 0.001, 0.0).claim(10 * SECOND_NS);
+    for (state, reason) in [(libc::TIME_OOP, None), (libc::TIME_OK, Some(Unsynchronised::ErrorBound))] {
+        let mut clock = SystemClock::new(-24);
+        let mut observe = |state, monotonic_s, step_ns| {
+            let kernel = Adjtimex { state, ..KEPT };
+            let sample = at(monotonic_s, step_ns);
+            clock.observe(&sample, &kernel, Some(&claim), &ClockConfig::default()).unsynchronised
+        };
+        assert_eq!(observe(libc::TIME_OK, 10, 0), None);
+        assert_eq!(observe(state, 11, -1_000_000_000), reason);
+    }
+}
+
+#[test]
 fn of_a_timesyncd_that_says_nothing_the_worst_is_served_or_refused() {
     let kernel = Adjtimex { max_error_us: 0, ..KEPT };
     let claim = claim_of_silence(&kernel, 10 * SECOND_NS);

@@ -135,7 +135,10 @@ impl SystemClock {
         let reading_error_ns = u64::try_from((latest - earliest) / 2).unwrap_or(u64::MAX);
         self.note_correction(kernel, stepped_ns.is_some(), now);
         let claim = claim.filter(|claim| claim.speaks_for_the_system_clock());
-        let stepped_past_claim_ns = claim.map_or(0, |claim| self.stepped_past(claim, stepped_ns));
+        let stepped_past_claim_ns = {
+            let stepped_ns = stepped_ns.filter(|step_ns| !is_leap_second(*step_ns, kernel));
+            claim.map_or(0, |claim| self.stepped_past(claim, stepped_ns))
+        };
 
         let limit_ns = config.max_error_ms.saturating_mul(1_000_000);
         let mut source = ClaimedSource::of(kernel, claim, base_ns, config, self.reference_time);
@@ -328,6 +331,12 @@ impl ClaimedSource {
             self.unsynchronised = Some(reason);
         }
     }
+}
+
+/// Whether a step is the leap second that the kernel has just taken.
+fn is_leap_second(step_ns: i128, kernel: &Adjtimex) -> bool {
+    let is_a_second = (step_ns.unsigned_abs().cast_signed() - 1_000_000_000).abs() < 1_000_000;
+    is_a_second && matches!(kernel.state, libc::TIME_OOP | libc::TIME_WAIT)
 }
 
 /// Limits a reference time to the present. If the clock was set back since its last correction, the
