@@ -442,6 +442,8 @@ fn a_keeper_whose_upstreams_are_gone_is_seen_by_its_last_correction() {
     let claim = tracking(0.0, 0.01, 0.001, 0.0).claim(0);
     let corrected_ns = 1_790_000_000 * i128::from(SECOND_NS);
     let minutes = |count: i128| corrected_ns + count * 60 * i128::from(SECOND_NS);
-    assert!(!claim.is_overdue(minutes(8)) && claim.is_overdue(minutes(9)));
+    assert!(!claim.is_overdue(minutes(60)) && claim.is_overdue(minutes(61)));
+    let rare = Claim { interval_ns: Some(2048 * SECOND_NS), ..claim };
+    assert!(!rare.is_overdue(minutes(102)) && rare.is_overdue(minutes(103)));
     assert!(!Claim { remaining: Remaining::InKernel, interval_ns: None, ..claim }.is_overdue(minutes(900)));
 }

@@ -203,3 +203,56 @@ fn timesyncd_properties(busctl: &str) -> Option<timesyncd::Properties> {
         ProgramOutput::NotInstalled | ProgramOutput::Failed(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// Makes a program that stands for busctl. A shell writes it, for a file that this process has open for writing
+    /// cannot be run by another thread's child.
+    fn busctl(name: &str, script: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("pooltime-{name}-{}", std::process::id()));
+        let written = std::process::Command::new("/bin/sh")
+            .args(["-c", r#"printf '#!/bin/sh\n%s\n' "$1" >"$2" && chmod 755 "$2""#, "sh", script])
+            .arg(&path)
+            .status();
+        assert!(written.unwrap().success());
+        path
+    }
+
+    #[test]
+    fn systemd_timesyncd_is_asked_with_busctl() {
+        let message = "[0,4,4,2,-25,12000,3000,[192,0,2,9],1,2,3,4,false,7,900]";
+        let good = busctl(
+            "busctl",
+            &format!(
+                "[ $# -eq {} ] || exit 1\nfor data in '{message}' '[2,[192,0,2,1]]' 64000000 32000000; do \
+             printf '{{\"type\":\"t\",\"data\":%s}}\\n' \"$data\"; done",
+                timesyncd::ARGUMENTS.len()
+            ),
+        );
+        let properties = timesyncd_properties(good.to_str().unwrap()).unwrap();
+        assert_eq!(properties.server, Some([192, 0, 2, 1].into()));
+        assert_eq!(properties.message.unwrap().packets, 7);
+        let bad = busctl("no-bus", "echo 'Failed to get property' >&2; exit 1");
+        assert_eq!(timesyncd_properties(bad.to_str().unwrap()), None);
+        assert_eq!(timesyncd_properties("/no/such/busctl"), None);
+        for path in [good, bad] {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_chronyd_that_does_not_answer_is_not_waited_for() {
+        let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let start = Instant::now();
+        assert!(matches!(chronyd_at(silent.local_addr().unwrap()), Err(Failure::Socket(_))));
+        assert!(matches!(
+            chronyd_of_socket(Path::new("/no/such/directory/chronyd.sock")),
+            Err(Failure::Socket(_))
+        ));
+        assert!(start.elapsed() < Duration::from_secs(10));
+    }
+}

@@ -29,8 +29,6 @@ const STATUS_SUCCESS: u16 = 0;
 const REPLY_HEADER: usize = 28;
 /// chronyd adds this to the growth of its own dispersion by default (`maxclockerror`), in ppm.
 const CLOCK_ERROR_PPM: f64 = 1.0;
-/// No shorter interval of updates is expected: chronyd's shortest default poll is 64 s, four samples make an update.
-const LEAST_INTERVAL_S: f64 = 16.0;
 
 /// What `chronyc tracking` shows.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -173,7 +171,7 @@ impl Tracking {
             growth_ppb: whole(growth_ppm * 1e3).max(PHI_PPB),
             since_ns: monotonic_ns,
             remaining: Remaining::Slew(signed_ns(self.correction_s)),
-            interval_ns: Some(whole_ns(self.interval_s.max(LEAST_INTERVAL_S))),
+            interval_ns: Some(whole_ns(self.interval_s)),
         }
     }
 }

@@ -22,9 +22,11 @@ pub const KERNEL_GROWTH_PPB: u64 = 500_000;
 /// How far a daemon's answer over loopback may be off the system clock in addition to its own error bound, because
 /// of the noise of the query.
 const LOOPBACK_NOISE_NS: u64 = 1_000_000;
-/// A keeper that has missed so many corrections in a row gets no answers from its upstreams: the length of NTP's
-/// register of reachability.
-const MISSED_CORRECTIONS: u64 = 8;
+/// A keeper that has missed so many corrections in a row, and for so long, gets no answers from its upstreams. chronyd's
+/// corrections come as its sources are heard, so that two may follow close on each other; its longest poll interval is
+/// 1024 s by default.
+const MISSED_CORRECTIONS: u64 = 3;
+const LEAST_OVERDUE_NS: u64 = 3_600_000_000_000;
 
 /// Which daemon it is, and by which way it is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,9 +166,9 @@ impl Claim {
     /// `CLOCK_REALTIME` in ns since 1970.
     #[must_use]
     pub fn is_overdue(&self, now_ns: i128) -> bool {
-        let age_ns = now_ns - unix_ns_near(self.reference_time, now_ns);
-        self.synchronised
-            && self.interval_ns.is_some_and(|ns| age_ns > i128::from(ns.saturating_mul(MISSED_CORRECTIONS)))
+        let Some(interval_ns) = self.interval_ns.filter(|_| self.synchronised) else { return false };
+        let allowed_ns = interval_ns.saturating_mul(MISSED_CORRECTIONS).max(LEAST_OVERDUE_NS);
+        now_ns - unix_ns_near(self.reference_time, now_ns) > i128::from(allowed_ns)
     }
 }
 
