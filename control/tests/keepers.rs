@@ -20,7 +20,7 @@ const ROUNDING_S: f64 = 50e-6;
 /// A number between -1 and 1.
 #[expect(clippy::cast_precision_loss, reason = "a random number")]
 fn signed(random: &mut Random) -> f64 {
-    (random.bits() % 2_000_001) as f64 / 1e6 - 1.0
+    random.below(2_000_001) as f64 / 1e6 - 1.0
 }
 
 /// A number between the two, evenly spread over its logarithm.

@@ -232,11 +232,14 @@ impl SystemClock {
         self.max_error_us = Some(kernel.max_error_us);
     }
 
-    /// Returns how far the clock may have been stepped away from what the keeper knows, in ns. A step that the keeper
+    /// Takes in a step, and whether the keeper has corrected the clock. Returns how far the clock may have been stepped
+    /// away from what the keeper knows, in ns. A step that the keeper
     /// makes is part of a correction, which its next claim is about. Until then nobody knows whose step it was.
     fn stepped_past(&mut self, claim: &Claim, stepped_ns: Option<i128>) -> u64 {
         if self.stepped.0 != claim.reference_time {
             self.stepped = (claim.reference_time, 0);
+            // chronyd without `rtcsync` does not set the kernel's error bound.
+            self.lost_time = false;
         }
         let step_ns = stepped_ns.map_or(0, |ns| u64::try_from(ns.unsigned_abs()).unwrap_or(u64::MAX));
         self.stepped.1 = self.stepped.1.saturating_add(step_ns);

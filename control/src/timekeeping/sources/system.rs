@@ -56,14 +56,19 @@ impl SystemSource {
     /// Makes a source that has not been read yet. The daemon that keeps the clock may answer NTP requests at one of
     /// these addresses.
     pub(in crate::timekeeping) fn new(precision: i8, local_daemons: &[SocketAddr]) -> Self {
+        let news = News { holds_port: local_daemons.is_empty(), ..News::default() };
+        Self { news, ..Self::hearing(precision, Watch::start(Asker::new(local_daemons))) }
+    }
+
+    fn hearing(precision: i8, watch: Watch) -> Self {
         Self {
             clock: SystemClock::new(precision),
             own: OwnAddresses::default(),
             readings: None,
             claim: None,
             arrived: None,
-            news: News { holds_port: local_daemons.is_empty(), ..News::default() },
-            watch: Watch::start(Asker::new(local_daemons)),
+            news: News::default(),
+            watch,
         }
     }
 
@@ -153,11 +158,11 @@ impl Watch {
         tokio::spawn(async move {
             let mut answered = Instant::now();
             loop {
-                let asked = tokio::task::spawn_blocking(move || {
+                let outcome = tokio::task::spawn_blocking(move || {
                     let claim = asker.ask();
                     (asker, claim)
                 });
-                let Ok((returned, claim)) = asked.await else { return };
+                let Ok((returned, claim)) = outcome.await else { return };
                 asker = returned;
                 if claim.is_some() {
                     answered = Instant::now();
@@ -263,17 +268,8 @@ mod tests {
 
     /// A source that hears from a local daemon what a test sends.
     fn source() -> (SystemSource, mpsc::Sender<Heard>) {
-        let (sender, answers) = mpsc::channel(1);
-        let source = SystemSource {
-            clock: SystemClock::new(-24),
-            own: OwnAddresses::default(),
-            readings: None,
-            claim: None,
-            arrived: None,
-            news: News::default(),
-            watch: Watch { heard: answers, asks_now: Arc::default() },
-        };
-        (source, sender)
+        let (sender, heard) = mpsc::channel(1);
+        (SystemSource::hearing(-24, Watch { heard, asks_now: Arc::default() }), sender)
     }
 
     fn daemon(stratum: u8, offset_ns: i64) -> Heard {
@@ -336,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn when_nobody_asks_any_more_it_waits_for_nothing() {
+    fn without_anybody_to_ask_it_waits_for_nothing() {
         let (mut source, sender) = source();
         drop(sender);
         assert!(!arrived(&mut source), "who asked has ended");
@@ -378,10 +374,8 @@ mod tests {
 
     #[test]
     fn a_keeper_is_asked_every_second_until_it_is_synchronised() {
-        let claim = Claim::of_answer(
-            &protocol::Reading { server: protocol::ServerTime::default(), offset_ns: 0, delay_ns: 0 },
-            0,
-        );
+        let claim =
+            Claim::of_answer(&Reading { server: ServerTime::default(), offset_ns: 0, delay_ns: 0 }, 0);
         assert_eq!(until_next(Some(&claim), Duration::ZERO), INTERVAL_AT_FIRST);
         assert_eq!(until_next(Some(&Claim { synchronised: true, ..claim }), Duration::ZERO), INTERVAL);
         assert_eq!(until_next(None, Duration::ZERO), INTERVAL_AT_FIRST);
