@@ -1,8 +1,6 @@
 //! The server beside a keeper of the clock that it has to ask in another way than by NTP: chronyd as a client alone,
 //! as Debian installs it.
 
-mod lab;
-
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -10,8 +8,8 @@ use std::process::{Child, Stdio};
 use control::status::Status;
 use control::timekeeping::keeper::ask::{chronyd_at, chronyd_of_socket};
 use control::timekeeping::keeper::chronyd::{PORT, Tracking};
-use lab::upstreams::{Upstreams, address, give_addresses};
-use lab::{Lab, not_run, tool, wait_for};
+use testlab::upstreams::{Upstreams, address, give_addresses};
+use testlab::{Lab, not_run, tool, wait_for};
 
 const CONFIG: &str = "interfaces = [\"lan0\"]\n[metrics]\nlisten = []\n[clock]\nsource = \"system\"\n";
 

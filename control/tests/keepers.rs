@@ -1,17 +1,14 @@
 //! What is served of a clock that chronyd or systemd-timesyncd keeps: the error is within the bound that is served,
 //! whatever the keeper knows, and the clock is never unsynchronised without a cause.
 
-#[path = "../../responder/tests/frames/generate.rs"]
-mod generate;
-
 use control::config::ClockConfig;
 use control::sys::Adjtimex;
 use control::sys::kernel_clock::CrossTimestamp;
 use control::timekeeping::keeper::timesyncd::{Message, Properties, claim_of_silence};
 use control::timekeeping::keeper::{Claim, Keeper, Remaining, chronyd};
 use control::timekeeping::system_clock::{Observation, SystemClock, Unsynchronised};
-use generate::Random;
 use responder::NtpTimestamp;
+use testinput::random::Random;
 
 const SECOND_NS: u64 = 1_000_000_000;
 /// True time when the machine starts.
@@ -23,7 +20,7 @@ const ROUNDING_S: f64 = 50e-6;
 /// A number between -1 and 1.
 #[expect(clippy::cast_precision_loss, reason = "a random number")]
 fn signed(random: &mut Random) -> f64 {
-    (random.next() % 2_000_001) as f64 / 1e6 - 1.0
+    random.below(2_000_001) as f64 / 1e6 - 1.0
 }
 
 /// A number between the two, evenly spread over its logarithm.
@@ -164,7 +161,7 @@ impl Timesyncd {
         };
         let offset_s = message.offset_ns() as f64 / 1e9;
         message.jitter_us = us((offset_s - self.previous_offset_s).abs() / 7_f64.sqrt());
-        message.ignored = message.packets > 3 && random.next() % 20 == 0;
+        message.ignored = message.packets > 3 && random.bits() % 20 == 0;
         self.previous_offset_s = offset_s;
         if offset_s.abs() > 0.2 {
             self.poll_log2 = 5;
@@ -187,7 +184,7 @@ impl Timesyncd {
 fn a_clock_that_timesyncd_keeps_is_within_its_bound_and_stays_synchronised() {
     const HOURS: u32 = 9;
     for seed in 0..60 {
-        let random = &mut Random(seed);
+        let random = &mut Random::new(seed);
         let mut kernel = Kernel {
             now_s: 0.0,
             ahead_s: signed(random),
@@ -230,7 +227,7 @@ fn a_clock_that_timesyncd_keeps_is_within_its_bound_and_stays_synchronised() {
                 timesyncd.ask(&mut kernel, &upstream, random);
                 corrected = true;
             }
-            if kernel.now_s < starts_s || !(corrected || claim.is_none() || random.next() % 8 == 0) {
+            if kernel.now_s < starts_s || !(corrected || claim.is_none() || random.bits() % 8 == 0) {
                 continue;
             }
             if corrected || claim.is_none() {
@@ -261,7 +258,7 @@ fn a_clock_that_timesyncd_keeps_is_within_its_bound_and_stays_synchronised() {
 #[test]
 fn a_clock_that_chronyd_keeps_is_within_its_bound() {
     for seed in 0..200 {
-        let random = &mut Random(seed);
+        let random = &mut Random::new(seed);
         let (mut now_s, mut ahead_s, mut correction_s) = (0.0, 0.05 * signed(random), 0.0);
         let (delay_s, mut dispersion_s) = (between(random, 1e-5, 0.1), 0.0);
         let (mut skew, mut next_s) = (between(random, 1e-6, 300e-6), 1.0);

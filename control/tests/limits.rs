@@ -1,8 +1,5 @@
 //! Limits on clients, in the NIC path: what the program does under a policy, and what that is to real clients.
 
-mod lab;
-mod program;
-
 use std::collections::BTreeMap;
 use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
@@ -13,22 +10,24 @@ use control::net::prefix::Prefix;
 use control::serving::limits::{InForce, Lists, Maps as _};
 use control::status::traffic::Top;
 use control::sys::adjtimex;
-use lab::wire::PORT;
-use lab::{CONFIG, Lab, Tally, not_run, tool, wait_for};
 use nix::sys::signal::Signal;
-use program::{Program, message_of, request, word};
 use responder::verdict::{Action, Verdict};
 use responder::{Access, ClockState, Policy};
+use testlab::test_run::{Program, message_in, publish_clock, request_frame};
+use testlab::wire::{PORT, request};
+use testlab::{CONFIG, Lab, Server, Tally, not_run, tool, wait_for};
 
 /// Counts what becomes of as many requests from one source, and gives the last answer of each kind.
 fn ask_often(program: &Program, often: u64) -> BTreeMap<String, (u64, Vec<u8>)> {
     let mut met = BTreeMap::new();
     let mut after = Vec::new();
     for number in 0..often {
-        let action = program.run(&request(number), &mut after);
+        let action = program.run(&request_frame(number), &mut after);
         let kind = match action {
-            Action::Transmit if message_of(&after)[1] != 0 => "answer".to_owned(),
-            Action::Transmit => String::from_utf8(message_of(&after)[12..16].to_vec()).unwrap(),
+            Action::Transmit if message_in(&after).stratum != 0 => "answer".to_owned(),
+            Action::Transmit => {
+                String::from_utf8(message_in(&after).reference_id.to_be_bytes().to_vec()).unwrap()
+            }
             other => format!("{other:?}"),
         };
         let (count, frame) = met.entry(kind).or_insert((0, Vec::new()));
@@ -52,7 +51,7 @@ fn clock() -> ClockState {
 #[ignore = "needs root: scripts/test runs it"]
 fn a_source_over_its_rate_gets_its_burst_the_leak_and_few_kisses_from_the_program() {
     let (program, mut datapath) = Program::load("limits");
-    datapath.publish_clock(&clock()).unwrap();
+    publish_clock(&mut datapath, &clock());
     let config = LimitsConfig { rate: 1, burst: 100, ..LimitsConfig::default() };
     datapath.publish_policy(&config.policy(Denied::Drop, 1).unwrap()).unwrap();
     assert_ne!(datapath.policy().key, [0; 3]);
@@ -64,10 +63,10 @@ fn a_source_over_its_rate_gets_its_burst_the_leak_and_few_kisses_from_the_progra
     assert!((100 + leaked * 8 / 10..tokens + leaked * 12 / 10).contains(&of("answer")), "{}", of("answer"));
     assert!((1..=8).contains(&of("RATE")), "{} kisses", of("RATE"));
     assert_eq!(of("answer") + of("RATE") + of("Drop"), 20_000);
-    let kiss = message_of(&met["RATE"].1);
-    // Leap 3, version 4, mode 4; the poll interval to keep to.
-    assert_eq!((kiss[0], kiss[1], kiss[2]), (0xe4, 0, 6));
-    assert_eq!(word(kiss, 12), u32::from_be_bytes(*b"RATE"));
+    let kiss = message_in(&met["RATE"].1);
+    assert_eq!((kiss.leap, kiss.version, kiss.mode, kiss.stratum), (3, 4, 4, 0));
+    assert_eq!(kiss.poll, 6, "the poll interval to keep to");
+    assert_eq!(kiss.reference_id, u32::from_be_bytes(*b"RATE"));
     assert!(datapath.occupancy().unwrap().in_use <= 64, "one source");
 }
 
@@ -75,7 +74,7 @@ fn a_source_over_its_rate_gets_its_burst_the_leak_and_few_kisses_from_the_progra
 #[ignore = "needs root: scripts/test runs it"]
 fn the_longest_prefix_of_the_access_lists_decides_in_the_program() {
     let (program, mut datapath) = Program::load("access");
-    datapath.publish_clock(&clock()).unwrap();
+    publish_clock(&mut datapath, &clock());
     let limits =
         LimitsConfig { rate: 1, burst: 10, strict_burst: 3, leak: 16, kod: 0, ..LimitsConfig::default() };
     let list = |entries: &[(&str, Access)]| -> BTreeMap<Prefix, Access> {
@@ -112,7 +111,7 @@ fn the_longest_prefix_of_the_access_lists_decides_in_the_program() {
     drop(program);
 
     let (program, mut datapath) = Program::load("access-2");
-    datapath.publish_clock(&clock()).unwrap();
+    publish_clock(&mut datapath, &clock());
     let mut in_force = InForce::inheriting(datapath.access_maps().unwrap(), Arc::default()).unwrap();
     let two = list(&[("0.0.0.0/0", Access::Denied), ("198.51.0.0/16", Access::Strict)]);
     in_force.put(&lists(two)).unwrap();
@@ -151,7 +150,7 @@ fn flood_from(lab: &Lab, source: IpAddr, server: &str, per_second: u32, seconds:
         let interval = Duration::from_secs(1) / per_second;
         while sent == 0 || start.elapsed() < Duration::from_secs(seconds.into()) {
             if start.elapsed() >= interval * u32::try_from(sent).unwrap() {
-                socket.send(&lab::wire::request(4, sent)).unwrap();
+                socket.send(&request(4, sent)).unwrap();
                 sent += 1;
             } else {
                 std::thread::sleep(Duration::from_micros(200));
@@ -252,6 +251,22 @@ fn a_reload_applies_lists_and_rates_or_leaves_them_as_they_are() {
     let limits = server.status().limits.unwrap();
     assert_eq!((limits.rate, limits.access_entries), (2, 1));
     assert_eq!(flood(&lab, "10.77.0.1", 10, 1).1, 0);
+
+    // Lists that can be loaded, with more addresses than can be served: they go back, too.
+    lab.file("list", "10.99.0.0/16\n10.98.0.0/16\n");
+    let many: Vec<_> = (0..100).map(|host| format!("\"10.80.0.{host}\"")).collect();
+    lab.file(
+        "server.toml",
+        &format!("serve = [{}]\n{}", many.join(", "), with("").replace("rate = 2", "rate = 3")),
+    );
+    server.signal(Signal::SIGHUP);
+    wait_for("the refusal", || server.log().contains("too many to serve").then_some(()));
+    wait_for("the lists to be as before", || (server.status().limits?.access_entries == 1).then_some(()));
+    assert_eq!(server.status().limits.unwrap().rate, 2);
+    let listed = server.command(&["access", "list"]).expect_success();
+    assert!(listed.contains("10.77.0.2/32") && !listed.contains("10.99.0.0/16"), "{listed}");
+    assert_eq!(flood(&lab, "10.77.0.1", 10, 1).1, 0, "the program and the sockets still deny it");
+    lab.file("server.toml", &with(""));
 
     // A hundred thousand entries, and the client's not among them.
     let line = |number: u32| format!("11.{}.{}.{}", number >> 16, number >> 8 & 255, number & 255);
@@ -364,7 +379,7 @@ fn top_shows_who_asks_most_and_how_many_there_are() {
 fn a_table_of_another_size_is_made_at_the_next_start() {
     let lab = Lab::up(&[]);
     let mut server = lab.server(CONFIG, &[]);
-    let bytes = |server: &lab::Server<'_>| server.status().maps.by_name["PT_BUCKETS"];
+    let bytes = |server: &Server<'_>| server.status().maps.by_name["PT_BUCKETS"];
     let before = bytes(&server);
     lab.file("server.toml", &format!("{CONFIG}[limits]\ntable_entries = 131072\n"));
     server.signal(Signal::SIGHUP);

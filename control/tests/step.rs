@@ -1,8 +1,6 @@
 //! A step of the clock is served by both paths at once. The clock that steps is a made-up one: the machine's
 //! own is read and never set.
 
-mod program;
-
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::sync::Arc;
@@ -20,9 +18,9 @@ use control::sys::{Adjtimex, ClockChange};
 use control::timekeeping::system_clock::Observation;
 use control::timekeeping::timekeeper::{Host, Timekeeper};
 use nix::sched::{CloneFlags, unshare};
-use program::{Program, double, message_of, request};
 use responder::NtpTimestamp;
 use responder::verdict::Action;
+use testlab::test_run::{Program, message_in, request_frame, wait_for_flips};
 
 /// From noticing a step to an answer that follows it.
 const LIMIT: Duration = Duration::from_millis(50);
@@ -103,8 +101,8 @@ fn step_back_and_forth() {
             -SECOND_NS / 10,
         ] {
             assert_near(program_offset_ns(&program), total_ns.load(Ordering::SeqCst), "before the step");
-            // Sometime between two publications; in the last round just after one, when the publisher has to
-            // wait for readers of the slot that it is about to write.
+            // Sometime between two publications; in the last round just after one, when readers may still have the slot
+            // in hand that is about to be written.
             thread::sleep(Duration::from_millis(7 * (4 - round)));
             if round == 4 {
                 publisher.publish(observe(&mut timekeeper), &mut datapath, &sockets.shared).unwrap();
@@ -112,6 +110,7 @@ fn step_back_and_forth() {
             total_ns.fetch_add(step_ns, Ordering::SeqCst);
             let noticed = Instant::now();
             publisher.publish(observe(&mut timekeeper), &mut datapath, &sockets.shared).unwrap();
+            wait_for_flips(&mut datapath);
             let offset_ns = program_offset_ns(&program);
             let took = noticed.elapsed();
             assert_near(offset_ns, total_ns.load(Ordering::SeqCst), "the program, after the step");
@@ -136,11 +135,11 @@ fn observe(timekeeper: &mut Timekeeper<Stepped>) -> Observation {
 /// The clock of the program's answers less the machine's.
 fn program_offset_ns(program: &Program) -> i64 {
     let mut after = Vec::new();
-    assert_eq!(program.run(&request(1), &mut after), Action::Transmit);
+    assert_eq!(program.run(&request_frame(1), &mut after), Action::Transmit);
     let now_ns = realtime_ns().unwrap();
     let seconds = i64::try_from(now_ns / i128::from(SECOND_NS)).unwrap();
     let nanos = u32::try_from(now_ns % i128::from(SECOND_NS)).unwrap();
-    let transmit = NtpTimestamp(double(message_of(&after), 40));
+    let transmit = NtpTimestamp(message_in(&after).transmit);
     let units = i128::from(transmit.since(NtpTimestamp::from_unix(seconds, nanos)));
     i64::try_from((units * i128::from(SECOND_NS)) >> 32).unwrap()
 }

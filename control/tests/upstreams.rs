@@ -1,8 +1,6 @@
 //! The daemon with upstreams of its own: real servers on another host of the lab, which share the kernel's clock
 //! with it, so that the truth is known. The kernel's clock is left alone.
 
-mod lab;
-
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -14,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use control::status::Status;
 use control::status::sources::{Peers, Tally};
-use lab::upstreams::{NETWORK, UPSTREAMS, Upstreams, address, give_addresses};
-use lab::{Lab, Server, not_run, tool, wait_for};
 use nix::sys::signal::Signal;
 use protocol::reference_id;
+use testlab::upstreams::{NETWORK, UPSTREAMS, Upstreams, address, give_addresses};
+use testlab::{CONFIG, Lab, Server, not_run, pooltime_xdp, tool, wait_for};
 
 /// Without knowing more than the answers, nobody can say better than half a round trip, which on a busy machine is
 /// this at most.
@@ -114,12 +112,47 @@ fn upstreams_make_a_clock_and_a_reload_keeps_what_is_known_of_them() {
 
     upstreams.end();
     let dispersion_s = || server.status().clock.root_dispersion_s;
-    let (before_s, start) = (dispersion_s(), Instant::now());
+    let (start, before_s) = (Instant::now(), dispersion_s());
     wait_for("dispersion to grow", || (dispersion_s() > before_s + 20e-6).then_some(()));
     // Soon after the start the frequency of the local clock is still open by hundreds of ppm, but not by more.
     let grown_s = dispersion_s() - before_s;
     assert!(grown_s < 100e-6 + 1e-3 * start.elapsed().as_secs_f64(), "{grown_s} s in {:?}", start.elapsed());
     assert!(server.status().clock.synchronised);
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn a_reload_changes_from_the_system_clock_to_upstreams_and_back() {
+    let Some(chronyd) = tool("chronyd") else {
+        return not_run("chronyd is not there");
+    };
+    let lab = Lab::up(&[]);
+    let addresses: Vec<String> = (0..UPSTREAMS).map(address).collect();
+    give_addresses(&lab, UPSTREAMS);
+    let _upstreams = Upstreams::start(&lab, &chronyd);
+    let server = lab.server(CONFIG, &[]);
+    let clock = || server.status().clock;
+    assert_eq!((clock().source.as_deref(), clock().stratum), (Some("system"), 4));
+    for _ in 0..2 {
+        lab.file("server.toml", &config("", &addresses));
+        server.signal(Signal::SIGHUP);
+        wait_for("the upstreams' time to be served", || {
+            let clock = clock();
+            let is_theirs = clock.source.as_deref() == Some("upstream") && clock.synchronised;
+            (is_theirs && clock.stratum == 2).then_some(())
+        });
+        assert_served_within_its_own_bound(&lab);
+        assert_eq!(names(&peers(&server)), addresses);
+
+        lab.file("server.toml", CONFIG);
+        server.signal(Signal::SIGHUP);
+        wait_for("the system's time to be served", || {
+            let clock = clock();
+            (clock.source.as_deref() == Some("system") && clock.stratum == 4).then_some(())
+        });
+        assert!(clock().synchronised && peers(&server).peers.is_empty());
+        lab.pooltime("client", &["query", "10.77.0.1"]).expect_success();
+    }
 }
 
 #[test]
@@ -212,7 +245,7 @@ fn steering_is_refused_beside_another_daemon_and_without_the_privilege() {
     let config = config("", &[address(0)]).replace("steer = false", "steer = true");
     let config = lab.file("server.toml", &config);
     let start = || {
-        let bounded = ["setpriv", "--bounding-set", "-sys_time", lab::POOLTIME, "--instance", lab.name()];
+        let bounded = ["setpriv", "--bounding-set", "-sys_time", pooltime_xdp(), "--instance", lab.name()];
         lab.exec("server", &[&bounded[..], &["run", "--config", config.to_str().unwrap()]].concat())
     };
     let rival = lab.file("ntpd", "");
@@ -287,7 +320,7 @@ fn with_hosts(lab: &Lab, hosts: &str) -> PathBuf {
     let bind = format!("mount --bind {} /etc/hosts", hosts.display());
     let script = format!(
         "#!/bin/sh\nexec unshare --mount --propagation private sh -c '{bind} && exec \"$@\"' sh {} \"$@\"\n",
-        lab::POOLTIME
+        pooltime_xdp()
     );
     let path = lab.file("with-hosts.sh", &script);
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();

@@ -1,10 +1,9 @@
-//! Any reply of chronyd: see `checks::chronyd_reply`.
+//! Any reply of chronyd: see `testlab::checks::chronyd_reply`.
 //!
 //! The input is the request's sequence number and the reply.
 #![no_main]
 
-#[path = "../../tests/hostile/checks.rs"]
-mod checks;
+use testlab::checks;
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     if let Some((sequence, packet)) = input.split_first_chunk() {

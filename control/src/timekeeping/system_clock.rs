@@ -36,6 +36,8 @@ pub enum Unsynchronised {
     ErrorUnknown,
     /// The error bound is above the configured limit.
     ErrorBound,
+    /// The clock has lost time, and its keeper has not corrected it since.
+    TimeLost,
     /// A leap second comes just now.
     LeapSecond,
     /// There are no upstreams that agree on the time.
@@ -66,6 +68,10 @@ impl Unsynchronised {
             }
             Self::ErrorBound => {
                 "the clock's error bound is above `clock.max_error_ms`: see `chronyc tracking` or `ntpq -p`"
+            }
+            Self::TimeLost => {
+                "the machine was suspended or stood still, and the daemon that keeps its clock has not corrected it \
+                 since: `chronyc burst 4/4` has chronyd ask at once"
             }
             Self::LeapSecond => {
                 "a leap second comes just now: until the clock has taken it, no answer would surely be right"
@@ -100,6 +106,8 @@ pub struct SystemClock {
     /// The range of `CLOCK_REALTIME` minus `CLOCK_MONOTONIC` on which all readings since the last step agree.
     difference: Option<(i128, i128)>,
     max_error_us: Option<i64>,
+    /// It has lost time and was not corrected since.
+    lost_time: bool,
     reference_time: NtpTimestamp,
     /// By how many nanoseconds the clock was stepped since the keeper's correction at that time.
     stepped: (NtpTimestamp, u64),
@@ -114,9 +122,15 @@ impl SystemClock {
             sequence: 0,
             difference: None,
             max_error_us: None,
+            lost_time: false,
             reference_time: NtpTimestamp(0),
             stepped: (NtpTimestamp(0), 0),
         }
+    }
+
+    /// Takes note that the clock has lost time: it is not served as good until its keeper has corrected it.
+    pub const fn time_lost(&mut self) {
+        self.lost_time = true;
     }
 
     /// Makes the state to publish from readings of the clocks, the kernel's discipline and what the keeper claims.
@@ -145,6 +159,9 @@ impl SystemClock {
         source.add_error(reading_error_ns);
         source.add_error(stepped_past_claim_ns);
         source.limit_error(limit_ns);
+        if self.lost_time {
+            source.unsynchronised = source.unsynchronised.or(Some(Unsynchronised::TimeLost));
+        }
         let leap = kernel_leap::ahead(kernel, now_ns, source.bound_ns());
         if leap == Some(Ahead::Now) {
             source.unsynchronised = source.unsynchronised.or(Some(Unsynchronised::LeapSecond));
@@ -210,15 +227,19 @@ impl SystemClock {
     fn note_correction(&mut self, kernel: &Adjtimex, stepped: bool, now: NtpTimestamp) {
         if stepped || self.max_error_us.is_none_or(|before| kernel.max_error_us < before) {
             self.reference_time = now;
+            self.lost_time = false;
         }
         self.max_error_us = Some(kernel.max_error_us);
     }
 
-    /// Returns how far the clock may have been stepped away from what the keeper knows, in ns. A step that the keeper
+    /// Takes in a step, and whether the keeper has corrected the clock. Returns how far the clock may have been stepped
+    /// away from what the keeper knows, in ns. A step that the keeper
     /// makes is part of a correction, which its next claim is about. Until then nobody knows whose step it was.
     fn stepped_past(&mut self, claim: &Claim, stepped_ns: Option<i128>) -> u64 {
         if self.stepped.0 != claim.reference_time {
             self.stepped = (claim.reference_time, 0);
+            // chronyd without `rtcsync` does not set the kernel's error bound.
+            self.lost_time = false;
         }
         let step_ns = stepped_ns.map_or(0, |ns| u64::try_from(ns.unsigned_abs()).unwrap_or(u64::MAX));
         self.stepped.1 = self.stepped.1.saturating_add(step_ns);
