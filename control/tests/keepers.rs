@@ -131,6 +131,7 @@ struct Timesyncd {
 }
 
 /// A server, and the way to it.
+#[expect(clippy::struct_field_names, reason = "the unit is in the name")]
 struct Upstream {
     root_delay_s: f64,
     root_dispersion_s: f64,
@@ -140,6 +141,7 @@ struct Upstream {
 }
 
 impl Timesyncd {
+    #[expect(clippy::cast_precision_loss, reason = "less than a second")]
     fn ask(&mut self, kernel: &mut Kernel, upstream: &Upstream, random: &mut Random) {
         let round_trip_s = upstream.round_trip_s * (1.0 + 0.2 * signed(random));
         // Anything is possible between a packet that took no time to get there and one that took none to come back.
@@ -161,7 +163,7 @@ impl Timesyncd {
         };
         let offset_s = message.offset_ns() as f64 / 1e9;
         message.jitter_us = us((offset_s - self.previous_offset_s).abs() / 7_f64.sqrt());
-        message.ignored = message.packets > 3 && random.bits() % 20 == 0;
+        message.ignored = message.packets > 3 && random.chance(5);
         self.previous_offset_s = offset_s;
         if offset_s.abs() > 0.2 {
             self.poll_log2 = 5;
@@ -227,7 +229,7 @@ fn a_clock_that_timesyncd_keeps_is_within_its_bound_and_stays_synchronised() {
                 timesyncd.ask(&mut kernel, &upstream, random);
                 corrected = true;
             }
-            if kernel.now_s < starts_s || !(corrected || claim.is_none() || random.bits() % 8 == 0) {
+            if kernel.now_s < starts_s || !(corrected || claim.is_none() || random.chance(12)) {
                 continue;
             }
             if corrected || claim.is_none() {
@@ -338,8 +340,8 @@ fn tracking(correction_s: f64, root_delay_s: f64, root_dispersion_s: f64, skew: 
     }
 }
 
-fn at(monotonic_s: u64, step_ns: i128) -> CrossTimestamp {
-    let monotonic_ns = monotonic_s * SECOND_NS;
+fn at(uptime_s: u64, step_ns: i128) -> CrossTimestamp {
+    let monotonic_ns = uptime_s * SECOND_NS;
     CrossTimestamp {
         monotonic_before_ns: monotonic_ns,
         realtime_ns: i128::from(monotonic_ns) + 1_790_000_100 * i128::from(SECOND_NS) + step_ns,

@@ -329,7 +329,7 @@ mod tests {
             "Failed to get property",
             "{}\n{}\n{}\n{}",
             &TEXT[..300],
-            &TEXT.replace("(", "")[9..],
+            &TEXT.replace('(', "")[9..],
         ] {
             assert_eq!(parse(text), None, "{text}");
         }
