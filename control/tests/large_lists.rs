@@ -1,15 +1,12 @@
 //! Access lists as long as they may be: whatever is done to them, the clock is published as if they were empty.
 
-mod lab;
-mod watch;
-
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use lab::{CONFIG, Lab, Output, POOLTIME, Server};
 use nix::sys::signal::Signal;
 use responder::layout::LIST_ENTRIES;
-use watch::watching;
+use testlab::line_age::watching;
+use testlab::{CONFIG, Lab, Output, Server, pooltime_xdp};
 
 /// As many entries of either family as a list may have, in `first.0.0.0/8` and `first:0:0::/16`.
 fn full_list(first: u8) -> String {
@@ -70,7 +67,7 @@ fn a_million_prefixes_of_each_family_never_hold_up_the_clock() {
                 scope.spawn(|| reload(&lab, server, 21, &access));
                 std::thread::sleep(Duration::from_millis(500));
                 // On a slow machine this takes longer than `Server::command` waits.
-                let mut limit = lab.command("server", POOLTIME);
+                let mut limit = lab.command("server", pooltime_xdp());
                 limit.args(["--instance", lab.name(), "limit", "12.0.0.16"]);
                 Output::of(&mut limit).expect_success();
                 let took = start.elapsed();

@@ -38,9 +38,9 @@ use crate::net::own_addresses::OwnAddresses;
 use crate::serving::userspace::UserspacePath;
 use crate::serving::xdp::{self, Datapath, ModeRequest};
 use crate::sys::kernel_clock::Machine;
-use crate::sys::use_one_heap;
-use crate::timekeeping::step_watch;
+use crate::sys::{time_namespace, use_one_heap};
 use crate::timekeeping::timekeeper::{Event, Host, Timekeeper};
+use crate::timekeeping::{pause_watch, step_watch};
 use interfaces::{Interfaces, Job, Message, Names, Reply};
 use listener::{Call, Written};
 use observer::Observer;
@@ -101,6 +101,8 @@ struct Daemon {
     limits: limits::Limits,
     observer: Observer,
     rounds: traffic::Rounds,
+    /// How often the machine was found to have stood still.
+    pauses: u64,
 }
 
 /// Runs a daemon until it is told to end.
@@ -119,6 +121,7 @@ pub fn run(options: &Options) -> Result<()> {
         let config = Config::load(options.config.as_deref())?;
         let names = interfaces(options, &config)?;
         xdp::require_privileges(&options.instance)?;
+        time_namespace::refuse_offset()?;
         let signals = Signals::catch()?;
         let lock = options.instance.lock()?;
         let mut daemon = match Daemon::start(options, config, &names, &lock).await {
@@ -219,6 +222,7 @@ impl Daemon {
                 limits,
                 observer,
                 rounds: traffic::Rounds::new(),
+                pauses: 0,
             };
             daemon.begin(wanted, options).await.map(|()| daemon)
         };
@@ -262,6 +266,7 @@ impl Daemon {
         let Signals { mut interrupt, mut terminate, mut hangup } = signals;
         let mut calls = listener::listen(&self.instance)?;
         let mut steps = step_watch::watch()?;
+        let mut pauses = pause_watch::watch()?;
         let mut publish = interval(PUBLISH_INTERVAL);
         publish.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut live = live::StatusLine::new(options.detach_at_end);
@@ -279,6 +284,11 @@ impl Daemon {
                 }
                 () = wait_until(next_publication) => self.publish_waiting(),
                 Some(()) = steps.recv() => self.publish_or_tell(),
+                Some(pause) = pauses.recv() => {
+                    self.pauses += 1;
+                    self.timekeeper.paused(pause);
+                    self.publish_or_tell();
+                }
                 event = self.timekeeper.event() => self.handle_event(event),
                 Some(message) = self.interfaces.message() => {
                     if let Some(last_answer) = self.handle_message(message) {

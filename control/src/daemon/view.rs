@@ -35,6 +35,7 @@ pub(super) struct Report {
     /// Why the clock is not synchronised.
     reason: Option<&'static str>,
     steps: u64,
+    pauses: u64,
     offset_s: Option<f64>,
     frequency_ppm: Option<f64>,
     discipline: Option<status::Discipline>,
@@ -78,6 +79,7 @@ impl Daemon {
             source: self.timekeeper.label(),
             reason: self.publisher.unsynchronised().map(Unsynchronised::explain),
             steps: self.publisher.steps(),
+            pauses: self.pauses,
             offset_s: correction.and_then(|correction| correction.offset_s).or(peers.system.offset_s),
             frequency_ppm: correction
                 .map(|correction| correction.frequency_ppm)
@@ -124,6 +126,7 @@ impl Report {
         let clock = &mut status.clock;
         clock.source = Some(self.source.into());
         clock.steps = self.steps;
+        clock.pauses = self.pauses;
         clock.offset_s = self.offset_s;
         clock.frequency_ppm = self.frequency_ppm;
         clock.discipline.clone_from(&self.discipline);

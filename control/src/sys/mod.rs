@@ -6,6 +6,8 @@ pub mod kernel_clock;
 pub mod port_owner;
 pub mod process;
 pub mod random;
+pub mod standstill;
+pub mod time_namespace;
 
 use std::io;
 use std::os::fd::AsRawFd as _;

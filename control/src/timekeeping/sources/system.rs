@@ -91,6 +91,10 @@ impl Source for SystemSource {
         }
     }
 
+    fn time_lost(&mut self) {
+        self.clock.time_lost();
+    }
+
     fn look(&mut self, kernel: &dyn KernelClock) -> Result<()> {
         let state = kernel.discipline()?;
         self.readings = Some((kernel.cross_timestamp()?, state));
