@@ -323,8 +323,8 @@ impl Daemon {
     async fn end(mut self, options: &Options, lock: Lock) -> Result<()> {
         let detach = options.detach_at_end;
         let detached = self.run_job(|done| Job::End { detach, done }).await;
-        // This comes after the last publication, because publishing steers the clock.
-        if let Err(error) = self.timekeeper.end() {
+        // This comes after the last publication of the loop, because publishing steers the clock.
+        if let Err(error) = self.end_steering().await {
             error!("{error}");
         }
         detached?;
@@ -339,6 +339,31 @@ impl Daemon {
                 self.instance.command()
             );
             let _not_there = std::fs::remove_file(self.instance.socket());
+        }
+        Ok(())
+    }
+
+    /// Lets go of the kernel's clock, which ends a slew of it. The program serves on to the horizon: the line that it
+    /// serves by has to be true before, during and after the change.
+    async fn end_steering(&mut self) -> Result<()> {
+        let change = self.timekeeper.change_at_end();
+        self.publisher.allow_for(change, &mut self.datapath, &self.sockets.shared)?;
+        self.wait_for_flips().await?;
+        self.timekeeper.end()?;
+        self.timekeeper.look()?;
+        for change in self.timekeeper.take_rate_changes() {
+            self.publisher.rate_changed(&change, &mut self.datapath)?;
+        }
+        let observation = self.timekeeper.state()?;
+        self.publisher.publish(observation, &mut self.datapath, &self.sockets.shared)?;
+        self.wait_for_flips().await
+    }
+
+    /// Waits until the program goes by what was published last.
+    async fn wait_for_flips(&mut self) -> Result<()> {
+        while let Some(due) = self.datapath.next_flip() {
+            tokio::time::sleep_until(due.into()).await;
+            self.datapath.publish_waiting()?;
         }
         Ok(())
     }

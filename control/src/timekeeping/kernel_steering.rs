@@ -107,6 +107,8 @@ impl Steering {
     pub(super) fn time_lost(&mut self) {
         self.updates = 0;
         self.updated = None;
+        // The kernel is to be told at once.
+        self.last = None;
     }
 
     /// Why it does not steer any more, if it does not.
@@ -295,6 +297,12 @@ impl Steering {
         {
             note.clear();
         }
+    }
+
+    /// Returns by how much the rate of the clock changes when a slew ends with the daemon, in s/s.
+    pub(super) fn change_at_end(&self, correction: f64) -> f64 {
+        let slews = self.stopped.is_none() && self.left.is_some();
+        if slews { (1.0 + self.settled) / (1.0 + correction) - 1.0 } else { 0.0 }
     }
 
     /// The daemon ends: no slew goes on without it.

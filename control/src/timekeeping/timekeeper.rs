@@ -392,6 +392,12 @@ impl<K: KernelClock> Timekeeper<K> {
         }
     }
 
+    /// Returns by how much the clock's rate changes when [`Timekeeper::end`] lets go of it, in s/s.
+    #[must_use]
+    pub fn change_at_end(&self) -> f64 {
+        self.steering.as_ref().map_or(0.0, |steering| steering.change_at_end(self.watch.correction()))
+    }
+
     /// Takes the changes of the clock's rate since the last call, whoever made them.
     pub fn take_rate_changes(&mut self) -> Vec<RateChange> {
         std::mem::take(&mut self.retuned)

@@ -317,6 +317,27 @@ fn a_daemon_that_is_killed_in_every_slew_never_adds_one_to_the_next() {
 }
 
 #[test]
+fn a_daemon_that_ends_in_a_slew_leaves_a_line_that_is_true_of_the_settled_clock() {
+    for ahead_s in [0.9, -0.9] {
+        let machine = FakeMachine::new(ahead_s, FAST);
+        let mut daemon = Daemon::start(&machine, &steered());
+        let served = daemon.run(6.0);
+        assert_eq!(served.unsynchronised, None);
+        assert!((correction_of(&machine) + FAST).abs() > 0.01, "it slews");
+        let allowing = line_state::allowing_for(served.state, daemon.timekeeper.change_at_end());
+        daemon.timekeeper.end().unwrap();
+        assert!((correction_of(&machine) + FAST).abs() < 5e-6, "{}", correction_of(&machine));
+        daemon.timekeeper.look().unwrap();
+        let last = daemon.timekeeper.state().unwrap().state;
+        for _ in 0..200 {
+            daemon.check(&allowing);
+            daemon.check(&last);
+            machine.run(0.1);
+        }
+    }
+}
+
+#[test]
 fn a_rival_ends_the_steering() {
     let machine = FakeMachine::new(0.0, 0.0);
     let mut daemon = Daemon::start(&machine, &steered());
