@@ -13,7 +13,7 @@ pub(crate) const UPSTREAMS: [&str; 4] = ["10.77.0.11", "10.77.0.12", "10.77.0.13
 pub(crate) const GUEST: &str = "10.77.0.1";
 
 /// For a daemon to be up or gone.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const LOOK: Duration = Duration::from_millis(200);
 
 /// A daemon of the guest.
@@ -29,7 +29,7 @@ pub(crate) enum Daemon {
     Chronyd,
     /// Debian's chronyd as it is installed: a client only.
     ChronydClient,
-    /// NTPsec's ntpd.
+    /// ntpd of the package ntpsec.
     Ntpd,
     /// systemd's.
     Timesyncd,
@@ -150,7 +150,7 @@ impl Daemon {
 
     /// The end of what it has said.
     pub(crate) fn log(self, guest: &mut Guest) -> Result<String> {
-        Ok(guest.try_run(&format!("tail -n 40 /run/{}.log", self.name()))?.text)
+        Ok(guest.try_run(&format!("tail -n 200 /run/{}.log", self.name()))?.text)
     }
 }
 

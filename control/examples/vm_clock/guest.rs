@@ -30,7 +30,7 @@ impl Guest {
     /// Connects to a machine that is booting, and waits until its shell is ready.
     pub(crate) fn connect(path: &Path) -> Result<Self> {
         let line = UnixStream::connect(path)
-            .map_err(|error| format!("the machine's serial line at {path:?}: {error}"))?;
+            .map_err(|error| format!("the machine's serial line at {}: {error}", path.display()))?;
         line.set_read_timeout(Some(LOOK))?;
         let mut guest = Self { line, pending: Vec::new() };
         guest.answer(BOOT).map_err(|error| format!("the machine does not come up: {error}"))?;

@@ -93,6 +93,9 @@ struct HostArguments {
     /// Decides what is random.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// A directory that gets all that was recorded of each play, and what the daemon said.
+    #[arg(long)]
+    traces: Option<PathBuf>,
     /// Only what a short run has.
     #[arg(long)]
     short: bool,
@@ -153,6 +156,10 @@ fn host(arguments: &HostArguments) -> Result<ExitCode> {
             Ok(record) => Row::new(scenario.name, named, daemon, record),
             Err(error) => Row::failed(scenario.name, named, daemon, &error.to_string()),
         };
+        if let (Some(directory), Ok(record)) = (&arguments.traces, &played) {
+            let name = format!("{}.{magnitude}.{daemon:?}", scenario.name);
+            fs::write(directory.join(name), format!("{}\n{}", report::Trace(record), record.log))?;
+        }
         failures += usize::from(row.is_failure());
         println!("{row}");
         writeln!(rows, "{row}")?;
@@ -172,12 +179,14 @@ fn play(
 ) -> Result<play::Record> {
     let mut play = Play::begin(machine, daemon, scenario.truth, random)?;
     let played = (scenario.run)(&mut play, magnitude);
-    let log = play.log();
-    let record = played.and_then(|()| play.end());
-    if record.as_ref().map_or(true, |record| !record.faults.is_empty()) {
-        eprintln!("{}", log.unwrap_or_default());
+    match played.and_then(|()| play.end()) {
+        Ok(record) if record.faults.is_empty() => Ok(record),
+        Ok(record) => {
+            eprintln!("{}", record.log);
+            Ok(record)
+        }
+        Err(error) => Err(error),
     }
-    record
 }
 
 /// Which rows are asked for.

@@ -60,6 +60,8 @@ pub(crate) struct Record {
     pub(crate) kernel: Vec<KernelSample>,
     pub(crate) notes: Vec<String>,
     pub(crate) faults: Vec<String>,
+    /// What the daemon said.
+    pub(crate) log: String,
 }
 
 /// An answer beside the truth.
@@ -182,7 +184,7 @@ impl<'machine> Play<'machine> {
     /// Waits for a synchronised answer that was asked for after now. Whether there was one.
     pub(crate) fn wait_until_synchronised(&self, limit: Duration) -> bool {
         let began = self.oracle_began.elapsed();
-        self.wait_until(limit, || {
+        wait_until(limit, || {
             self.oracle.latest().is_some_and(|answer| answer.at > began && answer.is_synchronised())
         })
     }
@@ -190,7 +192,7 @@ impl<'machine> Play<'machine> {
     /// Waits until the kernel's clock has been near the truth for a while. Whether it came to that.
     pub(crate) fn wait_until_near(&self, limit: Duration) -> bool {
         let began = Instant::now();
-        self.wait_until(limit, || {
+        wait_until(limit, || {
             let Some(since) = Instant::now().checked_sub(NEAR_FOR).filter(|since| *since >= began) else {
                 return false;
             };
@@ -200,26 +202,9 @@ impl<'machine> Play<'machine> {
         })
     }
 
-    #[expect(clippy::unused_self, reason = "beside the other ways to wait")]
-    fn wait_until(&self, limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
-        let deadline = Instant::now() + limit;
-        while !condition() {
-            if Instant::now() > deadline {
-                return false;
-            }
-            sleep(LOOK);
-        }
-        true
-    }
-
     /// What times are counted from is then.
     pub(crate) fn set_zero(&mut self, at: Instant) {
         self.zero = at;
-    }
-
-    /// Lets it go on until then.
-    pub(crate) fn watch_until(&self, at: Instant) {
-        sleep(at.saturating_duration_since(Instant::now()));
     }
 
     /// Notes strata and references of all synchronised answers.
@@ -228,14 +213,9 @@ impl<'machine> Play<'machine> {
         self.note(identities);
     }
 
-    /// Lets it go on.
-    pub(crate) fn watch(&self, time: Duration) {
-        sleep(time);
-    }
-
-    /// From then to now nobody could know better.
-    pub(crate) fn forgive_since(&mut self, from: Instant, and_for: Duration) {
-        self.forgiven.push((from, Instant::now() + and_for));
+    /// Between these two nobody can know better.
+    pub(crate) fn forgive(&mut self, from: Instant, to: Instant) {
+        self.forgiven.push((from, to));
     }
 
     pub(crate) fn note(&mut self, note: impl Into<String>) {
@@ -249,13 +229,14 @@ impl<'machine> Play<'machine> {
     /// The rate of the guest's clock beside the truth, in ppm, from now on.
     pub(crate) fn measure_rate_ppm(&self, time: Duration) -> Result<f64> {
         let first = self.kernel_now()?;
-        self.watch(time);
+        watch(time);
         let last = self.kernel_now()?;
         Ok((last.error_s - first.error_s) / (last.at - first.at).as_secs_f64() * 1e6)
     }
 
     /// Ends, with what was recorded. The machine goes on.
-    pub(crate) fn end(self) -> Result<Record> {
+    pub(crate) fn end(mut self) -> Result<Record> {
+        let log = self.log()?;
         let verdict = self.oracle.stop();
         let answers = verdict.answers.iter().map(|answer| {
             let at = self.oracle_began + answer.at;
@@ -274,13 +255,35 @@ impl<'machine> Play<'machine> {
         let mut kernel = self.probe.samples();
         kernel.retain(|sample| !forgiven.iter().any(|(from, to)| *from <= sample.at && sample.at <= *to));
         daemons::clean_up(&mut self.machine.guest)?;
-        Ok(Record { zero: self.zero, answers, kernel, notes: self.notes, faults: self.faults })
+        Ok(Record { zero: self.zero, answers, kernel, notes: self.notes, faults: self.faults, log })
     }
 
     /// The end of what the daemon has said.
-    pub(crate) fn log(&mut self) -> Result<String> {
+    fn log(&mut self) -> Result<String> {
         self.daemon.log(&mut self.machine.guest)
     }
+}
+
+/// Lets a play go on for so long.
+pub(crate) fn watch(time: Duration) {
+    sleep(time);
+}
+
+/// Lets a play go on until then.
+pub(crate) fn watch_until(at: Instant) {
+    sleep(at.saturating_duration_since(Instant::now()));
+}
+
+/// Whether it came to this in time.
+fn wait_until(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    while !condition() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        sleep(LOOK);
+    }
+    true
 }
 
 /// An upstream that is exact, and takes part in the leap second of the truth if there is one.

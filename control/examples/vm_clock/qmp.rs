@@ -32,30 +32,30 @@ pub(crate) struct Qmp {
 impl Qmp {
     /// Connects to the socket that QEMU listens on.
     pub(crate) fn connect(path: &Path) -> Result<Self> {
-        let stream =
-            UnixStream::connect(path).map_err(|error| format!("QEMU's monitor at {path:?}: {error}"))?;
+        let stream = UnixStream::connect(path)
+            .map_err(|error| format!("QEMU's monitor at {}: {error}", path.display()))?;
         stream.set_read_timeout(Some(LOOK))?;
         let mut qmp =
             Self { lines: BufReader::new(stream), events: VecDeque::new(), partial: Vec::new(), jobs: 0 };
         let deadline = Instant::now() + PATIENCE;
         while qmp.message(deadline)?.get("QMP").is_none() {}
-        qmp.execute("qmp_capabilities", json!({}))?;
+        qmp.execute("qmp_capabilities", &json!({}))?;
         Ok(qmp)
     }
 
     /// Stops the machine's CPUs and its virtual clock.
     pub(crate) fn pause(&mut self) -> Result<()> {
-        self.execute("stop", json!({})).map(|_empty| ())
+        self.execute("stop", &json!({})).map(|_empty| ())
     }
 
     /// Lets the machine go on.
     pub(crate) fn resume(&mut self) -> Result<()> {
-        self.execute("cont", json!({})).map(|_empty| ())
+        self.execute("cont", &json!({})).map(|_empty| ())
     }
 
     /// Wakes a machine that is suspended.
     pub(crate) fn wake(&mut self) -> Result<()> {
-        self.execute("system_wakeup", json!({})).map(|_empty| ())
+        self.execute("system_wakeup", &json!({})).map(|_empty| ())
     }
 
     /// Makes room for snapshots in this file.
@@ -65,14 +65,14 @@ impl Qmp {
         self.job("blockdev-create", create(json!({ "driver": "file", "filename": name, "size": 0 })))?;
         self.execute(
             "blockdev-add",
-            json!({ "driver": "file", "filename": name, "node-name": "store-file" }),
+            &json!({ "driver": "file", "filename": name, "node-name": "store-file" }),
         )?;
         self.job(
             "blockdev-create",
             create(json!({ "driver": "qcow2", "file": "store-file", "size": STORE_SIZE })),
         )?;
         let store = json!({ "driver": "qcow2", "file": "store-file", "node-name": STORE });
-        self.execute("blockdev-add", store).map(|_empty| ())
+        self.execute("blockdev-add", &store).map(|_empty| ())
     }
 
     /// Saves the machine's whole state.
@@ -109,16 +109,16 @@ impl Qmp {
         self.jobs += 1;
         let id = format!("job{}", self.jobs);
         arguments["job-id"] = json!(id);
-        self.execute(command, arguments)?;
+        self.execute(command, &arguments)?;
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let jobs = self.execute("query-jobs", json!({}))?;
+            let jobs = self.execute("query-jobs", &json!({}))?;
             let Some(job) = jobs.as_array().and_then(|jobs| jobs.iter().find(|job| job["id"] == *id)) else {
                 return Ok(());
             };
             if job["status"] == "concluded" {
                 let error = job["error"].as_str().map(str::to_owned);
-                self.execute("job-dismiss", json!({ "id": id }))?;
+                self.execute("job-dismiss", &json!({ "id": id }))?;
                 return error.map_or(Ok(()), |error| Err(format!("QEMU: {command}: {error}").into()));
             }
             if Instant::now() > deadline {
@@ -128,7 +128,7 @@ impl Qmp {
         }
     }
 
-    fn execute(&mut self, command: &str, arguments: Value) -> Result<Value> {
+    fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value> {
         let request = json!({ "execute": command, "arguments": arguments });
         self.lines.get_mut().write_all(format!("{request}\n").as_bytes())?;
         let deadline = Instant::now() + PATIENCE;

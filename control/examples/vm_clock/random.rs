@@ -1,4 +1,4 @@
-//! Numbers drawn by a seed: SplitMix64.
+//! Numbers drawn by a seed, with the generator `SplitMix64`.
 
 /// A sequence of numbers that its seed decides.
 #[derive(Clone, Copy, Debug)]

@@ -9,9 +9,6 @@ use crate::daemons::Daemon;
 use crate::play::{Judged, NEAR_S, Record};
 use crate::probe::KernelSample;
 
-/// Over the last of a play, so that the way to there does not count.
-const SETTLED: Duration = Duration::from_secs(30);
-
 /// A row.
 pub(crate) struct Row {
     scenario: String,
@@ -29,6 +26,7 @@ pub(crate) struct Row {
     /// Looks at which the kernel's own bound was broken, and the worst of them.
     bound_broken: usize,
     worst_kernel: Option<KernelSample>,
+    /// Over the second half of the time since zero, so that the way to there does not count.
     served_rms_s: Option<f64>,
     kernel_rms_s: Option<f64>,
     faults: Vec<String>,
@@ -44,7 +42,8 @@ impl Row {
         let synchronised = || answers.iter().filter(|answer| answer.answer.is_synchronised());
         let after_zero = |at: Instant| at.saturating_duration_since(*zero);
         let end = answers.iter().map(|answer| answer.at).max().unwrap_or(*zero);
-        let settled = |at: Instant| at + SETTLED >= end && at >= *zero;
+        let half_way = *zero + after_zero(end) / 2;
+        let settled = |at: Instant| at >= half_way;
         let served = synchronised().filter(|answer| settled(answer.at));
         let shown = kernel.iter().filter(|sample| settled(sample.at));
         let mut row = Self {
@@ -137,6 +136,47 @@ impl Display for Row {
             rms(self.kernel_rms_s),
         );
         f.write_str(&line.replace('\n', " "))
+    }
+}
+
+/// Everything that was recorded, a line for each answer (S) and each look at the kernel's clock (K), by time since zero.
+pub(crate) struct Trace<'record>(pub(crate) &'record Record);
+
+impl Display for Trace<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Record { zero, answers, kernel, .. } = self.0;
+        let time_s = |at: Instant| {
+            at.checked_duration_since(*zero)
+                .map_or_else(|| -zero.duration_since(at).as_secs_f64(), |time| time.as_secs_f64())
+        };
+        let served = answers.iter().map(|judged| {
+            let Judged { at, answer, error_s, .. } = judged;
+            let line = format!(
+                "{:9.3} S leap {} stratum {} error {error_s:+.6} uncertainty {:.6} bound {:.6}{}",
+                time_s(*at),
+                answer.leap,
+                answer.stratum,
+                answer.uncertainty_s,
+                answer.bound_s(),
+                if judged.is_wrong() { " WRONG" } else { "" },
+            );
+            (*at, line)
+        });
+        let shown = kernel.iter().map(|sample| {
+            let line = format!(
+                "{:9.3} K synchronised {} error {:+.6} uncertainty {:.6} bound {:.6}{}",
+                time_s(sample.at),
+                u8::from(sample.is_synchronised),
+                sample.error_s,
+                sample.uncertainty_s,
+                sample.max_error_s,
+                if sample.is_wrong() { " WRONG" } else { "" },
+            );
+            (sample.at, line)
+        });
+        let mut lines: Vec<_> = served.chain(shown).collect();
+        lines.sort_by_key(|(at, _)| *at);
+        lines.iter().try_for_each(|(_, line)| writeln!(f, "{line}"))
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::Result;
 use crate::daemons::Daemon;
 use crate::lab::fake_upstream::Reply;
-use crate::play::{Machine, Play};
+use crate::play::{Machine, Play, watch, watch_until};
 use crate::truth::Truth;
 
 /// A scenario, which makes a row for each of its magnitudes and daemons.
@@ -29,7 +29,7 @@ const BESIDE: &[Daemon] = &[Daemon::System];
 /// Stands for a clock that begins in 1970.
 const EPOCH: f64 = 1970.0;
 /// For a daemon that has just been started to be synchronised.
-const CONTACT: Duration = Duration::from_secs(60);
+const CONTACT: Duration = Duration::from_mins(1);
 /// In which a daemon that has become synchronised gets to know its oscillator a little.
 const SETTLE: Duration = Duration::from_secs(30);
 /// Until a leap second: a daemon has to be synchronised before.
@@ -144,7 +144,7 @@ fn cold_start(play: &mut Play, off_s: f64) -> Result<()> {
     play.put_clock(off_s)?;
     play.now_is_zero();
     start_and_synchronise(play)?;
-    play.watch(SETTLE);
+    watch(SETTLE);
     Ok(())
 }
 
@@ -162,7 +162,7 @@ fn preset(play: &mut Play, command: &str) -> Result<()> {
     play.guest(command)?;
     play.now_is_zero();
     start_and_synchronise(play)?;
-    play.watch(Duration::from_secs(60));
+    watch(Duration::from_mins(1));
     expect_rate(play)
 }
 
@@ -174,12 +174,12 @@ fn kill_loop(play: &mut Play, off_s: f64) -> Result<()> {
     start_and_synchronise(play)?;
     for _kill in 0..KILLS {
         let time_s = play.random.between(3.0, 7.0);
-        play.watch(Duration::from_secs_f64(time_s));
+        watch(Duration::from_secs_f64(time_s));
         play.kill_9()?;
         play.start_again()?;
     }
     expect_synchronised(play);
-    play.watch(Duration::from_secs(10));
+    watch(Duration::from_secs(10));
     // Whoever slews has an end in sight; what five daemons left behind has none.
     if play.daemon == Daemon::Steering {
         let rate_ppm = play.measure_rate_ppm(Duration::from_secs(10))?;
@@ -194,7 +194,7 @@ fn terminate(play: &mut Play, off_s: f64) -> Result<()> {
     play.now_is_zero();
     start_and_synchronise(play)?;
     let time_s = play.random.between(5.0, 10.0);
-    play.watch(Duration::from_secs_f64(time_s));
+    watch(Duration::from_secs_f64(time_s));
     play.terminate()?;
     expect_rate(play)
 }
@@ -214,20 +214,20 @@ fn expect_rate(play: &mut Play) -> Result<()> {
 /// Somebody sets the clock.
 fn foreign_step(play: &mut Play, by_s: f64) -> Result<()> {
     start_and_synchronise(play)?;
-    play.watch(SETTLE);
+    watch(SETTLE);
     play.now_is_zero();
     play.guest(&format!("vm_clock guest step {by_s}"))?;
-    play.watch(Duration::from_secs(60));
+    watch(Duration::from_mins(1));
     Ok(())
 }
 
 /// Somebody changes the clock's rate.
 fn foreign_rate(play: &mut Play, ppm: f64) -> Result<()> {
     start_and_synchronise(play)?;
-    play.watch(SETTLE);
+    watch(SETTLE);
     play.now_is_zero();
     play.guest(&format!("vm_clock guest rate {ppm} 10000"))?;
-    play.watch(Duration::from_secs(90));
+    watch(Duration::from_secs(90));
     Ok(())
 }
 
@@ -236,13 +236,13 @@ fn leap(play: &mut Play, killed_before_s: f64) -> Result<()> {
     const AFTER: Duration = Duration::from_secs(25);
     let at = play.truth.leap().expect("the play has one").at;
     start_and_synchronise(play)?;
-    play.watch_until(at - Duration::from_secs_f64(killed_before_s));
+    watch_until(at.checked_sub(Duration::from_secs_f64(killed_before_s)).unwrap_or(at));
     if killed_before_s > 0.0 {
         play.kill_9()?;
-        play.watch_until(at);
+        watch_until(at);
     }
     play.set_zero(at);
-    play.watch_until(at + AFTER);
+    watch_until(at + AFTER);
     // Without a daemon nothing can be synchronised then.
     if killed_before_s == 0.0 {
         let tai_offset_s = play.kernel_now()?.tai_offset_s;
@@ -254,69 +254,72 @@ fn leap(play: &mut Play, killed_before_s: f64) -> Result<()> {
 /// The hypervisor stops the machine for a while.
 fn pause(play: &mut Play, time_s: f64) -> Result<()> {
     start_and_synchronise(play)?;
-    play.watch(SETTLE);
+    watch(SETTLE);
     let began = Instant::now();
     play.machine.qmp.pause()?;
-    play.watch(Duration::from_secs_f64(time_s));
+    watch(Duration::from_secs_f64(time_s));
     play.machine.qmp.resume()?;
-    after_a_gap(play, began)
+    after_a_gap(play, began, Instant::now());
+    Ok(())
 }
 
 /// The hypervisor takes the machine back to a state that it saved.
 fn snapshot(play: &mut Play, time_s: f64) -> Result<()> {
     const TAG: &str = "before";
     start_and_synchronise(play)?;
-    play.watch(SETTLE);
+    watch(SETTLE);
     let saving = Instant::now();
     play.machine.qmp.save(TAG)?;
     // Saving takes some of the guest's time, too: it is a pause in itself.
-    play.forgive_since(saving, Duration::from_secs(1));
-    play.watch(Duration::from_secs_f64(time_s));
+    play.forgive(saving, Instant::now() + Duration::from_secs(1));
+    watch(Duration::from_secs_f64(time_s));
     let began = Instant::now();
     play.machine.qmp.restore(TAG)?;
-    after_a_gap(play, began)
+    after_a_gap(play, began, Instant::now());
+    Ok(())
 }
 
 /// The machine is suspended to memory and woken.
 fn suspend(play: &mut Play, time_s: f64) -> Result<()> {
-    const DOWN: Duration = Duration::from_secs(60);
+    const DOWN: Duration = Duration::from_mins(1);
     if !play.guest("cat /sys/power/mem_sleep 2>/dev/null || true")?.contains("deep") {
         play.note("not run: the machine knows no deep suspend");
         return Ok(());
     }
     start_and_synchronise(play)?;
-    play.watch(SETTLE);
+    watch(SETTLE);
     let began = Instant::now();
     play.machine.guest.send("echo mem >/sys/power/state")?;
     play.machine.qmp.wait_for_event("SUSPEND", DOWN)?;
-    play.watch(Duration::from_secs_f64(time_s));
+    watch(Duration::from_secs_f64(time_s));
+    let resumed = Instant::now();
     play.machine.qmp.wake()?;
     play.machine.guest.finish()?;
-    after_a_gap(play, began)
+    after_a_gap(play, began, resumed);
+    Ok(())
 }
 
 /// A second after its resume the guest can know.
-fn after_a_gap(play: &mut Play, began: Instant) -> Result<()> {
-    play.now_is_zero();
-    play.forgive_since(began, Duration::from_secs(1));
-    play.watch(Duration::from_secs(1));
+fn after_a_gap(play: &mut Play, began: Instant, resumed: Instant) {
+    play.set_zero(resumed);
+    play.forgive(began, resumed + Duration::from_secs(1));
+    watch(Duration::from_secs(1));
     if !play.wait_until_synchronised(Duration::from_secs(90)) {
         play.fault("not synchronised again");
     }
-    play.watch(Duration::from_secs(45));
-    Ok(())
+    watch(Duration::from_secs(45));
 }
 
 /// All upstreams are silent for a while.
 fn cut(play: &mut Play, time_s: f64) -> Result<()> {
     play.poll = Some(3);
     start_and_synchronise(play)?;
-    play.watch(SETTLE);
+    watch(SETTLE);
     play.now_is_zero();
     play.upstreams.iter().for_each(crate::lab::fake_upstream::FakeUpstream::vanish);
-    play.watch(Duration::from_secs_f64(time_s));
+    watch(Duration::from_secs_f64(time_s));
     play.upstreams.iter().for_each(crate::lab::fake_upstream::FakeUpstream::come_back);
-    play.watch(SETTLE);
+    watch(SETTLE);
     expect_synchronised(play);
     Ok(())
 }
@@ -325,23 +328,23 @@ fn cut(play: &mut Play, time_s: f64) -> Result<()> {
 fn falsetickers(play: &mut Play, off_s: f64) -> Result<()> {
     play.poll = Some(3);
     start_and_synchronise(play)?;
-    play.watch(SETTLE);
+    watch(SETTLE);
     play.now_is_zero();
     play.upstreams[0].change(|conduct| conduct.error_s += off_s);
-    play.watch(Duration::from_secs(40));
+    watch(Duration::from_secs(40));
     play.upstreams[1].change(|conduct| conduct.error_s -= 1.7 * off_s);
-    play.watch(Duration::from_secs(40));
+    watch(Duration::from_secs(40));
     // Of three that answer, one tells the truth.
     play.upstreams[2].change(|conduct| conduct.reply = Reply::Silence);
-    play.watch(Duration::from_secs(40));
+    watch(Duration::from_secs(40));
     Ok(())
 }
 
 /// Somebody sets the clock of a settled guest: how long is the way back?
 fn way_back(play: &mut Play, off_s: f64) -> Result<()> {
     start_and_synchronise(play)?;
-    play.watch(SETTLE);
-    play.wait_until_near(Duration::from_secs(60));
+    watch(SETTLE);
+    play.wait_until_near(Duration::from_mins(1));
     play.put_clock(off_s)?;
     play.now_is_zero();
     wait_for_the_way_back(play);
@@ -367,9 +370,9 @@ fn wait_for_the_way_back(play: &mut Play) {
 /// Nothing happens.
 fn settled(play: &mut Play, time_s: f64) -> Result<()> {
     start_and_synchronise(play)?;
-    play.watch(SETTLE);
+    watch(SETTLE);
     play.now_is_zero();
-    play.watch(Duration::from_secs_f64(time_s));
+    watch(Duration::from_secs_f64(time_s));
     Ok(())
 }
 
@@ -378,10 +381,10 @@ fn beside_slewing_chronyd(play: &mut Play, off_s: f64) -> Result<()> {
     const LATER: Duration = Duration::from_secs(12);
     play.put_clock(off_s)?;
     play.start_beside(Daemon::ChronydClient)?;
-    play.watch(LATER);
+    watch(LATER);
     play.now_is_zero();
     start_and_synchronise(play)?;
-    play.watch(Duration::from_secs(90));
+    watch(Duration::from_secs(90));
     Ok(())
 }
 
@@ -390,7 +393,7 @@ fn system(play: &mut Play, off_s: f64, keeper: Daemon) -> Result<()> {
     play.put_clock(off_s)?;
     play.now_is_zero();
     play.start_beside(keeper)?;
-    play.watch(Duration::from_secs(2));
+    watch(Duration::from_secs(2));
     serve_the_system(play)
 }
 
@@ -399,7 +402,7 @@ fn system_ours_first(play: &mut Play, off_s: f64) -> Result<()> {
     play.put_clock(off_s)?;
     play.now_is_zero();
     play.start()?;
-    play.watch(Duration::from_secs(2));
+    watch(Duration::from_secs(2));
     play.start_beside(Daemon::Chronyd)?;
     watch_the_system(play);
     Ok(())
@@ -412,10 +415,10 @@ fn serve_the_system(play: &mut Play) -> Result<()> {
 }
 
 fn watch_the_system(play: &mut Play) {
-    if !play.wait_until_synchronised(Duration::from_secs(120)) {
+    if !play.wait_until_synchronised(Duration::from_mins(2)) {
         play.fault("never synchronised");
     }
-    play.watch(Duration::from_secs(120));
+    watch(Duration::from_mins(2));
     play.note_what_it_says_of_itself();
 }
 
