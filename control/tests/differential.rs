@@ -45,9 +45,11 @@ impl Server for Host {
     fn published(&self) -> Option<&Self> {
         Some(self)
     }
+}
 
+impl responder::Host for Host {
     /// The clock stands still and its horizon is at either end of time: no reading makes a difference.
-    fn monotonic_ns(&self) -> u64 {
+    fn received_ns(&self) -> u64 {
         1
     }
 }

@@ -1,12 +1,10 @@
 //! Requests over IPv4 (RFC 791).
 
-use crate::access::{Access, Client};
 use crate::checksum::Sum;
-use crate::limiter::{IPV4_LIST, Source};
 use crate::packet::{Packet, load, store};
 use crate::server::{Published as _, Server};
 use crate::verdict::{Family, Outcome, Verdict};
-use crate::{ethernet, message, served, udp};
+use crate::{ethernet, message, pipeline, served, udp};
 
 /// Bytes of a header without options.
 pub const HEADER: usize = 20;
@@ -80,10 +78,7 @@ pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, offset: usize, serve
     if header_sum(header).fold() != [0xff, 0xff] {
         return outcome(Verdict::DropChecksum);
     }
-    let policy = published.policy();
-    let access = if policy.lists & IPV4_LIST == 0 { Access::Ordinary } else { server.access_ipv4(source) };
-    let client = Client { access, source: Source::ipv4(source, policy), family: Family::Ipv4 };
-    let answer = match crate::answer(request, client, &published, server) {
+    let answer = match pipeline::answer(request, source, published.policy(), || published.clock(), server) {
         Ok(answer) => answer,
         Err(verdict) => return outcome(verdict),
     };

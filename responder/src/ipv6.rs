@@ -1,12 +1,10 @@
 //! Requests over IPv6 (RFC 8200).
 
-use crate::access::{Access, Client};
 use crate::checksum::Sum;
-use crate::limiter::{IPV6_LIST, Source};
 use crate::packet::{Packet, load, store};
 use crate::server::{Published as _, Server};
 use crate::verdict::{Family, Outcome, Verdict};
-use crate::{ethernet, message, served, udp};
+use crate::{ethernet, message, pipeline, served, udp};
 
 /// Bytes of the fixed header.
 pub const HEADER: usize = 40;
@@ -56,10 +54,7 @@ pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, offset: usize, serve
         Err((verdict, version)) => return outcome(verdict).with_version(version),
     };
     let outcome = |verdict| outcome(verdict).with_version(request.version());
-    let policy = published.policy();
-    let access = if policy.lists & IPV6_LIST == 0 { Access::Ordinary } else { server.access_ipv6(source) };
-    let client = Client { access, source: Source::ipv6(source, policy), family: Family::Ipv6 };
-    let answer = match crate::answer(request, client, &published, server) {
+    let answer = match pipeline::answer(request, source, published.policy(), || published.clock(), server) {
         Ok(answer) => answer,
         Err(verdict) => return outcome(verdict),
     };

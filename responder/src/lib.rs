@@ -16,11 +16,13 @@
 //!    on must not answer for others), and the source a plausible host that is not this one.
 //! 4. [`message`]: a client's request of 48 bytes is answered here; longer ones, IP options and
 //!    fragments go up to the socket; control messages (modes 6 and 7) are dropped.
-//! 5. [`access`], [`limiter`] and [`budget`]: sources that a list denies, those that ask too often, and what is
-//!    beyond the server's budget are refused. A [`sample`] of what comes is reported to the daemon.
-//! 6. [`clock`]: the time is read off a line through `CLOCK_MONOTONIC` that the daemon publishes. Past the
-//!    line's horizon the answer says "unsynchronised".
-//! 7. The answer is written in place: addresses and ports swapped, whole checksums, fresh TTL.
+//! 5. [`pipeline`]: whether the client is allowed, whether it is admitted, and what it is answered. The socket in
+//!    user space takes its requests through the same function.
+//!    - [`access`], [`limiter`] and [`budget`]: sources that a list denies, those that ask too often, and what is
+//!      beyond the server's budget are refused. A [`sample`] of what comes is reported to the daemon.
+//!    - [`clock`]: the time is read off a line through `CLOCK_MONOTONIC` that the daemon publishes. Past the
+//!      line's horizon the answer says "unsynchronised".
+//! 6. The answer is written in place: addresses and ports swapped, whole checksums, fresh TTL.
 //!
 //! The caller sends the frame back, lets it pass or drops it, as [`Verdict::action`] says, and counts it
 //! under [`Outcome::counter`].
@@ -39,6 +41,7 @@ pub mod layout;
 pub mod limiter;
 pub mod message;
 pub mod packet;
+pub mod pipeline;
 pub mod sample;
 pub mod served;
 pub mod server;
@@ -50,7 +53,7 @@ pub use clock::{ClockState, NtpShort, NtpTimestamp};
 pub use limiter::Policy;
 pub use packet::Packet;
 pub use served::ServedTable;
-pub use server::{Published, Server};
+pub use server::{Host, Published, Server};
 pub use verdict::{Action, Family, Outcome, Verdict};
 
 /// Decides what happens to the frame in `packet`, and writes the answer into it where there is one.
@@ -63,28 +66,4 @@ pub fn respond<P: Packet, S: Server>(packet: &mut P, server: &S) -> Outcome {
         Some((ethernet::Network::Ipv6, offset)) => ipv6::respond(packet, offset, server),
         None => Outcome::NOT_NTP,
     }
-}
-
-/// Takes a request that is addressed to us, 48 bytes long and from a client to the end: asks whether its
-/// source is to be answered, reads the clock and gives the answer's message.
-///
-/// The clock is read once, for the limiter and for the answer.
-#[inline(always)]
-pub(crate) fn answer<S: Server>(
-    request: message::Request,
-    client: access::Client,
-    published: &S::Published<'_>,
-    server: &S,
-) -> Result<message::Answer, Verdict> {
-    let policy = published.policy();
-    client.may_ask(policy)?;
-    let Some(clock) = published.clock() else {
-        return Err(Verdict::PassClock);
-    };
-    let now_ns = server.monotonic_ns();
-    let verdict = client.admit(server, policy, request, now_ns);
-    if verdict.action() != Action::Transmit {
-        return Err(verdict);
-    }
-    Ok(message::answer(request, &clock, now_ns, now_ns).admitted(verdict, policy))
 }

@@ -6,33 +6,43 @@ use crate::host::Buckets;
 use crate::limiter::Policy;
 use crate::served::ServedTable;
 
-/// What the answering code needs to know of its host. The eBPF program reads it from a map, a test from
-/// plain values.
-pub trait Server: Buckets {
-    /// What the daemon has published.
-    type Published<'a>: Published
-    where
-        Self: 'a;
+/// What it takes to answer a client's request. The eBPF program, the socket in user space and tests each have one.
+pub trait Host: Buckets {
+    /// Returns `CLOCK_MONOTONIC` at the arrival of the request, in nanoseconds. Called once for each request that is
+    /// admitted or refused by a limit, after the clock line was read, so that a host that reads its clock here gets a
+    /// moment that is never older than the line.
+    fn received_ns(&self) -> u64;
 
-    /// What is published now, or `None` where nothing is yet. Called once for each packet that is for port
-    /// 123.
-    fn published(&self) -> Option<Self::Published<'_>>;
+    /// Returns `CLOCK_MONOTONIC` at the departure of the answer, never before `received_ns`. The program in the NIC
+    /// path does not read the clock a second time.
+    #[inline(always)]
+    fn transmit_ns(&self, received_ns: u64) -> u64 {
+        received_ns
+    }
 
-    /// `CLOCK_MONOTONIC` now, in nanoseconds. Called once for each answer, after the clock line was read, so
-    /// that the reading is never older than the line.
-    fn monotonic_ns(&self) -> u64;
-
-    /// What the access list says of a source. Called only where [`Policy::lists`] says that there is one.
+    /// Returns what the access list says of a source. Called only where [`Policy::lists`] says that there is one.
     #[inline(always)]
     fn access_ipv4(&self, _source: [u8; 4]) -> Access {
         Access::Ordinary
     }
 
-    /// What the access list says of a source. Called only where [`Policy::lists`] says that there is one.
+    /// Returns what the access list says of a source. Called only where [`Policy::lists`] says that there is one.
     #[inline(always)]
     fn access_ipv6(&self, _source: [u8; 16]) -> Access {
         Access::Ordinary
     }
+}
+
+/// A host that answers frames.
+pub trait Server: Host {
+    /// What the daemon has published.
+    type Published<'a>: Published
+    where
+        Self: 'a;
+
+    /// Returns what is published now, or `None` where nothing is yet. Called once for each packet that is for port
+    /// 123.
+    fn published(&self) -> Option<Self::Published<'_>>;
 }
 
 /// What a daemon publishes.

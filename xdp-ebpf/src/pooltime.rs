@@ -91,9 +91,11 @@ impl Server for Host {
     fn published(&self) -> Option<Map> {
         PT_STATE.get(0).map(Map)
     }
+}
 
+impl responder::Host for Host {
     #[inline(always)]
-    fn monotonic_ns(&self) -> u64 {
+    fn received_ns(&self) -> u64 {
         // SAFETY: the helper takes nothing and is allowed in XDP programs.
         unsafe { bpf_ktime_get_ns() }
     }

@@ -407,7 +407,9 @@ mod tests {
             fn published(&self) -> Option<&Self> {
                 Some(self)
             }
-            fn monotonic_ns(&self) -> u64 {
+        }
+        impl responder::Host for Host {
+            fn received_ns(&self) -> u64 {
                 1
             }
         }

@@ -42,8 +42,10 @@ impl Server for Host {
     fn published(&self) -> Option<&Self> {
         Some(self)
     }
+}
 
-    fn monotonic_ns(&self) -> u64 {
+impl responder::Host for Host {
+    fn received_ns(&self) -> u64 {
         self.monotonic_ns
     }
 }

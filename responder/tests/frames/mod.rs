@@ -113,8 +113,10 @@ impl Server for Host {
     fn published(&self) -> Option<View<'_>> {
         Some(View { served: self.served.as_ref()?, clock: self.clock })
     }
+}
 
-    fn monotonic_ns(&self) -> u64 {
+impl responder::Host for Host {
+    fn received_ns(&self) -> u64 {
         self.monotonic_ns
     }
 }

@@ -10,6 +10,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -18,12 +19,13 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrIn,
     SockaddrIn6, SockaddrStorage, bind, recvmsg, sendmsg, setsockopt, socket, sockopt,
 };
-use responder::access::Client;
-use responder::limiter::Source;
-use responder::message::{LENGTH, MODE_CONTROL, Request, answer};
+use responder::budget::Allowance;
+use responder::limiter::{Buckets, WAYS};
+use responder::message::{Answer, LENGTH, MODE_CONTROL, Request};
+use responder::sample::Sample;
 use responder::udp::NTP_PORT;
-use responder::verdict::{Action, Family, Outcome, Verdict};
-use responder::{Access, NtpTimestamp, Policy};
+use responder::verdict::{Family, Outcome, Verdict};
+use responder::{Access, Host, NtpTimestamp, Policy, pipeline};
 use tracing::warn;
 
 use crate::error::{Code, Error, Result};
@@ -187,42 +189,73 @@ fn answer_one(family: Family, socket: &OwnedFd, shared: &Shared) -> Option<()> {
         return Some(());
     }
     let version = payload.first().map_or(0, |first| responder::message::version(*first));
-    let verdict = match (Request::parse(payload, port), shared.clock()) {
-        (Err(verdict), _) => verdict,
-        (Ok(_), None) => Verdict::PassClock,
-        (Ok(request), Some(clock)) => {
-            let received_ns = received_at(realtime_ns)?;
-            let limits = shared.limits();
-            let verdict = admit(&limits.policy, shared, source.ip(), request, received_ns);
-            if verdict.action() == Action::Transmit {
-                let reply = answer(request, &clock, received_ns, monotonic_ns().ok()?.max(received_ns))
-                    .admitted(verdict, &limits.policy);
-                local.send(socket, &source, &reply.to_bytes());
-                reply.verdict()
-            } else {
-                verdict
-            }
+    let answered = Request::parse(payload, port).and_then(|request| {
+        let host = RequestHost { shared, received_ns: received_at(realtime_ns).ok_or(Verdict::PassClock)? };
+        decide(request, source.ip(), &host)
+    });
+    let verdict = match answered {
+        Ok(answer) => {
+            local.send(socket, &source, &answer.to_bytes());
+            answer.verdict()
         }
+        Err(verdict) => verdict,
     };
     shared.count(Outcome { verdict, family, version }, length);
     Some(())
 }
 
-/// Whether a source is answered, by the program's code. The host itself is, always.
-fn admit(policy: &Policy, shared: &Shared, source: IpAddr, request: Request, now_ns: u64) -> Verdict {
-    if source.is_loopback() {
-        return Verdict::Answered;
+/// Takes a request through the program's steps. The host itself is always answered.
+fn decide(request: Request, source: IpAddr, host: &RequestHost<'_>) -> std::result::Result<Answer, Verdict> {
+    let limits = host.shared.limits();
+    let policy = if source.is_loopback() { &Policy::OFF } else { &limits.policy };
+    let clock = || host.shared.clock();
+    match source {
+        IpAddr::V4(address) => pipeline::answer(request, address.octets(), policy, clock, host),
+        IpAddr::V6(address) => pipeline::answer(request, address.octets(), policy, clock, host),
     }
-    let bucket = match source {
-        IpAddr::V4(address) => Source::ipv4(address.octets(), policy),
-        IpAddr::V6(address) => Source::ipv6(address.octets(), policy),
-    };
-    let access = if policy.lists == 0 { Access::Ordinary } else { shared.access(source) };
-    let family = if source.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
-    let client = Client { access, source: bucket, family };
-    match client.may_ask(policy) {
-        Ok(()) => client.admit(&shared.table, policy, request, now_ns),
-        Err(verdict) => verdict,
+}
+
+/// The sockets as the host of one request.
+struct RequestHost<'a> {
+    shared: &'a Shared,
+    received_ns: u64,
+}
+
+impl Host for RequestHost<'_> {
+    fn received_ns(&self) -> u64 {
+        self.received_ns
+    }
+
+    fn transmit_ns(&self, received_ns: u64) -> u64 {
+        monotonic_ns().map_or(received_ns, |now_ns| now_ns.max(received_ns))
+    }
+
+    fn access_ipv4(&self, source: [u8; 4]) -> Access {
+        self.shared.access(source.into())
+    }
+
+    fn access_ipv6(&self, source: [u8; 16]) -> Access {
+        self.shared.access(source.into())
+    }
+}
+
+impl Buckets for RequestHost<'_> {
+    type Bucket = AtomicU64;
+
+    fn set(&self, number: u32) -> Option<&[AtomicU64; WAYS]> {
+        self.shared.table.set(number)
+    }
+
+    fn kisses(&self) -> Option<&AtomicU64> {
+        self.shared.table.kisses()
+    }
+
+    fn allowance(&self, family: Family) -> Option<Allowance<'_, AtomicU64>> {
+        self.shared.table.allowance(family)
+    }
+
+    fn report(&self, sample: Sample) {
+        self.shared.table.report(sample);
     }
 }
 
@@ -286,12 +319,16 @@ fn with_port(address: &SockaddrStorage) -> Option<(SocketAddr, u16)> {
 
 #[cfg(test)]
 mod tests {
+    use responder::ClockState;
+
     use super::*;
     use crate::config::{Denied, LimitsConfig};
 
     #[test]
     fn the_sockets_limit_and_deny_as_the_program_does_but_never_the_host_itself() {
         let shared = Shared::new();
+        let clock = ClockState { horizon_ns: u64::MAX / 2, stratum: 2, ..ClockState::from_words([0; 8]) };
+        shared.publish_clock(clock);
         let config = LimitsConfig { burst: 8, kod: 0, leak: 16, ..LimitsConfig::default() };
         let lists = [("192.0.2.0/24".parse().unwrap(), Access::Denied)];
         *shared.lists.write().unwrap() = lists.into_iter().collect();
@@ -300,16 +337,20 @@ mod tests {
         let mut payload = [0; LENGTH];
         payload[0] = 0x23;
         let request = Request::parse(&payload, 40_000).unwrap();
-        let decide = |address: &str| {
-            admit(&shared.limits().policy, &shared, address.parse().unwrap(), request, 1_000_000_000)
+        let verdict_on = |address: &str| {
+            let host = RequestHost { shared: &shared, received_ns: 1_000_000_000 };
+            match decide(request, address.parse().unwrap(), &host) {
+                Ok(answer) => answer.verdict(),
+                Err(verdict) => verdict,
+            }
         };
-        assert_eq!(decide("192.0.2.1"), Verdict::DropDenied);
+        assert_eq!(verdict_on("192.0.2.1"), Verdict::DropDenied);
         for address in ["198.51.100.7", "2001:db8::1"] {
-            let answered = (0..100).filter(|_| decide(address) == Verdict::Answered).count();
+            let answered = (0..100).filter(|_| verdict_on(address) == Verdict::Answered).count();
             assert_eq!(answered, 8, "{address}");
         }
         for address in ["127.0.0.1", "::1"] {
-            assert!((0..100).all(|_| decide(address) == Verdict::Answered), "{address}");
+            assert!((0..100).all(|_| verdict_on(address) == Verdict::Answered), "{address}");
         }
     }
 
