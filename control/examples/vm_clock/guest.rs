@@ -28,13 +28,18 @@ pub(crate) struct Said {
 
 impl Guest {
     /// Connects to a machine that is booting, and waits until its shell is ready.
+    pub(crate) fn boot(path: &Path) -> Result<Self> {
+        let mut guest = Self::connect(path)?;
+        guest.answer(BOOT).map_err(|error| format!("the machine does not come up: {error}"))?;
+        Ok(guest)
+    }
+
+    /// Connects to a machine whose shell waits for a command.
     pub(crate) fn connect(path: &Path) -> Result<Self> {
         let line = UnixStream::connect(path)
             .map_err(|error| format!("the machine's serial line at {}: {error}", path.display()))?;
         line.set_read_timeout(Some(LOOK))?;
-        let mut guest = Self { line, pending: Vec::new() };
-        guest.answer(BOOT).map_err(|error| format!("the machine does not come up: {error}"))?;
-        Ok(guest)
+        Ok(Self { line, pending: Vec::new() })
     }
 
     /// Runs a command to its end, whatever its exit status.

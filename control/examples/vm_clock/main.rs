@@ -8,6 +8,7 @@
 mod agent;
 mod daemons;
 mod guest;
+mod machine;
 mod play;
 mod probe;
 mod qmp;
@@ -45,9 +46,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use guest::Guest;
-use play::{Machine, Play};
-use qmp::Qmp;
+use machine::Machine;
+use play::Play;
 use random::Random;
 use report::Row;
 use scenarios::{SCENARIOS, Scenario};
@@ -84,7 +84,10 @@ struct HostArguments {
     /// The machine's second serial line, a socket.
     #[arg(long)]
     line: PathBuf,
-    /// Where snapshots may be kept: a file that is not there yet.
+    /// A script that starts the machine, with more options of QEMU's as its arguments.
+    #[arg(long)]
+    start: PathBuf,
+    /// A file for the state of a machine.
     #[arg(long)]
     store: PathBuf,
     /// Has the rows that were made, and gets those that are made.
@@ -141,9 +144,8 @@ fn host(arguments: &HostArguments) -> Result<ExitCode> {
     };
     let done = fs::read_to_string(&arguments.rows).unwrap_or_default().lines().count();
     let mut rows = OpenOptions::new().create(true).append(true).open(&arguments.rows)?;
-    let guest = Guest::connect(&arguments.line)?;
-    let mut machine = Machine { guest, qmp: Qmp::connect(&arguments.qmp)? };
-    scenarios::prepare(&mut machine, &arguments.store)?;
+    let HostArguments { qmp, line, start, store, .. } = arguments;
+    let mut machine = Machine::boot(qmp, line, start, store)?;
     if done == 0 {
         println!("{}", report::HEAD);
     }

@@ -5,17 +5,16 @@ use std::time::{Duration, Instant};
 
 use crate::Result;
 use crate::daemons::{self, Daemon, GUEST, UPSTREAMS};
-use crate::guest::Guest;
 use crate::lab::fake_upstream::{Conduct, FakeUpstream, Script};
 use crate::lab::oracle::{Answer, Oracle};
+use crate::machine::Machine;
 use crate::probe::{KernelSample, Probe};
-use crate::qmp::Qmp;
 use crate::random::Random;
 use crate::report::identities;
 use crate::truth::Truth;
 
 /// Requests a second of the oracle.
-const RATE: u32 = 20;
+const RATE: u32 = 50;
 /// As near to the truth as is asked of the kernel's clock, in s.
 pub(crate) const NEAR_S: f64 = 0.001;
 /// For how long it has to be near until a play that waits for it goes on.
@@ -25,12 +24,6 @@ const PUT_S: f64 = 0.001;
 const LOOK: Duration = Duration::from_millis(100);
 /// The kernel takes a leap second in a timer's tick, late by as much on an emulated machine.
 const LATE_LEAP: Duration = Duration::from_millis(100);
-
-/// A running machine.
-pub(crate) struct Machine {
-    pub(crate) guest: Guest,
-    pub(crate) qmp: Qmp,
-}
 
 /// A play that is going on.
 pub(crate) struct Play<'machine> {

@@ -11,14 +11,10 @@ use serde_json::{Value, json};
 
 use crate::Result;
 
-/// How long the monitor may take for a command or a job, on a machine that is busy with something else.
+/// How long the monitor may take for a command, on a machine that is busy with something else.
 const PATIENCE: Duration = Duration::from_mins(2);
-/// Between two looks at a job.
+/// Between two looks at the machine.
 const LOOK: Duration = Duration::from_millis(100);
-/// The block device that snapshots are kept in.
-const STORE: &str = "snapshots";
-/// The machine's memory and some to spare, in bytes.
-const STORE_SIZE: u64 = 4 << 30;
 
 /// The monitor of a running machine.
 pub(crate) struct Qmp {
@@ -26,7 +22,6 @@ pub(crate) struct Qmp {
     events: VecDeque<Value>,
     /// Of a line that has not come to its end yet.
     partial: Vec<u8>,
-    jobs: u32,
 }
 
 impl Qmp {
@@ -35,8 +30,7 @@ impl Qmp {
         let stream = UnixStream::connect(path)
             .map_err(|error| format!("QEMU's monitor at {}: {error}", path.display()))?;
         stream.set_read_timeout(Some(LOOK))?;
-        let mut qmp =
-            Self { lines: BufReader::new(stream), events: VecDeque::new(), partial: Vec::new(), jobs: 0 };
+        let mut qmp = Self { lines: BufReader::new(stream), events: VecDeque::new(), partial: Vec::new() };
         let deadline = Instant::now() + PATIENCE;
         while qmp.message(deadline)?.get("QMP").is_none() {}
         qmp.execute("qmp_capabilities", &json!({}))?;
@@ -58,37 +52,46 @@ impl Qmp {
         self.execute("system_wakeup", &json!({})).map(|_empty| ())
     }
 
-    /// Makes room for snapshots in this file.
-    pub(crate) fn make_store(&mut self, file: &Path) -> Result<()> {
-        let name = file.to_str().ok_or("a path that is not UTF-8")?;
-        let create = |options| json!({ "job-id": "create", "options": options });
-        self.job("blockdev-create", create(json!({ "driver": "file", "filename": name, "size": 0 })))?;
-        self.execute(
-            "blockdev-add",
-            &json!({ "driver": "file", "filename": name, "node-name": "store-file" }),
-        )?;
-        self.job(
-            "blockdev-create",
-            create(json!({ "driver": "qcow2", "file": "store-file", "size": STORE_SIZE })),
-        )?;
-        let store = json!({ "driver": "qcow2", "file": "store-file", "node-name": STORE });
-        self.execute("blockdev-add", &store).map(|_empty| ())
+    /// Writes the machine's whole state into a file. It goes on afterwards.
+    pub(crate) fn save(&mut self, file: &Path) -> Result<()> {
+        self.pause()?;
+        let deadline = Instant::now() + PATIENCE;
+        self.execute("migrate", &json!({ "uri": format!("file:{}", file.display()) }))?;
+        loop {
+            let migration = self.execute("query-migrate", &json!({}))?;
+            match migration["status"].as_str() {
+                Some("completed") => return self.resume(),
+                Some("failed") => {
+                    return Err(format!("QEMU cannot save the machine: {}", migration["error-desc"]).into());
+                }
+                _ if Instant::now() > deadline => return Err("QEMU does not come to an end of saving".into()),
+                _ => sleep(LOOK),
+            }
+        }
     }
 
-    /// Saves the machine's whole state.
-    pub(crate) fn save(&mut self, tag: &str) -> Result<()> {
-        self.snapshot("snapshot-save", tag)
+    /// Waits until a machine that was started from a file runs.
+    pub(crate) fn wait_until_it_runs(&mut self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.execute("query-status", &json!({}))?["status"] != "running" {
+            // It was paused when it was saved, and is when it has been read.
+            if self.execute("query-status", &json!({}))?["status"] == "paused" {
+                self.resume()?;
+            }
+            if Instant::now() > deadline {
+                return Err("a restored machine does not run".into());
+            }
+            sleep(LOOK / 10);
+        }
+        Ok(())
     }
 
-    /// Brings back a state that was saved.
-    pub(crate) fn restore(&mut self, tag: &str) -> Result<()> {
-        self.snapshot("snapshot-load", tag)?;
-        // It is paused afterwards if it was when it was saved.
-        self.resume()
-    }
-
-    fn snapshot(&mut self, command: &str, tag: &str) -> Result<()> {
-        self.job(command, json!({ "tag": tag, "vmstate": STORE, "devices": [STORE] }))
+    /// Ends the machine at once.
+    pub(crate) fn quit(mut self) -> Result<()> {
+        self.execute("quit", &json!({})).map(|_empty| ())?;
+        let deadline = Instant::now() + PATIENCE;
+        while self.message(deadline).is_ok() {}
+        Ok(())
     }
 
     /// Waits until the machine says that this has happened, since the monitor was last listened to or later.
@@ -101,30 +104,6 @@ impl Qmp {
             }
             let message = self.message(deadline).map_err(|_late| format!("no {name} of the machine"))?;
             self.events.push_back(message);
-        }
-    }
-
-    /// Runs a command that starts a job, and waits for the job's end.
-    fn job(&mut self, command: &str, mut arguments: Value) -> Result<()> {
-        self.jobs += 1;
-        let id = format!("job{}", self.jobs);
-        arguments["job-id"] = json!(id);
-        self.execute(command, &arguments)?;
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let jobs = self.execute("query-jobs", &json!({}))?;
-            let Some(job) = jobs.as_array().and_then(|jobs| jobs.iter().find(|job| job["id"] == *id)) else {
-                return Ok(());
-            };
-            if job["status"] == "concluded" {
-                let error = job["error"].as_str().map(str::to_owned);
-                self.execute("job-dismiss", &json!({ "id": id }))?;
-                return error.map_or(Ok(()), |error| Err(format!("QEMU: {command}: {error}").into()));
-            }
-            if Instant::now() > deadline {
-                return Err(format!("QEMU: {command} does not come to an end").into());
-            }
-            sleep(LOOK);
         }
     }
 

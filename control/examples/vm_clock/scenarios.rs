@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::Result;
 use crate::daemons::Daemon;
 use crate::lab::fake_upstream::Reply;
-use crate::play::{Machine, Play, watch, watch_until};
+use crate::play::{Play, watch, watch_until};
 use crate::truth::Truth;
 
 /// A scenario, which makes a row for each of its magnitudes and daemons.
@@ -256,25 +256,24 @@ fn pause(play: &mut Play, time_s: f64) -> Result<()> {
     start_and_synchronise(play)?;
     watch(SETTLE);
     let began = Instant::now();
-    play.machine.qmp.pause()?;
+    play.machine.qmp()?.pause()?;
     watch(Duration::from_secs_f64(time_s));
-    play.machine.qmp.resume()?;
+    play.machine.qmp()?.resume()?;
     after_a_gap(play, began, Instant::now());
     Ok(())
 }
 
 /// The hypervisor takes the machine back to a state that it saved.
 fn snapshot(play: &mut Play, time_s: f64) -> Result<()> {
-    const TAG: &str = "before";
     start_and_synchronise(play)?;
     watch(SETTLE);
     let saving = Instant::now();
-    play.machine.qmp.save(TAG)?;
+    play.machine.save()?;
     // Saving takes some of the guest's time, too: it is a pause in itself.
     play.forgive(saving, Instant::now() + Duration::from_secs(1));
     watch(Duration::from_secs_f64(time_s));
     let began = Instant::now();
-    play.machine.qmp.restore(TAG)?;
+    play.machine.restore()?;
     after_a_gap(play, began, Instant::now());
     Ok(())
 }
@@ -290,10 +289,13 @@ fn suspend(play: &mut Play, time_s: f64) -> Result<()> {
     watch(SETTLE);
     let began = Instant::now();
     play.machine.guest.send("echo mem >/sys/power/state")?;
-    play.machine.qmp.wait_for_event("SUSPEND", DOWN)?;
+    if let Err(error) = play.machine.qmp()?.wait_for_event("SUSPEND", DOWN) {
+        let said = play.machine.guest.finish()?.text;
+        return Err(format!("{error}: {said}{}", play.guest("dmesg | tail -n 15")?).into());
+    }
     watch(Duration::from_secs_f64(time_s));
     let resumed = Instant::now();
-    play.machine.qmp.wake()?;
+    play.machine.qmp()?.wake()?;
     play.machine.guest.finish()?;
     after_a_gap(play, began, resumed);
     Ok(())
@@ -433,9 +435,4 @@ fn expect_synchronised(play: &mut Play) {
     if !play.wait_until_synchronised(CONTACT) {
         play.fault(format!("not synchronised within {} s", CONTACT.as_secs()));
     }
-}
-
-/// Whether a machine can take snapshots is known from the beginning.
-pub(crate) fn prepare(machine: &mut Machine, store: &std::path::Path) -> Result<()> {
-    machine.qmp.make_store(store)
 }
