@@ -297,7 +297,8 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version are also "errors", printed to standard output. If that is closed, there is no reader.
+            // Help and version are "errors" too; they are printed to standard output. If that is closed,
+            // there is no reader.
             let _nobody_reads = error.print();
             return if error.use_stderr() { failure::USAGE } else { 0 };
         }

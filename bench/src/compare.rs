@@ -1,13 +1,13 @@
-//! `pooltime-bench compare`: the server beside every other NTP server that is found, one after the other on the
-//! same link, the same cores and under the same load.
+//! `pooltime-bench compare`: the server compared with every other NTP server that is found, one after the
+//! other on the same link, on the same cores and under the same load.
 //!
-//! Two hosts of `scripts/lab` share a link. All that the server side does runs on one core, all that the load
-//! takes on the other. The rounds go through all contestants, each round in another order, so that whatever
-//! disturbs the machine for a while disturbs none of them alone.
+//! Two hosts of `scripts/lab` share a link. Everything on the server side runs on one core, everything that
+//! makes the load on the other. Each round goes through all contestants in another order, so that a temporary
+//! disturbance of the machine does not hit one of them alone.
 
-mod account;
-mod awake;
 mod contestant;
+mod cpu_time;
+mod keep_cpu_awake;
 mod lab;
 mod results;
 mod trial;
@@ -27,10 +27,10 @@ use lab::{Cores, Lab};
 use results::Results;
 use trial::Terms;
 
-/// The script of the tree that this is called in.
+/// The lab script of the source tree in which the command is called.
 pub(crate) const LAB: &str = "scripts/lab";
 
-/// Where a server's program is, if not where it is looked for.
+/// A server's program that is not in one of the usual places.
 #[derive(Clone, Debug)]
 pub(crate) struct Named {
     name: String,
@@ -50,31 +50,31 @@ impl std::str::FromStr for Named {
     }
 }
 
-/// What the command line says.
+/// The options of the command line.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) rounds: u32,
     pub(crate) duration: Duration,
-    /// Rate at which all are put under the same load.
+    /// The common rate at which all servers are measured.
     pub(crate) common_rate: f64,
     pub(crate) loss: f64,
-    /// The part of the time that is left out, the worst of it, where loss matters.
+    /// The share of the time that is left out, the worst of it, wherever loss matters.
     pub(crate) left_out: f64,
     pub(crate) clients: u32,
-    /// No higher rate is tried.
+    /// The highest rate that is tried.
     pub(crate) at_most: f64,
-    /// How often either end of the link is polled.
+    /// Interval at which each end of the link is polled.
     pub(crate) poll: Duration,
     pub(crate) server_core: Option<usize>,
     pub(crate) generator_core: Option<usize>,
     pub(crate) servers: Vec<Named>,
     pub(crate) only: Vec<String>,
-    /// Directory of the results.
+    /// Directory to which results are written.
     pub(crate) results: Option<PathBuf>,
     pub(crate) lab: PathBuf,
 }
 
-/// What stands in the way of a comparison.
+/// What prevents a comparison.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CompareError {
     #[error(
@@ -112,7 +112,7 @@ impl From<CompareError> for Failure {
     }
 }
 
-/// Set by Ctrl-C and by the service manager's wish to end.
+/// Set by Ctrl-C and by SIGTERM from the service manager.
 #[derive(Clone, Debug)]
 struct Interrupt(Arc<AtomicBool>);
 
@@ -130,7 +130,7 @@ impl Interrupt {
     }
 }
 
-/// Compares, prints a table and writes the results.
+/// Runs the comparison, prints a table and writes the results.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     require_privileges()?;
     if let Some(unknown) = options.only.iter().find(|name| !contestant::names().contains(&name.as_str())) {
@@ -169,7 +169,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
             interrupt.check()?;
             progress.tell(format!("round {} of {}: {}", round + 1, options.rounds, contestant.name()));
             let trial = trial::run(&lab, contestant, &terms, known[index], &interrupt);
-            // A process that Ctrl-C ended is no failure of the server.
+            // If Ctrl-C ended the process, the server did not fail.
             interrupt.check()?;
             match trial {
                 Ok(trial) => {
@@ -195,13 +195,13 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     results.publish(options)
 }
 
-/// Each round begins with another contestant.
+/// Returns the order of a round; each round begins with another contestant.
 fn order(contestants: usize, round: u32) -> impl Iterator<Item = usize> {
     let first = usize::try_from(round).unwrap_or(0);
     (0..contestants).map(move |index| (index + first) % contestants)
 }
 
-/// Says how long it will take.
+/// Prints what will run and how long it will take.
 fn announce(options: &Options, contestants: &[Contestant]) -> Duration {
     let names: Vec<&str> = contestants.iter().map(Contestant::name).collect();
     let trials = options.rounds * u32::try_from(contestants.len()).unwrap_or(u32::MAX);

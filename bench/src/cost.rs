@@ -1,7 +1,8 @@
-//! `pooltime-bench cost`: nanoseconds for a packet, by kind, in rounds that measure every kind once.
+//! `pooltime-bench cost`: nanoseconds per packet for each kind of packet, in rounds that measure every kind
+//! once.
 
 mod bench;
-mod pairing;
+mod paired_difference;
 mod report;
 mod subjects;
 mod verify;
@@ -16,10 +17,10 @@ use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::programs::require_privileges;
 use bench::Bench;
-use pairing::Times;
-use report::Report;
+use paired_difference::Times;
+use report::CostReport;
 
-/// What the command line asks for.
+/// The options of the command line.
 pub(crate) struct Options {
     pub(crate) rounds: u32,
     pub(crate) repeat: u32,
@@ -29,12 +30,13 @@ pub(crate) struct Options {
     pub(crate) json: bool,
 }
 
-/// Caches and the CPU's clock are warmed up by this fraction of a round.
+/// The warm-up of caches and of the CPU's clock takes this fraction of a round.
 const WARM_UP: u32 = 10;
 
-/// Measures and prints.
+/// Measures and prints the results.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
-    // Before anything is measured: a results file that cannot be read is known at once.
+    // The earlier results are read before anything is measured, so that a file that cannot be read is
+    // reported at once.
     let earlier = options.against.as_deref().map(read_report).transpose()?;
     require_privileges()?;
     let mut bench = Bench::load(options.candidate.as_deref(), pin(options.cpu)?)?;
@@ -45,11 +47,11 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     }
     let mut times = Times::new(subjects.len());
     for round in 0..options.rounds as usize {
-        // Each round begins elsewhere, so that no row always follows the same one.
+        // Each round begins with another row, so that no row always follows the same one.
         for position in 0..subjects.len() {
             let index = (position + round) % subjects.len();
             let subject = &subjects[index];
-            // First, so that neither of the two has just run.
+            // The comparison comes first, so that neither of the two has just run.
             if let Some(plain) = subjects::plain(&subjects, subject) {
                 times.add_comparison(index, bench.compare(subject, plain, options.repeat)?);
             }
@@ -57,7 +59,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         }
     }
 
-    let report = Report::new(
+    let report = CostReport::new(
         Machine::describe(),
         bench.cpu(),
         options.rounds,
@@ -69,7 +71,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     print(&report, earlier.as_ref(), options.json).map_err(Failure::Output)
 }
 
-fn print(report: &Report, earlier: Option<&Report>, json: bool) -> std::io::Result<()> {
+fn print(report: &CostReport, earlier: Option<&CostReport>, json: bool) -> std::io::Result<()> {
     let mut output = std::io::stdout().lock();
     if json {
         serde_json::to_writer_pretty(&mut output, report)?;
@@ -79,17 +81,17 @@ fn print(report: &Report, earlier: Option<&Report>, json: bool) -> std::io::Resu
     }
 }
 
-fn read_report(path: &Path) -> Result<Report, Failure> {
+fn read_report(path: &Path) -> Result<CostReport, Failure> {
     let text = fs::read_to_string(path).map_err(|reason| Failure::File { path: path.to_owned(), reason })?;
     serde_json::from_str(&text).map_err(|reason| Failure::Results { path: path.to_owned(), reason })
 }
 
-/// Keeps this thread on one CPU. All that it could have run on, that one first.
+/// Pins this thread to one CPU. Returns all CPUs that it could have run on, with that one first.
 fn pin(wanted: Option<usize>) -> Result<Vec<usize>, Failure> {
-    // Before anything is changed: from then on it is that one alone.
+    // This is read before the affinity changes: afterwards it contains that one CPU only.
     let mut cpus: Vec<usize> =
         core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
-    // The first CPU is where most interrupts go.
+    // The last CPU is the default because most interrupts go to the first.
     let cpu = wanted.or(cpus.last().copied()).unwrap_or(0);
     if cpus.contains(&cpu) && core_affinity::set_for_current(CoreId { id: cpu }) {
         cpus.sort_by_key(|other| *other != cpu);

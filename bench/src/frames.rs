@@ -1,35 +1,35 @@
-//! Packets as frames on an Ethernet. Built by etherparse, so that the server's own idea of headers and
-//! checksums is not what it is measured by.
+//! Packets as Ethernet frames. They are built by etherparse, so that the server is not measured by its own
+//! idea of headers and checksums.
 
 use std::net::IpAddr;
 
 use etherparse::{IpHeaders, PacketBuilder, PacketBuilderStep};
 use responder::message::MODE_CLIENT;
 
-/// The port of NTP.
+/// The UDP port of NTP.
 pub(crate) const NTP_PORT: u16 = 123;
-/// Bytes of an NTP message without extensions.
+/// Length in bytes of an NTP message without extensions.
 pub(crate) const MESSAGE: usize = 48;
 
 const HOP_LIMIT: u8 = 64;
 
-/// Where a packet comes from and goes to.
+/// Source and destination of a packet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Path {
-    /// MAC addresses.
+    /// MAC address of the sender; the receiver's follows.
     pub(crate) source_mac: [u8; 6],
     pub(crate) destination_mac: [u8; 6],
-    /// Both of one family.
+    /// Source address; source and destination are of one family.
     pub(crate) source: IpAddr,
     pub(crate) destination: IpAddr,
-    /// Ports.
+    /// Source port; the destination's follows.
     pub(crate) source_port: u16,
     pub(crate) destination_port: u16,
 }
 
 #[cfg(test)]
 impl Path {
-    /// To an NTP server, from port 0.
+    /// Makes a path to the NTP port of a server, from port 0.
     pub(crate) fn between(source: &str, destination: &str) -> Self {
         Self {
             source_mac: [2; 6],
@@ -42,7 +42,7 @@ impl Path {
     }
 }
 
-/// A client's request without anything in it but version, mode and transmit timestamp, as privacy-minded
+/// Makes a client's request in which only version, mode and transmit timestamp are set, as privacy-minded
 /// clients send it.
 pub(crate) fn request(version: u8, transmit: u64) -> [u8; MESSAGE] {
     let mut message = [0; MESSAGE];
@@ -51,7 +51,7 @@ pub(crate) fn request(version: u8, transmit: u64) -> [u8; MESSAGE] {
     message
 }
 
-/// A UDP datagram.
+/// Makes a frame with a UDP datagram.
 pub(crate) fn udp(path: &Path, payload: &[u8]) -> Vec<u8> {
     let datagram = network(path).udp(path.source_port, path.destination_port);
     let mut frame = Vec::with_capacity(datagram.size(payload.len()));
@@ -59,7 +59,7 @@ pub(crate) fn udp(path: &Path, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A TCP segment without data, as an acknowledgement.
+/// Makes a frame with a TCP segment without data: an acknowledgement.
 pub(crate) fn tcp(path: &Path) -> Vec<u8> {
     let segment = network(path).tcp(path.source_port, path.destination_port, 1, 65_535).ack(1);
     let mut frame = Vec::with_capacity(segment.size(0));

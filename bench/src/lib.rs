@@ -1,17 +1,18 @@
-//! `pooltime-bench`: what the server program costs, and what a server takes.
+//! `pooltime-bench`: what the server program costs, and how much load a server can take.
 //!
-//! - `cost` runs the real program in the kernel by `BPF_PROG_TEST_RUN` and says how many nanoseconds each
-//!   kind of packet takes, beside the least that an XDP program can take. It prints no figure unless the
-//!   program did, in every single run, what the figure's name says.
+//! - `cost` runs the real program in the kernel with `BPF_PROG_TEST_RUN`. It reports how many nanoseconds
+//!   each kind of packet takes, compared with the least that an XDP program can take. It prints no figure
+//!   unless the program did what the figure's name says in every single run.
 //!
-//! - `load` sends requests to any NTP server on a schedule that the server's slowness does not slow down, and
-//!   checks every answer; `find-max` looks for the highest rate that a server takes.
+//! - `load` sends requests to any NTP server on a schedule that a slow server does not slow down, and checks
+//!   every answer; `find-max` searches for the highest rate that a server sustains.
 //!
-//! - `compare` puts this server and every other one that is found on the same link, cores and load, one after
-//!   the other.
+//! - `compare` runs this server and every other one that is found on the same link and cores and under the
+//!   same load, one after the other.
 //!
-//! Modules, top-down: `cli` is the one definition of the command line; `cost`, `load` and `compare` are the
-//! commands; `programs` has the loaded eBPF programs; `frames` the packets; `statistics` the arithmetic.
+//! The modules, top-down: `cli` is the one definition of the command line; `cost`, `load` and `compare` are
+//! the commands; `programs` has the loaded eBPF programs, `frames` the packets and `statistics` the
+//! arithmetic.
 
 mod cli;
 mod compare;
@@ -28,17 +29,17 @@ mod statistics;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-/// The command line's whole definition: man pages and completions are made from it.
+/// Returns the whole definition of the command line, from which man pages and completions are made.
 #[must_use]
 pub fn definition() -> clap::Command {
     cli::definition()
 }
 
-/// Runs the command with these arguments, the program's name first.
+/// Runs the command with these arguments; the first one is the program's name.
 ///
-/// Exit codes are those of `sysexits.h`: 0, 64 for a wrong command line, 68 for a target that does not
-/// exist, 69 for what the kernel, the machine or the target refuses, 70 for a measurement that did not measure what it should, 74 for a file, 77 for a
-/// missing privilege.
+/// Exit codes are those of `sysexits.h`: 0; 64 for a wrong command line; 68 for a target that does not
+/// exist; 69 for what the kernel, the machine or the target refuses; 70 for a measurement that did not
+/// measure what it should; 74 for a file; 77 for a missing privilege.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     ExitCode::from(cli::run(arguments))
 }

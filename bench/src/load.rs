@@ -1,11 +1,11 @@
 //! `pooltime-bench load` and `find-max`: open-loop load on any NTP server, with every answer checked.
 
+mod answer_check;
 mod clock;
-mod course;
 mod find_max;
 mod generator;
-mod inspect;
 mod link;
+mod loss_windows;
 mod plan;
 mod profile;
 mod report;
@@ -28,16 +28,16 @@ pub(crate) use link::{Choices, Mac};
 pub(crate) use plan::{Mix, Rates, SourcePorts, Spacing, fraction, left_out, rate, time};
 pub(crate) use profile::Profile;
 pub(crate) use report::Format;
-use report::Report;
+use report::LoadReport;
 use serde::Deserialize;
 pub(crate) use step::Step;
 pub(crate) use target::TargetError;
 pub(crate) use template::{SourceNet, Sources};
 
-/// Requests further behind the schedule than this are counted as sent late.
+/// A request that is further behind the schedule than this counts as sent late.
 pub(crate) const LATE_NS: u64 = 1_000_000;
 
-/// What both commands are told of a load.
+/// The options that both commands have in common.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own on the command line")]
 pub(crate) struct Load {
@@ -48,32 +48,32 @@ pub(crate) struct Load {
     pub(crate) duration: Duration,
     pub(crate) warm_up: Duration,
     pub(crate) timeout: Duration,
-    /// Threads, each on a CPU of its own; all CPUs if not given.
+    /// Number of threads, each on a CPU of its own; one per CPU if not given.
     pub(crate) workers: Option<u32>,
-    /// Sockets of each worker: as many ports that requests come from.
+    /// Number of sockets, and thus of source ports, per worker.
     pub(crate) sockets: u32,
     pub(crate) mix: Mix,
     pub(crate) spacing: Spacing,
-    /// Addresses that requests come from, if not from this host's own.
+    /// Addresses that requests come from, if they are not this host's own.
     pub(crate) sources: Option<Sources>,
     /// What is unusual about the requests.
     pub(crate) profile: Profile,
-    /// Ports that requests come from, if that matters.
+    /// Ports that requests come from, if they matter.
     pub(crate) source_ports: Option<SourcePorts>,
-    /// What is said of the way to the server.
+    /// What the command line says about the route to the server.
     pub(crate) way: Choices,
     /// The target sends requests back as they are.
     pub(crate) echo: bool,
     /// The server may say that it is not synchronised.
     pub(crate) lenient: bool,
-    /// The server reads the clock that this process reads, so that its timestamps can be checked against it.
+    /// The server reads the same clock as this process, so its timestamps can be checked against that clock.
     pub(crate) shared_clock: bool,
-    /// How far its timestamps may lie outside of the time between sending and receiving nevertheless.
+    /// How far its timestamps may lie outside the time between sending and receiving.
     pub(crate) tolerance: Duration,
 }
 
 impl Load {
-    /// The options that only whole frames can meet, if there are some.
+    /// Returns the options that only generators of whole frames can meet, if there are any.
     fn for_frames(&self) -> Option<&'static str> {
         if self.sources.is_some() {
             Some("--clients and --source-net")
@@ -85,7 +85,7 @@ impl Load {
     }
 }
 
-/// Where results go.
+/// Where results are written.
 #[derive(Clone, Debug)]
 pub(crate) struct Output {
     pub(crate) format: Format,
@@ -93,13 +93,13 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Whether standard output is for a program to read.
+    /// Whether standard output is meant for a program.
     fn is_for_programs(&self) -> bool {
         self.format != Format::Table
     }
 }
 
-/// What is read of the results that `--json` prints.
+/// The part of the output of `--json` that other commands read.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Results {
     pub(crate) steps: Vec<Step>,
@@ -107,7 +107,7 @@ pub(crate) struct Results {
     pub(crate) limit: Option<String>,
 }
 
-/// Why a load was not put on, or came to nothing.
+/// Why a load could not be run or had no result.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoadError {
     #[error(transparent)]
@@ -153,7 +153,7 @@ impl From<LoadError> for Failure {
     }
 }
 
-/// Puts on the load, step by step, and prints the results.
+/// Runs the load step by step and prints the results.
 pub(crate) fn run(mut load: Load, rates: Rates, factor: f64, output: &Output) -> Result<(), Failure> {
     let rates_of_steps = rates.steps(factor);
     let steps = u32::try_from(rates_of_steps.len()).unwrap_or(u32::MAX);
@@ -173,7 +173,7 @@ pub(crate) fn run(mut load: Load, rates: Rates, factor: f64, output: &Output) ->
     report.end(output)
 }
 
-/// Looks for the highest rate at which no more of the requests fail than may.
+/// Searches for the highest rate at which no more requests fail than allowed.
 pub(crate) fn find_max(
     mut load: Load,
     rates: Rates,
@@ -186,7 +186,7 @@ pub(crate) fn find_max(
     let steps = find_max::MOST_STEPS * find_max::TRIES;
     let (mut generator, mut report) = open("find-max", &mut load, rates, steps)?;
     report.begin(output)?;
-    // Most searches take about half of the steps that they may.
+    // Most searches take about half of the largest number of steps.
     let progress = Progress::over(load.duration * find_max::MOST_STEPS / 2, output.is_for_programs());
     let mut search = find_max::Search::new(rates, allowed);
     while let Some(rate) = search.next_rate() {
@@ -206,18 +206,18 @@ pub(crate) fn find_max(
     report.end(output)
 }
 
-/// Makes a load of so many steps at most ready, if it may be put on.
+/// Prepares a load of at most this many steps, if it is permitted.
 fn open(
     command: &'static str,
     load: &mut Load,
     rates: Rates,
     steps: u32,
-) -> Result<(Box<dyn Generator>, Report), Failure> {
+) -> Result<(Box<dyn Generator>, LoadReport), Failure> {
     let target = admit(load)?;
     let time = (load.duration + load.timeout).saturating_mul(steps) + load.warm_up;
     limit(load, rates.last() * load.profile.peak(), time)?;
     let generator = generator::open(target, load)?;
-    let report = Report::new(command, generator.as_ref(), load);
+    let report = LoadReport::new(command, generator.as_ref(), load);
     Ok((generator, report))
 }
 
@@ -229,7 +229,7 @@ fn measure(generator: &mut dyn Generator, rate: f64, load: &Load) -> Result<Step
     Ok(Step::new(rate, load.duration, &tally))
 }
 
-/// Who is sent to, if that may be.
+/// Returns the address that the load goes to, if that is permitted.
 fn admit(load: &mut Load) -> Result<SocketAddr, LoadError> {
     let target = target::resolve(&load.target)?;
     target::permit(target, load.owned)?;
@@ -240,7 +240,7 @@ fn admit(load: &mut Load) -> Result<SocketAddr, LoadError> {
     Ok(target)
 }
 
-/// Refuses more than is meant to be sent by accident.
+/// Refuses a load that is larger than anybody sends without meaning to.
 fn limit(load: &Load, rate: f64, time: Duration) -> Result<(), LoadError> {
     if load.uncapped {
         return Ok(());

@@ -1,24 +1,24 @@
-//! The machine that figures come from.
+//! The machine on which figures were measured.
 
 use std::fs;
 
 use serde::{Deserialize, Serialize};
 
-/// What decides about figures besides the code.
+/// What figures depend on besides the code.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Machine {
     /// Release of the running kernel.
     pub(crate) kernel: String,
-    /// The processor's own name for itself.
+    /// Model name of the processor.
     pub(crate) processor: String,
-    /// Processors of the machine.
+    /// Number of processors of the machine.
     pub(crate) cpus: usize,
-    /// Whether the kernel compiles eBPF to machine code; without, figures are an interpreter's.
+    /// Whether the kernel compiles eBPF to machine code. Without that, figures are those of an interpreter.
     pub(crate) jit: bool,
 }
 
 impl Machine {
-    /// This machine. What cannot be read is left empty: no figure depends on it.
+    /// Describes this machine. What cannot be read is left empty, because no figure depends on it.
     pub(crate) fn describe() -> Self {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let processors = read("/proc/cpuinfo");
@@ -30,7 +30,7 @@ impl Machine {
                 .map(|(_, name)| name.trim().to_owned())
                 .unwrap_or_default(),
             cpus: processors.lines().filter(|line| line.starts_with("processor")).count(),
-            // Absent where the kernel is built with nothing but the JIT.
+            // The file is absent if the kernel is built with the JIT as the only choice.
             jit: read("/proc/sys/net/core/bpf_jit_enable").trim() != "0",
         }
     }

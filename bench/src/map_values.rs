@@ -1,5 +1,5 @@
-//! Values of the server's maps as the kernel takes them: the one place here that promises something about
-//! bytes in memory.
+//! Values of the server's maps as the kernel takes them. This is the one place in the bench that promises
+//! something about bytes in memory.
 #![expect(unsafe_code, reason = "aya::Pod is an unsafe trait: see the SAFETY lines")]
 
 use aya::Pod;
@@ -16,7 +16,7 @@ pub(crate) struct Value<T>(pub(crate) T);
 // SAFETY: `repr(C)` of u64 and u32 in an order that leaves no padding; every bit pattern is valid.
 unsafe impl Pod for Value<State> {}
 
-// SAFETY: `repr(C)` of nothing but u64.
+// SAFETY: `repr(C)` with nothing but u64.
 unsafe impl Pod for Value<bench_ebpf::load_token::Plan> {}
 
 // SAFETY: as above.

@@ -1,4 +1,4 @@
-//! The eBPF programs, loaded but attached to nothing: the server with maps of our own making, and the
+//! The eBPF programs, loaded but attached to nothing: the server with maps that the bench fills, and the
 //! baseline programs.
 
 mod baseline;
@@ -22,16 +22,16 @@ use crate::machine;
 use crate::map_values::Value;
 pub(crate) use baseline::{Baseline, Gauge};
 
-/// Bytes of a frame that the baseline's `rearm` can write: it writes this many and no other number.
+/// Length in bytes of a frame that the baseline's `rearm` writes; it can write no other length.
 pub(crate) const REARMED_FRAME: usize = 112;
 
-/// Sets of the limiter's table: 65,536 entries, as by default.
+/// Number of sets in the limiter's table: 65,536 entries, the default.
 const SETS: u32 = 1 << 14;
 
-/// Packets by counter, over all CPUs.
+/// Packets by counter, summed over all CPUs.
 pub(crate) type Counts = Vec<u64>;
 
-/// What an XDP program returns (`enum xdp_action` of `linux/bpf.h`).
+/// Return value of an XDP program (`enum xdp_action` of `linux/bpf.h`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum XdpAction {
     Pass = 2,
@@ -39,7 +39,7 @@ pub(crate) enum XdpAction {
 }
 
 impl XdpAction {
-    /// The kernel's name for an action.
+    /// Returns the kernel's name for an action.
     pub(crate) fn name(action: u32) -> String {
         match action {
             0 => "XDP_ABORTED".into(),
@@ -54,24 +54,24 @@ impl XdpAction {
 
 /// What a program did with a frame that it was given again and again.
 #[derive(Debug)]
-pub(crate) struct Run {
-    /// What it returned the last time.
+pub(crate) struct TestRunResult {
+    /// Return value of the last run.
     pub(crate) action: u32,
-    /// The frame as it left it.
+    /// The frame as the program left it.
     pub(crate) frame: Vec<u8>,
-    /// Nanoseconds of CPU time for each time. The kernel's own figure is rounded to whole ones.
+    /// Nanoseconds of CPU time per run. The kernel's own figure is rounded to whole nanoseconds.
     pub(crate) ns: f64,
 }
 
-/// The server's program.
+/// The server's program with its maps.
 pub(crate) struct Server {
     ebpf: Ebpf,
-    /// As published.
+    /// The state as published to the program.
     state: State,
 }
 
 impl Server {
-    /// Loads the server's object, and publishes addresses and clock as control would.
+    /// Loads the server's object and publishes addresses and clock as the daemon would.
     pub(crate) fn load(
         object: &[u8],
         name: &str,
@@ -98,7 +98,7 @@ impl Server {
         set_first(&mut self.ebpf, layout::STATE, Value(self.state))
     }
 
-    /// Denies these prefixes; no IPv4 one is wider than a /24.
+    /// Denies these prefixes. No IPv4 prefix is wider than a /24.
     pub(crate) fn deny(&mut self, ipv4: &[([u8; 4], u32)], ipv6: &[([u8; 16], u32)]) -> Result<(), Failure> {
         fn insert<K: aya::Pod>(
             ebpf: &mut Ebpf,
@@ -115,7 +115,7 @@ impl Server {
         }
         let mut blocks = std::collections::BTreeMap::<u32, [u64; BLOCK_WORDS]>::new();
         for (address, _) in ipv4 {
-            // A /24 or a part of one.
+            // The prefix is a /24 or a part of one.
             let Block { entry, word, mask } = Block::of(*address);
             blocks.entry(entry).or_default()[word] |= mask;
         }
@@ -129,53 +129,55 @@ impl Server {
         insert(&mut self.ebpf, layout::LIST_IPV6, ipv6)
     }
 
-    /// Its counters now.
+    /// Returns the current counters.
     pub(crate) fn counts(&self) -> Result<Counts, Failure> {
         let access = |reason| Failure::MapAccess { map: layout::COUNTERS, reason };
         let map = self.ebpf.map(layout::COUNTERS).ok_or(access(MapError::KeyNotFound))?;
-        // Packets and bytes, as `layout::Count` has them.
+        // The value is packets and bytes, like `layout::Count`.
         let counters: PerCpuArray<_, [[u64; 2]; COUNTERS]> = map.try_into().map_err(access)?;
         let of_cpus = counters.get(&0, 0).map_err(access)?;
         let total = |index: usize| of_cpus.iter().map(|counters| counters[index][0]).sum();
         Ok((0..COUNTERS).map(total).collect())
     }
 
-    /// Runs it directly on its own output: for frames that it leaves as they are.
-    pub(crate) fn run(&self, frame: &[u8], repeat: u32) -> Result<Run, Failure> {
+    /// Runs the program directly on its own output, which is right for frames that it does not change.
+    pub(crate) fn run(&self, frame: &[u8], repeat: u32) -> Result<TestRunResult, Failure> {
         run(&self.ebpf, layout::PROGRAM, frame, repeat)
     }
 
-    /// eBPF instructions that the verifier went through (0 before Linux 5.16), and bytes of machine code.
+    /// Returns the number of eBPF instructions that the verifier went through (0 before Linux 5.16) and the
+    /// number of bytes of machine code.
     pub(crate) fn size(&self) -> (u32, u32) {
         let info = program(&self.ebpf, layout::PROGRAM).and_then(Xdp::info);
         info.map_or((0, 0), |info| (info.verified_instruction_count().unwrap_or(0), info.size_jitted()))
     }
 
-    /// A handle to put it behind the baseline's `rearm`.
+    /// Returns a handle with which the program can be put behind the baseline's `rearm`.
     pub(crate) fn handle(&self) -> Result<ProgramFd, Failure> {
         handle(&self.ebpf, layout::PROGRAM)
     }
 }
 
-/// Grants all CPUs as many samples as they like, which nobody takes: a full ring buffer is the worst case.
+/// Grants every CPU an unlimited number of samples, which nothing reads: a full ring buffer is the worst
+/// case.
 fn allow_samples(ebpf: &mut Ebpf) -> Result<(), Failure> {
     let access = |reason| Failure::MapAccess { map: layout::GRANTS, reason };
     let map = ebpf.map_mut(layout::GRANTS).ok_or(access(MapError::KeyNotFound))?;
     let mut grants: PerCpuArray<_, [u64; 3]> = map.try_into().map_err(access)?;
-    // As `layout::Grant` has them: costs by family, and samples.
+    // The value has the fields of `layout::Grant`: costs by family, and samples.
     let grant = [0, 0, u64::MAX];
     let cpus = grants.get(&0, 0).map_err(access)?.len();
     let all = PerCpuValues::try_from(vec![grant; cpus]).map_err(|error| access(error.into()))?;
     grants.set(0, all, 0).map_err(access)
 }
 
-/// Checks that this process may load and run XDP programs, and lifts the limit on locked memory that kernels
-/// before 5.11 hold maps against, as far as this process may.
+/// Checks that this process may load and run XDP programs. Also raises the limit on locked memory, against
+/// which kernels before 5.11 count maps, as far as this process may.
 pub(crate) fn require_privileges() -> Result<(), Failure> {
     let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
     let (_, hard) = nix::sys::resource::getrlimit(Resource::RLIMIT_MEMLOCK).unwrap_or_default();
     if setrlimit(Resource::RLIMIT_MEMLOCK, u64::MAX, u64::MAX).is_err() {
-        // Not allowed above the hard limit: what is left is reported when a map cannot be made.
+        // The hard limit cannot be exceeded. If it is too low, creating a map fails and is reported.
         let _as_it_was = setrlimit(Resource::RLIMIT_MEMLOCK, hard, hard);
     }
     if has(Capability::CAP_SYS_ADMIN) {
@@ -204,7 +206,7 @@ pub(crate) fn load_program(ebpf: &mut Ebpf, object: &str, name: &str) -> Result<
     })
 }
 
-/// The verifier says what it minds at the end of what may be thousands of lines.
+/// Returns the end of the verifier's log, where it says what it refuses after what may be thousands of lines.
 fn last_lines(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(12)..].join("\n")
@@ -236,7 +238,7 @@ fn handle(ebpf: &Ebpf, name: &str) -> Result<ProgramFd, Failure> {
     handle.map_err(|reason| Failure::Run { what: name.into(), reason })
 }
 
-fn run(ebpf: &Ebpf, name: &str, frame: &[u8], repeat: u32) -> Result<Run, Failure> {
+fn run(ebpf: &Ebpf, name: &str, frame: &[u8], repeat: u32) -> Result<TestRunResult, Failure> {
     let failure = |reason| Failure::Run { what: name.into(), reason };
     let program = program(ebpf, name).map_err(failure)?;
     let mut output = vec![0; frame.len()];
@@ -250,14 +252,14 @@ fn run(ebpf: &Ebpf, name: &str, frame: &[u8], repeat: u32) -> Result<Run, Failur
         })
         .map_err(failure)?;
     let spent = cpu_time().saturating_sub(started);
-    Ok(Run {
+    Ok(TestRunResult {
         action: result.return_value,
         frame: output,
         ns: spent.as_secs_f64() * 1e9 / f64::from(repeat.max(1)),
     })
 }
 
-/// CPU time of this thread: without the time that others had the CPU.
+/// Returns the CPU time of this thread, which excludes the time in which others had the CPU.
 fn cpu_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }

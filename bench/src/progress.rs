@@ -1,4 +1,4 @@
-//! How far a command has come, on a terminal: time, because that is what is known beforehand.
+//! How far a command has come, shown on a terminal. It shows time, because the time is known beforehand.
 
 use std::io::{IsTerminal as _, stderr, stdout};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -7,20 +7,20 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Often enough to be seen moving, and seldom enough not to disturb what is measured.
+/// Often enough that the bar moves visibly, and seldom enough not to disturb the measurement.
 const REDRAW: Duration = Duration::from_millis(250);
 
-/// A bar at the bottom of the terminal; nothing anywhere else.
+/// A bar at the bottom of the terminal. Nothing is shown if standard error is no terminal.
 pub(crate) struct Progress {
     bar: ProgressBar,
-    /// Ends the thread when it is dropped.
+    /// Its end stops the thread when it is dropped.
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Progress {
-    /// Over about this time. None is shown where standard error is no terminal, nor where results `for_programs` go to
-    /// the same terminal.
+    /// Shows progress over about this time. No bar is shown where standard error is no terminal, nor where
+    /// results `for_programs` go to the same terminal.
     pub(crate) fn over(time: Duration, for_programs: bool) -> Self {
         let shown = stderr().is_terminal() && !(for_programs && stdout().is_terminal());
         let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
@@ -39,12 +39,12 @@ impl Progress {
         Self { bar, stop: Some(stop), thread }
     }
 
-    /// What is being done.
+    /// Shows what is being done.
     pub(crate) fn tell(&self, what: String) {
         self.bar.set_message(what);
     }
 
-    /// Prints something without the bar in between.
+    /// Prints something while the bar is hidden.
     pub(crate) fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
         self.bar.suspend(print)
     }

@@ -2,21 +2,21 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How measurements of the same thing lie.
+/// Distribution of several measurements of the same thing.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Summary {
-    /// The least.
+    /// The smallest value.
     pub(crate) min: f64,
-    /// Half of them are below.
+    /// The median: half of the values are below it.
     pub(crate) median: f64,
-    /// The greatest.
+    /// The largest value.
     pub(crate) max: f64,
-    /// From the first to the third quartile: where the middle half lies.
+    /// Interquartile range: from the first to the third quartile.
     pub(crate) spread: f64,
 }
 
 impl Summary {
-    /// Of at least one value; `None` of none.
+    /// Summarises at least one value; returns `None` if there is none.
     pub(crate) fn of(values: &[f64]) -> Option<Self> {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -29,7 +29,8 @@ impl Summary {
     }
 }
 
-/// The value below which `fraction` of the sorted values lie, by linear interpolation between neighbours.
+/// Returns the value below which `fraction` of the sorted values lie, with linear interpolation between
+/// neighbours.
 fn quantile(sorted: &[f64], fraction: f64) -> Option<f64> {
     let last = sorted.len().checked_sub(1)?;
     #[expect(clippy::cast_precision_loss, reason = "a handful of values")]

@@ -1,8 +1,10 @@
-//! Asks a server at the other end of a link as clients do, and looks at every frame that it answers with.
+//! Sends requests to a server at the other end of a link like a client, and checks every frame of its
+//! answers.
 //!
-//! `wire_check INTERFACE IPV4 IPV6`: so many requests over each family from a UDP socket, then tagged ones. Prints how
-//! many were answered over each, how many of these answers had right checksums on the wire, and `right` if
-//! every tagged request was answered in its VLAN and nowhere else. `scripts/vm` has the addresses.
+//! `wire_check INTERFACE IPV4 IPV6` sends a number of requests over each family from a UDP socket, followed
+//! by tagged ones. It prints how many were answered over each family and how many of these answers had right
+//! checksums on the wire. It prints `right` if every tagged request was answered in its VLAN and nowhere
+//! else. `scripts/vm` has the addresses.
 
 #[path = "../tests/lab/wire.rs"]
 #[allow(dead_code, reason = "the tests use the rest")]
@@ -14,11 +16,11 @@ use std::time::Duration;
 use control::net::query::exchange;
 use wire::{Datagram, PORT, Wire, is_answer, request};
 
-/// Emulated machines are slow.
+/// Deadline for an answer; emulated machines are slow.
 const PATIENCE: Duration = Duration::from_secs(2);
 const SERVERS: [&str; 2] = ["10.77.0.1", "fd77::1"];
 const IN_THE_VLAN: [(&str, &str); 2] = [("10.78.0.2", "10.78.0.1"), ("fd78::2", "fd78::1")];
-/// 802.1Q and the VLAN's number.
+/// The type of an 802.1Q tag, and the VLAN ID.
 const TAG: (u16, u16) = (0x8100, 10);
 const TAGGED: u64 = 5;
 

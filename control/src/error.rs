@@ -5,39 +5,39 @@ use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
 
-/// The exit codes of sysexits.h that are used here.
+/// The exit codes of sysexits.h that are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Code {
-    /// Wrong arguments.
+    /// The arguments are wrong.
     Usage = 64,
     /// An input file is not what it should be.
     Data = 65,
-    /// No such file or interface.
+    /// A file or interface does not exist.
     NoInput = 66,
-    /// A service or resource is not there, or is in use.
+    /// A service or resource is missing or in use.
     Unavailable = 69,
-    /// A fault of the program's own.
+    /// The program has a bug.
     Software = 70,
-    /// The kernel lacks something or refused.
+    /// The kernel lacks something or has refused it.
     Os = 71,
     /// Reading or writing failed.
     Io = 74,
-    /// May work later.
+    /// It may work later.
     TryAgain = 75,
-    /// Not allowed.
+    /// The operation is not permitted.
     NoPermission = 77,
     /// The configuration is wrong.
     Config = 78,
 }
 
-/// What failed, why, and the way out.
+/// What failed, why, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Error {
-    /// For the exit status.
+    /// Exit code.
     pub code: Code,
-    /// What failed, naming the thing.
+    /// What failed. The text names the thing.
     pub what: String,
     /// What to do next, with the command to type where there is one.
     pub remedy: Option<String>,
@@ -47,24 +47,25 @@ pub struct Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// An error without a way out yet.
+    /// Makes an error that does not yet say what to do.
     pub fn new(code: Code, what: impl Display) -> Self {
         Self { code, what: what.to_string(), remedy: None }
     }
 
-    /// Says what to do next.
+    /// Adds what to do next.
     #[must_use]
     pub fn remedy(self, remedy: impl Display) -> Self {
         Self { remedy: Some(remedy.to_string()), ..self }
     }
 
-    /// For `map_err`: `what` failed, because of the error.
+    /// Makes an argument for `map_err`: `what` failed because of the error.
     pub fn because<E: std::error::Error>(code: Code, what: impl Display) -> impl FnOnce(E) -> Self {
         move |error| Self::new(code, format_args!("{what}: {}", chain(&error)))
     }
 }
 
-/// An error with all its causes, on one line. Wrappers that repeat their cause's text are not shown twice.
+/// Formats an error with all its causes on one line. A wrapper that repeats its cause's text is not shown
+/// twice.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

@@ -1,4 +1,4 @@
-//! Where an instance of the server keeps its things, and that there is only one of it.
+//! The paths of an instance, and the lock that allows only one daemon per instance.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
@@ -8,22 +8,22 @@ use std::path::{Path, PathBuf};
 use crate::error::{Code, Error, Result};
 
 const NAME: &str = "pooltime-xdp";
-/// Where bpffs is mounted by systemd and by everybody's habit.
+/// The usual mount point of bpffs, which systemd uses as well.
 pub const BPFFS: &str = "/sys/fs/bpf";
 
-/// The paths of an instance. Several live side by side under names of their own, as a systemd template's
-/// units do.
+/// The paths of an instance. Several instances run side by side under their own names, like the units of a
+/// systemd template.
 #[derive(Clone, Debug)]
 pub struct Instance {
     directory: String,
 }
 
 impl Instance {
-    /// The instance of this name, or the host's only one.
+    /// Returns the instance of this name, or the unnamed one.
     ///
     /// # Errors
     ///
-    /// A name that is not letters, digits, `-` and `_`, for it becomes part of paths.
+    /// The name, which becomes part of paths, has other characters than letters, digits, `-` and `_`.
     pub fn new(name: Option<&str>) -> Result<Self> {
         let Some(name) = name else {
             return Ok(Self { directory: NAME.into() });
@@ -36,7 +36,7 @@ impl Instance {
         Ok(Self { directory: format!("{NAME}@{name}") })
     }
 
-    /// How commands for this instance begin.
+    /// Returns the beginning of commands for this instance.
     #[must_use]
     pub fn command(&self) -> String {
         match self.directory.split_once('@') {
@@ -45,41 +45,41 @@ impl Instance {
         }
     }
 
-    /// The systemd unit of its daemon.
+    /// Returns the systemd unit of the daemon.
     #[must_use]
     pub fn unit(&self) -> &str {
         &self.directory
     }
 
-    /// The directory of sockets and locks.
+    /// Returns the directory of sockets and locks.
     #[must_use]
     pub fn runtime_directory(&self) -> PathBuf {
         Path::new("/run").join(&self.directory)
     }
 
-    /// The daemon's control socket.
+    /// Returns the daemon's control socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.runtime_directory().join("control.sock")
     }
 
-    /// The directory of pinned maps and links.
+    /// Returns the directory of pinned maps and links.
     #[must_use]
     pub fn pin_directory(&self) -> PathBuf {
         Path::new(BPFFS).join(&self.directory)
     }
 
-    /// The directory of what is kept from one start to the next.
+    /// Returns the directory of state that is kept from one start to the next.
     #[must_use]
     pub fn state_directory(&self) -> PathBuf {
         Path::new("/var/lib").join(&self.directory)
     }
 
-    /// Takes the instance for this process, until the lock is dropped or the process ends, however it ends.
+    /// Takes the instance for this process, until the lock is dropped or the process ends in any way.
     ///
     /// # Errors
     ///
-    /// Another daemon has it, or the runtime directory cannot be made.
+    /// Another daemon holds it, or the runtime directory cannot be created.
     pub fn lock(&self) -> Result<Lock> {
         let directory = self.runtime_directory();
         fs::DirBuilder::new()
@@ -122,11 +122,11 @@ impl Instance {
         Ok(Lock { _file: file })
     }
 
-    /// Counts the daemons that were started since the runtime directory was made, this one among them.
+    /// Counts the daemons that were started since the runtime directory was created, including this one.
     ///
     /// # Errors
     ///
-    /// The file system's.
+    /// The file system reports an error.
     pub fn count_start(&self, _lock: &Lock) -> Result<u64> {
         let path = self.runtime_directory().join("starts");
         let before = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<u64>().ok());
@@ -136,13 +136,14 @@ impl Instance {
         Ok(starts)
     }
 
-    /// Removes the runtime directory; `lock` shows that nobody else uses it.
+    /// Removes the runtime directory. `lock` shows that nobody else uses it.
     pub fn clean_up(&self, _lock: Lock) {
         let _gone_or_in_use = fs::remove_dir_all(self.runtime_directory());
     }
 }
 
-/// A file or directory that cannot be made, with the way out: `setting` is what lets a unit of systemd write there.
+/// Makes an error about a file or directory that cannot be created. `setting` is what lets a systemd unit
+/// write there.
 pub(crate) fn not_writable(path: &Path, error: &std::io::Error, setting: &str) -> Error {
     let failed = Error::new(Code::Io, format_args!("cannot create {}: {error}", path.display()));
     match error.kind() {
@@ -157,7 +158,7 @@ pub(crate) fn not_writable(path: &Path, error: &std::io::Error, setting: &str) -
     }
 }
 
-/// Held by the one daemon of an instance.
+/// The lock that the one daemon of an instance holds.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,

@@ -1,5 +1,5 @@
-//! Log lines on standard error: for people, for programs and for systemd's journal, and never the same one over and
-//! over.
+//! Log lines on standard error: for people, for programs and for systemd's journal. Repeated lines are held
+//! back and counted.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
@@ -17,26 +17,26 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer};
 
-/// A line is not said again for this long.
+/// How long a repeated line is held back.
 const INTERVAL: Duration = Duration::from_mins(1);
-/// Different lines from one place in the code within that time.
+/// Number of different lines from one place in the code that are logged within that time.
 const VARIANTS: usize = 20;
-/// Of a line that is remembered.
+/// Number of bytes of a line that are remembered.
 const REMEMBERED_BYTES: usize = 200;
 
-/// What lines look like.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
-    /// An object a line.
+    /// One JSON object per line.
     Json,
 }
 
 static REPEATS: OnceLock<Repeats> = OnceLock::new();
 
-/// Starts to log; once in a process.
+/// Starts logging; must be called once in a process.
 pub fn start(log_format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let journal = is_journal();
@@ -53,27 +53,27 @@ pub fn start(log_format: LogFormat) {
     };
     let _already_started = tracing_subscriber::registry()
         .with(filter)
-        .with(Once(REPEATS.get_or_init(Repeats::default)))
+        .with(RepeatFilter(REPEATS.get_or_init(Repeats::default)))
         .with(layer)
         .try_init();
 }
 
-/// Says what was held back and is due; to be called now and then.
+/// Logs the lines that were held back and are due. Must be called regularly.
 pub fn tell_repeats() {
     let due = REPEATS.get().map(|repeats| repeats.due(Instant::now())).unwrap_or_default();
     for (level, line) in due {
         match level {
-            Level::ERROR => tracing::error!(target: TELLER, "{line}"),
-            Level::WARN => tracing::warn!(target: TELLER, "{line}"),
-            _ => tracing::info!(target: TELLER, "{line}"),
+            Level::ERROR => tracing::error!(target: REPEATS_TARGET, "{line}"),
+            Level::WARN => tracing::warn!(target: REPEATS_TARGET, "{line}"),
+            _ => tracing::info!(target: REPEATS_TARGET, "{line}"),
         }
     }
 }
 
-/// The target of lines about lines.
-const TELLER: &str = "repeats";
+/// Target of the lines about held-back lines.
+const REPEATS_TARGET: &str = "repeats";
 
-/// systemd says which file the journal is: device and inode.
+/// Whether standard error is the journal. systemd passes the device and inode of the journal's stream.
 fn is_journal() -> bool {
     let stream = std::env::var("JOURNAL_STREAM").ok();
     let named = stream.as_deref().and_then(|stream| stream.split_once(':'));
@@ -84,7 +84,7 @@ fn is_journal() -> bool {
         .is_ok_and(|found| (found.st_dev, found.st_ino) == (device, inode))
 }
 
-/// Puts a priority before each line, as sd-daemon(3) has it.
+/// Puts a priority before each line, as sd-daemon(3) defines it.
 struct Journal<F>(F);
 
 impl<S, N, F> FormatEvent<S, N> for Journal<F>
@@ -111,25 +111,25 @@ where
     }
 }
 
-/// Lets each line through once an [`INTERVAL`].
-struct Once(&'static Repeats);
+/// Lets each line through once per [`INTERVAL`].
+struct RepeatFilter(&'static Repeats);
 
-impl<S: Subscriber> Layer<S> for Once {
+impl<S: Subscriber> Layer<S> for RepeatFilter {
     fn event_enabled(&self, event: &Event<'_>, _context: Context<'_, S>) -> bool {
         let metadata = event.metadata();
-        if metadata.target() == TELLER {
+        if metadata.target() == REPEATS_TARGET {
             return true;
         }
-        let mut line = Line(String::new());
+        let mut line = EventText(String::new());
         event.record(&mut line);
         self.0.is_new((metadata.file(), metadata.line()), *metadata.level(), line.0, Instant::now())
     }
 }
 
 /// The beginning of an event's text.
-struct Line(String);
+struct EventText(String);
 
-impl Visit for Line {
+impl Visit for EventText {
     fn record_debug(&mut self, _field: &Field, value: &dyn fmt::Debug) {
         let _infallible = write!(self.0, "{value:?} ");
         let end = (0..=REMEMBERED_BYTES).rev().find(|end| self.0.is_char_boundary(*end)).unwrap_or(0);
@@ -137,60 +137,57 @@ impl Visit for Line {
     }
 }
 
-/// What was said lately, by the place in the code that says it: so many places, and so many lines of each.
+/// The lines that were logged recently, by the place in the code that logged them.
 #[derive(Debug, Default)]
-struct Repeats(Mutex<HashMap<Location, Place>>);
+struct Repeats(Mutex<HashMap<Location, CodeSite>>);
 
-/// A file and a line of the code.
+/// A file and a line number of the code.
 type Location = (Option<&'static str>, Option<u32>);
 
 #[derive(Debug)]
-struct Place {
+struct CodeSite {
     level: Level,
     since: Instant,
-    /// With how often each was held back.
+    /// Logged lines, each with the number of repetitions that were held back.
     lines: Vec<(String, u64)>,
-    /// Others that were held back.
+    /// Number of other lines that were held back.
     others: u64,
 }
 
 impl Repeats {
     fn is_new(&self, location: Location, level: Level, line: String, now: Instant) -> bool {
-        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = || Place { level, since: now, lines: Vec::new(), others: 0 };
-        let place = places.entry(location).or_insert_with(fresh);
-        if now.duration_since(place.since) >= INTERVAL && place.is_told() {
-            *place = fresh();
+        let mut sites = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = || CodeSite { level, since: now, lines: Vec::new(), others: 0 };
+        let site = sites.entry(location).or_insert_with(fresh);
+        if now.duration_since(site.since) >= INTERVAL && site.has_nothing_held_back() {
+            *site = fresh();
         }
-        if let Some((_, held_back)) = place.lines.iter_mut().find(|(known, _)| *known == line) {
+        if let Some((_, held_back)) = site.lines.iter_mut().find(|(known, _)| *known == line) {
             *held_back += 1;
             return false;
         }
-        if place.lines.len() == VARIANTS {
-            place.others += 1;
+        if site.lines.len() == VARIANTS {
+            site.others += 1;
             return false;
         }
-        place.lines.push((line, 0));
+        site.lines.push((line, 0));
         true
     }
 
-    /// Takes out the places whose time is over, with what was held back of them.
+    /// Removes the places whose interval is over, and returns what was held back there.
     fn due(&self, now: Instant) -> Vec<(Level, String)> {
-        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sites = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut due = Vec::new();
-        places.retain(|_, place| {
-            if now.duration_since(place.since) < INTERVAL {
+        sites.retain(|_, site| {
+            if now.duration_since(site.since) < INTERVAL {
                 return true;
             }
-            for (line, held_back) in place.lines.iter().filter(|(_, held_back)| *held_back > 0) {
-                due.push((place.level, format!("repeated {held_back} times: {}", line.trim_end())));
+            for (line, held_back) in site.lines.iter().filter(|(_, held_back)| *held_back > 0) {
+                due.push((site.level, format!("repeated {held_back} times: {}", line.trim_end())));
             }
-            if place.others > 0 {
-                let like = place.lines.first().map_or("", |(line, _)| line.trim_end());
-                due.push((
-                    place.level,
-                    format!("{} other lines were omitted, such as: {like}", place.others),
-                ));
+            if site.others > 0 {
+                let like = site.lines.first().map_or("", |(line, _)| line.trim_end());
+                due.push((site.level, format!("{} other lines were omitted, such as: {like}", site.others)));
             }
             false
         });
@@ -198,8 +195,8 @@ impl Repeats {
     }
 }
 
-impl Place {
-    fn is_told(&self) -> bool {
+impl CodeSite {
+    fn has_nothing_held_back(&self) -> bool {
         self.others == 0 && self.lines.iter().all(|(_, held_back)| *held_back == 0)
     }
 }

@@ -5,25 +5,25 @@ use std::io::{self, Write as _};
 
 use crate::error::{Code, Error, Result};
 
-/// Nanoseconds as they are shown.
+/// Converts nanoseconds to seconds, the unit that is shown.
 #[expect(clippy::cast_precision_loss, reason = "for showing")]
 pub(crate) fn seconds(ns: i64) -> f64 {
     ns as f64 / 1e9
 }
 
-/// As JSON to standard output.
-pub(crate) fn say_json<T: serde::Serialize>(value: &T) -> Result<()> {
+/// Prints a value as JSON to standard output.
+pub(crate) fn print_json<T: serde::Serialize>(value: &T) -> Result<()> {
     let text =
         serde_json::to_string_pretty(value).map_err(Error::because(Code::Software, "cannot write JSON"))?;
-    say(format_args!("{text}"))
+    print_line(format_args!("{text}"))
 }
 
-/// A line to standard output.
-pub(crate) fn say(line: Arguments<'_>) -> Result<()> {
+/// Prints a line to standard output.
+pub(crate) fn print_line(line: Arguments<'_>) -> Result<()> {
     write(&format!("{line}\n"))
 }
 
-/// To standard output. A reader that has gone away (`| head`) is no error.
+/// Writes to standard output. A reader that has gone away (`| head`) is no error.
 pub(crate) fn write(text: &str) -> Result<()> {
     match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

@@ -15,7 +15,7 @@ use control::daemon::publisher::Publisher;
 use control::error::Result;
 use control::net::query::exchange;
 use control::serving::userspace::UserspacePath;
-use control::sys::kernel_clock::{KernelClock, Machine, Rates, Sample, realtime_ns};
+use control::sys::kernel_clock::{ClockReadings, CrossTimestamp, KernelClock, Machine, realtime_ns};
 use control::sys::{Adjtimex, ClockChange};
 use control::timekeeping::system_clock::Observation;
 use control::timekeeping::timekeeper::{Host, Timekeeper};
@@ -35,9 +35,12 @@ const SECOND_NS: i64 = 1_000_000_000;
 struct Stepped(Arc<AtomicI64>);
 
 impl KernelClock for Stepped {
-    fn sample(&self) -> Result<Sample> {
-        let sample = Machine.sample()?;
-        Ok(Sample { realtime_ns: sample.realtime_ns + i128::from(self.0.load(Ordering::SeqCst)), ..sample })
+    fn cross_timestamp(&self) -> Result<CrossTimestamp> {
+        let sample = Machine.cross_timestamp()?;
+        Ok(CrossTimestamp {
+            realtime_ns: sample.realtime_ns + i128::from(self.0.load(Ordering::SeqCst)),
+            ..sample
+        })
     }
 
     fn discipline(&self) -> Result<Adjtimex> {
@@ -52,8 +55,8 @@ impl KernelClock for Stepped {
         })
     }
 
-    fn rates(&self) -> Result<Rates> {
-        Machine.rates()
+    fn clock_readings(&self) -> Result<ClockReadings> {
+        Machine.clock_readings()
     }
 
     fn change(&self, change: &ClockChange) -> Result<()> {

@@ -5,7 +5,7 @@ mod generate;
 
 use control::config::ClockConfig;
 use control::sys::Adjtimex;
-use control::sys::kernel_clock::Sample;
+use control::sys::kernel_clock::CrossTimestamp;
 use control::timekeeping::system_clock::{LocalDaemon, Observation, SystemClock, Unsynchronised};
 use generate::Random;
 use protocol::{Reading, ServerTime};
@@ -17,8 +17,8 @@ const DIFFERENCE_NS: i128 = 1_790_000_000_123_456_789;
 const PRECISION: i8 = -24;
 
 /// A reading of both clocks at this moment of `CLOCK_MONOTONIC`, that took no time.
-fn at(monotonic_ns: u64, difference_ns: i128) -> Sample {
-    Sample {
+fn at(monotonic_ns: u64, difference_ns: i128) -> CrossTimestamp {
+    CrossTimestamp {
         monotonic_before_ns: monotonic_ns,
         realtime_ns: i128::from(monotonic_ns) + difference_ns,
         monotonic_after_ns: monotonic_ns,
@@ -93,6 +93,35 @@ fn the_line_goes_through_the_reading_at_the_nominal_rate() {
     }
     assert_eq!((observation.unsynchronised, observation.stepped_ns), (None, None));
     assert!(state.is_synchronised_at(10 * SECOND_NS));
+}
+
+#[test]
+fn no_line_claims_to_be_synchronised_past_a_leap_second_or_while_the_kernel_is_late_to_take_it() {
+    let day_ns = 86_400 * i128::from(SECOND_NS);
+    let end_ns = (DIFFERENCE_NS / day_ns + 1) * day_ns;
+    for (state, leap_ns, leap) in
+        [(libc::TIME_INS, end_ns, 1), (libc::TIME_DEL, end_ns - i128::from(SECOND_NS), 2)]
+    {
+        let kernel = Adjtimex { state, ..KEPT };
+        let observe = |before_leap_ns: i128| {
+            let sample = at(10 * SECOND_NS, leap_ns - before_leap_ns - 10 * i128::from(SECOND_NS));
+            SystemClock::new(PRECISION).observe(&sample, &kernel, None, &ClockConfig::default())
+        };
+        let before = observe(5 * i128::from(SECOND_NS));
+        assert_eq!((before.unsynchronised, before.state.leap), (None, leap));
+        assert_eq!(before.state.horizon_ns, 15 * SECOND_NS - 1_000_000, "5 s less the bound");
+        for late_ns in [-500_000, 0, 4_000_000, 10_000_000] {
+            assert_served_as_unsynchronised(&observe(-late_ns), Unsynchronised::LeapSecond);
+        }
+    }
+}
+
+#[test]
+fn the_keeper_s_own_leap_indicator_counts_where_the_kernel_has_not_been_told() {
+    let mut keeper = daemon(10 * SECOND_NS);
+    keeper.reading.server.leap = 1;
+    let observation = observe(&KEPT, Some(&keeper), &ClockConfig::default());
+    assert_eq!((observation.unsynchronised, observation.state.leap), (None, 1));
 }
 
 #[test]
@@ -342,14 +371,14 @@ fn states_are_numbered() {
 
 /// A reading of both clocks that took its time: mostly tens of nanoseconds, now and then what an interrupt or
 /// a stolen CPU takes. Any moment of it may be that of the inner reading.
-fn jittery(random: &mut Random, monotonic_ns: u64, difference_ns: i128) -> Sample {
+fn jittery(random: &mut Random, monotonic_ns: u64, difference_ns: i128) -> CrossTimestamp {
     let longest = match random.next() % 100 {
         0 => 5_000_000,
         1..10 => 20_000,
         _ => 60,
     };
     let (before, after) = (random.next() % longest, random.next() % longest);
-    Sample {
+    CrossTimestamp {
         monotonic_before_ns: monotonic_ns - before,
         realtime_ns: i128::from(monotonic_ns) + difference_ns,
         monotonic_after_ns: monotonic_ns + after,

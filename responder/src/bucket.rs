@@ -1,8 +1,8 @@
-//! A bucket of the limiter as a word that all CPUs share, and what is known of a source by it.
+//! A bucket of the limiter as a word that all CPUs share, and what it says about a source.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// Buckets in a set: half a cache line.
+/// Number of buckets in a set: half a cache line.
 pub const WAYS: usize = 4;
 /// The longest time to fill an empty bucket, in seconds.
 pub const LONGEST_WINDOW_S: u64 = 3600;
@@ -10,19 +10,19 @@ pub const LONGEST_WINDOW_S: u64 = 3600;
 /// A tick of the buckets' clock is 2^14 ns, 16 microseconds.
 pub(crate) const TICK_SHIFT: u32 = 14;
 pub(crate) const TICKS_IN_A_SECOND: u64 = 1_000_000_000 >> TICK_SHIFT;
-/// The longest window in ticks is shorter than 2 to this.
+/// The longest window in ticks is shorter than 2 to the power of this.
 pub(crate) const LONGEST_WINDOW_BITS: u32 = 28;
 const _: () = assert!(LONGEST_WINDOW_S.saturating_mul(TICKS_IN_A_SECOND) >> LONGEST_WINDOW_BITS == 0);
 /// In a bucket, the bits above this are the moment at which it is full, in ticks modulo 2^40, 208 days.
 pub(crate) const MOMENT_SHIFT: u32 = 24;
 
-/// A word that other CPUs read and write too, each time as a whole. In the eBPF program that is not an
-/// `AtomicU64`, whose loads its compiler has no instruction for.
+/// A word that other CPUs read and write too, each time as a whole. In the eBPF program it is not an
+/// `AtomicU64`, because the compiler has no instruction for its loads.
 pub trait Bucket {
-    /// The word.
+    /// Reads the word.
     fn load(&self) -> u64;
 
-    /// Changes it.
+    /// Writes the word.
     fn store(&self, word: u64);
 }
 
@@ -38,53 +38,56 @@ impl Bucket for AtomicU64 {
     }
 }
 
-/// What becomes of a request.
+/// The limiter's decision about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Answered.
+    /// The request is answered.
     Answer,
-    /// Over the rate, and answered by chance.
+    /// The source is over the rate, and the request is answered by chance.
     Leak,
-    /// Over the rate, and told so.
+    /// The source is over the rate, and gets a kiss of death.
     Kiss,
-    /// Over the rate, and dropped.
+    /// The source is over the rate, and the request is dropped.
     Drop,
 }
 
-/// A decision, and what it was made by.
+/// A decision, and what it is based on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ruling {
-    /// What becomes of the request.
+    /// The decision itself.
     pub decision: Decision,
-    /// The source's hash, or `u64::MAX` where it was not looked for.
+    /// The source's hash, or `u64::MAX` if no bucket was looked for.
     pub hash: u64,
-    /// Whether a source was forgotten for it whose bucket was not full.
+    /// Whether a source whose bucket was not full was forgotten for this one.
     pub evicted: bool,
-    /// How far from full the source's bucket was. Whoever wants to know more pays for it.
+    /// How far from full the source's bucket was; [`Self::owed`] and [`Self::quiet`] derive the rest if
+    /// needed.
     pub(crate) until_full: u64,
 }
 
 impl Ruling {
-    /// Nothing is known of the source: it might never have asked.
+    /// Nothing is known about the source: it may never have asked before.
     pub(crate) const fn unknown(decision: Decision) -> Self {
         Self { decision, hash: u64::MAX, evicted: false, until_full: 1 }
     }
 
-    /// The source goes without before any other.
+    /// The source is refused before any other when the budget runs low.
     pub(crate) const fn of_denied(decision: Decision) -> Self {
         Self { until_full: 1 << (LONGEST_WINDOW_BITS + MOMENT_SHIFT), ..Self::unknown(decision) }
     }
 
-    /// How far from full the source's bucket was, in ticks of its clock.
+    /// Returns how far from full the source's bucket was, in ticks of its clock.
     #[must_use]
     #[inline(always)]
     pub const fn owed(&self) -> u64 {
-        // More than the longest window is a moment of the past; just that is what `of_denied` says.
+        // A value above the longest window stands for a moment in the past; exactly the longest window is
+        // what `of_denied` sets.
         let owed = self.until_full >> MOMENT_SHIFT;
         if owed >> LONGEST_WINDOW_BITS > 1 { 0 } else { owed }
     }
 
-    /// How long it had been full, likewise, if it was; as long as can be for a source that had none.
+    /// Returns how long the bucket had been full, in ticks, or 0 if it was not. For a source that had no
+    /// bucket it is the largest value.
     #[must_use]
     #[inline(always)]
     pub const fn quiet(&self) -> u64 {

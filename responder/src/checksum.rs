@@ -1,19 +1,19 @@
 //! The Internet checksum (RFC 1071), over values that are already in registers.
 //!
-//! One's complement sums do not depend on the byte order or on the width of the words they are taken in,
-//! so words are added as the machine loads them and the result is stored the same way.
+//! One's complement sums do not depend on the byte order or on the width of the words that are added, so
+//! words are added as the machine loads them, and the result is stored in the same way.
 
-/// A one's complement sum that has not been folded yet, with room for 65,000 32-bit words: below that, folding
-/// three times brings every carry round.
+/// A one's complement sum that has not been folded yet. It has room for 65,000 32-bit words: below that,
+/// folding three times carries everything round.
 ///
-/// Of 8-byte words only the upper halves are summed on their own; what the lower halves sum up to is the
-/// difference to the sum of all. That is three operations a word, where taking both halves out would be
-/// five.
+/// For 8-byte words, only the upper halves are summed separately; the sum of the lower halves is the
+/// difference to the sum of everything. That takes three operations per word, where extracting both halves
+/// would take five.
 #[derive(Clone, Copy, Default)]
 pub struct Sum {
-    /// Of all words, modulo 2^64.
+    /// Sum of all words, modulo 2^64.
     all: u64,
-    /// Of the upper halves of 8-byte words.
+    /// Sum of the upper halves of 8-byte words.
     upper: u64,
 }
 
@@ -43,8 +43,8 @@ impl Sum {
         Self { all: self.all.wrapping_add(u64::from(value.to_be())), ..self }
     }
 
-    /// The sum folded to 16 bits, as two bytes in network order: `ff ff` over data that carries a right
-    /// checksum.
+    /// Returns the sum folded to 16 bits, as two bytes in network order: `ff ff` over data that carries a
+    /// right checksum.
     #[must_use]
     #[inline(always)]
     pub fn fold(self) -> [u8; 2] {
@@ -57,14 +57,14 @@ impl Sum {
         sum.to_ne_bytes()
     }
 
-    /// The checksum: the complement of the folded sum.
+    /// Returns the checksum: the complement of the folded sum.
     #[must_use]
     #[inline(always)]
     pub fn checksum(self) -> [u8; 2] {
         (!u16::from_ne_bytes(self.fold())).to_ne_bytes()
     }
 
-    /// The checksum as UDP wants it: zero means "none" there, so a sum of zero is sent as its other
+    /// Returns the checksum for UDP, where zero means "none" and a sum of zero is sent as its other
     /// representation (RFC 768).
     #[must_use]
     #[inline(always)]

@@ -22,7 +22,8 @@ impl NtpTimestamp {
         Self((seconds << 32).wrapping_add(fraction))
     }
 
-    /// The signed distance to `earlier` in units of 2^-32 s, right for moments within 68 years.
+    /// Returns the signed distance to `earlier` in units of 2^-32 s, which is right for moments within 68
+    /// years.
     #[must_use]
     pub const fn since(self, earlier: Self) -> i64 {
         self.0.wrapping_sub(earlier.0).cast_signed()
@@ -59,14 +60,15 @@ impl DispersionRate {
     /// Converts ppb, rounded up; saturates at 23 %.
     #[must_use]
     pub const fn from_ppb(ppb: u64) -> Self {
-        // 2^64 / 10^9, the nanoseconds of 2^32 ns times the units of a second, in 16.16 and parts in 10^9.
+        // The factor is 2^64 / 10^9: the nanoseconds in 2^32 ns times the units in a second, in 16.16 format
+        // and ppb.
         let units = ppb.saturating_mul(18_446_744_074).div_ceil(NANOS);
         #[expect(clippy::cast_possible_truncation, reason = "compared first")]
         if units > u32::MAX as u64 { Self(u32::MAX) } else { Self(units as u32) }
     }
 }
 
-/// How fast NTP time runs against `CLOCK_MONOTONIC`: units of 2^-32 s in a nanosecond, with 32 bits of
+/// How fast NTP time runs compared with `CLOCK_MONOTONIC`: units of 2^-32 s per nanosecond, with 32 bits of
 /// fraction. One step is 0.05 ppb.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate(pub u64);
@@ -78,33 +80,33 @@ impl Rate {
 
 /// Everything that an answer says about the clock, as the daemon last published it.
 ///
-/// It is shared with the eBPF program as [`WORDS`] 64-bit words, one cache line; [`ClockState::to_words`] is
-/// the layout.
+/// It is shared with the eBPF program as [`WORDS`] 64-bit words, one cache line; [`ClockState::to_words`]
+/// defines the layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockState {
-    /// Counts publications. Two states with the same number are the same.
+    /// Number of the publication. Two states with the same number are the same.
     pub sequence: u32,
-    /// The line: at this `CLOCK_MONOTONIC` ...
+    /// The `CLOCK_MONOTONIC` at the base of the line.
     pub monotonic_base_ns: u64,
-    /// ... it is this time ...
+    /// The NTP time at the base of the line.
     pub ntp_base: NtpTimestamp,
-    /// ... and it goes on at this rate.
+    /// The rate of the line from there on.
     pub rate: Rate,
     /// The `CLOCK_MONOTONIC` after which the line is no longer known to be good.
     pub horizon_ns: u64,
     /// When the clock was last set or corrected.
     pub reference_time: NtpTimestamp,
-    /// Round-trip delay to the primary source.
+    /// Round trip to the primary source.
     pub root_delay: NtpShort,
-    /// Error bound against the primary source, at the base of the line ...
+    /// Error bound against the primary source, at the base of the line.
     pub root_dispersion: NtpShort,
-    /// ... and how it grows.
+    /// How fast that error bound grows.
     pub dispersion_rate: DispersionRate,
-    /// What the clock is synchronised to.
+    /// Reference ID: what the clock is synchronised to.
     pub reference_id: u32,
     /// Leap indicator: 0, 1 (the last minute of the day has 61 s), 2 (59 s), 3 (unsynchronised).
     pub leap: u8,
-    /// 1 to 15; anything else is unsynchronised.
+    /// Stratum, 1 to 15; anything else is unsynchronised.
     pub stratum: u8,
     /// Precision of a clock reading, in log2 seconds.
     pub precision: i8,
@@ -114,7 +116,7 @@ pub struct ClockState {
 pub const WORDS: usize = 8;
 
 impl ClockState {
-    /// The layout in the map.
+    /// Returns the layout in the map.
     #[must_use]
     pub const fn to_words(&self) -> [u64; WORDS] {
         [
@@ -155,7 +157,8 @@ impl ClockState {
         }
     }
 
-    /// Nanoseconds since the base of the line, as two's complement: the base may be the later one.
+    /// Returns the nanoseconds since the base of the line, as two's complement: the base may be the later
+    /// moment.
     #[inline(always)]
     const fn elapsed_ns(&self, monotonic_ns: u64) -> u64 {
         monotonic_ns.wrapping_sub(self.monotonic_base_ns)
@@ -163,9 +166,8 @@ impl ClockState {
 
     /// Returns the time on the line.
     ///
-    /// The product needs 96 bits and eBPF has no 128-bit multiplication, so it is put together from the
-    /// 32-bit halves of both factors; the upper half of the elapsed time is signed, for moments before
-    /// the base.
+    /// The product needs 96 bits and eBPF has no 128-bit multiplication, so it is composed of the 32-bit
+    /// halves of both factors. The upper half of the elapsed time is signed, for moments before the base.
     #[must_use]
     #[inline(always)]
     pub const fn time_at(&self, monotonic_ns: u64) -> NtpTimestamp {
@@ -194,7 +196,7 @@ impl ClockState {
     #[inline(always)]
     pub const fn root_dispersion_at(&self, monotonic_ns: u64) -> NtpShort {
         let elapsed = self.elapsed_ns(monotonic_ns);
-        // Before the base there is nothing to add; beyond 78 hours the product would not fit.
+        // Before the base there is nothing to add; beyond 78 hours the product would overflow.
         let elapsed = if elapsed.cast_signed() < 0 { 0 } else { elapsed >> 16 };
         let elapsed = if elapsed > 0xffff_ffff { 0xffff_ffff } else { elapsed };
         let grown = elapsed.wrapping_mul(self.dispersion_rate.0 as u64) >> 32;
@@ -202,12 +204,12 @@ impl ClockState {
         if bound > 0xffff_ffff { NtpShort(u32::MAX) } else { NtpShort(bound as u32) }
     }
 
-    /// The bits of a timestamp below the precision of the clock, one at least: in it transmit and receive
-    /// differ.
+    /// Returns the bits of a timestamp below the precision of the clock, at least one, so that transmit and
+    /// receive timestamps differ.
     #[must_use]
     #[inline(always)]
     pub(crate) const fn noise_mask(&self) -> u64 {
-        // Precision is log2 seconds and the fraction has 32 bits.
+        // The precision is in log2 seconds, and the fraction has 32 bits.
         let bits = self.precision.saturating_add(32);
         if bits <= 0 { 1 } else { 1_u64.wrapping_shl(bits.cast_unsigned() as u32).wrapping_sub(1) }
     }

@@ -2,9 +2,9 @@
 
 use crate::packet::{Packet, load, store};
 
-/// Bytes of an Ethernet header without tags.
+/// Length of an Ethernet header without tags.
 pub const HEADER: usize = 14;
-/// Bytes of a VLAN tag.
+/// Length of a VLAN tag.
 pub const TAG: usize = 4;
 
 const IPV4: u16 = 0x0800;
@@ -21,7 +21,8 @@ pub enum Network {
     Ipv6,
 }
 
-/// The network protocol and where its header begins, behind at most two tags; `None` for anything else.
+/// Returns the network protocol and the offset of its header behind at most two tags, or `None` for anything
+/// else.
 #[inline(always)]
 pub fn network_layer<P: Packet>(packet: &P) -> Option<(Network, usize)> {
     let header: &[u8; HEADER] = packet.bytes(0)?;
@@ -55,20 +56,20 @@ fn is_group(address: [u8; 6]) -> bool {
     first & 1 != 0
 }
 
-/// Whether the frame was sent to a group of stations.
+/// Whether the frame was sent to a multicast or broadcast address.
 #[inline(always)]
 pub fn to_group<P: Packet>(packet: &P) -> bool {
     packet.bytes::<6>(0).is_none_or(|destination| is_group(*destination))
 }
 
-/// Whether the frame claims to come from a group of stations, which no station is.
+/// Whether the frame claims to come from a multicast or broadcast address, which no station has.
 #[inline(always)]
 pub fn from_group<P: Packet>(packet: &P) -> bool {
     packet.bytes::<6>(6).is_none_or(|source| is_group(*source))
 }
 
-/// Turns the frame round: the answer goes to the station the request came from, with no look-up of a
-/// neighbour, and in the VLAN it came in, since the tags stay.
+/// Swaps the MAC addresses. The answer goes to the station that the request came from, without a neighbour
+/// look-up, and in the same VLAN, because the tags stay.
 #[inline(always)]
 pub fn turn_round<P: Packet>(packet: &mut P) {
     if let Some(addresses) = packet.bytes_mut::<12>(0) {

@@ -11,23 +11,23 @@
 //! | [`BLOCKS_IPV4`] | array | a bit for each IPv4 /24 that [`LIST_IPV4`] says anything about |
 //! | [`LIST_IPV4`], [`LIST_IPV6`] | LPM trie | [`crate::Access`] by source prefix |
 //!
-//! Clock and addresses stand in two slots each. The daemon writes the slot that is not in force and then
-//! flips the index, by two updates of the whole value; the bytes that do not change are written anew with
-//! what they are, which no reader can tell. A reader runs in softirq for less than a microsecond and flips
-//! are at least [`FLIP_INTERVAL_MS`] apart, so it would have to be held up for that long between its reading
-//! of the index and of the slot to meet a half-written one. A virtual CPU may be: for that the clock's
-//! sequence number is read before and after the rest of the slot.
+//! Clock and addresses have two slots each. The daemon writes the slot that is not in force and then flips the
+//! index, with two updates of the whole value. Bytes that do not change are written again with the same
+//! value, which no reader can notice. A reader runs in softirq for less than a microsecond, and flips are at
+//! least [`FLIP_INTERVAL_MS`] apart. To see a half-written slot, a reader would have to be held up for that
+//! long between reading the index and the slot. This can happen to a virtual CPU, so the clock's sequence
+//! number is read before and after the rest of the slot.
 //!
-//! The limits stand there once. Each of their words means something by itself, so that a reader who meets the
-//! first of them new and the last of them old decides by a policy that is as good as either.
+//! The limits exist once. Each of their words has a meaning by itself, so that a reader who sees the first
+//! words new and the last ones old decides according to a policy that is as good as either.
 //!
-//! One value and not a map for each, because every look-up costs a packet a nanosecond or two.
+//! It is one value and not a map for each, because every look-up costs a packet a nanosecond or two.
 
 use crate::clock::WORDS;
 use crate::limiter::Policy;
 use crate::{ServedTable, verdict};
 
-/// Goes up with every change to a map's layout or to the meaning of what is in it.
+/// Version of the layout. It increases with every change to a map's layout or to the meaning of its content.
 pub const VERSION: u32 = 5;
 /// The first word of [`State`]: "PTXD" and [`VERSION`].
 pub const MAGIC: u64 = 0x5054_5844_0000_0000 | VERSION as u64;
@@ -44,43 +44,43 @@ pub const SPENT: &str = "PT_SPENT";
 pub const GRANTS: &str = "PT_GRANTS";
 /// Name of the ring buffer of samples.
 pub const SAMPLES: &str = "PT_SAMPLES";
-/// Bytes of the ring buffer: a power of two, and a multiple of the page size of any machine.
+/// Size of the ring buffer: a power of two, and a multiple of the page size of any machine.
 pub const SAMPLES_BYTES: usize = 1 << 16;
 /// Name of the IPv4 access list.
 pub const LIST_IPV4: &str = "PT_LIST_IPV4";
 /// Name of the IPv6 access list.
 pub const LIST_IPV6: &str = "PT_LIST_IPV6";
-/// Name of the map of the /24s that the IPv4 access list is asked about.
+/// Name of the map of the /24s for which the IPv4 access list is asked.
 pub const BLOCKS_IPV4: &str = "PT_BLOCKS_IPV4";
-/// The most entries of an access list.
+/// Largest number of entries in an access list.
 pub const LIST_ENTRIES: usize = 1 << 20;
 /// Name of the program.
 pub const PROGRAM: &str = "pooltime_xdp";
 /// Name of the same program for frames in several buffers.
 pub const PROGRAM_FRAGS: &str = "pooltime_frags";
-/// Name of the program's constant that says under which interface it counts.
+/// Name of the program's constant that selects the entry of the counters.
 pub const INTERFACE_SLOT: &str = "INTERFACE_SLOT";
 
-/// Slots of what is written while it is read.
+/// Number of slots for values that are written while they are read.
 pub const SLOTS: usize = 2;
-/// The most interfaces a server is attached to.
+/// Largest number of interfaces to which a server is attached.
 pub const INTERFACES: usize = 8;
-/// Flips are at least this far apart.
+/// Shortest time between two flips.
 pub const FLIP_INTERVAL_MS: u64 = 10;
 
 /// Everything that the daemon publishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct State {
-    /// [`MAGIC`].
+    /// The value [`MAGIC`].
     pub magic: u64,
-    /// The clock slot in force, modulo [`SLOTS`].
+    /// Index of the clock slot in force, modulo [`SLOTS`].
     pub clock: u32,
-    /// The address table in force, modulo [`SLOTS`].
+    /// Index of the address table in force, modulo [`SLOTS`].
     pub served: u32,
-    /// For each of [`COUNTERS`]' entries the index of the interface that counts in it, 0 if none.
+    /// For each entry of [`COUNTERS`], the index of the interface that it counts for, 0 if none.
     pub interfaces: [u32; INTERFACES],
-    /// [`crate::ClockState::to_words`].
+    /// The clock slots, in the layout of [`crate::ClockState::to_words`].
     pub clocks: [[u64; WORDS]; SLOTS],
     /// Address tables.
     pub tables: [ServedTable; SLOTS],
@@ -89,7 +89,7 @@ pub struct State {
 }
 
 impl State {
-    /// Nothing published: no address is served, and the clock is unsynchronised.
+    /// The state before anything is published: no address is served, and the clock is unsynchronised.
     pub const EMPTY: Self = Self {
         magic: MAGIC,
         clock: 0,
@@ -108,7 +108,7 @@ impl State {
 pub struct Count {
     /// Number of frames.
     pub packets: u64,
-    /// Their bytes.
+    /// Number of bytes in these frames.
     pub bytes: u64,
 }
 
@@ -133,6 +133,6 @@ pub struct Spent {
 pub struct Grant {
     /// What an answer costs by family, see [`crate::budget::Allowance::cost`].
     pub costs: [u64; 2],
-    /// The number that [`Spent::samples`] may reach.
+    /// The value that [`Spent::samples`] may reach.
     pub samples: u64,
 }

@@ -6,37 +6,37 @@
 //! arrival time" of the generic cell rate algorithm, ITU-T I.371), so that filling up needs no work: a request
 //! moves that moment on by the interval of its [`Class`], and is refused where that would take it further from
 //! now than the class's window, burst x interval. The moment has the highest bits, so that adding to it and
-//! subtracting from it need no masks; below are the bits that say whose bucket it is. A refused request moves
-//! nothing. In any time t a source gets at most `burst + t / interval` answers beside the leak, and never less than
-//! one an interval if it asks.
+//! subtracting from it need no masks; the bits below identify the bucket's owner. A refused request moves
+//! nothing. In any time t a source gets at most `burst + t / interval` answers in addition to the leak, and at
+//! least one per interval if it asks.
 //!
-//! Loads and stores are plain. Two CPUs that have the same source in hand at once may count one request for
-//! two: a race costs a token and never a lock.
+//! Loads and stores are plain. Two CPUs that handle the same source at once may count two requests as one: a
+//! race costs a token and never a lock.
 //!
 //! # The table
 //!
 //! [`WAYS`] buckets are a set. Which set a source's bucket is in, and the tag that it is known by there, are
-//! bits of a hash under a secret key: nobody outside can aim at a set, and what is answered and what is not
-//! tells only about one's own bucket. Two sources in one set with the same tag share a bucket, four times in
+//! bits of a hash under a secret key: no outsider can aim at a set, and which requests are answered reveals
+//! only the state of one's own bucket. Two sources in one set with the same tag share a bucket, four times in
 //! a million.
 //!
-//! A source that has no bucket takes the place of the one that is nearest to full, and is answered: so
-//! eviction cannot mute anybody, it can only forget. What it forgets costs nothing: a bucket that is full or
-//! nearly so says nothing about its source. A flood from random sources asks once for each, which leaves a
-//! bucket one interval from full, while an abuser's is a whole burst away: the flood's buckets push out each
-//! other, and all other places of a set have to be taken by sources that each spent more than the abuser did
-//! before its bucket is the next to go. By the same reckoning the table need not know all clients, but only
-//! those of the last interval or so, and those that are in debt.
+//! A source that has no bucket takes the place of the one that is nearest to full, and is answered. So
+//! eviction cannot mute any client, it can only forget, and what it forgets costs nothing: a bucket that is
+//! full or nearly so carries no information about its source. A flood from random sources sends one request
+//! from each, which leaves a bucket one interval from full, while an abuser's is a whole burst away. So the
+//! flood's buckets push out each other. An abuser's bucket is the next to go only when all other places of its
+//! set are taken by sources that each spent more. For the same reason the table need not know all clients,
+//! but only those of about the last interval, and those that are in debt.
 //!
 //! # What becomes of refused requests
 //!
-//! One in 2^leak is answered nevertheless, at random. Without that, whoever floods in a client's name could
-//! mute it; with it the client keeps that share of its answers, beside its share of the tokens.
+//! One in 2^leak is answered nevertheless, at random. Without that, an attacker who forges a client's address
+//! could mute the client. With it the client keeps that share of its answers, and its share of the tokens.
 //!
 //! Of the others, those of a source that is only moderately over its rate get a kiss of death (RFC 5905
 //! section 7.4), as far as there is a budget for that. Each bucket counts refusals up and answers down, to
-//! [`FLOOD`]: a source that asks at more than twice its rate ends there and hears nothing more, for a server
-//! that answers every refusal is a reflector.
+//! [`FLOOD`]. A source that asks at more than twice its rate reaches that and gets no more kisses, because a
+//! server that answers every refusal is a reflector.
 //!
 //! # Clients that retry faster when they are refused
 //!
@@ -52,20 +52,20 @@ pub use crate::host::Buckets;
 use crate::bucket::{LONGEST_WINDOW_BITS, MOMENT_SHIFT, TICK_SHIFT, TICKS_IN_A_SECOND};
 use crate::sample::Chances;
 
-/// The fewest and the most buckets of a table.
+/// The smallest and the largest number of buckets in a table.
 pub const TABLE_ENTRIES: core::ops::RangeInclusive<u32> = 1 << 16..=1 << 24;
-/// Refusals, less answers, at which a source counts as a flood and is sent no kiss.
+/// The number of refusals, minus answers, at which a source counts as a flood and gets no more kisses.
 pub const FLOOD: u64 = 8;
-/// A bucket's lowest bits: the tag.
+/// The lowest bits of a bucket: the tag.
 const TAG: u64 = (1 << 20) - 1;
-/// The next four: refusals, less answers.
+/// The next four bits: refusals, minus answers.
 const EXCESS_SHIFT: u32 = 20;
 const MOST_EXCESS: u64 = 15;
 const EXCESS: u64 = MOST_EXCESS << EXCESS_SHIFT;
 const ONE_EXCESS: u64 = 1 << EXCESS_SHIFT;
-/// All others: when it is full, in ticks modulo 2^40, 208 days.
+/// All other bits: when the bucket is full, in ticks modulo 2^40, 208 days.
 const MOMENT: u64 = u64::MAX << MOMENT_SHIFT;
-/// The bits of the hash above this are the tag that a source is known by.
+/// The bits of the hash above this are the tag that identifies a source.
 const TAG_SHIFT: u32 = 44;
 /// The bits of the hash that choose the set begin here. With 2^22 sets they end below the tag.
 const SET_SHIFT: u32 = 20;
@@ -74,8 +74,8 @@ const SET_SHIFT: u32 = 20;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Class(
-    /// Ticks in an interval above, ticks in a window below, 32 bits each; one word, so that a reader never
-    /// sees the half of a change. 0 has no limit.
+    /// Ticks in an interval in the upper 32 bits, ticks in a window in the lower ones. It is one word, so
+    /// that a reader never sees half of a change. 0 means that there is no limit.
     pub u64,
 );
 
@@ -83,8 +83,9 @@ impl Class {
     /// Does not limit the source.
     pub const UNLIMITED: Self = Self(0);
 
-    /// So many requests a second, and so many at once. `None` where either is zero, the rate is above the
-    /// buckets' clock, or an empty bucket would take longer to fill than [`LONGEST_WINDOW_S`].
+    /// Makes a class of `rate` requests per second, with up to `burst` at once. Returns `None` if either is
+    /// zero, the rate is above the buckets' clock, or an empty bucket would take longer to fill than
+    /// [`LONGEST_WINDOW_S`].
     #[must_use]
     pub const fn new(rate: u32, burst: u32) -> Option<Self> {
         let Some(interval) = TICKS_IN_A_SECOND.checked_div(rate as u64) else {
@@ -103,26 +104,27 @@ impl Class {
         self.0 >> 32 << TICK_SHIFT
     }
 
-    /// As the difference of two moments.
+    /// Returns the interval as the difference of two moments.
     #[inline(always)]
     const fn interval(self) -> u64 {
         self.0 >> 32 << MOMENT_SHIFT
     }
 
-    /// Likewise.
+    /// Returns the window as the difference of two moments.
     #[inline(always)]
     const fn window(self) -> u64 {
         (self.0 & 0xffff_ffff) << MOMENT_SHIFT
     }
 
-    /// A bucket that will be full after `until_full`, with a token taken out, or `None` if it has none.
+    /// Takes a token out of a bucket that will be full after `until_full`. Returns the new word, or `None` if
+    /// there is no token.
     ///
-    /// Further off than the window is a moment of the past, or one that was written under a class with a larger
-    /// window: the bucket is full either way, for nobody is refused on suspicion.
+    /// A value above the window is a moment in the past, or was written under a class with a larger window.
+    /// The bucket counts as full in both cases, because no source is refused on suspicion.
     #[inline(always)]
     const fn spend(self, bucket: u64, now: u64, until_full: u64) -> Option<u64> {
         if until_full > self.window() {
-            // A source that let its bucket fill up has mended its ways.
+            // A source whose bucket has filled up starts afresh.
             return Some(now.wrapping_add(self.interval()) & MOMENT | bucket & TAG);
         }
         if until_full.wrapping_add(self.interval()) > self.window() {
@@ -133,24 +135,24 @@ impl Class {
     }
 }
 
-/// A moment of `CLOCK_MONOTONIC` as buckets have it. What is left of a tick is in the bits below, where buckets have
-/// other things.
+/// Converts a moment of `CLOCK_MONOTONIC` to that of buckets. The fraction of a tick is in the lower bits,
+/// which buckets use for other things.
 #[inline(always)]
 const fn moment(now_ns: u64) -> u64 {
     now_ns << (MOMENT_SHIFT - TICK_SHIFT)
 }
 
-/// How far a bucket is from full; a huge number if it is.
+/// Returns how far a bucket is from full; a huge number if it is full.
 #[inline(always)]
 const fn until_full(bucket: u64, now: u64) -> u64 {
     (bucket & MOMENT).wrapping_sub(now)
 }
 
-/// The parameters that the limiter decides by.
+/// The parameters of the limiter's decisions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Policy {
-    /// The hash's key: random, and never told. It belongs to the table: a new one makes all buckets unknown.
+    /// Key of the hash: random and secret. It belongs to the table: a new key makes all buckets unknown.
     pub key: [u64; 3],
     /// Class of sources that are on no list.
     pub ordinary: Class,
@@ -158,17 +160,17 @@ pub struct Policy {
     pub strict: Class,
     /// Class of the kisses of death that one CPU sends.
     pub kiss: Class,
-    /// The bits of a source's IPv4 address that count, as the machine loads them from a packet.
+    /// Mask of the bits that count in a source's IPv4 address, as the machine loads them from a packet.
     pub ipv4_mask: u64,
-    /// The bits of the upper half of its IPv6 address that count, in the same form.
+    /// Mask of the bits that count in the upper half of its IPv6 address, in the same form.
     pub ipv6_mask: u64,
-    /// The number of sets, a power of two, less one.
+    /// Number of sets, a power of two, minus one.
     pub set_mask: u32,
-    /// One refused request in 2^leak is answered. 64 or more: none.
+    /// One refused request in 2^leak is answered; 64 or more means none.
     pub leak: u8,
-    /// The poll interval in a kiss of death is at least this, in log2 seconds.
+    /// Smallest poll interval in a kiss of death, in log2 seconds.
     pub kiss_poll: i8,
-    /// [`KISS_DENIED`] and [`BUDGET`].
+    /// The bits [`KISS_DENIED`] and [`BUDGET`].
     pub options: u8,
     /// Bit 0: there is an IPv4 access list. Bit 1: there is an IPv6 one.
     pub lists: u8,
@@ -204,22 +206,22 @@ impl Policy {
         chances: Chances::NONE,
     };
 
-    /// The mask for [`Policy::ipv4_mask`] of a prefix length; more than 32 bits are 32.
+    /// Returns the [`Policy::ipv4_mask`] of a prefix length; more than 32 bits count as 32.
     #[must_use]
     pub fn ipv4_mask_of(prefix_length: u8) -> u64 {
         let mask = u32::MAX.checked_shl(32_u32.saturating_sub(prefix_length.into())).unwrap_or(0);
         u64::from(mask.to_be())
     }
 
-    /// The mask for [`Policy::ipv6_mask`] of a prefix length; more than 64 bits are 64, for within a /64 every
-    /// host may choose its addresses freely.
+    /// Returns the [`Policy::ipv6_mask`] of a prefix length; more than 64 bits count as 64, because within a
+    /// /64 every host may choose its addresses freely.
     #[must_use]
     pub fn ipv6_mask_of(prefix_length: u8) -> u64 {
         u64::MAX.checked_shl(64_u32.saturating_sub(prefix_length.into())).unwrap_or(0).to_be()
     }
 
-    /// The hash of a source: the set's number and the tag are bits of it. Two rounds, so that each of those
-    /// bits depends on every bit of the source and of the key.
+    /// Returns the hash of a source, whose bits give the number of the set and the tag. There are two rounds,
+    /// so that each of those bits depends on every bit of the source and of the key.
     #[inline(always)]
     const fn hash(&self, source: u64) -> u64 {
         let [first, second, third] = self.key;
@@ -227,8 +229,8 @@ impl Policy {
         (mixed ^ mixed >> 32).wrapping_mul(third | 1)
     }
 
-    /// Returns whether a refused request is answered anyway. Chance comes from the moment, to the nanosecond, and
-    /// from the request, under the key: the client knows neither the one nor the other.
+    /// Returns whether a refused request is answered anyway. The chance depends on the moment, to the
+    /// nanosecond, and on the request, under the key: the client knows neither the moment nor the key.
     #[inline(always)]
     const fn leaks(&self, now_ns: u64, noise: u64) -> bool {
         let [first, second, third] = self.key;
@@ -238,7 +240,7 @@ impl Policy {
     }
 }
 
-/// The owner of a bucket: the part of an address that the policy's masks leave.
+/// The owner of a bucket: the bits of an address that the policy's masks keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source(u64);
 
@@ -257,8 +259,8 @@ impl Source {
         Self(u64::from_ne_bytes(crate::packet::load(&address, 0)) & policy.ipv6_mask)
     }
 
-    /// The address's bytes as the machine loads them: an IPv4 address in the lower half, or the upper half of an
-    /// IPv6 one.
+    /// Returns the address's bytes as the machine loads them: an IPv4 address in the lower half, or the upper
+    /// half of an IPv6 address.
     #[must_use]
     #[inline(always)]
     pub const fn to_bits(self) -> u64 {
@@ -266,8 +268,8 @@ impl Source {
     }
 }
 
-/// Decides about a request that came at `now_ns` of `CLOCK_MONOTONIC`. `noise` is anything that differs from one
-/// request to the next.
+/// Decides about a request that came at `now_ns` of `CLOCK_MONOTONIC`. `noise` is any value that differs from
+/// one request to the next.
 #[must_use]
 #[inline(always)]
 pub fn decide<B: Buckets>(
@@ -302,7 +304,8 @@ pub fn decide<B: Buckets>(
     }
     let excess = (word & EXCESS) >> EXCESS_SHIFT;
     if excess < MOST_EXCESS {
-        // At the most there is nothing to write: a flood does not pull the line from CPU to CPU.
+        // At the maximum there is nothing to write, so that a flood does not move the cache line from CPU to
+        // CPU.
         bucket.store(word.wrapping_add(ONE_EXCESS));
     }
     if policy.leaks(now_ns, noise) {
@@ -331,7 +334,7 @@ pub(crate) fn may_kiss<B: Buckets>(buckets: &B, policy: &Policy, now_ns: u64) ->
     }
 }
 
-/// Finds the bucket that has this tag, and its word.
+/// Finds the bucket with this tag, and its word.
 #[inline(always)]
 fn find<B: Bucket>(set: &[B; WAYS], tag: u64) -> Option<(&B, u64)> {
     let [a, b, c, d] = set;
@@ -342,11 +345,12 @@ fn find<B: Bucket>(set: &[B; WAYS], tag: u64) -> Option<(&B, u64)> {
     tagged(a).or_else(|| tagged(b)).or_else(|| tagged(c)).or_else(|| tagged(d))
 }
 
-/// Gives a source that has no bucket that of the source which is nearest to full, with one token taken out. Whether
-/// that one was not full.
+/// Gives a source without a bucket the one in its set that is nearest to full, with one token taken out.
+/// Returns whether that bucket was not full.
 ///
-/// Without branches: under a flood of new sources each of them would be mispredicted half of the time, and only
-/// after the set has come from memory. So the wait for it passes while the answer is being made.
+/// The code has no branches. Under a flood of new sources each branch would be mispredicted half of the
+/// time, and only after the set has come from memory. So the wait for memory passes while the answer is being
+/// made.
 #[inline(always)]
 fn take_place<B: Bucket>(set: &[B; WAYS], tag: u64, class: Class, now: u64) -> bool {
     let [a, b, c, d] = set;
@@ -360,11 +364,11 @@ fn take_place<B: Bucket>(set: &[B; WAYS], tag: u64, class: Class, now: u64) -> b
     nearest > WAY
 }
 
-/// The bits that a bucket's place in its set is put in.
+/// Mask of the bits that hold a bucket's place in its set.
 const WAY: u64 = 3;
 
-/// How far a bucket is from full, and in the lowest two bits which of its set it is. Classes have windows of
-/// their own, so what is further off than the longest is of the past.
+/// Returns how far a bucket is from full, with its place in the set in the lowest two bits. Classes have
+/// different windows, so a value above the longest one is a moment in the past.
 #[inline(always)]
 fn debt_and_way<B: Bucket>(bucket: &B, now: u64, way: u64) -> u64 {
     let debt = until_full(bucket.load(), now);
@@ -372,14 +376,14 @@ fn debt_and_way<B: Bucket>(bucket: &B, now: u64, way: u64) -> u64 {
     debt & is_real.cast_unsigned() & !WAY | way
 }
 
-/// Of two numbers below 2^63.
+/// Returns the smaller of two numbers below 2^63.
 #[inline(always)]
 const fn smaller(a: u64, b: u64) -> u64 {
     let difference = a.wrapping_sub(b);
     b.wrapping_add(difference & (difference.cast_signed() >> 63).cast_unsigned())
 }
 
-/// Counts the buckets of a set that are in use at a moment, which are not full yet.
+/// Returns the number of buckets in a set that are in use at a moment, because they are not full yet.
 #[must_use]
 pub fn in_use(set: &[u64; WAYS], now_ns: u64) -> usize {
     let now = moment(now_ns);

@@ -1,4 +1,4 @@
-//! The NTP message (RFC 5905 section 7.3): which ones are clients' requests, and what they are answered.
+//! The NTP message (RFC 5905 section 7.3): which messages are clients' requests, and how they are answered.
 
 pub use crate::clock::{LEAP_UNSYNCHRONISED, MAX_STRATUM};
 
@@ -28,7 +28,7 @@ const OLDEST_VERSION: u8 = 1;
 /// The version in use.
 pub const NEWEST_VERSION: u8 = 4;
 
-/// A client's request: what the answer repeats of it.
+/// A client's request: the parts that the answer repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
     version: u8,
@@ -37,12 +37,12 @@ pub struct Request {
 }
 
 impl Request {
-    /// Reads a request out of a datagram's payload that came to a socket.
+    /// Reads a request from the payload of a datagram that came to a socket.
     ///
     /// # Errors
     ///
-    /// The verdict under which it is counted if it is not a client's request: [`Verdict::DropLength`] below
-    /// 48 bytes or for a length that is not a whole number of words, else as [`classify`] says.
+    /// The verdict under which it is counted if it is not a client's request: [`Verdict::DropLength`] if it
+    /// has less than 48 bytes or not a whole number of words, otherwise the verdict of [`classify`].
     pub fn parse(payload: &[u8], source_port: u16) -> Result<Self, Verdict> {
         let Some(message) = payload.first_chunk::<LENGTH>() else {
             return Err(payload
@@ -63,28 +63,28 @@ impl Request {
         Self { version: version(first), poll, transmit: load(message, 40) }
     }
 
-    /// The NTP version, 1 to 4.
+    /// Returns the NTP version, 1 to 4.
     #[must_use]
     #[inline(always)]
     pub const fn version(self) -> u8 {
         self.version
     }
 
-    /// Bits that differ from one request to the next, as the client chose them.
+    /// Returns bits that differ from one request to the next, as the client chose them.
     #[inline(always)]
     pub(crate) const fn noise(self) -> u64 {
         u64::from_ne_bytes(self.transmit)
     }
 }
 
-/// The version that a message's first byte claims, 0 to 7.
+/// Returns the version in a message's first byte, 0 to 7.
 #[must_use]
 #[inline(always)]
 pub const fn version(first: u8) -> u8 {
     first >> 3 & 7
 }
 
-/// Says by a message's first byte whether it is a client's request.
+/// Tells from a message's first byte whether it is a client's request.
 ///
 /// # Errors
 ///
@@ -95,20 +95,20 @@ pub fn classify(first: u8, source_port: u16) -> Result<(), Verdict> {
     match first & 7 {
         MODE_CLIENT if matches!(version, OLDEST_VERSION..=NEWEST_VERSION) => Ok(()),
         MODE_CLIENT => Err(Verdict::PassVersion),
-        // The mode field came with version 2: a version 1 client leaves it zero (RFC 1059). From port 123
-        // it would be a peer.
+        // The mode field came with version 2: a version 1 client leaves it zero (RFC 1059). From port 123 it
+        // would be a peer.
         MODE_RESERVED if version == OLDEST_VERSION && source_port != udp::NTP_PORT => Ok(()),
         MODE_CONTROL | MODE_PRIVATE => Err(Verdict::DropControl),
         _ => Err(Verdict::PassMode),
     }
 }
 
-/// Finds the request in a datagram for us. `offset` is where its UDP header stands in the frame,
-/// `ip_payload` how many bytes the IP header claims from there on.
+/// Finds the request in a datagram for us. `offset` is that of its UDP header in the frame, and `ip_payload`
+/// is the number of bytes from there on according to the IP header.
 ///
 /// # Errors
 ///
-/// Verdict and claimed version of what is not to be answered here.
+/// Verdict and claimed version of a message that is not answered here.
 #[inline(always)]
 pub(crate) fn in_datagram<P: Packet>(
     packet: &P,
@@ -149,7 +149,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The message.
+    /// Returns the bytes of the message.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; LENGTH] {
         let mut bytes = [0; LENGTH];
@@ -157,15 +157,15 @@ impl Answer {
         bytes
     }
 
-    /// How the answer is counted.
+    /// Returns the verdict under which the answer is counted.
     #[must_use]
     #[inline(always)]
     pub const fn verdict(&self) -> Verdict {
         self.verdict
     }
 
-    /// What goes out under a verdict of [`crate::access::Client::admit`]: the answer, or a kiss of death in its
-    /// place.
+    /// Returns what is sent under a verdict of [`crate::access::Client::admit`]: the answer, or a kiss of
+    /// death instead.
     #[must_use]
     #[inline(always)]
     pub fn admitted(self, verdict: Verdict, policy: &Policy) -> Self {
@@ -177,14 +177,16 @@ impl Answer {
         }
     }
 
-    /// RFC 5905 section 7.4: leap 3, stratum 0, the code as reference id, and the poll interval to keep to from
-    /// now on. The origin stays the request's, for a client believes no other.
+    /// Makes a kiss of death (RFC 5905 section 7.4): leap 3, stratum 0, the code as reference ID, and the
+    /// poll interval to use from now on. The origin stays that of the request, because a client believes no
+    /// other.
     #[inline(always)]
     fn kiss(self, code: [u8; 4], verdict: Verdict, least_poll: i8) -> Self {
         let [header, root, reference, origin, receive, transmit] = self.words;
         let [_, _, poll, ..] = header;
         let poll = if poll.cast_signed() < least_poll { least_poll.cast_unsigned() } else { poll };
-        // The first half of the header without stratum and poll, and the root dispersion without the reference.
+        // The word is the first half of the header without stratum and poll, and the root dispersion without
+        // the reference ID.
         let header = u64::from_be_bytes(header) & 0xff00_00ff_ffff_ffff | 3 << 62 | u64::from(poll) << 40;
         let root = u64::from_be_bytes(root) & !0xffff_ffff | u64::from(u32::from_be_bytes(code));
         Self {
@@ -193,11 +195,11 @@ impl Answer {
         }
     }
 
-    /// Writes UDP header and message at `offset` of `bytes`, ports swapped. `addresses` is the sum
+    /// Writes UDP header and message at `offset` of `bytes`, with the ports swapped. `addresses` is the sum
     /// over source and destination address.
     ///
-    /// The checksum is computed whole and never updated from the request's: a request from a socket on the
-    /// same machine arrives with an unfinished one (`CHECKSUM_PARTIAL`).
+    /// The checksum is always computed as a whole and never updated from the request's: a request from a
+    /// socket on the same machine has an unfinished one (`CHECKSUM_PARTIAL`).
     #[inline(always)]
     pub(crate) fn write_datagram(&self, bytes: &mut [u8], offset: usize, addresses: Sum) {
         let at = |relative: usize| offset.wrapping_add(relative);
@@ -206,7 +208,7 @@ impl Answer {
         store(bytes, at(0), server);
         store(bytes, at(2), client);
         store(bytes, at(4), udp::ANSWER_LENGTH.to_be_bytes());
-        // The pseudo header has the length again, beside the protocol number.
+        // The pseudo header contains the length again, next to the protocol number.
         let sum = addresses
             .number(u16::from_be_bytes(client))
             .number(u16::from_be_bytes(server))
@@ -235,17 +237,16 @@ impl Answer {
     }
 }
 
-/// The answer to `request`, received when `CLOCK_MONOTONIC` stood at `received_ns` and sent at
-/// `transmitted_ns`, which may be the same reading.
+/// Makes the answer to `request`, which was received when `CLOCK_MONOTONIC` showed `received_ns`. The answer is
+/// sent at `transmitted_ns`, which may be the same reading.
 ///
-/// The fields, after RFC 5905 figure 31 (`fast_xmit`):
-/// - version and poll are the request's, the origin is its transmit timestamp bit for bit;
-/// - leap, stratum, precision, root delay, reference id and time are the clock's; root dispersion has grown
+/// The fields follow RFC 5905 figure 31 (`fast_xmit`):
+/// - version and poll are the request's, and the origin is its transmit timestamp bit for bit;
+/// - leap, stratum, precision, root delay, reference ID and time are the clock's; the root dispersion has grown
 ///   with the age of the line;
-/// - past the horizon, or where the clock does not claim to be synchronised: leap 3, stratum 0, no
-///   reference id;
-/// - the bits of receive and transmit below the clock's precision are noise, and transmit is always later
-///   than receive, if only by noise.
+/// - past the horizon, or if the clock does not claim to be synchronised: leap 3, stratum 0, no reference ID;
+/// - the bits of receive and transmit below the clock's precision are noise, and transmit is always later than
+///   receive, if only by noise.
 #[must_use]
 #[inline(always)]
 pub fn answer(request: Request, clock: &ClockState, received_ns: u64, transmitted_ns: u64) -> Answer {
@@ -284,8 +285,8 @@ pub fn answer(request: Request, clock: &ClockState, received_ns: u64, transmitte
     }
 }
 
-/// Spreads what is known of a moment over the upper bits. Not a secret, just without a pattern that averages
-/// would pick up.
+/// Spreads what is known about a moment over the upper bits. It is no secret; it only has no pattern that
+/// would survive averaging.
 #[inline(always)]
 const fn noise(seed: u64) -> u64 {
     (seed ^ seed >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)

@@ -1,17 +1,17 @@
 //! Bounded access to a frame's bytes, the same for memory in the kernel and in user space.
 
-/// A frame, from its first byte of Ethernet header to its last byte.
+/// A frame, from the first byte of its Ethernet header to its last byte.
 ///
-/// Access is by arrays of a fixed size: a slice whose length is known at run time only would leave a
-/// panic path behind, which the eBPF verifier refuses.
+/// Bytes are accessed as arrays of a fixed size: a slice whose length is known only at run time would leave
+/// a panic path behind, which the eBPF verifier refuses.
 pub trait Packet {
-    /// The length of the frame in bytes, padding included, frame check sequence not.
+    /// Returns the length of the frame in bytes, including padding, without the frame check sequence.
     fn length(&self) -> usize;
 
-    /// The `N` bytes at `offset`, or `None` where the frame ends before.
+    /// Returns the `N` bytes at `offset`, or `None` if the frame ends before.
     fn bytes<const N: usize>(&self, offset: usize) -> Option<&[u8; N]>;
 
-    /// The `N` bytes at `offset` to write to, or `None` where the frame ends before.
+    /// Returns the `N` bytes at `offset` for writing, or `None` if the frame ends before.
     fn bytes_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]>;
 }
 
@@ -43,8 +43,8 @@ impl<T: Packet + ?Sized> Packet for &mut T {
     }
 }
 
-/// Reads `W` bytes at a constant offset. Zeros where `bytes` is shorter, which no caller's constants allow;
-/// the compiler folds the check away.
+/// Reads `W` bytes at a constant offset. Returns zeros if `bytes` is shorter, which no caller's constants
+/// allow; the compiler removes the check.
 #[inline(always)]
 pub(crate) fn load<const W: usize>(bytes: &[u8], offset: usize) -> [u8; W] {
     match bytes.get(offset..) {
@@ -56,7 +56,8 @@ pub(crate) fn load<const W: usize>(bytes: &[u8], offset: usize) -> [u8; W] {
     }
 }
 
-/// Writes `value` at a constant offset; nothing where `bytes` is shorter, which no caller's constants allow.
+/// Writes `value` at a constant offset. Does nothing if `bytes` is shorter, which no caller's constants
+/// allow.
 #[inline(always)]
 pub(crate) fn store<const W: usize>(bytes: &mut [u8], offset: usize, value: [u8; W]) {
     if let Some(rest) = bytes.get_mut(offset..)

@@ -1,34 +1,35 @@
 //! Samples of requests that are reported to the daemon, chosen in two ways.
 //!
-//! By request: each with the same chance. They tell who asks how much, and what becomes of it.
+//! By request: each request has the same chance. These samples show which sources ask how much, and what
+//! becomes of their requests.
 //!
-//! By source: all requests of the sources whose keyed hash is below a limit. They tell how many sources there are, and
-//! how long they wait from one request to the next. A source that asks all the time is not reported all the time: only
-//! while it owes little.
+//! By source: all requests of the sources whose keyed hash is below a limit. These samples show how many
+//! sources there are, and how long they wait between requests. A source that asks all the time is reported
+//! only while it owes little.
 //!
-//! The daemon sets both chances so that reports are some hundreds a second at any load, and grants each CPU a number
-//! of them: between two grants a flood costs no more than that.
+//! The daemon sets both chances so that there are some hundreds of reports per second at any load, and
+//! grants each CPU a number of them: between two grants a flood costs no more than that.
 
 use crate::bucket::Ruling;
 use crate::packet::load;
 
-/// [`Sample::kind`]: chosen as a request.
+/// Bit of [`Sample::kind`]: chosen as a request.
 pub const OF_REQUESTS: u8 = 1;
-/// [`Sample::kind`]: chosen for its source.
+/// Bit of [`Sample::kind`]: chosen for its source.
 pub const OF_SOURCES: u8 = 2;
-/// [`Sample::kind`]: its source took the place of one that was not forgettable yet.
+/// Bit of [`Sample::kind`]: its source took the place of one whose bucket was not full yet.
 pub const EVICTED: u8 = 4;
 
-/// Two seconds, in ticks of the limiter's clock, are little more than 2 to this.
+/// Two seconds are a little more than 2 to the power of this many ticks of the limiter's clock.
 const LITTLE_BITS: u32 = 17;
-/// What moves the nanoseconds in a millisecond, or a little more, to the top of a word.
+/// The shift that moves the nanoseconds within a little more than a millisecond to the top of a word.
 const MILLISECOND_SHIFT: u32 = 44;
 
-/// A request, as it is reported.
+/// A request as it is reported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Sample {
-    /// The part of the source's address that the limiter goes by: see [`crate::limiter::Source::to_bits`].
+    /// The part of the source's address that the limiter uses; see [`crate::limiter::Source::to_bits`].
     pub source: u64,
     /// The source's hash.
     pub hash: u64,
@@ -40,19 +41,19 @@ pub struct Sample {
     pub family: u8,
     /// The NTP version of the request.
     pub version: u8,
-    /// [`OF_REQUESTS`], [`OF_SOURCES`], [`EVICTED`].
+    /// Bits [`OF_REQUESTS`], [`OF_SOURCES`] and [`EVICTED`].
     pub kind: u8,
     /// Padding, always zero.
     pub reserved: u32,
 }
 
-/// How requests are chosen: of numbers that are as good as random those that are below these.
+/// The thresholds for choosing requests: a number that is as good as random is compared with each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Chances {
-    /// For each request its own number.
+    /// Threshold for the request's own number.
     pub request: u64,
-    /// For each source its hash.
+    /// Threshold for the source's hash.
     pub source: u64,
 }
 
@@ -60,10 +61,11 @@ impl Chances {
     /// Reports nothing.
     pub const NONE: Self = Self { request: 0, source: 0 };
 
-    /// The kinds as which a request is to be reported; 0 for none.
+    /// Returns the kinds under which a request is reported; 0 for none.
     #[inline(always)]
     pub(crate) const fn choose(self, ruling: &Ruling, now_ns: u64) -> u8 {
-        // The last millisecond of the moment is as good as random, and no client knows it to the nanosecond.
+        // The last millisecond of the moment is as good as random, because no client knows it to the
+        // nanosecond.
         let number = ruling.hash.wrapping_add(now_ns << MILLISECOND_SHIFT);
         let of_requests = if number < self.request { OF_REQUESTS } else { 0 };
         let of_sources =
@@ -73,7 +75,7 @@ impl Chances {
 }
 
 impl Sample {
-    /// Reads a sample that the program wrote.
+    /// Reads a sample that the program has written.
     #[must_use]
     pub fn from_bytes(bytes: &[u8; size_of::<Self>()]) -> Self {
         let [verdict, family, version, kind] = load(bytes, 24);

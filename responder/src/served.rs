@@ -1,35 +1,36 @@
 //! The addresses that the server answers for, in a table with constant look-up cost.
 //!
-//! A host has few addresses, so the kernel's general hash map (about 15 ns a look-up, and an answer needs
-//! two) is not what fits: this is 64 buckets of four, filled under a seed that leaves no bucket
-//! overflowing. Buckets are filled from their first place on, so that most look-ups, of a host's only
-//! address or of a stranger's, are one or two multiplications and a compare or two; none has more than
-//! four compares.
+//! A host has few addresses, so the kernel's general hash map does not fit: it takes about 15 ns per
+//! look-up, and an answer needs two. This table has 64 buckets of four, filled under a seed with which no
+//! bucket overflows. Buckets are filled from their first place on. So most look-ups, of a host's only address
+//! or of a stranger's, take one or two multiplications and a compare or two; none takes more than four
+//! compares.
 
 const BUCKETS: usize = 64;
 const WAYS: usize = 4;
 /// The top six bits of a product choose the bucket.
 const BUCKET_SHIFT: u32 = 58;
-/// The most addresses of a family. Beyond it a seed would be long to find.
+/// Largest number of addresses of a family. With more, finding a seed would take too long.
 pub const CAPACITY: usize = 96;
 
 const SERVED: u64 = 1 << 32;
 const BROADCAST: u64 = 2 << 32;
-/// Seeds that are tried before the table is called full. At 96 addresses one in six fits.
+/// Number of seeds that are tried before the table counts as full. At 96 addresses one in six fits.
 const ATTEMPTS: u64 = 4096;
 
-/// The table, as the eBPF program's map has it.
+/// The table as it is in the eBPF program's map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct ServedTable {
     seed: u64,
-    /// Addresses in the machine's byte order in the lower half, what they are in the upper; 0 is free.
+    /// Each entry has an address in the machine's byte order in the lower half and its kind in the upper; 0
+    /// is free.
     ipv4: [[u64; WAYS]; BUCKETS],
-    /// Addresses; all zeros is free.
+    /// Each entry is an address; all zeros is free.
     ipv6: [[[u64; 2]; WAYS]; BUCKETS],
 }
 
-/// More addresses of a family than [`CAPACITY`].
+/// A family has more addresses than [`CAPACITY`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableFull;
 
@@ -40,14 +41,15 @@ impl Default for ServedTable {
 }
 
 impl ServedTable {
-    /// Serves nothing.
+    /// A table without addresses.
     pub const EMPTY: Self = Self { seed: 1, ipv4: [[0; WAYS]; BUCKETS], ipv6: [[[0; 2]; WAYS]; BUCKETS] };
 
-    /// A table of addresses to serve, and of broadcast addresses that cannot be a source.
+    /// Makes a table of addresses to serve, and of broadcast addresses that cannot be a source.
     ///
     /// # Errors
     ///
-    /// [`TableFull`] if a family has more than [`CAPACITY`] different addresses, broadcast ones among them.
+    /// [`TableFull`] if a family has more than [`CAPACITY`] different addresses, including broadcast
+    /// addresses.
     pub fn new(ipv4: &[[u8; 4]], broadcast: &[[u8; 4]], ipv6: &[[u8; 16]]) -> Result<Self, TableFull> {
         (0..ATTEMPTS)
             .find_map(|attempt| Self::with_seed(odd_seed(attempt), ipv4, broadcast, ipv6))
@@ -55,7 +57,8 @@ impl ServedTable {
             .ok_or(TableFull)
     }
 
-    /// Counts what is in the table, not what was to go in: interfaces may share an address.
+    /// Checks the number of addresses in the table and not the number given, because interfaces may share an
+    /// address.
     fn is_within_capacity(&self) -> bool {
         let ipv4 = self.ipv4.iter().flatten().filter(|entry| **entry != 0).count();
         let ipv6 = self.ipv6.iter().flatten().filter(|entry| **entry != [0; 2]).count();
@@ -94,7 +97,7 @@ impl ServedTable {
         a == wanted || a != 0 && (b == wanted || c == wanted || d == wanted)
     }
 
-    /// Whether this is an address of ours, served or broadcast: never a client's.
+    /// Returns whether this is an address of ours, served or broadcast, and therefore never a client's.
     #[must_use]
     #[inline(always)]
     pub fn owns_ipv4(&self, address: [u8; 4]) -> bool {
@@ -119,7 +122,7 @@ impl ServedTable {
         a != [0; 2] && (a == wanted || wanted != [0; 2] && (b == wanted || c == wanted || d == wanted))
     }
 
-    /// Whether this is an address of ours: never a client's.
+    /// Returns whether this is an address of ours, and therefore never a client's.
     #[must_use]
     #[inline(always)]
     pub fn owns_ipv6(&self, address: [u8; 16]) -> bool {
@@ -127,7 +130,7 @@ impl ServedTable {
     }
 }
 
-/// An odd number that differs much from one attempt to the next.
+/// Returns an odd number that differs much from one attempt to the next.
 const fn odd_seed(attempt: u64) -> u64 {
     attempt.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1
 }
@@ -150,15 +153,15 @@ fn halves(address: [u8; 16]) -> [u64; 2] {
     ]
 }
 
-/// Whether a packet from this address may be a client's: not "this network" (RFC 6890), loopback, multicast,
-/// reserved or the limited broadcast.
+/// Returns whether a packet from this address may be a client's: not "this network" (RFC 6890), loopback,
+/// multicast, reserved or the limited broadcast.
 #[must_use]
 #[inline(always)]
 pub fn is_plausible_ipv4([first, ..]: [u8; 4]) -> bool {
     first != 0 && first != 127 && first < 224
 }
 
-/// Whether a packet from this address may be a client's: not multicast, and not in `::/64`, where the
+/// Returns whether a packet from this address may be a client's: not multicast, and not in `::/64`, where the
 /// unspecified, the loopback and the IPv4-mapped addresses are.
 #[must_use]
 #[inline(always)]

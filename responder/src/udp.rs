@@ -2,7 +2,7 @@
 
 use crate::packet::load;
 
-/// Bytes of a UDP header.
+/// Length of a UDP header.
 pub const HEADER: usize = 8;
 /// The port of NTP (RFC 5905 section 7).
 pub const NTP_PORT: u16 = 123;
@@ -11,14 +11,14 @@ pub const PROTOCOL: u8 = 17;
 /// The UDP length of a message of 48 bytes.
 pub const ANSWER_LENGTH: u16 = 56;
 
-/// The fields of a UDP header that decide.
+/// The fields of a UDP header that matter.
 #[derive(Clone, Copy)]
 pub struct Header {
-    /// The port the client sent from.
+    /// Source port.
     pub source_port: u16,
-    /// The port it sent to.
+    /// Destination port.
     pub destination_port: u16,
-    /// Header and payload in bytes, as the header claims.
+    /// Length of header and payload in bytes, as the header claims.
     pub length: u16,
 }
 

@@ -21,7 +21,7 @@ macro_rules! verdicts {
         }
 
         impl Verdict {
-            /// All of them, in the order of their counters.
+            /// All verdicts, in the order of their counters.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
             /// Returns the name under which it is counted and shown.
@@ -32,7 +32,7 @@ macro_rules! verdicts {
                 }
             }
 
-            /// What happens to the frame.
+            /// Returns what happens to the frame.
             #[must_use]
             #[inline(always)]
             pub const fn action(self) -> Action {
@@ -101,7 +101,7 @@ impl Verdict {
     }
 }
 
-/// The network protocol that a packet came over.
+/// The network protocol of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Family {
@@ -125,20 +125,21 @@ impl Family {
     }
 }
 
-/// A verdict with all that it is counted by.
+/// A verdict with everything that its counter depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// What happens to the frame.
     pub verdict: Verdict,
     /// The network protocol.
     pub family: Family,
-    /// The NTP version the packet claims, 0 where none was read.
+    /// The NTP version that the packet claims; 0 where none was read.
     pub version: u8,
 }
 
-/// Verdicts that the counters have room for; a power of two, for the index to be a matter of shifts.
+/// Number of verdicts that the counters have room for. It is a power of two, so that the index needs only
+/// shifts.
 pub const VERDICT_ROOM: usize = 32;
-/// NTP versions: the field has three bits.
+/// Number of NTP versions: the field has three bits.
 pub const VERSIONS: usize = 8;
 /// Counters of an interface, one for each verdict, family and version.
 pub const COUNTERS: usize = 512;
@@ -146,10 +147,10 @@ pub const COUNTERS: usize = 512;
 const _: () = assert!(COUNTERS == VERDICT_ROOM * 2 * VERSIONS && Verdict::ALL.len() <= VERDICT_ROOM);
 
 impl Outcome {
-    /// A packet that is none of our business.
+    /// A packet that is not for us.
     pub const NOT_NTP: Self = Self { verdict: Verdict::NotNtp, family: Family::Ipv4, version: 0 };
 
-    /// All of them that have a counter.
+    /// Returns all outcomes that have a counter.
     pub fn all() -> impl Iterator<Item = Self> {
         let of_version = |version| {
             let of = move |verdict: &Verdict, family: &Family| Self {
@@ -174,7 +175,7 @@ impl Outcome {
         Self { version, ..self }
     }
 
-    /// The index of its counter, below [`COUNTERS`].
+    /// Returns the index of the counter, below [`COUNTERS`].
     #[must_use]
     #[inline(always)]
     pub const fn counter(self) -> usize {

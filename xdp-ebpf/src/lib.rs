@@ -18,7 +18,7 @@ pub use word::Word;
 /// The ELF object of the NTP server; its program is `responder::layout::PROGRAM`.
 #[cfg(not(target_arch = "bpf"))]
 pub static POOLTIME: &[u8] = {
-    /// Bytes aligned as an ELF file's headers want them.
+    /// Bytes aligned as the headers of an ELF file require.
     #[repr(C, align(8))]
     struct Aligned<T: ?Sized>(T);
 

@@ -1,45 +1,46 @@
 //! How two programs under measurement take turns, and when each turn was.
 //!
-//! Pure, and built twice: for the bench, and for its programs that run in the kernel.
+//! This module is pure and is built twice: for the bench, and for its programs that run in the kernel.
 
-/// The most turns of a measurement.
+/// The largest number of turns in a measurement.
 pub const MOST_TURNS: u32 = 32;
-/// The start of each turn, the end of its warm-up, and the end of the last one.
+/// Moments that are noted: the start of each turn, the end of its warm-up, and the end of the last turn.
 const MOMENTS: usize = 2 * MOST_TURNS as usize + 1;
 
 /// The turns on one CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Turns {
-    /// Runs so far, of all measurements.
+    /// Number of runs so far, over all measurements.
     pub runs: u64,
     /// The run before which the next moment is noted.
     next: u64,
     /// Whether it is the second program's turn: 0 or 1.
     pub second: u64,
-    /// Turns to take, half of them each program's.
+    /// Number of turns to take; half of them belong to each program.
     number: u64,
-    /// Runs at the beginning of a turn that are to warm up: caches and branch predictors are the other program's.
+    /// Runs at the beginning of each turn that only warm up, because caches and branch predictors still hold
+    /// what the other program needs.
     warm_up: u64,
-    /// Runs of what follows.
+    /// Runs of each turn that are measured, after the warm-up.
     measured: u64,
-    /// Moments noted.
+    /// Number of moments noted so far.
     noted: u64,
-    /// By `CLOCK_MONOTONIC`.
+    /// The noted moments on `CLOCK_MONOTONIC`.
     moments_ns: [u64; MOMENTS],
 }
 
-/// Each program's turns, in nanoseconds a run without the warm-up.
+/// The turns of both programs that stood next to each other, in nanoseconds per run without the warm-up.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pair {
-    /// The first program's turn.
+    /// Time per run in the first program's turn.
     pub first_ns: f64,
-    /// The second's, right before or after it.
+    /// Time per run in the second program's turn, right before or after the first one's.
     pub second_ns: f64,
 }
 
 impl Turns {
-    /// The first program alone.
+    /// No turns: only the first program runs.
     pub const NONE: Self = Self {
         runs: 0,
         next: u64::MAX,
@@ -51,28 +52,29 @@ impl Turns {
         moments_ns: [0; MOMENTS],
     };
 
-    /// So many turns, a multiple of four and [`MOST_TURNS`] at most, of so many runs each; of those one at least warms
-    /// up and one is measured.
+    /// Plans `turns` turns of `runs` runs each, of which the first `warm_up` are not measured. `turns` is a
+    /// multiple of four and at most [`MOST_TURNS`]. At least one run warms up and at least one is measured.
     #[must_use]
     pub const fn of(turns: u32, runs: u32, warm_up: u32) -> Self {
         let measured = runs.saturating_sub(warm_up) as u64;
         Self { next: 0, number: turns as u64, warm_up: warm_up as u64, measured, ..Self::NONE }
     }
 
-    /// The same on a CPU that has had so many runs.
+    /// Plans the same turns for a CPU that has already had this number of runs.
     #[must_use]
     pub const fn after(&self, runs: u64) -> Self {
         Self { runs, next: self.next.saturating_add(runs), ..*self }
     }
 
-    /// Runs of the first program and of the second. The first has one more, before which the last moment is noted.
+    /// Runs of the first and of the second program. The first program has one run more, before which the last
+    /// moment is noted.
     #[must_use]
     pub const fn shares(&self) -> [u64; 2] {
         let half = (self.warm_up + self.measured) * (self.number / 2);
         [half + 1, half]
     }
 
-    /// Runs of both.
+    /// Runs of both programs together.
     #[must_use]
     pub const fn all_runs(&self) -> u32 {
         let [first, second] = self.shares();
@@ -86,8 +88,8 @@ impl Turns {
         run == self.next
     }
 
-    /// Notes it, and whose turn it is from then on. Turns go first, second, second, first and so on: what becomes
-    /// slower all the time is so for both alike.
+    /// Notes the moment and whose turn it is from then on. The order of turns is first, second, second, first
+    /// and so on, so that a machine that becomes slower all the time slows both programs alike.
     #[inline(always)]
     pub fn note(&mut self, now_ns: u64) {
         let Some(moment) = self.moments_ns.get_mut(self.noted as usize) else {
@@ -100,7 +102,7 @@ impl Turns {
         self.noted = self.noted.wrapping_add(1);
     }
 
-    /// The turns as they were, in pairs of neighbours; `None` if some are missing.
+    /// Returns the turns in pairs of neighbours, or `None` if some turns are missing.
     #[cfg(not(target_arch = "bpf"))]
     #[must_use]
     pub fn pairs(&self) -> Option<Vec<Pair>> {
@@ -127,7 +129,7 @@ impl Turns {
 mod tests {
     use super::*;
 
-    /// Runs of these lengths in turns, as the gauge does it.
+    /// Simulates runs of these lengths in turns, as the gauge does it.
     fn run(turns: &Turns, first_ns: u64, second_ns: u64) -> (Turns, [u64; 2]) {
         let mut turns = turns.after(1 << 40);
         let (mut now_ns, mut ran) = (1_000, [0; 2]);

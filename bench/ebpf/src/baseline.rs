@@ -1,4 +1,4 @@
-//! Programs that the server is measured against and tried with: the least that XDP can do, the least that an
+//! Programs that the server is measured against and tested with: the least that XDP can do, the least that an
 //! answer can be, the means to run a program on the same frame again and again, and a flood.
 #![no_std]
 #![no_main]
@@ -22,63 +22,64 @@ use responder::limiter::{Buckets, Class, Decision, Policy, Source, WAYS, decide}
 use responder::{Packet as _, ethernet};
 use xdp_ebpf::{Frame, Word};
 
-/// Words that `rearm` writes, and a frame has to have: an IPv6 request is 110 bytes long.
+/// Number of 64-bit words that `rearm` writes. A frame must have as many: an IPv6 request is 110 bytes long.
 const WORDS: usize = 14;
-/// The same in bytes.
+/// Length of that frame in bytes.
 const FRAME: usize = WORDS * 8;
 
 /// The frame that each run starts from.
 #[btf_map]
 static BL_FRAME: Array<[u64; WORDS], 1> = Array::new();
 
-/// How often `flood` has run.
+/// Number of runs of `flood`.
 #[btf_map]
 static BL_RUNS: Array<u64, 1> = Array::new();
 
-/// How often each CPU has gone on to a program under measurement, and to which.
+/// How often each CPU has gone on to a program under measurement, and whose turn it is.
 #[btf_map]
 static BL_TURNS: PerCpuArray<Turns, 1> = PerCpuArray::new();
 
-/// The program under measurement, as entry 0, and the one that takes turns with it.
+/// Entry 0 is the program under measurement, entry 1 the one that takes turns with it.
 #[btf_map]
 static BL_MEASURED: ProgramArray<2> = ProgramArray::new();
 
-/// Sources that a limiter alone has room for, as many as the server's by default.
+/// Number of sources that a limiter on its own has room for: as many as the server's by default.
 const SOURCES: usize = 1 << 16;
 
-/// The kernel's own table of sources.
+/// The kernel's own table of sources, for `lru`.
 #[btf_map]
 static BL_LRU: LruHashMap<u64, u64, SOURCES> = LruHashMap::new();
 
-/// The server's.
+/// The server's table of sources, for `table`.
 #[btf_map]
 static BL_TABLE: Array<[u64; WAYS], { SOURCES / WAYS }> = Array::new();
 
-/// What `flood` sends: interface, 2^-16 ns from one frame to the next, the moments of `CLOCK_MONOTONIC` from which on
-/// and until which, and 1 for another source each time.
+/// What `flood` sends: the interface, the interval between frames in units of 2^-16 ns, the first and the
+/// last moment on `CLOCK_MONOTONIC`, and 1 if each frame has another source.
 #[btf_map]
 static BL_FLOOD: Array<[u64; 5], 1> = Array::new();
 
-/// The first bytes of the random addresses that an IPv4 flood comes from: none of them is a lab's, or no host's.
+/// The first bytes of the random addresses that an IPv4 flood comes from. No host of a lab has such an
+/// address.
 const FLOOD_IPV4: core::ops::RangeInclusive<u8> = 11..=74;
-/// Those of the IPv6 addresses, as the frame given to `flood` has to have them.
+/// The first two bytes of IPv6 addresses; the frame that `flood` is given must have them.
 const FLOOD_IPV6: [u8; 2] = [0x20, 0x01];
 
-/// The least a program can do.
+/// The least that a program can do.
 #[xdp]
 fn pass(_context: XdpContext) -> u32 {
     XDP_PASS
 }
 
-/// The least an answer can be: MAC addresses, IPv4 addresses and UDP ports swapped, without a look at what
-/// they are. Swapping changes no checksum.
+/// The least that an answer can be: it swaps MAC addresses, IPv4 addresses and UDP ports without looking at
+/// them. Swapping changes no checksum.
 #[xdp]
 fn reflect(context: XdpContext) -> u32 {
     let mut frame = Frame::new(&context);
     let Some(bytes) = frame.bytes_mut::<42>(0) else {
         return XDP_ABORTED;
     };
-    // The two addresses are one word and so are the two ports: a rotation by half of it swaps them.
+    // The two addresses form one word and so do the two ports: rotating it by half its width swaps them.
     if let Some(addresses) = bytes[26..].first_chunk_mut() {
         *addresses = u64::from_ne_bytes(*addresses).rotate_left(32).to_ne_bytes();
     }
@@ -89,7 +90,7 @@ fn reflect(context: XdpContext) -> u32 {
     XDP_TX
 }
 
-/// The policy of the limiters alone: a limit that is never reached.
+/// The policy of the limiters on their own: a limit that is never reached.
 const POLICY: Policy = Policy {
     key: [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0],
     set_mask: (SOURCES / WAYS - 1) as u32,
@@ -98,7 +99,7 @@ const POLICY: Policy = Policy {
 const RATE: u32 = 10_000;
 const BURST: u32 = 36_000_000;
 
-/// A limiter alone as it is made of the kernel's LRU hash: a token bucket by IPv6 source.
+/// A limiter on its own that uses the kernel's LRU hash: a token bucket for each IPv6 source.
 #[xdp]
 fn lru(context: XdpContext) -> u32 {
     const INTERVAL_NS: u64 = 1_000_000_000 / RATE as u64;
@@ -112,7 +113,7 @@ fn lru(context: XdpContext) -> u32 {
     let Some(bucket) = BL_LRU.get_ptr_mut(source) else {
         return if BL_LRU.insert(source, now_ns + INTERVAL_NS, 0).is_ok() { XDP_TX } else { XDP_ABORTED };
     };
-    // SAFETY: a map value, aligned to eight bytes; other CPUs may write it, each time as a whole.
+    // SAFETY: a map value, aligned to eight bytes; other CPUs may write it, but always as a whole.
     let full_ns = unsafe { core::ptr::read_volatile(bucket) };
     let full_ns = if full_ns > now_ns { full_ns } else { now_ns } + INTERVAL_NS;
     if full_ns > now_ns + WINDOW_NS {
@@ -123,7 +124,7 @@ fn lru(context: XdpContext) -> u32 {
     XDP_TX
 }
 
-/// The server's limiter alone, by IPv6 source.
+/// The server's limiter on its own, with IPv6 sources.
 #[xdp]
 fn table(context: XdpContext) -> u32 {
     let Some(class) = Class::new(RATE, BURST) else {
@@ -142,7 +143,7 @@ fn table(context: XdpContext) -> u32 {
     }
 }
 
-/// The upper half of the IPv6 source.
+/// Returns the upper half of the IPv6 source address.
 #[inline(always)]
 fn source(context: &XdpContext) -> Option<[u8; 8]> {
     Frame::new(context).bytes::<8>(22).copied()
@@ -163,27 +164,28 @@ impl Buckets for Table {
 }
 
 /// Writes the frame anew and goes on to the program under measurement. `BPF_PROG_TEST_RUN` with a repeat
-/// count feeds a program its own output: an answered request would be measured once and its answer, which
-/// is no request, ever after.
+/// count gives a program its own output: an answered request would be measured once, and from then on its
+/// answer, which is not a request.
 #[xdp]
 fn rearm(context: XdpContext) -> u32 {
     write_anew(&context, Scatter::None)
 }
 
-/// The same with another IPv6 source each time: six bytes behind the first two of the address. IPv6 headers
-/// have no checksum, and of UDP's nobody asks.
+/// Works like `rearm` and changes the IPv6 source each time: the six bytes behind the first two of the
+/// address. IPv6 headers have no checksum, and nothing checks the one of UDP.
 #[xdp]
 fn rearm_scattered(context: XdpContext) -> u32 {
     write_anew(&context, Scatter::Ipv6)
 }
 
-/// The same with another IPv4 source each time, all of its bytes but the first, and the header's checksum kept right.
+/// Works like `rearm` and changes the IPv4 source each time: all of its bytes but the first. The header's
+/// checksum stays right.
 #[xdp]
 fn rearm_scattered_ipv4(context: XdpContext) -> u32 {
     write_anew(&context, Scatter::Ipv4)
 }
 
-/// Which source is another one each time.
+/// Which source changes with each run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Scatter {
     None,
@@ -203,8 +205,8 @@ fn write_anew(context: &XdpContext, scatter: Scatter) -> u32 {
     let turns = unsafe { &mut *turns };
     let run = turns.runs;
     for (index, bytes) in bytes.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-        // SAFETY: the map's value has as many words as the frame has chunks. Volatile, because the compiler
-        // would make a call of memcpy out of the loop, which copies byte by byte.
+        // SAFETY: the map's value has as many words as the frame has chunks. The read is volatile because the
+        // compiler would otherwise turn the loop into a call of memcpy, which copies byte by byte.
         *bytes = unsafe { core::ptr::read_volatile(original.cast::<u64>().add(index)) }.to_ne_bytes();
     }
     if scatter != Scatter::None {
@@ -212,7 +214,8 @@ fn write_anew(context: &XdpContext, scatter: Scatter) -> u32 {
         if scatter == Scatter::Ipv6 {
             bytes[24..30].copy_from_slice(&random[..6]);
         } else {
-            // The checksum's change: the old three bytes taken out, the new ones put in (RFC 1624).
+            // The checksum is updated by the difference: the old three bytes are taken out and the new ones
+            // put in (RFC 1624).
             let old = Sum::ZERO.word([0, !bytes[27], !bytes[28], !bytes[29]]);
             let checksum =
                 old.word([0, random[0], random[1], random[2]]).word([!bytes[24], !bytes[25], 0, 0]);
@@ -221,20 +224,20 @@ fn write_anew(context: &XdpContext, scatter: Scatter) -> u32 {
             bytes[27..30].copy_from_slice(&random[..3]);
         }
     }
-    // SAFETY: an aligned map value. It is atomic for what an atomic instruction does besides: it waits until the
-    // frame is in the cache. The program under measurement must not find its frame halfway in the store buffer,
-    // where no driver leaves one, nor start on its work while the copy is still at it, for then the difference
-    // of two runs would not be its cost.
+    // SAFETY: an aligned map value. The instruction is atomic for its side effect: it waits until the frame
+    // is in the cache. The program under measurement must not find its frame halfway in the store buffer,
+    // where no driver leaves one. Nor may it start while the copy still runs, for then the difference of two
+    // runs would not be its cost.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(&raw mut turns.runs, 1) };
     if turns.is_due(run) {
         // SAFETY: the helper takes nothing.
         turns.note(unsafe { bpf_ktime_get_ns() });
     }
-    // The kernel makes jumps of calls whose index is constant.
+    // The kernel turns a tail call into a direct jump if its index is a constant.
     if turns.second == 0 {
         // SAFETY: the context is this program's own; without an entry the call falls through.
         unsafe { BL_MEASURED.tail_call(context, 0) };
-        // SAFETY: no instruction. It is what keeps the compiler from making one call of both.
+        // SAFETY: it contains no instruction. It keeps the compiler from merging the two calls into one.
         unsafe { asm!("") };
     } else {
         // SAFETY: as above.
@@ -243,7 +246,7 @@ fn write_anew(context: &XdpContext, scatter: Scatter) -> u32 {
     XDP_ABORTED
 }
 
-/// Makes a live frame the next one of a flood if one is due, and sends it; drops it if none is.
+/// Makes a live frame the next one of a flood if one is due and sends it; drops the frame if none is due.
 #[xdp]
 fn flood(context: XdpContext) -> u32 {
     let (Some(plan), Some(original), Some(runs)) = (BL_FLOOD.get(0), BL_FRAME.get(0), BL_RUNS.get_ptr_mut(0))
@@ -289,7 +292,7 @@ fn flood(context: XdpContext) -> u32 {
     unsafe { bpf_redirect(interface as u32, 0).cast_unsigned() as u32 }
 }
 
-/// Takes the answers to a flood's random sources, which no host waits for, before they cost more.
+/// Drops the answers to a flood's random sources, which no host waits for, before they cost more.
 #[xdp]
 fn sink(context: XdpContext) -> u32 {
     let frame = Frame::new(&context);
@@ -301,18 +304,18 @@ fn sink(context: XdpContext) -> u32 {
     if for_nobody { XDP_DROP } else { XDP_PASS }
 }
 
-/// Writes all of a frame: it comes back from the last round as the server left it.
+/// Writes the whole frame, because it comes back from the last round as the server left it.
 #[inline(always)]
 fn write_whole<const LENGTH: usize>(bytes: &mut [u8; LENGTH], original: &[u64; WORDS]) {
     let (chunks, rest) = bytes.as_chunks_mut::<8>();
     let mut written = 0;
     for chunk in chunks {
-        // SAFETY: a frame has no more words than the map's value. Volatile against a call of memcpy, which copies
-        // byte by byte.
+        // SAFETY: a frame has no more words than the map's value. The read is volatile so that it does not
+        // become a call of memcpy, which copies byte by byte.
         *chunk = unsafe { core::ptr::read_volatile(original.as_ptr().add(written)) }.to_ne_bytes();
         written += 1;
     }
-    // SAFETY: as above; there is a last word wherever there is a rest.
+    // SAFETY: as above; there is a last word wherever there is a remainder.
     let last = unsafe { core::ptr::read_volatile(original.as_ptr().add(written)) }.to_ne_bytes();
     for (byte, last) in rest.iter_mut().zip(last) {
         *byte = last;

@@ -1,5 +1,5 @@
-//! The load test in the kernel: one program makes requests of the frames that `BPF_PROG_TEST_RUN` lets loose, the
-//! other takes the answers, whoever sent the requests, where they come in and checks every one.
+//! The load test in the kernel. One program makes requests out of the frames that `BPF_PROG_TEST_RUN` sends
+//! around. The other takes the answers where they come in, whatever sent the requests, and checks every one.
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
@@ -16,7 +16,7 @@ use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use bench_ebpf::load_token::{
-    self, BUCKETS, DATAGRAM, Fault, INTERVALS, IPV4_MESSAGE, IPV6_MESSAGE, Judgement, Key, MAX_EXTENSION,
+    self, AnswerClass, BUCKETS, DATAGRAM, Fault, INTERVALS, IPV4_MESSAGE, IPV6_MESSAGE, Key, MAX_EXTENSION,
     MAX_REQUESTS, MESSAGE, MIX, Plan, Request, Token, WINDOWS, count,
 };
 use responder::Packet as _;
@@ -26,31 +26,33 @@ use xdp_ebpf::Frame;
 #[btf_map]
 static GN_PLAN: Array<Plan, 1> = Array::new();
 
-/// Versions in their shares.
+/// Table of versions, each in its share of the entries.
 #[btf_map]
 static GN_MIX: Array<u8, MIX> = Array::new();
 
-/// Intervals of independent requests, as parts of their mean.
+/// Intervals between independent requests, as fractions of their mean.
 #[btf_map]
 static GN_INTERVALS: Array<u32, INTERVALS> = Array::new();
 
-/// Of the generator on each CPU: how many requests it has been due, which of the generators it is, and when its
-/// next request is due if they are not evenly spaced.
+/// State of the generator on each CPU: how many requests have been due, its index among the generators, and
+/// when its next request is due if requests are not evenly spaced.
 #[btf_map]
 static GN_WORKER: PerCpuArray<[u64; 3], 1> = PerCpuArray::new();
 
 #[btf_map]
 static GN_COUNTS: PerCpuArray<[u64; count::COUNTS], 1> = PerCpuArray::new();
 
-/// Round trips, then residence times.
+/// Histograms: entry 0 has round trips, entry 1 residence times.
 #[btf_map]
 static GN_TIMES: PerCpuArray<[u64; BUCKETS], 2> = PerCpuArray::new();
 
-/// By the window in which they were sent: requests sent, then those answered right.
+/// Counts for each window of time in which requests were sent: entry 0 has requests sent, entry 1 those
+/// answered right.
 #[btf_map]
-static GN_COURSE: PerCpuArray<[u64; WINDOWS], 2> = PerCpuArray::new();
+static GN_WINDOWS: PerCpuArray<[u64; WINDOWS], 2> = PerCpuArray::new();
 
-/// A bit for each request, set when something has come back to it. The loader makes it as long as needed.
+/// A bit for each request, set when something has come back to it. The loader makes the array as long as
+/// needed.
 #[btf_map]
 static GN_SEEN: Array<u64, 1> = Array::new();
 
@@ -58,7 +60,7 @@ const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];
 const UDP: u8 = 17;
 
-/// Makes the frame the next request if it is due, and sends it; drops the frame if none is.
+/// Makes the frame the next request if one is due and sends it; drops the frame if none is due.
 #[xdp]
 fn generate(context: XdpContext) -> u32 {
     let (Some(plan), Some(worker), Some(counts)) =
@@ -76,8 +78,8 @@ fn generate(context: XdpContext) -> u32 {
     if now_ns < due_ns || now_ns >= plan.duration_ns {
         return XDP_DROP;
     }
-    // After a while without the CPU: all that is overdue would go out in one burst that no client sends, and what
-    // is lost of it would be put down to the server.
+    // If the generator was without the CPU for a while, sending all overdue requests would be a burst that no
+    // client sends, and its losses would be blamed on the server.
     if now_ns - due_ns > plan.late_ns {
         let interval = plan.interval * 256 / plan.spike.factor(due_ns).max(1);
         let skipped = ((now_ns - due_ns) << 16) / (interval | u64::from(interval == 0));
@@ -101,7 +103,7 @@ fn generate(context: XdpContext) -> u32 {
         let drawn = GN_INTERVALS.get(interval_index(plan.key, made)).copied().unwrap_or(1 << 16);
         let part = if plan.poisson == 0 { 1 << 16 } else { u64::from(drawn) };
         let interval = (plan.interval.wrapping_mul(part) >> 8) / plan.spike.factor(due_ns).max(1);
-        // What is left of the nanosecond stays, or the rate would be a little too high.
+        // The fraction of a nanosecond is kept, or else the rate would be a little too high.
         let from = if next >> 16 == due_ns { next } else { due_ns << 16 };
         worker[2] = from.wrapping_add(interval);
     }
@@ -109,19 +111,19 @@ fn generate(context: XdpContext) -> u32 {
         counts[count::MALFORMED] += 1;
     } else {
         counts[count::SENT] += 1;
-        count_in(&GN_COURSE, 0, load_token::window(now_ns, plan.window_shift));
+        count_in(&GN_WINDOWS, 0, load_token::window(now_ns, plan.window_shift));
     }
     // SAFETY: the helper takes plain numbers.
     unsafe { bpf_redirect(plan.interface as u32, 0).cast_unsigned() as u32 }
 }
 
-/// Any entry of the table of intervals, another one each time.
+/// Picks an entry of the table of intervals, another one each time.
 #[inline(always)]
 fn interval_index(key: u64, made: u64) -> u32 {
     (Key(key).seal(Token { sequence: made, sent_ns: 0 }) >> 52) as u32
 }
 
-/// Takes and checks answers; everything else passes.
+/// Takes and checks answers; all other frames pass.
 #[xdp]
 fn collect(context: XdpContext) -> u32 {
     let frame = Frame::new(&context);
@@ -158,23 +160,23 @@ fn collect(context: XdpContext) -> u32 {
     }
 }
 
-/// An answer, if it comes from the server's port to one of ours.
+/// Takes a frame if it is an answer from the server's port to one of ours.
 #[inline(always)]
 fn take<const START: usize>(frame: &Frame, plan: &Plan, udp: [u8; 8], addresses: Sum, header: bool) -> u32 {
     let [source, destination, length, checksum] =
         [[udp[0], udp[1]], [udp[2], udp[3]], [udp[4], udp[5]], [udp[6], udp[7]]].map(u16::from_be_bytes);
-    let flaw = plan.flaw_at(destination);
-    if u64::from(source) != plan.port || !(flaw.is_some() || plan.has_source(destination)) {
+    let malformation = plan.malformation_at(destination);
+    if u64::from(source) != plan.port || !(malformation.is_some() || plan.has_source(destination)) {
         return XDP_PASS;
     }
     let Some(counts) = GN_COUNTS.get_ptr_mut(0) else {
         return XDP_ABORTED;
     };
-    // SAFETY: the value of this CPU, and softirq does not interrupt itself, nor the generator, which runs with
-    // softirq held off.
+    // SAFETY: the value belongs to this CPU. Softirq does not interrupt itself, nor does it interrupt the
+    // generator, which runs with softirq held off.
     let counts = unsafe { &mut *counts };
-    if let Some(flaw) = flaw {
-        counts[(count::FAULTS + Fault::ToShort as usize + flaw as usize) & (count::COUNTS - 1)] += 1;
+    if let Some(malformation) = malformation {
+        counts[(count::FAULTS + Fault::ToShort as usize + malformation as usize) & (count::COUNTS - 1)] += 1;
         return XDP_DROP;
     }
     let Some(message) = frame.bytes::<MESSAGE>(START) else {
@@ -207,24 +209,24 @@ fn take<const START: usize>(frame: &Frame, plan: &Plan, udp: [u8; 8], addresses:
         };
         sum = sum.word(*word);
     }
-    // A server on this machine may leave the checksum to a NIC that is not there: then it is the pseudo
-    // header's sum alone.
+    // A server on this machine may leave the checksum to a NIC that is not there. The field then has only the
+    // sum of the pseudo header.
     let unfinished = checksum == u16::from_be_bytes(pseudo.fold());
     let right = checksum == 0 || unfinished || sum.fold() == [0xff, 0xff];
     if !header || !right {
         counts[count::FAULTS + Fault::Checksum as usize] += 1;
         return XDP_DROP;
     }
-    inspect(plan, counts, words.map(u64::from_ne_bytes));
+    check_answer(plan, counts, words.map(u64::from_ne_bytes));
     XDP_DROP
 }
 
 #[inline(always)]
-fn inspect(plan: &Plan, counts: &mut [u64; count::COUNTS], words: [u64; 6]) {
+fn check_answer(plan: &Plan, counts: &mut [u64; count::COUNTS], words: [u64; 6]) {
     let now_ns = monotonic_ns().wrapping_sub(plan.start_ns);
     let echo = plan.echo != 0;
     let token = Key(plan.key).open(u64::from_be(if echo { words[5] } else { words[3] }));
-    // Never sent before it was due, nor after now.
+    // A request is never sent before it is due, nor later than now.
     let due_ns = if plan.poisson == 0 && plan.spike.extra == 0 {
         (token.sequence / (plan.generators | u64::from(plan.generators == 0))).wrapping_mul(plan.interval)
             >> 16
@@ -243,8 +245,8 @@ fn inspect(plan: &Plan, counts: &mut [u64; count::COUNTS], words: [u64; 6]) {
         return;
     }
     let mask = 1_u64 << (token.sequence & 63);
-    // SAFETY: an aligned map value. Read and set in two steps: a duplicate of an answer that arrives in the
-    // same nanoseconds on another CPU would be missed, the set bits of others are not lost.
+    // SAFETY: an aligned map value. It is read and set in two steps: a duplicate answer that arrives on
+    // another CPU within the same nanoseconds would be missed, but the bits that others set are not lost.
     let seen = unsafe { core::ptr::read_volatile(word) } & mask != 0;
     if seen {
         counts[count::DUPLICATES] += 1;
@@ -262,10 +264,10 @@ fn inspect(plan: &Plan, counts: &mut [u64; count::COUNTS], words: [u64; 6]) {
     let sent = plan.ntp_start.wrapping_add(load_token::ntp_units(token.sent_ns));
     let received = plan.ntp_start.wrapping_add(load_token::ntp_units(now_ns));
     let window = (sent.wrapping_sub(plan.tolerance), received.wrapping_add(plan.tolerance));
-    match load_token::judge(words, version, (plan.ntp_start != 0).then_some(window), plan.lenient != 0) {
-        Judgement::Kiss => counts[count::KISSES] += 1,
-        Judgement::Wrong(fault) => counts[(count::FAULTS + fault as usize) & (count::COUNTS - 1)] += 1,
-        Judgement::Time { receive, transmit } => {
+    match load_token::classify(words, version, (plan.ntp_start != 0).then_some(window), plan.lenient != 0) {
+        AnswerClass::Kiss => counts[count::KISSES] += 1,
+        AnswerClass::Wrong(fault) => counts[(count::FAULTS + fault as usize) & (count::COUNTS - 1)] += 1,
+        AnswerClass::Time { receive, transmit } => {
             answered(plan, counts, token, round_trip_ns);
             let ahead = receive.wrapping_sub(sent).wrapping_add(transmit.wrapping_sub(received));
             counts[count::OFFSETS] = counts[count::OFFSETS].wrapping_add(ahead);
@@ -282,14 +284,14 @@ fn inspect(plan: &Plan, counts: &mut [u64; count::COUNTS], words: [u64; 6]) {
 fn answered(plan: &Plan, counts: &mut [u64; count::COUNTS], token: Token, round_trip_ns: u64) {
     counts[count::ANSWERED] += 1;
     count_in(&GN_TIMES, 0, load_token::bucket(round_trip_ns));
-    count_in(&GN_COURSE, 1, load_token::window(token.sent_ns, plan.window_shift));
+    count_in(&GN_WINDOWS, 1, load_token::window(token.sent_ns, plan.window_shift));
 }
 
-/// Counts one more in a place of an entry, which has a power of two of places.
+/// Adds one to a place in an entry. The number of places is a power of two.
 #[inline(always)]
 fn count_in<const N: usize>(map: &PerCpuArray<[u64; N], 2>, entry: u32, place: usize) {
-    // SAFETY: a local value. Volatile, because the compiler knows that the mask changes nothing and would leave
-    // it out, and the verifier, which does not, would refuse the index.
+    // SAFETY: a local value. The read is volatile because the compiler knows that the mask changes nothing
+    // and would leave it out; the verifier does not know it and would refuse the index.
     let place = unsafe { core::ptr::read_volatile(&raw const place) } & (N - 1);
     if let Some(counts) = map.get_ptr_mut(entry) {
         // SAFETY: this CPU's value, and the index is below its length.
@@ -303,7 +305,7 @@ fn monotonic_ns() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// Bytes at a constant offset.
+/// Returns the bytes at a constant offset.
 #[inline(always)]
 fn part<const W: usize>(bytes: &[u8], offset: usize) -> [u8; W] {
     match bytes.get(offset..) {

@@ -1,10 +1,10 @@
-//! The compiled eBPF programs of the bench, for whoever loads them.
+//! The compiled eBPF programs of the bench, for the code that loads them.
 //!
-//! The programs themselves are this package's binaries, built for the eBPF target by build.rs:
-//! - `baseline.rs` has the programs that the bench measures the server's against;
+//! The programs themselves are this package's binaries, which build.rs builds for the eBPF target:
+//! - `baseline.rs` has the programs that the bench measures the server against;
 //! - `generator.rs` has the programs with which the bench sends requests and checks answers in the kernel.
 //!
-//! [`load_token`] and [`alternation`] are what the bench and its programs have to agree on.
+//! [`load_token`] and [`alternation`] are what the bench and its programs must agree on.
 #![cfg_attr(target_arch = "bpf", no_std)]
 
 pub mod alternation;
@@ -12,7 +12,7 @@ pub mod load_token;
 
 #[cfg(not(target_arch = "bpf"))]
 mod objects {
-    /// Bytes aligned as an ELF file's headers want them.
+    /// Bytes aligned as the headers of an ELF file require.
     #[repr(C, align(8))]
     struct Aligned<T: ?Sized>(T);
 

@@ -1,4 +1,4 @@
-//! Who takes part: how each is found, started without a say over the machine's clock, and stopped.
+//! The contestants: how each is found, started without access to the machine's clock, and stopped.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -16,25 +16,25 @@ use super::{CompareError, Named};
 use crate::failure::Failure;
 use crate::programs::{load_program, not_loaded, program};
 
-/// Long enough for the slowest daemon to end.
+/// Deadline for a daemon to end; the slowest one needs less.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Where chronyd is for those that relay its time.
+/// Port of the chronyd whose time other servers relay.
 const RELAYED_PORT: u16 = 11_123;
 
-/// openntpd becomes the user of its package, and keeps files where its package does: it has a view of the file system of
-/// its own, in which both exist without the package.
+/// openntpd changes to the user of its package and keeps files where its package does. It gets its own view
+/// of the file system, in which both exist without the package.
 const OPENNTPD_USER: &str = "ntpd:x:65533:65533::/var/lib/openntpd:/bin/false";
 const OPENNTPD_VIEW: &str = "mount --bind \"$1\" /etc/passwd; mount -t tmpfs none /var/lib; \
     mkdir -p /var/lib/openntpd/run /var/lib/openntpd/db; shift; exec \"$@\"";
 
-/// What runs.
+/// What a contestant runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// Our own program, in the driver or behind it.
+    /// Our own program, in the driver or in the generic path.
     Program(&'static str),
-    /// Our own daemon's sockets.
+    /// The sockets of our own daemon.
     Userspace,
-    /// An XDP program that swaps addresses and does nothing else.
+    /// An XDP program that only swaps addresses.
     Reflector,
     Chronyd,
     Ntpsec,
@@ -43,7 +43,7 @@ enum Kind {
     Rsntp,
 }
 
-/// Name, kind, and the names of its program.
+/// For each contestant: its name, its kind, and the names of its program.
 const ALL: [(&str, Kind, &[&str]); 9] = [
     ("native", Kind::Program("native"), &[OURS]),
     ("generic", Kind::Program("generic"), &[OURS]),
@@ -61,13 +61,13 @@ pub(super) fn names() -> Vec<&'static str> {
     ALL.iter().map(|(name, ..)| *name).collect()
 }
 
-/// Those that can be given a path.
+/// Returns the names of contestants for which a path can be given.
 pub(super) fn programs() -> Vec<&'static str> {
     let named = ALL.iter().filter(|(_, kind, _)| !matches!(kind, Kind::Reflector));
     named.map(|(name, ..)| *name).collect()
 }
 
-/// One that takes part.
+/// A contestant.
 #[derive(Clone, Debug)]
 pub(super) struct Contestant {
     name: &'static str,
@@ -76,7 +76,7 @@ pub(super) struct Contestant {
     chronyd: Option<PathBuf>,
 }
 
-/// One that does, or does not, and why not.
+/// A contestant that was found, or the reason why it was not.
 #[derive(Debug)]
 pub(super) enum Found {
     Here(Contestant),
@@ -92,8 +92,8 @@ impl Found {
     }
 }
 
-/// Looks for all of them: where the command line says, beside this program, where `scripts/setup` unpacks them,
-/// and in the path.
+/// Looks for all contestants: where the command line says, next to this program, where `scripts/setup`
+/// unpacks them, and in the path.
 pub(super) fn find(named: &[Named]) -> Vec<Found> {
     let path_of = |name: &str, programs: &[&str]| {
         let given = named.iter().find(|named| named.name == name).map(|named| named.path.clone());
@@ -134,22 +134,23 @@ impl Contestant {
         self.name
     }
 
-    /// Sends requests back as they are.
+    /// Whether it sends requests back unchanged.
     pub(super) fn echoes(&self) -> bool {
         self.kind == Kind::Reflector
     }
 
-    /// Cannot be synchronised without steering a clock: it answers, and says that it is not.
+    /// Whether it cannot be synchronised without steering a clock. Such a server answers, and says that it is
+    /// not synchronised.
     pub(super) fn unsynchronised(&self) -> bool {
         matches!(self.kind, Kind::Openntpd | Kind::NtpdRs)
     }
 
-    /// The versions that it is asked in, if it does not answer all of them.
+    /// Returns the versions to ask it in, if it does not answer all of them.
     pub(super) fn versions(&self) -> Option<&'static str> {
         (self.kind == Kind::NtpdRs).then_some("3:6.0,4:5.2")
     }
 
-    /// What is different with it.
+    /// Returns what is special about it, for the table.
     pub(super) fn note(&self) -> &'static str {
         match self.kind {
             Kind::NtpdRs => ", asked in versions 3 and 4 only, not synchronised",
@@ -161,11 +162,11 @@ impl Contestant {
         }
     }
 
-    /// What it says of its version.
+    /// Returns the version that it reports.
     pub(super) fn version(&self) -> String {
         let flag = match self.kind {
             Kind::Reflector => return String::new(),
-            // They have no such option: it would start them.
+            // These programs have no version option: the call would start them.
             Kind::Rsntp | Kind::Openntpd => return "of unknown version".into(),
             _ => "--version",
         };
@@ -176,7 +177,7 @@ impl Contestant {
         words.trim().to_owned()
     }
 
-    /// Starts it on the lab's server.
+    /// Starts it on the lab's server host.
     pub(super) fn start<'lab>(&self, lab: &'lab Lab) -> Result<Running<'lab>, Failure> {
         let mut running = Running { name: self.name, lab, processes: Vec::new(), ebpf: None, ours: None };
         let work = |file: &str| lab.directory.join(file).display().to_string();
@@ -194,7 +195,8 @@ impl Contestant {
                 running.spawn(&self.program, &instance)?;
             }
             Kind::Userspace => {
-                // Attached to another link: on this one all requests go to the daemon's sockets.
+                // The program is attached to another link, so that all requests on this one go to the
+                // daemon's sockets.
                 let other = ["link", "add", "other0", "type", "veth", "peer", "name", "other1"];
                 let _from_the_last_round = lab.ip("server", &["link", "delete", "other0"]);
                 lab.ip("server", &other)?;
@@ -244,18 +246,19 @@ impl Contestant {
     }
 }
 
-/// A contestant that runs; ended, and detached, when it goes out of scope.
+/// A contestant that runs. It is stopped and detached when this is dropped.
 pub(super) struct Running<'lab> {
     name: &'static str,
     pub(super) lab: &'lab Lab,
     processes: Vec<Child>,
     ebpf: Option<Ebpf>,
-    /// Our program, which detaches what a dead daemon left.
+    /// Our program, to detach what a dead daemon left.
     ours: Option<PathBuf>,
 }
 
 impl Running<'_> {
-    /// Starts a process on the server's core, above everything ordinary there, that can set no clock.
+    /// Starts a process on the server's core, with a priority above all ordinary processes there, and without
+    /// the right to set a clock.
     fn spawn<S: AsRef<str>>(&mut self, program: &Path, arguments: &[S]) -> Result<(), Failure> {
         let log = self.lab.directory.join("log");
         let file = |reason| Failure::File { path: log.clone(), reason };
@@ -272,13 +275,13 @@ impl Running<'_> {
     fn chronyd(&mut self, program: &Path, port: u16) -> Result<(), Failure> {
         let pidfile = format!("pidfile {}", self.lab.directory.join("chronyd.pid").display());
         let port = format!("port {port}");
-        // -x: it never touches the clock.
+        // With -x it never touches the clock.
         let arguments =
             ["-d", "-x", "-u", "root", "local stratum 10", "allow", "cmdport 0", "bindcmdaddress /"];
         self.spawn(program, &[&arguments[..], &[&pidfile, &port]].concat())
     }
 
-    /// That it does not do what it should, with what it said.
+    /// Makes a failure that says what it does not do, with the log of the process.
     pub(super) fn failed(&mut self, what: &str) -> Failure {
         let ended = self.processes.iter_mut().find_map(|process| process.try_wait().ok().flatten());
         let what = ended.map_or(what.to_owned(), |status| format!("ended with {status}"));
@@ -291,7 +294,7 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         for process in &mut self.processes {
             let pid = Pid::from_raw(process.id().cast_signed());
-            // Our own detaches on this one, the others end on it.
+            // Our own program detaches on this signal; the others end.
             let _ended_already = kill(pid, Signal::SIGINT);
             let deadline = Instant::now() + PATIENCE;
             while process.try_wait().is_ok_and(|ended| ended.is_none()) && Instant::now() < deadline {
@@ -305,12 +308,12 @@ impl Drop for Running<'_> {
             detach.args(["--instance", &self.lab.name, "detach"]).stdout(Stdio::null()).stderr(Stdio::null());
             let _nothing_left = detach.status();
         }
-        // The next one begins with an empty log.
+        // The next contestant begins with an empty log.
         let _none = fs::remove_file(self.lab.directory.join("log"));
     }
 }
 
-/// Stays as long as the object lives.
+/// Attaches the reflector; it stays attached as long as the returned object lives.
 fn attach_reflector() -> Result<Ebpf, Failure> {
     const OBJECT: &str = "the built-in baseline object";
     const REFLECT: &str = "reflect";

@@ -1,9 +1,10 @@
 //! The link that the contestants are put on: two hosts of `scripts/lab`, and which core does what.
 //!
-//! Left to itself, all that a veth link does runs on the core that sends: the server's share and the load's could
-//! not be told apart. So each end is polled by a thread of its own (`threaded`), on its side's core and before all else
-//! there, every 50 us or so as by a NIC that coalesces its interrupts (`gro_flush_timeout`, and `napi_defer_hard_irqs` as
-//! large as it can be, so that the timer is never given up).
+//! By default, all work of a veth link runs on the core that sends, so the server's share and the load's
+//! could not be told apart. Therefore each end is polled by a thread of its own (`threaded`), on the core of
+//! its side and with priority over everything else there. It polls about every 50 us, like a NIC that
+//! coalesces its interrupts (`gro_flush_timeout`, with `napi_defer_hard_irqs` as large as possible, so that
+//! the timer is never given up).
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -19,33 +20,33 @@ use nix::unistd::Pid;
 use super::CompareError;
 use crate::failure::Failure;
 
-/// Addresses of `scripts/lab`.
+/// Addresses that `scripts/lab` assigns.
 pub(super) const SERVER: &str = "10.77.0.1";
 const CLIENT: &str = "10.77.0.2";
 const SERVER_MAC: &str = "02:00:00:77:00:01";
 const CLIENT_MAC: &str = "02:00:00:77:00:02";
 pub(super) const LINK: &str = "lan0";
-/// The network of the clients, behind the client's host.
+/// The network of the clients, which is routed to the client's host.
 pub(super) const CLIENTS: &str = "10.128.0.0/9";
 
-/// Real-time priorities: what interrupts would do is above the servers.
+/// Real-time priorities: what would be an interrupt on a NIC comes before the servers.
 const POLL_PRIORITY: u32 = 3;
 pub(super) const SERVER_PRIORITY: u32 = 2;
 
-/// `S32_MAX`: the most that the kernel takes.
+/// `S32_MAX`: the largest value that the kernel accepts.
 const POLL_FOR_EVER: u32 = 0x7fff_ffff;
 
 /// Which core does what.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub(crate) struct Cores {
-    /// The server, and what the kernel does for it.
+    /// The core of the server, and of what the kernel does for it.
     pub(super) server: usize,
-    /// The generator, and what the kernel does for the client's end.
+    /// The core of the generator, and of what the kernel does for the client's end.
     pub(super) generator: usize,
 }
 
 impl Cores {
-    /// The last two that this process may use, if not told otherwise.
+    /// Takes the last two cores that this process may use, unless the command line names others.
     pub(super) fn choose(server: Option<usize>, generator: Option<usize>) -> Result<Self, CompareError> {
         let allowed: Vec<usize> =
             core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
@@ -61,14 +62,14 @@ impl Cores {
     }
 }
 
-/// See the module. Gone when it goes out of scope, whatever happens.
+/// The lab; see the module. It is taken down when this is dropped, even after a failure.
 pub(super) struct Lab {
     pub(super) name: String,
     pub(super) cores: Cores,
-    /// For configurations and logs.
+    /// Directory for configurations and logs.
     pub(super) directory: PathBuf,
     script: PathBuf,
-    /// How often either end is polled.
+    /// Interval at which each end is polled.
     poll: Duration,
     /// The kernel's thread that polls the server's end.
     poller: Option<Pid>,
@@ -81,13 +82,13 @@ impl Lab {
         fs::create_dir(&directory).map_err(|reason| Failure::File { path: directory.clone(), reason })?;
         let mut lab = Self { name, cores, directory, script: script.into(), poll, poller: None };
         call(Command::new(&lab.script).args(["up", &lab.name]))?;
-        // With GRO, and nothing that the other end could leave in one piece, an end is polled whether or not it has
-        // an XDP program; the generator brings its own.
+        // With GRO an end is polled whether or not it has an XDP program, and the other end cannot send
+        // anything that GRO would merge. The generator brings its own program.
         lab.ip("client", &["link", "set", "dev", LINK, "xdp", "off"])?;
         for host in ["server", "client"] {
             call(lab.on(host, "ethtool").args(["-K", LINK, "gro", "on", "tso", "off"]))?;
         }
-        // The bare reflector sends back whatever comes, the search for its address, too.
+        // The bare reflector sends everything back, even ARP requests for its address.
         for (host, address, mac) in [("server", CLIENT, CLIENT_MAC), ("client", SERVER, SERVER_MAC)] {
             let permanent = ["neigh", "replace", address, "lladdr", mac, "dev", LINK, "nud", "permanent"];
             lab.ip(host, &permanent)?;
@@ -98,7 +99,7 @@ impl Lab {
         Ok(lab)
     }
 
-    /// A command that will run on a host.
+    /// Returns a command that will run on a host.
     pub(super) fn on(&self, host: &str, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.namespace(host).display())).arg("--").arg(program);
@@ -111,7 +112,7 @@ impl Lab {
         call(self.on(host, "ip").args(arguments)).map(drop)
     }
 
-    /// Calls a function on a thread that is on a host.
+    /// Calls a function on a thread that is in the host's network namespace.
     pub(super) fn inside<T: Send>(
         &self,
         host: &str,
@@ -128,8 +129,8 @@ impl Lab {
             .unwrap_or_else(|_| Err(failed("a thread on a host", "it ended early").into()))
     }
 
-    /// Accounts (`schedstat`) of all threads that work for the server: of the processes on its host, and the one that
-    /// polls its end of the link.
+    /// Returns the `schedstat` files of all threads that work for the server: those of the processes on its
+    /// host, and the one that polls its end of the link.
     pub(super) fn server_threads(&self) -> Vec<String> {
         let namespace = fs::metadata(self.namespace("server")).map(|it| it.ino()).ok();
         let processes = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
@@ -143,7 +144,7 @@ impl Lab {
         tasks.map(of_task).chain(kernel).collect()
     }
 
-    /// Has an end polled by a thread of its own on a core; which thread that is.
+    /// Has an end polled by a thread of its own on a core, and returns that thread.
     fn poll(&self, host: &str, core: usize) -> Result<Pid, Failure> {
         self.set(host, "gro_flush_timeout", &self.poll.as_nanos().to_string())?;
         self.set(host, "napi_defer_hard_irqs", &POLL_FOR_EVER.to_string())?;
@@ -159,9 +160,9 @@ impl Lab {
         Ok(thread)
     }
 
-    /// Writes a setting of a host's end of the link. It goes with the lab.
+    /// Writes a setting of a host's end of the link. It disappears with the lab.
     fn set(&self, host: &str, setting: &str, value: &str) -> Result<(), Failure> {
-        // /sys/class/net is that of the namespace only where it is mounted in there.
+        // /sys/class/net shows a namespace's devices only if it was mounted inside the namespace.
         let write = format!("echo {value} > /sys/class/net/{LINK}/{setting}");
         let namespace = format!("{}-{host}", self.name);
         call(Command::new("ip").args(["netns", "exec", &namespace, "sh", "-c", &write])).map(drop)
@@ -174,7 +175,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        // It says itself what it could not take down.
+        // The script reports what it could not take down.
         let _said = Command::new(&self.script).args(["down", &self.name]).status();
         let _nothing_left = fs::remove_dir_all(&self.directory);
     }
@@ -185,12 +186,12 @@ pub(super) fn give_priority(thread: Pid, priority: u32) -> Result<(), Failure> {
     call(Command::new("chrt").args(["--fifo", "-p", &priority.to_string(), &thread.to_string()])).map(drop)
 }
 
-/// Lets a thread run when nobody else wants to.
+/// Lets a thread run only when nothing else wants to.
 pub(super) fn give_least_priority(thread: Pid) -> Result<(), Failure> {
     call(Command::new("chrt").args(["--idle", "-p", "0", &thread.to_string()])).map(drop)
 }
 
-/// Runs a command that must not fail.
+/// Runs a command and makes a failure of an unsuccessful exit.
 pub(super) fn call(command: &mut Command) -> Result<Output, Failure> {
     let what = || {
         let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
@@ -208,7 +209,7 @@ fn failed(what: &str, reason: &str) -> CompareError {
     CompareError::Lab { what: what.into(), reason: reason.into() }
 }
 
-/// The kernel's threads that poll links of this name.
+/// Returns the kernel's threads that poll links of this name.
 fn pollers() -> BTreeSet<i32> {
     let name = format!("napi/{LINK}-");
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();

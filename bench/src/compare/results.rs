@@ -1,4 +1,4 @@
-//! The results: every run, what they come to, and the table.
+//! The results: every run, the summary over all rounds, and the table.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,18 +15,18 @@ use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::statistics::Summary;
 
-/// Those that are ours, and what they are measured against.
+/// Our own contestants, and what they are measured against.
 const OURS: [&str; 3] = ["native", "generic", "userspace"];
 const NATIVE: &str = "native";
 const REFLECTOR: &str = "reflector";
 
-/// All there is; written as JSON.
+/// All results, written as JSON.
 #[derive(Debug, Serialize)]
 pub(super) struct Results {
     command: String,
     machine: Machine,
     cores: Cores,
-    /// What shared a core.
+    /// What ran on each core.
     placement: [String; 2],
     rounds: u32,
     duration_s: f64,
@@ -35,7 +35,7 @@ pub(super) struct Results {
     left_out: f64,
     clients: u32,
     contestants: BTreeMap<&'static str, Entry>,
-    /// Those that did not take part, and why.
+    /// Contestants that did not take part, and the reason.
     skipped: BTreeMap<&'static str, String>,
 }
 
@@ -47,20 +47,20 @@ struct Entry {
     summary: Option<Digest>,
 }
 
-/// Over the rounds.
+/// Summary over the rounds.
 #[derive(Clone, Debug, Serialize)]
 struct Digest {
     highest_rate: Summary,
-    /// What limited it in most rounds.
+    /// What limited the rate in most rounds.
     limit: String,
-    /// By the bare reflector's, round by round.
+    /// Ratio to the bare reflector of the same round.
     of_reflector: Option<Summary>,
     answers_per_core_s: Option<Summary>,
-    /// Ours in the driver by this one's, round by round.
+    /// Ratio of our program in the driver to this contestant in the same round.
     native_by_this: Option<Summary>,
     p50_us: Summary,
     p99_us: Summary,
-    /// How far its time is off at half of its highest rate: microseconds.
+    /// Offset of its time at half of its highest rate, in microseconds.
     offset_us: Option<Summary>,
     common_core_percent: Summary,
     common_loss_percent: Summary,
@@ -105,7 +105,7 @@ impl Results {
         entry.runs.push(trial);
     }
 
-    /// Sums up.
+    /// Computes the summaries.
     pub(super) fn conclude(&mut self) -> Result<(), CompareError> {
         if self.contestants.is_empty() {
             let reasons: Vec<String> =
@@ -120,7 +120,7 @@ impl Results {
         Ok(())
     }
 
-    /// Prints the table, and writes it and the raw runs.
+    /// Prints the table, and writes the table and the raw runs.
     pub(super) fn publish(&self, options: &Options) -> Result<(), Failure> {
         let table = self.table();
         println!("{table}");
@@ -169,7 +169,7 @@ impl Results {
         text + "\n"
     }
 
-    /// What the server is built to reach, and whether it did.
+    /// Returns what the server is built to reach, and whether it did.
     fn aims(&self) -> Vec<String> {
         let digest = |name: &str| self.contestants.get(name).and_then(|entry| entry.summary.as_ref());
         let Some(native) = digest(NATIVE) else {
@@ -207,14 +207,15 @@ impl Results {
         aims
     }
 
-    /// What was lost by ours, over all rounds.
+    /// Returns what our contestants lost, over all rounds.
     fn lost_near_the_highest_rate(&self) -> String {
         let runs = self.contestants.get(NATIVE).map(|entry| entry.runs.as_slice()).unwrap_or_default();
         let steps = || runs.iter().map(|run| &run.near.step);
         let (sent, lost): (u64, u64) =
             (steps().map(|step| step.sent).sum(), steps().map(|step| step.lost).sum());
-        let windows =
-            steps().map(|step| step.course.windows()).fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
+        let windows = steps()
+            .map(|step| step.loss_windows.windows())
+            .fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
         format!(
             "{lost} of {sent} requests were lost, all in {} of {} parts of the time",
             windows.1, windows.0

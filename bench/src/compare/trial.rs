@@ -7,29 +7,31 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::account::Account;
-use super::awake::Awake;
 use super::contestant::Contestant;
+use super::cpu_time::CpuTime;
+use super::keep_cpu_awake::AwakeCpu;
 use super::lab::{CLIENTS, Lab, SERVER};
 use super::{CompareError, Interrupt, Options};
 use crate::failure::Failure;
 use crate::load::{Results, Step};
 
-/// A server that does not answer by then never will.
+/// Deadline for the first answer of a server that has been started.
 const START: Duration = Duration::from_secs(12);
 /// How long a load may go on after Ctrl-C.
 const POLL: Duration = Duration::from_millis(10);
-/// Steps of the search for the highest rate: shorter than the others, for there are many.
+/// Duration of a search step for the highest rate. It is shorter than other loads because there are many
+/// steps.
 const SEARCH_STEP: Duration = Duration::from_millis(400);
-/// The search begins here: no server worth the name takes less.
+/// First rate of the search, which any usable server sustains.
 const SEARCH_FROM: f64 = 10_000.0;
-/// Part of its highest rate at which a server's use of the CPU is measured: below, it would be idle at times and
-/// the cost of waking up would be in the figure; above, requests would be lost that have cost something.
+/// Fraction of its highest rate at which a server's use of the CPU is measured. At a lower rate it would be
+/// idle at times, and the cost of waking up would be included; at a higher one it would lose requests that
+/// have cost something.
 const NEAR: f64 = 0.9;
-/// And its latency.
+/// Fraction of its highest rate at which the round trip is measured.
 const HALF: f64 = 0.5;
 
-/// What is the same for all.
+/// What is the same for all contestants.
 #[derive(Clone, Debug)]
 pub(super) struct Terms {
     duration: Duration,
@@ -52,7 +54,7 @@ impl Terms {
         }
     }
 
-    /// How long a turn takes, as found by doing it.
+    /// Estimates how long a turn takes, from experience.
     pub(super) fn estimate(&self) -> Duration {
         let around = Duration::from_secs(1);
         Duration::from_secs(4)
@@ -61,23 +63,23 @@ impl Terms {
     }
 }
 
-/// What was found out in one turn.
+/// The results of one turn.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Trial {
     pub(super) highest: Highest,
-    /// At nine tenths of that.
+    /// The load at nine tenths of the highest rate.
     pub(super) near: Loaded,
-    /// At half of it.
+    /// The load at half of the highest rate.
     pub(super) half: Loaded,
-    /// At the same rate for all.
+    /// The load at the rate that is common to all contestants.
     pub(super) common: Loaded,
 }
 
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Highest {
-    /// Requests a second.
+    /// Requests per second.
     pub(super) rate: f64,
-    /// `server`, `generator`, or `range`, where more was not tried.
+    /// What limited the rate: `server`, `generator`, or `range` if no higher rate was tried.
     pub(super) limit: String,
     steps: Vec<Step>,
 }
@@ -87,21 +89,22 @@ pub(super) struct Highest {
 pub(super) struct Loaded {
     /// Seconds of the server's core, whatever ran there.
     pub(super) core_s: f64,
-    /// Nothing where the account came to nothing, as it may if the server had other work before the load.
+    /// Answers per second of the server's core. `None` if no CPU time was counted, as can happen if the
+    /// server was busy with other work before the load.
     pub(super) answers_per_core_s: Option<f64>,
     duration_s: f64,
     pub(super) step: Step,
 }
 
 impl Loaded {
-    /// How long the load lasted.
+    /// Returns how long the load lasted.
     pub(super) fn seconds(&self) -> f64 {
         self.duration_s
     }
 }
 
 impl Trial {
-    /// In a line.
+    /// Returns the results as one line.
     pub(super) fn line(&self, name: &str) -> String {
         let answers = self.near.answers_per_core_s.map_or_else(|| "?".into(), |it| format!("{it:.0}"));
         format!(
@@ -113,7 +116,7 @@ impl Trial {
     }
 }
 
-/// Lets a contestant have its turn. `known` is its highest rate of another round: the search begins nearby.
+/// Runs one contestant's turn. `known` is its highest rate in another round, near which the search begins.
 pub(super) fn run(
     lab: &Lab,
     contestant: &Contestant,
@@ -126,8 +129,8 @@ pub(super) fn run(
     if !bench.answers_within(START)? {
         return Err(running.failed("does not answer"));
     }
-    let _awake = Awake::keep(bench.lab.cores.server)?;
-    let account = Account::open(bench.lab)?;
+    let _awake = AwakeCpu::keep(bench.lab.cores.server)?;
+    let cpu_time = CpuTime::open(bench.lab)?;
     let first = known.map_or(SEARCH_FROM, |known| (known / 2.0).max(SEARCH_FROM));
     let found = bench.find_max(first)?;
     let Some(rate) = found.highest_rate else {
@@ -135,14 +138,14 @@ pub(super) fn run(
     };
     let highest = Highest { rate, limit: found.limit.unwrap_or_default(), steps: found.steps };
     Ok(Trial {
-        half: bench.load(&account, rate * HALF)?,
-        near: bench.load(&account, rate * NEAR)?,
-        common: bench.load(&account, terms.common_rate)?,
+        half: bench.load(&cpu_time, rate * HALF)?,
+        near: bench.load(&cpu_time, rate * NEAR)?,
+        common: bench.load(&cpu_time, terms.common_rate)?,
         highest,
     })
 }
 
-/// This program, called for a load from the lab's client.
+/// This program, called on the lab's client host to put on a load.
 struct Bench<'a> {
     lab: &'a Lab,
     contestant: &'a Contestant,
@@ -174,10 +177,10 @@ impl Bench<'_> {
         )
     }
 
-    fn load(&self, account: &Account<'_>, rate: f64) -> Result<Loaded, Failure> {
-        let mark = account.mark();
+    fn load(&self, cpu_time: &CpuTime<'_>, rate: f64) -> Result<Loaded, Failure> {
+        let mark = cpu_time.mark();
         let results = self.call(&["load"], &format!("{rate:.0}"), self.terms.duration)?;
-        let core_s = account.had_since(mark, self.terms.duration);
+        let core_s = cpu_time.had_since(mark, self.terms.duration);
         let Some(step) = results.steps.into_iter().next() else {
             return Err(unreadable("they contain no step"));
         };
@@ -189,7 +192,7 @@ impl Bench<'_> {
     fn call(&self, command: &[&str], rate: &str, duration: Duration) -> Result<Results, Failure> {
         let own = std::env::current_exe().map_err(Failure::Output)?;
         let mut call = self.lab.on("client", "taskset");
-        // Round-robin, not FIFO: the generator never sleeps, and its own process has to end it.
+        // Round-robin, not FIFO: the generator never sleeps, and its own process must be able to end it.
         call.args(["-c", &self.lab.cores.generator.to_string(), "chrt", "--rr", "1"]).arg(own).args(command);
         call.args([SERVER, "--generator", "live", "--json", "--shared-clock", "--warm-up", "0s"]);
         call.args([
@@ -224,7 +227,7 @@ impl Bench<'_> {
     fn finish(&self, mut call: Command) -> Result<Output, Failure> {
         let path = self.lab.directory.join("results");
         let file = |reason| Failure::File { path: path.clone(), reason };
-        // Not a pipe: nobody reads until the end.
+        // The output goes to a file and not to a pipe, because nothing reads it before the end.
         call.stdout(File::create(&path).map_err(file)?).stderr(Stdio::piped());
         let mut process = call.spawn().map_err(Failure::Output)?;
         while process.try_wait().map_err(Failure::Output)?.is_none() {
@@ -245,7 +248,7 @@ fn unreadable(reason: &str) -> Failure {
     CompareError::Lab { what: "the results of a load".into(), reason: reason.into() }.into()
 }
 
-/// Microseconds.
+/// Converts nanoseconds to microseconds.
 #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
 pub(super) fn us(ns: u64) -> f64 {
     ns as f64 / 1e3

@@ -1,4 +1,4 @@
-//! The loaded programs, and how a row of them is measured, alone or in turns with another.
+//! The loaded programs, and how a row is measured: alone, or in turns with another row.
 
 use std::fs;
 use std::path::Path;
@@ -9,20 +9,21 @@ use aya::programs::ProgramFd;
 use core_affinity::CoreId;
 use responder::Policy;
 
-use super::pairing::Comparison;
+use super::paired_difference::Comparison;
 use super::report::ServerSize;
 use super::subjects::{self, Program, Subject};
 use super::verify::{self, Refusal};
 use crate::failure::Failure;
-use crate::programs::{Baseline, Gauge, Run, Server};
+use crate::programs::{Baseline, Gauge, Server, TestRunResult};
 use bench_ebpf::alternation::Turns;
 
 /// The loaded programs.
 pub(super) struct Bench {
     baseline: Baseline,
-    /// As [`super::pin`] gives them; a row on one CPU alone takes the first.
+    /// The CPUs as [`super::pin`] returns them. A row that runs on one CPU takes the first.
     cpus: Vec<usize>,
-    /// The built-in server and its variants, and the candidate if there is one, by the indexes in [`subjects`].
+    /// The built-in server and its variants, and the candidate if there is one. The indexes are those in
+    /// [`subjects`].
     servers: Vec<Server>,
 }
 
@@ -51,7 +52,7 @@ impl Bench {
         Ok(Self { baseline: Baseline::load()?, cpus, servers })
     }
 
-    /// The CPU of the rows that run on one.
+    /// Returns the CPU of rows that run on one CPU.
     pub(super) fn cpu(&self) -> usize {
         self.cpus[0]
     }
@@ -76,7 +77,7 @@ impl Bench {
         if subject.crowded { &self.cpus } else { &self.cpus[..1] }
     }
 
-    /// Nanoseconds for each of `repeat` runs, or no figure.
+    /// Measures nanoseconds per run over `repeat` runs, or fails if there is no valid figure.
     pub(super) fn measure(&mut self, subject: &Subject, repeat: u32) -> Result<f64, Failure> {
         let gauge = subject.method.gauge();
         if gauge.is_some() {
@@ -92,7 +93,7 @@ impl Bench {
         Ok(run.ns)
     }
 
-    /// What it costs beside the plain row, or no figure.
+    /// Measures the cost of a row compared with its plain row, or fails if there is no valid figure.
     pub(super) fn compare(
         &mut self,
         subject: &Subject,
@@ -119,22 +120,24 @@ impl Bench {
         Ok(Comparison::of(&pairs).ok_or_else(|| Refusal::of_turns(subject))?)
     }
 
-    /// Limits the copy of the server that was without limits, and the other way round: where in memory the kernel has
-    /// put a program, of which it makes a secret, is worth a nanosecond.
+    /// Exchanges the two copies of the server, so that the one that was without limits gets them and the
+    /// other way round. Where in memory the kernel has placed a program, which it keeps secret, can be worth
+    /// a nanosecond.
     fn exchange_copies(&mut self) -> Result<(), Failure> {
         self.servers.swap(subjects::SERVER, subjects::LIMITED);
         self.servers[subjects::SERVER].set_policy(&Policy::OFF)?;
         self.servers[subjects::LIMITED].set_policy(&subjects::limited())
     }
 
-    /// Has the programs run so often on each of the subject's CPUs, and refuses a run in which they did anything else.
+    /// Has the programs run this often on each of the subject's CPUs, and refuses the result if a run did
+    /// anything else than expected.
     fn verified(
         &mut self,
         subject: &Subject,
         gauge: Option<Gauge>,
         ran: &[(Program, u64)],
-        run: impl FnOnce(&Self) -> Result<Run, Failure>,
-    ) -> Result<Run, Failure> {
+        run: impl FnOnce(&Self) -> Result<TestRunResult, Failure>,
+    ) -> Result<TestRunResult, Failure> {
         let counts = |servers: &[Server]| servers.iter().map(Server::counts).collect::<Result<Vec<_>, _>>();
         let (counted_before, rearmed_before) = (counts(&self.servers)?, self.baseline.rearmed()?);
         let run = run(self)?;
@@ -155,9 +158,9 @@ impl Bench {
         Ok(run)
     }
 
-    /// Runs what was put behind the gauge on each of the subject's CPUs at once, the first on this thread. The frame is
-    /// the first one's, the time the mean of all.
-    fn run_behind(&self, gauge: Gauge, subject: &Subject, repeat: u32) -> Result<Run, Failure> {
+    /// Runs what was put behind the gauge on all of the subject's CPUs at once; the first CPU is that of this
+    /// thread. Returns the frame of the first CPU and the mean time of all.
+    fn run_behind(&self, gauge: Gauge, subject: &Subject, repeat: u32) -> Result<TestRunResult, Failure> {
         let others = &self.cpus_of(subject)[1..];
         let start = Barrier::new(1 + others.len());
         let run = || {

@@ -1,33 +1,33 @@
-//! The results: as a table for people, as JSON for programs.
+//! The results of `cost`: as a table for people and as JSON for programs.
 
 use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
-use super::pairing::Times;
+use super::paired_difference::Times;
 use super::subjects::{self, Method, PASS, REARMED_PASS, Subject};
 use crate::machine::Machine;
 use crate::statistics::Summary;
 
-/// All that `cost` found out.
+/// All results of `cost`.
 #[derive(Debug, Deserialize, Serialize)]
-pub(super) struct Report {
+pub(super) struct CostReport {
     machine: Machine,
-    /// The CPU that everything ran on.
+    /// The CPU on which everything ran.
     cpu: usize,
     rounds: u32,
     repeat: u32,
-    /// The built-in server, then the candidate.
+    /// The built-in server, followed by the candidate.
     servers: Vec<ServerSize>,
-    /// What writing the frame anew takes, subtracted from rows of that method.
+    /// Time for writing the frame anew, which is subtracted from rows of that method.
     rearming_ns: Option<Summary>,
     rows: Vec<Row>,
 }
 
-/// How much code the server's program is.
+/// Size of the server's program.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct ServerSize {
-    /// Instructions that the verifier went through, 0 if the kernel does not say.
+    /// Number of instructions that the verifier went through; 0 if the kernel does not say.
     pub(super) verified_instructions: u32,
     pub(super) machine_code_bytes: u32,
 }
@@ -35,31 +35,31 @@ pub(super) struct ServerSize {
 #[derive(Debug, Deserialize, Serialize)]
 struct Row {
     name: String,
-    /// "direct" or "rearmed".
+    /// The method, "direct" or "rearmed".
     method: String,
     ns: Summary,
-    /// To `XDP_PASS` of the same round.
+    /// Ratio to `XDP_PASS` of the same round.
     ratio: Summary,
     aim: Option<Aim>,
     rounds_ns: Vec<f64>,
-    /// Of a variant's or a candidate's row: what it costs more than the same row of the plain built-in server, in ns, as
-    /// they took turns.
+    /// For a row of a variant or a candidate: the additional cost in ns over the same row of the plain
+    /// built-in server, measured in turns with it.
     more_ns: Option<Summary>,
-    /// And how many times as much.
+    /// The cost as a multiple of that row's.
     times_plain: Option<Summary>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
 struct Aim {
-    /// The figure that is limited, by the median.
+    /// The figure that has a limit: the median.
     is: f64,
     most: f64,
-    /// Of what: nothing for times `XDP_PASS`.
+    /// Unit of the figure; empty for multiples of `XDP_PASS`.
     unit: String,
     met: bool,
 }
 
-impl Report {
+impl CostReport {
     pub(super) fn new(
         machine: Machine,
         cpu: usize,
@@ -99,14 +99,15 @@ impl Report {
                 rounds_ns: costs,
             })
         };
-        // The second baseline is no row of its own: less what writing takes, it is the first one.
+        // The second baseline has no row of its own: after the time for writing is subtracted, it is the
+        // first one.
         let shown = subjects.iter().enumerate().filter(|(_, subject)| subject.name != REARMED_PASS);
         let rows = shown.filter_map(row).collect();
         let rearming_ns = Summary::of(&times.rearming(subjects));
         Self { machine, cpu, rounds, repeat, servers, rearming_ns, rows }
     }
 
-    /// Prints the table, beside an earlier one if given.
+    /// Prints the table, with the columns of an earlier report if given.
     pub(super) fn write_table(&self, output: &mut impl Write, earlier: Option<&Self>) -> io::Result<()> {
         let Machine { kernel, processor, cpus, jit } = &self.machine;
         writeln!(output, "{processor}, {cpus} CPUs, Linux {kernel}")?;
@@ -193,11 +194,11 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
-    use super::super::pairing::Comparison;
+    use super::super::paired_difference::Comparison;
     use super::super::subjects::all;
     use super::*;
 
-    fn report(answer_ns: f64) -> Report {
+    fn report(answer_ns: f64) -> CostReport {
         let subjects = all(true);
         let mut times = Times::new(subjects.len());
         for (index, subject) in subjects.iter().enumerate() {
@@ -213,10 +214,10 @@ mod tests {
             }
         }
         let machine = Machine { kernel: "6".into(), processor: "P".into(), cpus: 2, jit: true };
-        Report::new(machine, 1, 1, 1000, Vec::new(), &subjects, &times)
+        CostReport::new(machine, 1, 1, 1000, Vec::new(), &subjects, &times)
     }
 
-    fn table(report: &Report, earlier: Option<&Report>) -> String {
+    fn table(report: &CostReport, earlier: Option<&CostReport>) -> String {
         let mut text = Vec::new();
         report.write_table(&mut text, earlier).unwrap();
         String::from_utf8(text).unwrap()
@@ -246,7 +247,8 @@ mod tests {
 
     #[test]
     fn earlier_results_stand_beside_the_new_ones() {
-        let earlier: Report = serde_json::from_str(&serde_json::to_string(&report(80.0)).unwrap()).unwrap();
+        let earlier: CostReport =
+            serde_json::from_str(&serde_json::to_string(&report(80.0)).unwrap()).unwrap();
         let table = table(&report(90.0), Some(&earlier));
         assert!(line(&table, "answer, IPv4 ").contains("before 3.00 x, now +16.7 %"), "{table}");
     }

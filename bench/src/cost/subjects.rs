@@ -1,4 +1,4 @@
-//! The rows: which program gets which frame, what it must do with it, and how far its cost may go.
+//! The rows: which program gets which frame, what it must do with it, and how much it may cost.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -11,28 +11,28 @@ use crate::frames::{self, NTP_PORT, Path};
 use crate::programs::{Gauge, REARMED_FRAME, XdpAction};
 use bench_ebpf::alternation::{MOST_TURNS, Turns};
 
-/// A kind of packet to be measured.
+/// A kind of packet to measure.
 pub(super) struct Subject {
-    /// In tables and results files.
+    /// Name in tables and results files.
     pub(super) name: String,
     pub(super) program: Program,
     pub(super) method: Method,
-    /// Padded to one length, so that rows differ in nothing but what they are.
+    /// The frame, padded to one length so that rows differ only in what they are about.
     pub(super) frame: [u8; REARMED_FRAME],
     pub(super) expected: Expected,
     pub(super) aim: Option<Aim>,
-    /// On all CPUs at once, on the same maps.
+    /// Whether it runs on all CPUs at once, on the same maps.
     pub(super) crowded: bool,
 }
 
-/// How far the cost of a row may go.
+/// How much a row may cost.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Aim {
-    /// To so many times that of `XDP_PASS`.
+    /// At most this multiple of the cost of `XDP_PASS`.
     Ratio(f64),
-    /// To so many times that of `XDP_PASS` more than the same row of the plain server.
+    /// At most this multiple of the cost of `XDP_PASS` in addition to the same row of the plain server.
     More(f64),
-    /// To so many times that of the same row of the plain server.
+    /// At most this multiple of the cost of the same row of the plain server.
     Times(f64),
 }
 
@@ -47,18 +47,18 @@ pub(super) enum Program {
 /// How a program is run again and again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Method {
-    /// On its own output: right where it changes nothing.
+    /// It gets its own output, which is right where it changes nothing.
     Direct,
-    /// On the frame written anew each time; what that takes is subtracted.
+    /// The frame is written anew each time; the time for that is subtracted.
     Rearmed,
-    /// On the frame with another IPv6 source each time.
+    /// The frame has another IPv6 source each time.
     Scattered,
-    /// On the frame with another IPv4 source each time.
+    /// The frame has another IPv4 source each time.
     ScatteredIpv4,
 }
 
 impl Method {
-    /// What runs before the program, if anything does.
+    /// Returns the program that runs before the one under measurement, if there is one.
     pub(super) const fn gauge(self) -> Option<Gauge> {
         match self {
             Self::Direct => None,
@@ -68,12 +68,13 @@ impl Method {
         }
     }
 
-    /// How two programs take turns, for each of two copies, where a row has so many runs.
+    /// Returns how two programs take turns, for each of two copies, in a row with this number of runs.
     ///
-    /// From one source all that a program needs is at hand at once, and turns are the better the shorter they are: what
-    /// slows the machine down lasts longer. From random sources it needs the whole table of sources, which falls out of
-    /// the cache while the other one runs, as it would not if all the time were its own: turns go once through the
-    /// table before they are measured, and then again.
+    /// With a single source everything that a program needs stays in the caches. Turns are then as short as
+    /// possible, because what slows the machine down lasts longer than a turn. With random sources a program
+    /// needs the whole table of sources. The table falls out of the cache while the other program runs, which
+    /// would not happen if the program ran alone. Therefore a turn goes through the table once before it is
+    /// measured, and then again.
     pub(super) const fn turns(self, repeat: u32) -> Turns {
         match self {
             Self::Direct | Self::Rearmed => Turns::of(MOST_TURNS, repeat / 64, repeat / 512),
@@ -86,7 +87,7 @@ impl Method {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Expected {
     pub(super) action: XdpAction,
-    /// The server's counter that goes up, and no other does.
+    /// The counter of the server that goes up; no other one does.
     pub(super) counted: Option<Outcome>,
     pub(super) output: Output,
 }
@@ -95,29 +96,29 @@ pub(super) struct Expected {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Output {
     Unchanged,
-    /// Sent back to where it came from, with the same payload.
+    /// The frame is sent back to its sender with the same payload.
     Reflected,
-    /// A server's message with the request's transmit timestamp as its origin.
+    /// A server's message whose origin is the request's transmit timestamp.
     Answer,
 }
 
 /// The built-in server without limits.
 pub(super) const SERVER: usize = 0;
-/// With the limiter on.
+/// The built-in server with the limiter on.
 pub(super) const LIMITED: usize = 1;
-/// With so many prefixes in each access list, one server for each size.
+/// Number of prefixes in each access list; there is one server for each size.
 pub(super) const LISTS: [u32; 2] = [100, 100_000];
 const LISTED: usize = 2;
 /// The candidate without limits.
 pub(super) const CANDIDATE: usize = LISTED + LISTS.len();
-/// With the limiter on.
+/// The candidate with the limiter on.
 const CANDIDATE_LIMITED: usize = CANDIDATE + 1;
-/// What the candidate's rows are called, behind the name of the built-in server's.
+/// Suffix of the candidate's rows, after the name of the built-in server's row.
 const OF_CANDIDATE: &str = " (candidate)";
 
-/// The baseline: its cost is the unit of all ratios.
+/// The baseline, whose cost is the unit of all ratios.
 pub(super) const PASS: &str = "XDP_PASS";
-/// The same behind `rearm`: what writing the frame takes, on top.
+/// The baseline behind `rearm`: the additional time is that for writing the frame.
 pub(super) const REARMED_PASS: &str = "XDP_PASS, re-armed";
 
 const CLIENT_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 1];
@@ -135,13 +136,13 @@ const VERSION: u8 = 4;
 
 const ANSWER_AIM: Aim = Aim::Ratio(3.5);
 const PASS_AIM: Aim = Aim::Ratio(1.25);
-/// Of the limiter where it knows the source.
+/// Limit for the limiter where it knows the source.
 const HIT_AIM: Aim = Aim::More(0.15);
-/// Of the limiter where all sources are new.
+/// Limit for the limiter where all sources are new.
 const FLOOD_AIM: Aim = Aim::Times(1.25);
 const LIST_AIM: Aim = Aim::Times(1.6);
 
-/// The addresses of the server under measurement: those of a host with one interface.
+/// Returns the addresses of the server under measurement: those of a host with one interface.
 pub(super) fn served() -> ServedTable {
     let table = ServedTable::new(
         &[SERVER4.octets()],
@@ -151,7 +152,7 @@ pub(super) fn served() -> ServedTable {
     table.expect("four addresses fit in the table")
 }
 
-/// A clock that stays synchronised however long it takes.
+/// Returns a clock that stays synchronised however long the measurement takes.
 pub(super) fn clock() -> ClockState {
     ClockState {
         sequence: 1,
@@ -170,7 +171,7 @@ pub(super) fn clock() -> ClockState {
     }
 }
 
-/// All rows, the baselines first.
+/// Returns all rows, with the baselines first.
 pub(super) fn all(candidate: bool) -> Vec<Subject> {
     let pass = Expected { action: XdpAction::Pass, counted: None, output: Output::Unchanged };
     let reflect = Expected { action: XdpAction::Tx, counted: None, output: Output::Reflected };
@@ -208,8 +209,8 @@ pub(super) fn all(candidate: bool) -> Vec<Subject> {
     subjects
 }
 
-/// The row that another is compared with: to a candidate's that of the built-in server, to a variant's that of the plain
-/// server.
+/// Returns the row that another is compared with: a candidate's with that of the built-in server, a variant's
+/// with that of the plain server.
 pub(super) fn plain<'a>(subjects: &'a [Subject], subject: &Subject) -> Option<&'a Subject> {
     let program = match subject.program {
         Program::Gauge(_) | Program::Server(SERVER) => return None,
@@ -225,11 +226,11 @@ pub(super) fn plain<'a>(subjects: &'a [Subject], subject: &Subject) -> Option<&'
     })
 }
 
-/// The candidate's row to one of the built-in server's.
+/// Returns the candidate's row for one of the built-in server's.
 fn of_candidate(row: &Subject) -> Option<Subject> {
     let (program, aim) = match row.program {
         Program::Server(SERVER) => (CANDIDATE, row.aim),
-        // Its aim is against the plain server.
+        // Its limit is relative to the plain server.
         Program::Server(LIMITED) => (CANDIDATE_LIMITED, None),
         _ => return None,
     };
@@ -252,7 +253,7 @@ fn of_server() -> Vec<Subject> {
         aim: Some(aim),
         crowded: false,
     };
-    // What is not for port 123 is never counted.
+    // Packets that are not for port 123 are never counted.
     let pass = Expected { action: XdpAction::Pass, counted: None, output: Output::Unchanged };
     let passed = |name, frame: &[u8]| row(name, Method::Direct, frame, pass, PASS_AIM);
     let answered = |name, frame: &[u8], family| {
@@ -270,8 +271,8 @@ fn of_server() -> Vec<Subject> {
     ]
 }
 
-/// A limit that is never reached: the cost of looking, and not that of refusing. Some requests are reported to the
-/// daemon, as on a server that is asked a million times a second.
+/// Returns a policy with a limit that is never reached: it shows the cost of looking up a source and not that
+/// of refusing. Some requests are reported to the daemon, as on a server with a million requests per second.
 pub(super) fn limited() -> Policy {
     Policy {
         key: [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0],
@@ -281,20 +282,20 @@ pub(super) fn limited() -> Policy {
     }
 }
 
-/// Access lists in force, and no limit.
+/// Returns a policy with access lists in force and without a limit.
 pub(super) fn listed() -> Policy {
     Policy { lists: IPV4_LIST | IPV6_LIST, ..Policy::OFF }
 }
 
-/// A prefix and its length.
+/// Prefixes with their lengths.
 type Prefixes<const N: usize> = Vec<([u8; N], u32)>;
 
-/// So many prefixes all over the address space, none of them the client's.
+/// Returns this number of prefixes spread over the address space, none of which contains the client.
 pub(super) fn prefixes(number: u32) -> (Prefixes<4>, Prefixes<16>) {
     let scattered = (1..).map(|index: u32| index.wrapping_mul(0x9e37_79b1));
     let ipv4 = scattered.clone().map(|bits| bits & 0xffff_ff00);
     let ipv4 = ipv4.filter(|bits| *bits != CLIENT4.to_bits() & 0xffff_ff00);
-    // All of them in 2000::/8, where the client is.
+    // All of them are in 2000::/8, like the client.
     let ipv6 = scattered.map(|bits| 0x20 << 120 | u128::from(bits) << 80);
     let ipv6 = ipv6.filter(|bits| *bits != CLIENT6.to_bits() >> 80 << 80);
     let take = number as usize;
@@ -304,7 +305,7 @@ pub(super) fn prefixes(number: u32) -> (Prefixes<4>, Prefixes<16>) {
     )
 }
 
-/// What limits cost an answer.
+/// Returns the rows that show what limits cost an answer.
 fn of_limits() -> Vec<Subject> {
     let message = frames::request(VERSION, TRANSMIT);
     let row = |name: String, server, method, family, aim| {
@@ -337,7 +338,7 @@ fn of_limits() -> Vec<Subject> {
     rows
 }
 
-/// The limiter without the server, beside what the kernel has for it.
+/// Returns the rows of the limiter without the server, and of the kernel's alternative.
 fn of_limiters_alone() -> Vec<Subject> {
     let frame = padded(&frames::udp(&path6(NTP_PORT), &frames::request(VERSION, TRANSMIT)));
     let expected = Expected { action: XdpAction::Tx, counted: None, output: Output::Unchanged };
@@ -351,7 +352,7 @@ fn of_limiters_alone() -> Vec<Subject> {
     rows
 }
 
-/// The same rows on all CPUs at once.
+/// Returns the same rows on all CPUs at once.
 fn crowded(rows: Vec<Subject>) -> Vec<Subject> {
     let crowd =
         |row: Subject| Subject { name: format!("all CPUs: {}", row.name), aim: None, crowded: true, ..row };

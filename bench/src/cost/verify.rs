@@ -1,4 +1,4 @@
-//! Whether a measurement measured what its name says. Where it did not, there is no figure.
+//! Checks that a measurement measured what its name says. If it did not, there is no figure.
 
 use std::fmt::Write as _;
 
@@ -13,23 +13,23 @@ use crate::programs::{Counts, REARMED_FRAME, XdpAction};
 pub(super) struct Evidence<'a> {
     /// Whether the frame was to be written anew before each run.
     pub(super) behind_gauge: bool,
-    /// How often each program was to run on each CPU. They all have to come to what is expected of the subject.
+    /// How often each program was to run on each CPU. Every run must do what is expected of the subject.
     pub(super) ran: &'a [(Program, u64)],
-    /// Those CPUs.
+    /// The CPUs on which it ran.
     pub(super) cpus: &'a [usize],
-    /// What it returned the last time.
+    /// Return value of the last run.
     pub(super) action: u32,
-    /// The frame as it left it the last time.
+    /// The frame as the last run left it.
     pub(super) frame: &'a [u8],
-    /// Counters of all servers.
+    /// Counters of all servers before and after.
     pub(super) counted_before: &'a [Counts],
     pub(super) counted_after: &'a [Counts],
-    /// How often the frame was written anew, on each CPU that there is.
+    /// How often the frame was written anew, for each CPU of the machine, before and after.
     pub(super) rearmed_before: &'a [u64],
     pub(super) rearmed_after: &'a [u64],
 }
 
-/// A measurement of something else than was intended.
+/// A measurement of something else than intended.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no figure for \"{subject}\": {reason}")]
 pub(crate) struct Refusal {
@@ -44,14 +44,14 @@ impl From<Refusal> for Failure {
 }
 
 impl Refusal {
-    /// Two programs did not take turns as they were to.
+    /// Refuses a measurement in which two programs did not take turns as planned.
     pub(super) fn of_turns(subject: &Subject) -> Self {
         let reason = "not all runs took place on the requested CPUs".into();
         Self { subject: subject.name.clone(), reason }
     }
 }
 
-/// Refuses a measurement unless the program did what it should, in each single run.
+/// Refuses a measurement unless the program did what it should in every single run.
 pub(super) fn verify(subject: &Subject, evidence: &Evidence<'_>) -> Result<(), Refusal> {
     let refuse = |reason: String| Err(Refusal { subject: subject.name.clone(), reason });
     let Evidence { ran, cpus, action, .. } = *evidence;
@@ -100,7 +100,7 @@ pub(super) fn verify(subject: &Subject, evidence: &Evidence<'_>) -> Result<(), R
     Ok(())
 }
 
-/// What the servers' counters say, for a person to see what happened instead.
+/// Formats the servers' counters, so that people can see what happened instead.
 fn counted(evidence: &Evidence<'_>, subject: &Subject) -> String {
     let mut text = String::new();
     let label = |counter| {
@@ -130,7 +130,7 @@ fn counted(evidence: &Evidence<'_>, subject: &Subject) -> String {
 }
 
 fn is_reflection(output: &[u8], input: &[u8; REARMED_FRAME]) -> bool {
-    // Addresses and ports swapped back.
+    // The expected frame is the input with addresses and ports swapped.
     let mut back = output.to_vec();
     if back.len() != input.len() {
         return false;
@@ -141,8 +141,8 @@ fn is_reflection(output: &[u8], input: &[u8; REARMED_FRAME]) -> bool {
     back == input
 }
 
-/// Whether a server's message stands where the request stood. That it is the right one is for the tests of
-/// the server to say.
+/// Whether a server's message is where the request was. Whether the message is right is checked by the tests
+/// of the server.
 fn is_answer(output: &[u8], input: &[u8; REARMED_FRAME]) -> bool {
     let start = if input[12..14] == [0x08, 0x00] { 14 + 20 + 8 } else { 14 + 40 + 8 };
     let message = |frame: &[u8]| frame.get(start..start + MESSAGE).map(<[u8]>::to_vec);
@@ -170,7 +170,7 @@ mod tests {
         all(false).into_iter().find(|subject| subject.name == name).unwrap()
     }
 
-    /// Evidence of 1000 answers as they should be; the tests spoil one thing each.
+    /// Evidence of 1000 correct answers; each test spoils one thing.
     struct Case {
         subject: Subject,
         action: u32,
@@ -300,7 +300,7 @@ mod tests {
         };
         let refusal = evidence(&[0, 2000]).unwrap_err().to_string();
         assert!(refusal.contains("written 0 times on CPU 0, not 1000"), "{refusal}");
-        // What comes next is the frame, which is another row's here.
+        // The next check is that of the frame, which here belongs to another row.
         let refusal = evidence(&[1000, 1000]).unwrap_err().to_string();
         assert!(refusal.contains("came out as"), "{refusal}");
     }

@@ -1,4 +1,4 @@
-//! Times of a step: by the clock that requests are sent by, and by the one that the server is compared with.
+//! The clocks of a step: the one that schedules requests, and the one that the server is compared with.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ pub(super) fn monotonic_ns() -> u64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| nanos(Duration::from(time)))
 }
 
-/// The wall clock's time, this much later.
+/// Returns the wall clock's time, plus this much.
 pub(super) fn ntp_after(time: Duration) -> NtpTimestamp {
     let then = clock_gettime(ClockId::CLOCK_REALTIME).map_or(Duration::ZERO, Duration::from) + time;
     NtpTimestamp::from_unix(then.as_secs().cast_signed(), then.subsec_nanos())

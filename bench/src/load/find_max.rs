@@ -5,22 +5,22 @@ use std::fmt;
 use super::plan::Rates;
 use super::step::Step;
 
-/// More steps are not taken: by then the rate is known to 2 %.
+/// Largest number of steps; it determines the rate to 2 %.
 pub(super) const MOST_STEPS: u32 = 24;
-/// And each is taken at most this often.
+/// Largest number of tries per step.
 pub(super) const TRIES: u32 = 2;
-/// The search ends when what is too much is this close to what is not.
+/// The search ends when the lowest rate that is too high is within this factor of the highest that is not.
 const CLOSE: f64 = 1.02;
-/// A generator that sends less than this part of what is due has reached its limit.
+/// A generator that sends less than this fraction of what is due has reached its limit.
 const SENT: f64 = 0.9;
 
-/// How many requests may fail at a rate that a server takes.
+/// How many requests may fail at a rate that a server sustains.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Allowed {
-    /// As a part of all.
+    /// Acceptable loss as a fraction of all requests.
     pub(crate) loss: f64,
-    /// This part of a step's windows may be as bad as they like: a host that takes a virtual machine's CPU away for some
-    /// milliseconds says nothing of a server.
+    /// The fraction of a step's windows that do not count, the worst ones. When a hypervisor takes a virtual
+    /// machine's CPU away for some milliseconds, that says nothing about the server.
     pub(crate) left_out: f64,
 }
 
@@ -41,7 +41,7 @@ impl fmt::Display for Allowed {
     }
 }
 
-/// Doubles the rate until it is too much, then halves what is between.
+/// Doubles the rate until it is too high, then bisects the range.
 pub(super) struct Search {
     limit: f64,
     allowed: Allowed,
@@ -52,12 +52,13 @@ pub(super) struct Search {
     bad: Option<f64>,
     /// The lowest rate that the generator could not send.
     unsendable: Option<f64>,
-    /// The highest rate that was really sent and served: a generator may fall a little behind what is due.
+    /// The highest rate that was really sent and served. It can be lower than `good`, because a generator may
+    /// fall a little behind what is due.
     served: Option<f64>,
 }
 
 impl Search {
-    /// Begins at the lower rate and never goes above the upper one.
+    /// Begins at the lower rate and never exceeds the upper one.
     pub(super) fn new(rates: Rates, allowed: Allowed) -> Self {
         let next = rates.steps(f64::INFINITY).first().copied().unwrap_or(1.0);
         Self {
@@ -72,7 +73,7 @@ impl Search {
         }
     }
 
-    /// The rate to try next, or `None` where nothing more is to be learnt.
+    /// Returns the rate to try next, or `None` when the search is over.
     pub(super) fn next_rate(&mut self) -> Option<f64> {
         self.steps += 1;
         if self.steps > MOST_STEPS {
@@ -93,13 +94,13 @@ impl Search {
         (self.next >= 1.0).then_some(self.next)
     }
 
-    /// Takes in how it went.
+    /// Records the result of a step.
     pub(super) fn learn(&mut self, rate: f64, step: &Step) {
         let lower = |known: Option<f64>| Some(known.map_or(rate, |known| known.min(rate)));
         if self.allowed.is_exceeded_by(step) {
             self.bad = lower(self.bad);
         } else if step.sent_rate < rate * SENT {
-            // Nothing is known of the server at this rate.
+            // This step says nothing about the server at this rate.
             self.unsendable = lower(self.unsendable);
         } else {
             let higher = |known: Option<f64>, rate: f64| Some(known.map_or(rate, |known| known.max(rate)));
@@ -108,17 +109,18 @@ impl Search {
         }
     }
 
-    /// Whether a step was no good: once may be the machine's doing, twice is not.
+    /// Whether a step failed and should be tried again: one failure may be caused by the machine, two are
+    /// not.
     pub(super) fn is_doubtful(&self, rate: f64, step: &Step) -> bool {
         self.allowed.is_exceeded_by(step) || step.sent_rate < rate * SENT
     }
 
-    /// The highest rate that was served.
+    /// Returns the highest rate that was served.
     pub(super) fn highest(&self) -> Option<f64> {
         self.served
     }
 
-    /// What kept it from being higher: the server, the generator, or the range that was to be tried.
+    /// Returns what limited that rate: the server, the generator, or the range of the search.
     pub(super) fn limit(&self) -> Option<&'static str> {
         self.good?;
         Some(match (self.bad, self.unsendable) {
@@ -128,7 +130,7 @@ impl Search {
         })
     }
 
-    /// The result in words.
+    /// Describes the result in words.
     pub(super) fn conclusion(&self) -> String {
         let Some(good) = self.served else {
             return format!("No rate that was tried had {} or answered wrongly.", self.allowed);
@@ -153,7 +155,8 @@ mod tests {
 
     const NOTHING_LEFT_OUT: Allowed = Allowed { loss: 0.001, left_out: 0.0 };
 
-    /// A second in which a part of what was due is sent, and of that a part is lost.
+    /// Makes a step of one second in which a fraction of what was due is sent, and a fraction of that is
+    /// lost.
     fn step(rate: f64, sent: f64, lost: f64) -> Step {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive and small")]
         let [due, sent, lost] = [rate, rate * sent, rate * sent * lost].map(|count| count.ceil() as u64);
@@ -193,7 +196,7 @@ mod tests {
         assert!(search.conclusion().contains("the generator could not send"), "{}", search.conclusion());
         assert_eq!(search.bad, None);
         assert_eq!(search.limit(), Some("generator"));
-        // What it did send was served.
+        // The requests that were sent were served.
         assert!((48_000.0..=50_001.0).contains(&search.highest().unwrap()), "{:?}", search.highest());
     }
 
@@ -225,7 +228,7 @@ mod tests {
         let mut tally = Tally::over(Duration::from_secs(1));
         for sent_ms in 0..1000 {
             tally.sent += 1;
-            tally.course.sent_at(sent_ms * 1_000_000);
+            tally.loss_windows.sent_at(sent_ms * 1_000_000);
             if !(400..420).contains(&sent_ms) {
                 tally.matched += 1;
                 tally.answer(Token { sequence: sent_ms, sent_ns: sent_ms * 1_000_000 }, 1_000_000_000);

@@ -1,4 +1,4 @@
-//! The ways to send requests, and which one is taken.
+//! The generators, and how one of them is selected.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,23 +9,23 @@ use super::socket::SocketGenerator;
 use super::tally::Tally;
 use crate::failure::Failure;
 
-/// A way to send requests and to check what comes back.
+/// A way to send requests and to check the answers.
 pub(crate) trait Generator {
-    /// Its name, and why it was taken.
+    /// Returns its name and why it was selected.
     fn name(&self) -> String;
 
-    /// Whom it sends to.
+    /// Returns the address that it sends to.
     fn target(&self) -> SocketAddr;
 
-    /// How many sources requests come from.
+    /// Returns the number of sources that requests come from.
     fn clients(&self) -> u32;
 
-    /// Sends at `rate` for `duration`, waits for answers until they would be too late, and tells what became
-    /// of the requests.
+    /// Sends at `rate` for `duration`, waits for answers until the timeout, and returns what became of the
+    /// requests.
     fn step(&mut self, rate: f64, duration: Duration) -> Result<Tally, Failure>;
 }
 
-/// Which one is asked for.
+/// The generator that the command line asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Kind {
     /// The fastest that works for the target
@@ -40,7 +40,7 @@ pub(crate) enum Kind {
     Socket,
 }
 
-/// Makes a generator ready to send.
+/// Prepares a generator.
 pub(super) fn open(target: SocketAddr, load: &Load) -> Result<Box<dyn Generator>, Failure> {
     let socket = |why| SocketGenerator::open(target, load.clone(), why).map(|made| Box::new(made) as Box<_>);
     let link = |senders: &[Sender]| {
@@ -52,8 +52,8 @@ pub(super) fn open(target: SocketAddr, load: &Load) -> Result<Box<dyn Generator>
         Kind::Xdp => link(&[Sender::Xdp]),
         Kind::Packet => link(&[Sender::Packet]),
         Kind::Auto if target.ip().is_loopback() => socket("loopback is not Ethernet".into()),
-        // What stands in the way of the faster ones is worth knowing, and no reason to stop, unless it has to be one
-        // of them.
+        // The reason why the faster generators do not work is worth reporting. It is fatal only if one of
+        // them is required.
         Kind::Auto => link(&Sender::ALL).or_else(|failure| match load.for_frames() {
             None => socket(format!("no frames: {failure}")),
             Some(_) => Err(failure),

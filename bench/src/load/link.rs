@@ -1,16 +1,16 @@
-//! Generators that put whole frames on a link: three senders, and one collector that takes the answers in the
-//! kernel, where they come in, and checks every one.
+//! Generators that put whole frames on a link. There are three senders, and one collector that takes the
+//! answers in the kernel where they come in and checks every one.
 
-mod circulation;
 mod collector;
 mod error;
-mod live;
+mod live_frames;
 mod packet;
-mod place;
 mod route;
 mod setup;
+mod test_run_loop;
 mod worker;
 mod xdp;
+mod xdp_attachment;
 
 use std::net::SocketAddr;
 use std::ops::Add;
@@ -19,8 +19,8 @@ use std::time::Duration;
 use bench_ebpf::load_token::{MAX_REQUESTS, Request, Token};
 
 use super::Load;
-use super::course::Course;
 use super::generator::Generator;
+use super::loss_windows::LossWindows;
 use super::tally::Tally;
 use super::template::Sources;
 use crate::failure::Failure;
@@ -28,15 +28,15 @@ use crate::programs::require_privileges;
 use collector::Collector;
 use error::LinkError;
 use packet::PacketOutlet;
-use place::{Mode, Place};
 pub(crate) use route::{Choices, Mac};
 use setup::{Setup, Step};
 use xdp::XdpOutlet;
+use xdp_attachment::{Mode, XdpAttachment};
 
 /// What puts frames on the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sender {
-    /// An XDP program, of frames that `BPF_PROG_TEST_RUN` lets loose.
+    /// An XDP program, which turns frames that `BPF_PROG_TEST_RUN` sends around into requests.
     Live,
     /// Threads with `AF_XDP` sockets.
     Xdp,
@@ -45,7 +45,7 @@ pub(super) enum Sender {
 }
 
 impl Sender {
-    /// The fastest first.
+    /// All senders, the fastest first.
     pub(super) const ALL: [Self; 3] = [Self::Live, Self::Xdp, Self::Packet];
 
     const fn name(self) -> &'static str {
@@ -56,11 +56,11 @@ impl Sender {
         }
     }
 
-    /// Makes it ready, if it can send by this link at all.
+    /// Prepares the sender, if it can use this link at all.
     fn ready(self, setup: &Setup, mode: Mode) -> Result<Outlets, Failure> {
         let workers = 0..setup.workers();
         match self {
-            Self::Live => live::check(&setup.route, mode).map(|()| Outlets::Live),
+            Self::Live => live_frames::check(&setup.route, mode).map(|()| Outlets::Live),
             Self::Xdp => {
                 workers.map(|queue| xdp::open(setup, queue)).collect::<Result<_, _>>().map(Outlets::Xdp)
             }
@@ -71,30 +71,30 @@ impl Sender {
     }
 }
 
-/// What workers send by, open from the first step to the last.
+/// What the workers send through, open from the first step to the last.
 enum Outlets {
     Live,
     Xdp(Vec<XdpOutlet>),
     Packet(Vec<PacketOutlet>),
 }
 
-/// What senders have done.
+/// What the senders have done in a step.
 #[derive(Clone, Debug)]
 struct Sent {
-    /// To be answered.
+    /// Requests that were sent and should be answered.
     right: u64,
-    /// Not to be answered.
+    /// Requests that were sent and must not be answered.
     malformed: u64,
-    /// Due, and not sent.
+    /// Requests that were due and were not sent.
     unsent: u64,
-    /// When those were sent that are to be answered.
-    course: Course,
+    /// When the requests that should be answered were sent.
+    loss_windows: LossWindows,
 }
 
 impl Sent {
-    /// Nothing yet of a step.
+    /// The state at the beginning of a step.
     fn nothing(step: &Step) -> Self {
-        Self { right: 0, malformed: 0, unsent: 0, course: Course::over(step.duration) }
+        Self { right: 0, malformed: 0, unsent: 0, loss_windows: LossWindows::over(step.duration) }
     }
 
     fn count(&mut self, request: Request, token: Token) {
@@ -102,15 +102,15 @@ impl Sent {
             self.malformed += 1;
         } else {
             self.right += 1;
-            self.course.sent_at(token.sent_ns);
+            self.loss_windows.sent_at(token.sent_ns);
         }
     }
 
-    /// What did not go out after all. Which of them is not known; there are few that are malformed.
+    /// Takes back requests that did not go out. Which ones is not known, but only few requests are malformed.
     fn take_back(&mut self, requests: u64) {
         self.right = self.right.saturating_sub(requests);
         self.unsent += requests;
-        self.course.unsend(requests);
+        self.loss_windows.unsend(requests);
     }
 }
 
@@ -121,33 +121,33 @@ impl Add for Sent {
         self.right += other.right;
         self.malformed += other.malformed;
         self.unsent += other.unsent;
-        self.course.add(&other.course);
+        self.loss_windows.add(&other.loss_windows);
         self
     }
 }
 
-/// See the module.
+/// The generator; see the module.
 pub(super) struct LinkGenerator {
     setup: Setup,
     sender: Sender,
-    /// Why it was taken, if there was a choice.
+    /// Why this sender was selected, if there was a choice.
     why: String,
     outlets: Outlets,
-    place: Place,
+    attachment: XdpAttachment,
 }
 
 impl LinkGenerator {
-    /// With the first of these senders that works.
+    /// Opens the first of these senders that works.
     pub(super) fn open(target: SocketAddr, load: Load, senders: &[Sender]) -> Result<Self, Failure> {
         require_privileges()?;
         let setup = Setup::new(target, load)?;
-        let place = Place::take(&setup.route.interface)?;
+        let attachment = XdpAttachment::take(&setup.route.interface)?;
         let mut refused = None;
         for sender in senders {
-            match sender.ready(&setup, place.mode()) {
+            match sender.ready(&setup, attachment.mode()) {
                 Ok(outlets) => {
                     let why = refused.map(|failure| format!(" ({failure})")).unwrap_or_default();
-                    return Ok(Self { setup, sender: *sender, why, outlets, place });
+                    return Ok(Self { setup, sender: *sender, why, outlets, attachment });
                 }
                 Err(failure) => refused = Some(failure),
             }
@@ -167,7 +167,7 @@ impl Generator for LinkGenerator {
             self.setup.workers(),
             if self.setup.workers() == 1 { "worker" } else { "workers" },
             self.setup.source_ports(),
-            self.place.mode(),
+            self.attachment.mode(),
         )
     }
 
@@ -181,19 +181,20 @@ impl Generator for LinkGenerator {
 
     fn step(&mut self, rate: f64, duration: Duration) -> Result<Tally, Failure> {
         let setup = &self.setup;
-        // Independent requests may be more than their mean: ten standard deviations. A spike's slope is rounded.
+        // There may be more independent requests than on average: ten standard deviations leave room for
+        // them. A spike's slope is rounded.
         let due = setup.due(rate, duration);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "capped")]
         let requests = ((1.01 * due + 10.0 * due.sqrt()).ceil() as u64).saturating_add(64).min(MAX_REQUESTS);
         let mut collector = Collector::load(requests, &setup.load)?;
         if self.sender == Sender::Live {
-            live::prepare(&mut collector, &setup.cores)?;
+            live_frames::prepare(&mut collector, &setup.cores)?;
         }
-        self.place.give_to(&mut collector)?;
+        self.attachment.give_to(&mut collector)?;
         let step = setup.step(rate, duration);
         collector.begin(&step.plan)?;
         let sent = match &mut self.outlets {
-            Outlets::Live => live::send(&collector, setup, &step)?,
+            Outlets::Live => live_frames::send(&collector, setup, &step)?,
             Outlets::Xdp(outlets) => worker::send(setup, &step, outlets)?,
             Outlets::Packet(outlets) => worker::send(setup, &step, outlets)?,
         };
@@ -206,11 +207,11 @@ impl Generator for LinkGenerator {
 mod tests {
     use super::super::template::Template;
     use crate::frames::Path;
-    use bench_ebpf::load_token::{Flaw, Plan, Request, Token};
+    use bench_ebpf::load_token::{Malformation, Plan, Request, Token};
     use etherparse::{NetHeaders, PacketHeaders, TransportHeader};
 
-    /// A malformed request as a frame, and its flaw.
-    fn frame(source: &str, destination: &str, sequence: u64) -> Option<(Flaw, Vec<u8>)> {
+    /// Makes a malformed request as a frame, and says how it is malformed.
+    fn frame(source: &str, destination: &str, sequence: u64) -> Option<(Malformation, Vec<u8>)> {
         let template = Template::new(&Path::between(source, destination), None, &[]);
         let plan = Plan {
             frame: template.frame,
@@ -222,39 +223,55 @@ mod tests {
             first_port: 5004,
             ports: 100,
             malformed: 1 << 16,
-            flaw_port: 5000,
+            malformed_port: 5000,
             ..Plan::default()
         };
         let request = Request::new(&plan, Token { sequence, sent_ns: 1600 }, 4);
         let mut frame = template.bytes;
         request.write_to(frame.as_mut_slice(), &plan).unwrap();
-        Flaw::of(sequence, plan.malformed, 4).map(|flaw| (flaw, frame))
+        Malformation::of(sequence, plan.malformed, 4).map(|malformation| (malformation, frame))
     }
 
     #[test]
-    fn a_flawed_request_has_its_flaw_and_no_other() {
+    fn a_malformed_request_is_wrong_in_one_way_only() {
         for (source, destination) in [("10.1.2.3", "10.1.2.4"), ("fd00::1:2", "fd00::2")] {
-            for (flaw, frame) in (0..64).filter_map(|sequence| frame(source, destination, sequence)) {
+            for (malformation, frame) in (0..64).filter_map(|sequence| frame(source, destination, sequence)) {
                 let headers = PacketHeaders::from_ethernet_slice(&frame).unwrap();
-                let Some(TransportHeader::Udp(udp)) = headers.transport else { panic!("{flaw:?}") };
+                let Some(TransportHeader::Udp(udp)) = headers.transport else { panic!("{malformation:?}") };
                 let payload = headers.payload.slice();
                 let (of_ip, checksum) = match headers.net.unwrap() {
                     NetHeaders::Ipv4(ip, _) => {
-                        assert_eq!(ip.header_checksum, ip.calc_header_checksum(), "{flaw:?}");
+                        assert_eq!(ip.header_checksum, ip.calc_header_checksum(), "{malformation:?}");
                         (ip.payload_len().unwrap(), udp.calc_checksum_ipv4(&ip, payload).unwrap())
                     }
                     NetHeaders::Ipv6(ip, _) => {
                         (ip.payload_length, udp.calc_checksum_ipv6(&ip, payload).unwrap())
                     }
-                    NetHeaders::Arp(_) => panic!("{flaw:?}"),
+                    NetHeaders::Arp(_) => panic!("{malformation:?}"),
                 };
-                assert_eq!(udp.source_port, 5000 + flaw as u16);
-                assert_eq!(of_ip, if flaw == Flaw::Short { 52 } else { 56 }, "{flaw:?}");
-                assert_eq!(udp.length, if flaw == Flaw::Length { 64 } else { of_ip }, "{flaw:?}");
-                assert_eq!(payload[0] & 7, if flaw == Flaw::Mode { 4 } else { 3 }, "{flaw:?}");
-                // Over a length that is not that of the data there is no right one.
-                if flaw != Flaw::Length {
-                    assert_eq!(udp.checksum == checksum, flaw != Flaw::Checksum, "{flaw:?}");
+                assert_eq!(udp.source_port, 5000 + malformation as u16);
+                assert_eq!(
+                    of_ip,
+                    if malformation == Malformation::Short { 52 } else { 56 },
+                    "{malformation:?}"
+                );
+                assert_eq!(
+                    udp.length,
+                    if malformation == Malformation::Length { 64 } else { of_ip },
+                    "{malformation:?}"
+                );
+                assert_eq!(
+                    payload[0] & 7,
+                    if malformation == Malformation::Mode { 4 } else { 3 },
+                    "{malformation:?}"
+                );
+                // If the UDP length is not that of the data, no checksum is right.
+                if malformation != Malformation::Length {
+                    assert_eq!(
+                        udp.checksum == checksum,
+                        malformation != Malformation::Checksum,
+                        "{malformation:?}"
+                    );
                 }
             }
         }

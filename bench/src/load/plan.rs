@@ -1,4 +1,4 @@
-//! How fast, how long, and with which versions.
+//! The plan of a load: rates, durations and versions.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,24 +6,24 @@ use std::time::Duration;
 
 use bench_ebpf::load_token::MIX;
 
-/// Requests a second, a single rate or a ramp.
+/// Requests per second: a single rate or a ramp.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Rates {
     first: f64,
     last: f64,
 }
 
-/// The most that is sent in one go without `--uncapped`: requests a second.
+/// The highest rate without `--uncapped`, in requests per second.
 pub(crate) const RATE_CAP: f64 = 5e6;
-/// The longest that is sent without `--uncapped`.
+/// The longest total time without `--uncapped`.
 pub(crate) const TIME_CAP: Duration = Duration::from_mins(10);
 
 impl Rates {
-    /// The rates of the steps, each `factor` times the one before, the last one included.
+    /// Returns the rates of the steps. Each is `factor` times the one before; the last rate is included.
     pub(crate) fn steps(self, factor: f64) -> Vec<f64> {
         let mut steps = Vec::new();
         let mut rate = self.first;
-        // A step that falls short of the last by a hair would be the same rate twice.
+        // A step that falls just short of the last rate would measure the same rate twice.
         while rate < self.last * 0.999 {
             steps.push(rate);
             rate *= factor;
@@ -50,7 +50,7 @@ impl FromStr for Rates {
     }
 }
 
-/// A rate: digits, and k or M behind them.
+/// Parses a rate: digits, followed by k or M.
 pub(crate) fn rate(text: &str) -> Result<f64, String> {
     let (digits, unit) = match text.strip_suffix(['k', 'K']) {
         Some(digits) => (digits, 1e3),
@@ -65,7 +65,7 @@ pub(crate) fn rate(text: &str) -> Result<f64, String> {
     }
 }
 
-/// A time: digits, and us, ms or s behind them.
+/// Parses a time: digits, followed by us, ms or s.
 pub(crate) fn time(text: &str) -> Result<Duration, String> {
     let unit = [("us", 1e-6), ("ms", 1e-3), ("s", 1.0)]
         .into_iter()
@@ -76,14 +76,15 @@ pub(crate) fn time(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|_| format!("{text} is too long to wait for"))
 }
 
-/// A part of all: `0.1%` or `0.001`.
+/// Parses a fraction: `0.1%` or `0.001`.
 pub(crate) fn fraction(text: &str) -> Result<f64, String> {
     let (digits, unit) = text.strip_suffix('%').map_or((text, 1.0), |digits| (digits, 0.01));
     let part = digits.parse::<f64>().map_err(|_| format!("{text} is not a fraction, such as 0.1%"))? * unit;
     if (0.0..=1.0).contains(&part) { Ok(part) } else { Err(format!("{text} is not between 0 and 100 %")) }
 }
 
-/// A part of a step that is left out of it: without most of the time, what is left would say nothing.
+/// Parses the fraction of a step that is left out. It is limited, because a step without most of its time
+/// says nothing.
 pub(crate) fn left_out(text: &str) -> Result<f64, String> {
     let part = fraction(text)?;
     if part <= 0.5 {
@@ -93,12 +94,12 @@ pub(crate) fn left_out(text: &str) -> Result<f64, String> {
     }
 }
 
-/// How requests are spaced.
+/// The spacing of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Spacing {
-    /// All intervals the same.
+    /// All intervals are the same.
     Even,
-    /// As independent clients come: exponential intervals.
+    /// Exponential intervals, as between independent clients.
     Poisson,
 }
 
@@ -110,14 +111,14 @@ pub(crate) struct SourcePorts {
 }
 
 impl Default for SourcePorts {
-    /// Half of those that Linux takes for its own.
+    /// Half of the ports that Linux uses for its own connections.
     fn default() -> Self {
         Self { first: 40_960, last: 45_055 }
     }
 }
 
 impl SourcePorts {
-    /// One of the ports for each of so many: all different, if there are as many.
+    /// Returns the port with index `index` of `of`. All ports are different if there are enough.
     pub(crate) fn spread(self, index: u32, of: u32) -> u16 {
         let offset = u64::from(index) * u64::from(self.count()) / u64::from(of.max(1));
         self.first.saturating_add(u16::try_from(offset).unwrap_or(u16::MAX)).min(self.last)
@@ -151,14 +152,14 @@ impl fmt::Display for SourcePorts {
     }
 }
 
-/// In which shares the versions are sent.
+/// The shares in which versions are sent.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Mix {
     shares: Vec<(u8, f64)>,
 }
 
 impl Default for Mix {
-    /// What one public server counted of versions 1 to 4 in a day.
+    /// The shares of versions 1 to 4 that one public server counted in a day.
     fn default() -> Self {
         Self { shares: vec![(1, 340e3), (2, 5e3), (3, 6.0e6), (4, 5.2e6)] }
     }
@@ -167,7 +168,7 @@ impl Default for Mix {
 impl FromStr for Mix {
     type Err = String;
 
-    /// `4`, or versions with weights: `3:1,4:2`.
+    /// Parses `4`, or versions with weights such as `3:1,4:2`.
     fn from_str(text: &str) -> Result<Self, String> {
         let share = |part: &str| {
             let (version, weight) = part.split_once(':').unwrap_or((part, "1"));
@@ -180,7 +181,7 @@ impl FromStr for Mix {
 }
 
 impl Mix {
-    /// A table with each version in its share, none left out.
+    /// Makes a table that has each version in its share and leaves none out.
     pub(crate) fn table(&self) -> Box<[u8; MIX]> {
         let total: f64 = self.shares.iter().map(|(_, weight)| weight).sum();
         let mut table = Box::new([self.shares.last().map_or(4, |(version, _)| *version); MIX]);

@@ -1,4 +1,4 @@
-//! Load as real servers get it, and as they would rather not: what is unusual about the requests.
+//! Load profiles: what is unusual about the requests, modelled on what real servers receive.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,31 +9,31 @@ use bench_ebpf::load_token::{MAX_EXTENSION, Spike};
 use super::clock::nanos;
 use super::plan::fraction;
 
-/// Words that requests are longer by, if not told otherwise: the least that an extension field takes up which is the
-/// last one (RFC 7822).
+/// Default length of the extension field in words of 32 bits: the shortest that is allowed for the last field
+/// (RFC 7822).
 const WORDS: u16 = 7;
-/// And the least that one takes up anywhere.
+/// The shortest extension field that is allowed anywhere, in words.
 const FEWEST_WORDS: u16 = 4;
-/// The rate's factor at the top of the hour, if not told otherwise.
+/// Default factor of the rate at the top of the hour.
 const FACTOR: f64 = 10.0;
-/// Parts of the whole before the spike, in it, and while it decays.
+/// Fractions of the duration before the spike, in it, and while it decays.
 const BEFORE: f64 = 0.25;
 const HIGH: f64 = 0.125;
 const FALLING: f64 = 0.375;
 
-/// See the module.
+/// A profile; see the module.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) enum Profile {
-    /// Nothing is.
+    /// Nothing is unusual.
     #[default]
     Normal,
     /// A share of the requests comes from one of the sources.
     HotSource(f64),
-    /// Each request comes from another address, whosever it is.
+    /// Each request comes from another address, whoever owns it.
     Spoofed,
     /// A share of the requests must not be answered.
     Malformed(f64),
-    /// Requests have an extension field of so many bytes.
+    /// Requests have an extension field of this many bytes.
     Long(u16),
     /// The rate jumps up by this factor and decays.
     TopOfHour(f64),
@@ -91,18 +91,18 @@ impl fmt::Display for Profile {
 }
 
 impl Profile {
-    /// Of 65,536 requests, those that come from one source.
+    /// Returns the number of requests per 65,536 that come from one source.
     pub(super) fn hot(self) -> u64 {
         if let Self::HotSource(share) = self { of_65536(share) } else { 0 }
     }
 
-    /// Of 65,536 requests, those that must not be answered.
+    /// Returns the number of requests per 65,536 that must not be answered.
     pub(super) fn malformed(self) -> u64 {
         if let Self::Malformed(share) = self { of_65536(share) } else { 0 }
     }
 
-    /// What requests have behind the message: an extension field of a type for experiments (RFC 9748), which servers
-    /// have to ignore.
+    /// Returns what requests have behind the message: an extension field of an experimental type (RFC 9748),
+    /// which servers must ignore.
     pub(super) fn extension(self) -> Vec<u8> {
         let Self::Long(bytes) = self else { return Vec::new() };
         let mut field = vec![0; bytes.into()];
@@ -111,7 +111,7 @@ impl Profile {
         field
     }
 
-    /// When the rate is higher than the base rate, in a step.
+    /// Returns when the rate is above the base rate in a step of this duration.
     pub(super) fn spike(self, duration: Duration) -> Spike {
         let Self::TopOfHour(factor) = self else { return Spike::default() };
         let at = |part: f64| nanos(duration.mul_f64(part));
@@ -120,17 +120,17 @@ impl Profile {
         Spike { start_ns: at(BEFORE), end_ns: at(BEFORE + HIGH), gone_ns: at(BEFORE + HIGH + FALLING), extra }
     }
 
-    /// The highest rate as a multiple of the base rate.
+    /// Returns the highest rate as a multiple of the base rate.
     pub(super) fn peak(self) -> f64 {
         if let Self::TopOfHour(factor) = self { factor } else { 1.0 }
     }
 
-    /// The mean rate likewise.
+    /// Returns the mean rate as a multiple of the base rate.
     pub(super) fn mean(self) -> f64 {
         1.0 + (self.peak() - 1.0) * (HIGH + FALLING / 2.0)
     }
 
-    /// Why a search for the highest rate makes no sense with it.
+    /// Returns why a search for the highest rate makes no sense with this profile, if it makes none.
     pub(super) fn unsearchable(self) -> Option<&'static str> {
         matches!(self, Self::TopOfHour(_))
             .then_some("find-max searches for a steady rate, and top-of-hour has none: use load")

@@ -14,22 +14,22 @@ use super::{Load, Output};
 use crate::failure::Failure;
 use crate::machine::Machine;
 
-/// Shapes of the results on standard output.
+/// Formats of the results on standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
-    /// For people.
+    /// A table for people.
     Table,
-    /// All there is, as one object.
+    /// All results as one object.
     Json,
-    /// A line for each step.
+    /// One line per step.
     Csv,
     /// The table of the program ntpperf, for scripts that read it.
     Ntpperf,
 }
 
-/// All steps, and what they were steps of.
+/// All steps, and the load that they belong to.
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
+pub(super) struct LoadReport {
     command: &'static str,
     machine: Machine,
     target: String,
@@ -37,17 +37,17 @@ pub(super) struct Report {
     profile: String,
     duration_s: f64,
     timeout_s: f64,
-    /// Sources that requests come from.
+    /// Number of sources that requests come from.
     #[serde(skip)]
     clients: u32,
     steps: Vec<Step>,
     conclusion: Option<String>,
-    /// Of a search: the highest rate that was served, and what kept it from being higher.
+    /// In a search: the highest rate that was served, and what limited it.
     highest_rate: Option<f64>,
     limit: Option<&'static str>,
 }
 
-impl Report {
+impl LoadReport {
     pub(super) fn new(command: &'static str, generator: &dyn Generator, load: &Load) -> Self {
         Self {
             command,
@@ -65,7 +65,7 @@ impl Report {
         }
     }
 
-    /// What comes before the first step.
+    /// Prints what comes before the first step.
     pub(super) fn begin(&self, output: &Output) -> Result<(), Failure> {
         let mut to = io::stdout().lock();
         let written = match output.format {
@@ -107,7 +107,7 @@ impl Report {
         written.map_err(Failure::Output)
     }
 
-    /// Takes in a step, and prints it where that can be done before the end.
+    /// Adds a step, and prints it if the format does not have to wait for the end.
     pub(super) fn add(&mut self, step: Step, output: &Output) -> Result<(), Failure> {
         let mut to = io::stdout().lock();
         let written = match output.format {
@@ -126,7 +126,7 @@ impl Report {
         self.limit = search.limit();
     }
 
-    /// What comes after the last step.
+    /// Prints what comes after the last step.
     pub(super) fn end(&self, output: &Output) -> Result<(), Failure> {
         let mut to = io::stdout().lock();
         let written = match (output.format, &self.conclusion) {
@@ -172,10 +172,12 @@ fn write_row(to: &mut impl Write, step: &Step) -> io::Result<()> {
                     an XDP program too, if only one that passes everything";
         note(to, text.into())?;
     }
-    let (windows, failed) = step.course.windows();
+    let (windows, failed) = step.loss_windows.windows();
     if failed > 0 && failed * 2 <= windows {
-        let text =
-            format!("all of them in {failed} of {windows} windows of {:.1} ms", step.course.window_ms());
+        let text = format!(
+            "all of them in {failed} of {windows} windows of {:.1} ms",
+            step.loss_windows.window_ms()
+        );
         note(to, text)?;
     }
     if step.malformed > 0 {
@@ -206,7 +208,7 @@ fn write_row(to: &mut impl Write, step: &Step) -> io::Result<()> {
 
 fn write_csv(to: &mut impl Write, step: &Step) -> io::Result<()> {
     let Percentiles { min, p50, p90, p99, p99_9, max, .. } = step.round_trip_ns;
-    let (windows, windows_failed) = step.course.windows();
+    let (windows, windows_failed) = step.loss_windows.windows();
     let offset = step.offset_ns.map(|offset| format!("{:.0}", offset.mean)).unwrap_or_default();
     writeln!(
         to,
@@ -226,11 +228,12 @@ fn write_csv(to: &mut impl Write, step: &Step) -> io::Result<()> {
         step.residence_ns.p50,
         step.residence_ns.p99,
         step.malformed,
-        step.course.window_ms(),
+        step.loss_windows.window_ms(),
     )
 }
 
-/// Columns as that program prints them. There every request is lost or has one answer: a wrong one, too.
+/// Writes columns as ntpperf prints them. It knows only lost requests and requests with one answer, even a
+/// wrong one.
 fn write_ntpperf(to: &mut impl Write, step: &Step, clients: u32) -> io::Result<()> {
     let percent = |count| 100.0 * fraction(count, step.sent);
     let Percentiles { min, max, mean, deviation, .. } = step.round_trip_ns;
@@ -251,7 +254,7 @@ fn write_ntpperf(to: &mut impl Write, step: &Step, clients: u32) -> io::Result<(
     writeln!(to)
 }
 
-/// Three digits and a unit.
+/// Formats a time with three digits and a unit.
 #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
 fn short_time(ns: u64) -> String {
     match ns {

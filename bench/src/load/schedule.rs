@@ -1,5 +1,5 @@
-//! When requests are due. The schedule knows nothing of answers: a slow server does not slow it down, and
-//! what is sent behind it is counted as late.
+//! The schedule: when requests are due. It does not depend on answers: a slow server does not slow it down,
+//! and what is sent behind the schedule is counted as late.
 
 use std::time::Duration;
 
@@ -19,13 +19,13 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// Of one of `workers` that share `rate` requests a second evenly.
+    /// Makes the schedule of one of `workers` that share `rate` requests per second evenly.
     pub(crate) fn new(rate: f64, spacing: Spacing, duration: Duration, worker: u32, workers: u32) -> Self {
         let interval_ns = 1e9 * f64::from(workers) / rate;
         Self {
             spacing,
             interval_ns,
-            // The workers' requests fall between each other's.
+            // The requests of the workers fall between each other.
             next_ns: interval_ns * f64::from(worker) / f64::from(workers),
             end_ns: duration.as_secs_f64() * 1e9,
             spike: Spike::default(),
@@ -33,12 +33,12 @@ impl Schedule {
         }
     }
 
-    /// With a time at which the rate is higher.
+    /// Adds a time in which the rate is higher.
     pub(crate) fn with(self, spike: Spike) -> Self {
         Self { spike, ..self }
     }
 
-    /// When the next request is due, or `None` after the last one.
+    /// Returns when the next request is due, or `None` after the last one.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -48,7 +48,7 @@ impl Schedule {
         (self.next_ns < self.end_ns).then_some(self.next_ns as u64)
     }
 
-    /// On to the next request.
+    /// Advances to the next request.
     #[expect(clippy::cast_precision_loss, reason = "a factor with 8 bits of fraction")]
     pub(crate) fn advance(&mut self) {
         let factor = self.due_ns().map_or(1.0, |due_ns| self.spike.factor(due_ns) as f64 / 256.0);
@@ -60,7 +60,7 @@ impl Schedule {
         };
     }
 
-    /// Skips all that is left; how many requests that is.
+    /// Skips all remaining requests and returns their number.
     pub(crate) fn give_up(&mut self) -> u64 {
         let mut left = 0;
         while self.due_ns().is_some() {
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn poisson_intervals_have_the_rate_as_their_mean() {
         let sent = count(Schedule::new(100_000.0, Spacing::Poisson, Duration::from_secs(1), 0, 1));
-        // Five standard deviations.
+        // The range is five standard deviations.
         assert!((98_419..101_581).contains(&sent), "{sent}");
     }
 

@@ -1,8 +1,8 @@
-//! The generator that needs no privilege: connected UDP sockets, a thread on each CPU that both sends and
-//! receives.
+//! The generator that needs no privilege: connected UDP sockets, with a thread on each CPU that both sends
+//! and receives.
 
-mod spoiler;
-mod tables;
+mod malformed_sender;
+mod proc_net;
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -16,33 +16,33 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
 
+use super::answer_check::{AnswerChecker, Start};
 use super::clock::{monotonic_ns, nanos, ntp_after};
 use super::generator::Generator;
-use super::inspect::{Inspector, Start};
 use super::profile::Profile;
 use super::schedule::Schedule;
 use super::tally::{Seen, Tally};
 use super::{LATE_NS, Load, LoadError};
 use crate::failure::Failure;
 use crate::frames::{self, MESSAGE};
-use spoiler::Spoiler;
-use tables::{dropped_at, wrong_checksums};
+use malformed_sender::MalformedSender;
+use proc_net::{dropped_at, wrong_checksums};
 
-/// Requests sent and answers taken in one go, so that neither waits long for the other.
+/// Number of requests sent or answers taken in one go, so that neither waits long for the other.
 const BATCH: usize = 16;
-/// Room for answers that come while the thread does something else. The kernel may give less.
+/// Size of the buffer for answers that come while the thread does something else. The kernel may give less.
 const RECEIVE_BUFFER: usize = 8 << 20;
-/// Threads start together, this long after they are made.
+/// The threads start together, this long after they are created.
 const LEAD: Duration = Duration::from_millis(10);
-/// Longer than any answer that is checked: more of it does not matter.
+/// Longer than any answer that is checked; the rest of a longer one does not matter.
 const LONGEST_ANSWER: usize = 1024;
 
-/// See the module.
+/// The generator; see the module.
 pub(super) struct SocketGenerator {
     target: SocketAddr,
     load: Load,
     cores: Vec<CoreId>,
-    /// Why it was taken, if there was a choice.
+    /// Why it was selected, if there was a choice.
     why: String,
 }
 
@@ -53,12 +53,12 @@ impl SocketGenerator {
         }
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         let generator = Self { target, load, cores, why };
-        // What is wrong with the target or the ports shows before the first step.
+        // A problem with the target or the ports shows before the first step.
         generator.ports().map(|port| connected(target, port)).collect::<Result<Vec<_>, _>>()?;
         Ok(generator)
     }
 
-    /// The port of each socket, of all workers: any, if not told which.
+    /// Returns the port of each socket of all workers; 0 means any port.
     fn ports(&self) -> impl Iterator<Item = u16> + use<> {
         let (sockets, range) = (self.clients(), self.load.source_ports);
         (0..sockets).map(move |socket| range.map_or(0, |range| range.spread(socket, sockets)))
@@ -74,11 +74,11 @@ impl Generator for SocketGenerator {
     fn name(&self) -> String {
         let why = if self.why.is_empty() { String::new() } else { format!(" ({})", self.why) };
         let (workers, sockets) = (self.workers(), self.load.sockets);
-        let flaws = match self.load.profile {
+        let malformations = match self.load.profile {
             Profile::Malformed(_) => ", malformed as far as sockets let it: short, and of mode 4",
             _ => "",
         };
-        format!("socket{why}, {workers} workers with {sockets} sockets each{flaws}")
+        format!("socket{why}, {workers} workers with {sockets} sockets each{malformations}")
     }
 
     fn target(&self) -> SocketAddr {
@@ -102,9 +102,9 @@ impl Generator for SocketGenerator {
                 sockets,
                 schedule: Schedule::new(rate, self.load.spacing, duration, worker, workers)
                     .with(self.load.profile.spike(duration)),
-                spoiler: Spoiler::of(self.target, self.load.profile)?,
+                malformed_sender: MalformedSender::of(self.target, self.load.profile)?,
                 extension: self.load.profile.extension(),
-                inspector: Inspector {
+                checker: AnswerChecker {
                     key: Key(fastrand::u64(..)),
                     versions: self.load.mix.table(),
                     start: begin,
@@ -126,7 +126,7 @@ impl Generator for SocketGenerator {
                 let core = self.cores.get(worker % self.cores.len().max(1)).copied();
                 let results = results.clone();
                 scope.spawn(move || {
-                    // Unpinned it works too, only less evenly.
+                    // Without pinning it works too, only less evenly.
                     let _pinned = core.map(core_affinity::set_for_current);
                     let _receiver_waits = results.send(job.run());
                 });
@@ -137,7 +137,8 @@ impl Generator for SocketGenerator {
         for tally in finished {
             total.add(&tally);
         }
-        // The kernel keeps these to itself; what is not lost is not ours.
+        // The kernel drops answers with a wrong checksum and only counts them. What was not lost does not
+        // belong to this load.
         total.faults[Fault::Checksum as usize] += (wrong_checksums() - spoiled).min(total.lost());
         Ok(total)
     }
@@ -146,20 +147,20 @@ impl Generator for SocketGenerator {
 /// A thread's part of a step.
 struct Worker {
     sockets: Vec<UdpSocket>,
-    spoiler: Option<Spoiler>,
+    malformed_sender: Option<MalformedSender>,
     /// What requests have behind their messages.
     extension: Vec<u8>,
     schedule: Schedule,
-    inspector: Inspector,
+    checker: AnswerChecker,
     duration: Duration,
-    /// Requests sent so far, which is the next one's number.
+    /// Number of requests sent so far, which is the number of the next one.
     issued: u64,
     tally: Tally,
 }
 
 impl Worker {
     fn run(mut self) -> Tally {
-        let start_ns = self.inspector.start.monotonic_ns;
+        let start_ns = self.checker.start.monotonic_ns;
         let end_ns = start_ns + nanos(self.duration);
         while monotonic_ns() < start_ns {
             std::hint::spin_loop();
@@ -167,7 +168,7 @@ impl Worker {
         while let Some(due_ns) = self.schedule.due_ns() {
             let now_ns = monotonic_ns();
             if now_ns >= end_ns {
-                // What is left was due and did not go out: the generator's failure, not the server's.
+                // The remaining requests were due and did not go out: the generator failed, not the server.
                 self.tally.unsent += self.schedule.give_up();
                 break;
             }
@@ -177,9 +178,10 @@ impl Worker {
                 self.wait(Duration::from_nanos((start_ns + due_ns).saturating_sub(monotonic_ns())));
             }
         }
-        let give_up_ns = monotonic_ns() + nanos(self.inspector.timeout);
-        // That nothing comes back to malformed requests takes all of the time to find out.
-        while (self.tally.matched < self.tally.sent || self.spoiler.is_some()) && monotonic_ns() < give_up_ns
+        let give_up_ns = monotonic_ns() + nanos(self.checker.timeout);
+        // It takes the whole timeout to find out that nothing comes back to malformed requests.
+        while (self.tally.matched < self.tally.sent || self.malformed_sender.is_some())
+            && monotonic_ns() < give_up_ns
         {
             if self.receive() == 0 {
                 self.wait(Duration::from_nanos(give_up_ns.saturating_sub(monotonic_ns())));
@@ -190,7 +192,7 @@ impl Worker {
         self.tally
     }
 
-    /// Sends what is due by now, up to a batch.
+    /// Sends what is due by now, up to a batch, and returns how many requests that were.
     fn send_due(&mut self, start_ns: u64, now_ns: u64) -> usize {
         let mut sent = 0;
         while sent < BATCH
@@ -204,19 +206,19 @@ impl Worker {
             }
             let sequence = self.issued;
             let sent_ns = monotonic_ns() - start_ns;
-            let timestamp = self.inspector.key.seal(Token { sequence, sent_ns });
-            let version = self.inspector.versions[mix_index(sequence)];
-            if let Some(spoiler) = &self.spoiler
-                && let Some(flaw) = spoiler.flaw(sequence)
+            let timestamp = self.checker.key.seal(Token { sequence, sent_ns });
+            let version = self.checker.versions[mix_index(sequence)];
+            if let Some(malformed_sender) = &self.malformed_sender
+                && let Some(malformation) = malformed_sender.malformation(sequence)
             {
                 self.issued += 1;
-                self.tally.malformed += u64::from(spoiler.send(flaw, version, timestamp));
+                self.tally.malformed += u64::from(malformed_sender.send(malformation, version, timestamp));
                 continue;
             }
             let request = [&frames::request(version, timestamp)[..], &self.extension].concat();
             let socket = &self.sockets[usize::try_from(sequence).unwrap_or(0) % self.sockets.len()];
             let result = match socket.send(&request) {
-                // The error is that of an earlier request; it kept this one from going out.
+                // The error belongs to an earlier request, but it kept this one from going out.
                 Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
                     self.tally.refused += 1;
                     socket.send(&request)
@@ -229,7 +231,7 @@ impl Worker {
             }
             self.issued += 1;
             self.tally.sent += 1;
-            self.tally.course.sent_at(sent_ns);
+            self.tally.loss_windows.sent_at(sent_ns);
             if sent_ns > due_ns + LATE_NS {
                 self.tally.sent_late += 1;
             }
@@ -237,7 +239,7 @@ impl Worker {
         sent
     }
 
-    /// Takes what has come, up to a batch from each socket.
+    /// Takes the answers that have come, up to a batch from each socket, and returns their number.
     fn receive(&mut self) -> usize {
         let mut buffer = [0; LONGEST_ANSWER];
         let mut received = 0;
@@ -246,31 +248,35 @@ impl Worker {
                 match socket.recv(&mut buffer) {
                     Ok(length) => {
                         received += 1;
-                        let now_ns = monotonic_ns() - self.inspector.start.monotonic_ns;
-                        self.inspector.take(&buffer[..length], now_ns, self.issued, &mut self.tally);
+                        let now_ns = monotonic_ns() - self.checker.start.monotonic_ns;
+                        self.checker.take(&buffer[..length], now_ns, self.issued, &mut self.tally);
                     }
                     Err(error) if error.kind() == ErrorKind::ConnectionRefused => self.tally.refused += 1,
                     Err(_) => break,
                 }
             }
         }
-        received + self.spoiler.as_ref().map_or(0, |spoiler| spoiler.receive(&mut self.tally))
+        received
+            + self
+                .malformed_sender
+                .as_ref()
+                .map_or(0, |malformed_sender| malformed_sender.receive(&mut self.tally))
     }
 
     fn pending_errors(&self) -> u64 {
         self.sockets.iter().filter(|socket| matches!(socket.take_error(), Ok(Some(_)))).count() as u64
     }
 
-    /// Sleeps until an answer comes, or for this long.
+    /// Sleeps until an answer comes, but at most for this time.
     fn wait(&self, time: Duration) {
         let mut polled: Vec<PollFd<'_>> =
             self.sockets.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
-        // Interrupted is as good as woken up.
+        // An interruption is as good as an answer: the caller looks again.
         let _woken = ppoll(&mut polled, Some(TimeSpec::from(time)), None);
     }
 }
 
-/// A socket that sends to the target, from a port or, if it is 0, from any.
+/// Opens a socket that sends to the target from this port, or from any port if it is 0.
 fn connected(target: SocketAddr, port: u16) -> Result<UdpSocket, LoadError> {
     let here: SocketAddr = match target {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, port).into(),
@@ -279,7 +285,7 @@ fn connected(target: SocketAddr, port: u16) -> Result<UdpSocket, LoadError> {
     let socket = UdpSocket::bind(here).map_err(|reason| LoadError::Port { port, reason })?;
     let ready = socket.connect(target).and_then(|()| socket.set_nonblocking(true));
     ready.map_err(|reason| unreachable(target, reason))?;
-    // Beyond the limit of net.core.rmem_max for root only; what was given is given.
+    // Only root may exceed net.core.rmem_max; otherwise the socket keeps what the kernel gives.
     if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
         let _as_much_as_allowed = setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER);
     }

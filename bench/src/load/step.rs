@@ -1,4 +1,4 @@
-//! What became of one step's requests, as results have it.
+//! What became of one step's requests, in the form of the results.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,46 +7,48 @@ use bench_ebpf::load_token::Fault;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use super::course::Course;
+use super::loss_windows::LossWindows;
 use super::tally::Tally;
 
-/// A schedule that was kept to this part counts as kept.
+/// A schedule counts as kept if at least this fraction of the requests was sent.
 pub(super) const KEPT: f64 = 0.995;
 
 /// What became of one step's requests.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Step {
-    /// Requests a second that were due.
+    /// Requests per second that were due.
     pub(crate) rate: f64,
-    /// Requests a second that were sent.
+    /// Requests per second that were sent.
     pub(crate) sent_rate: f64,
     pub(crate) sent: u64,
-    /// Sent more than 1 ms behind the schedule.
+    /// Requests sent more than 1 ms behind the schedule.
     pub(crate) sent_late: u64,
-    /// Due and not sent.
+    /// Requests that were due and not sent.
     pub(crate) unsent: u64,
-    /// Sent, and not to be answered; not among `sent`.
+    /// Requests that were sent and must not be answered; they are not counted in `sent`.
     pub(crate) malformed: u64,
-    /// And answered nevertheless.
+    /// Those requests that were answered nevertheless.
     pub(crate) answered_malformed: u64,
     pub(crate) answered: u64,
     pub(crate) lost: u64,
-    /// Came after the time-out; lost, too.
+    /// Answers that came after the timeout; their requests also count as lost.
     pub(crate) late: u64,
     pub(crate) invalid: u64,
     pub(crate) kisses: u64,
     pub(crate) duplicates: u64,
-    /// Answers that this host dropped for want of room; lost, too, but not by the server.
+    /// Answers that this host dropped because its buffers were full. Their requests also count as lost, but
+    /// not by the server.
     pub(crate) dropped_here: u64,
     pub(crate) faults: BTreeMap<String, u64>,
     pub(crate) round_trip_ns: Percentiles,
-    /// From the server's receive to its transmit timestamp.
+    /// Time from the server's receive to its transmit timestamp.
     pub(crate) residence_ns: Percentiles,
-    /// How far the server's clock is ahead, where it should be the same.
+    /// How far the server's clock is ahead, where it should be the same clock.
     pub(crate) offset_ns: Option<Offset>,
-    /// Counts of round trips by powers of two: below 2^n ns.
+    /// Counts of round trips by powers of two: those below 2^n ns.
     pub(crate) histogram: Vec<Bucket>,
-    pub(crate) course: Course,
+    #[serde(rename = "course")]
+    pub(crate) loss_windows: LossWindows,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
@@ -99,21 +101,21 @@ impl Step {
             residence_ns: Percentiles::of(&tally.residence),
             offset_ns: tally.offset.summary().map(|(min, mean, max)| Offset { min, mean, max }),
             histogram: buckets(&tally.round_trip),
-            course: tally.course.clone(),
+            loss_windows: tally.loss_windows.clone(),
         }
     }
 
-    /// Lost requests as a part of those sent.
+    /// Returns lost requests as a fraction of those sent.
     pub(crate) fn loss_fraction(&self) -> f64 {
         fraction(self.lost, self.sent)
     }
 
-    /// Requests that went wrong as a part of those sent: lost, answered wrongly, refused, or answered where they must
-    /// not be. A part of the time may be left out, the worst of it.
+    /// Returns failed requests as a fraction of those sent: lost, answered wrongly, refused, or answered
+    /// although they must not be. The worst part of the time can be left out.
     pub(crate) fn failure_fraction(&self, left_out: f64) -> f64 {
         let malformed = fraction(self.answered_malformed, self.sent + self.malformed);
         let others = if left_out > 0.0 {
-            self.course.failure_fraction(left_out)
+            self.loss_windows.failure_fraction(left_out)
         } else {
             fraction(self.sent.saturating_sub(self.answered), self.sent)
         };

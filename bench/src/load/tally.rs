@@ -1,29 +1,29 @@
-//! What became of the requests of a step.
+//! Counters of what became of a step's requests.
 
 use std::time::Duration;
 
-use bench_ebpf::load_token::{Fault, Flaw, MAX_REQUESTS, Token};
+use bench_ebpf::load_token::{Fault, MAX_REQUESTS, Malformation, Token};
 use hdrhistogram::Histogram;
 
-use super::course::Course;
+use super::loss_windows::LossWindows;
 
-/// The longest round trip that is told from a longer one.
+/// The longest round trip that is recorded exactly; longer ones count as this.
 const LONGEST_NS: u64 = 60_000_000_000;
 
-/// Counts and distributions of one worker, or of all of them together.
+/// Counts and distributions of one worker, or of all workers together.
 #[derive(Clone, Debug)]
 pub(crate) struct Tally {
     /// Requests that went out.
     pub(crate) sent: u64,
-    /// Of those: behind the schedule by more than [`super::LATE_NS`].
+    /// Those requests that went out more than [`super::LATE_NS`] behind the schedule.
     pub(crate) sent_late: u64,
     /// Requests that were due and never went out.
     pub(crate) unsent: u64,
-    /// Requests that went out and must not be answered; not among `sent`.
+    /// Requests that went out and must not be answered; they are not counted in `sent`.
     pub(crate) malformed: u64,
-    /// Right answers, in time.
+    /// Right answers that came in time.
     pub(crate) answered: u64,
-    /// Answers to requests after the time-out.
+    /// Answers that came after the timeout.
     pub(crate) late: u64,
     /// Kisses-o'-death.
     pub(crate) kisses: u64,
@@ -31,26 +31,27 @@ pub(crate) struct Tally {
     pub(crate) duplicates: u64,
     /// Wrong answers, by [`Fault`].
     pub(crate) faults: [u64; Fault::ALL.len()],
-    /// Requests that something came back to, right or wrong.
+    /// Requests that got anything back, right or wrong.
     pub(crate) matched: u64,
-    /// Answers that had come to this host and found no room in the generator's own buffers.
+    /// Answers that reached this host and found no room in the generator's buffers.
     pub(crate) dropped_here: u64,
-    /// "Port unreachable" came back.
+    /// Requests to which "port unreachable" came back.
     pub(crate) refused: u64,
     /// Nanoseconds from sending a request to its right answer.
     pub(crate) round_trip: Histogram<u64>,
     /// Nanoseconds from the server's receive to its transmit timestamp.
     pub(crate) residence: Histogram<u64>,
-    /// Nanoseconds that the server's clock is ahead of ours, where both are the same clock.
+    /// Nanoseconds by which the server's clock is ahead of ours, where both are the same clock.
     pub(crate) offset: Moments,
     /// When requests failed.
-    pub(crate) course: Course,
+    pub(crate) loss_windows: LossWindows,
 }
 
 impl Tally {
-    /// Of a step that lasts so long.
+    /// Makes the counters of a step with this duration.
     pub(crate) fn over(duration: Duration) -> Self {
-        // Three digits, as far as they go: the arguments are constants within the crate's limits.
+        // Three significant digits. The arguments are constants within the limits of the crate, so this
+        // cannot fail.
         let histogram =
             || Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("bounds and digits are within limits");
         Self {
@@ -69,37 +70,40 @@ impl Tally {
             round_trip: histogram(),
             residence: histogram(),
             offset: Moments::default(),
-            course: Course::over(duration),
+            loss_windows: LossWindows::over(duration),
         }
     }
 
-    /// Requests that nothing came back to, or only after the time-out.
+    /// Returns the number of requests that had no answer before the timeout.
     pub(crate) fn lost(&self) -> u64 {
         self.sent.saturating_sub(self.matched)
     }
 
-    /// Answers to requests that must not be answered.
+    /// Returns the number of answers to requests that must not be answered.
     pub(crate) fn answered_malformed(&self) -> u64 {
-        Flaw::ALL.iter().map(|flaw| self.faults[Fault::answered(*flaw) as usize]).sum()
+        Malformation::ALL
+            .iter()
+            .map(|malformation| self.faults[Fault::answered(*malformation) as usize])
+            .sum()
     }
 
-    /// Wrong answers of all kinds.
+    /// Returns the number of wrong answers of all kinds.
     pub(crate) fn invalid(&self) -> u64 {
         self.faults.iter().sum()
     }
 
-    /// Counts a right answer that came so long after the start.
+    /// Counts a right answer that came this long after the start.
     pub(crate) fn answer(&mut self, token: Token, now_ns: u64) {
         self.answered += 1;
         self.round_trip.saturating_record((now_ns - token.sent_ns).max(1));
-        self.course.answered_at(token.sent_ns);
+        self.loss_windows.answered_at(token.sent_ns);
     }
 
     pub(crate) fn fault(&mut self, fault: Fault) {
         self.faults[fault as usize] += 1;
     }
 
-    /// Adds another worker's.
+    /// Adds the counters of another worker.
     pub(crate) fn add(&mut self, other: &Self) {
         self.sent += other.sent;
         self.sent_late += other.sent_late;
@@ -118,11 +122,11 @@ impl Tally {
         self.round_trip.add(&other.round_trip).expect("the same bounds");
         self.residence.add(&other.residence).expect("the same bounds");
         self.offset.add(&other.offset);
-        self.course.add(&other.course);
+        self.loss_windows.add(&other.loss_windows);
     }
 }
 
-/// Least, mean and greatest of signed values.
+/// Minimum, mean and maximum of signed values.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Moments {
     count: u64,
@@ -136,7 +140,7 @@ impl Moments {
         self.add(&Self { count: 1, sum: value, least: value, greatest: value });
     }
 
-    /// Of values of which nothing but count and sum is known: each is taken for their mean.
+    /// Makes moments of values of which only number and sum are known; each is taken to be their mean.
     #[expect(clippy::cast_precision_loss, reason = "a mean of fewer than 2^52 values")]
     pub(crate) fn of_sum(count: u64, sum: f64) -> Self {
         let mean = if count == 0 { 0.0 } else { sum / count as f64 };
@@ -154,19 +158,19 @@ impl Moments {
         self.sum += other.sum;
     }
 
-    /// Least, mean, greatest; `None` of nothing.
+    /// Returns minimum, mean and maximum, or `None` if there are no values.
     #[expect(clippy::cast_precision_loss, reason = "a mean of fewer than 2^52 values")]
     pub(crate) fn summary(&self) -> Option<(f64, f64, f64)> {
         (self.count > 0).then(|| (self.least, self.sum / self.count as f64, self.greatest))
     }
 }
 
-/// One bit for each request: whether something has come back to it.
+/// One bit per request: whether something has come back to it.
 #[derive(Debug, Default)]
 pub(crate) struct Seen(Vec<u64>);
 
 impl Seen {
-    /// Marks a request; `false` if it was marked before.
+    /// Marks a request. Returns `false` if it was marked before.
     pub(crate) fn mark(&mut self, sequence: u64) -> bool {
         let Ok(word) = usize::try_from(sequence % MAX_REQUESTS / 64) else { return false };
         if word >= self.0.len() {

@@ -1,24 +1,24 @@
-//! Whom to send to, and whether one may.
+//! The target of a load, and whether sending to it is permitted.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
 use crate::frames::NTP_PORT;
 
-/// Why a target is not sent to.
+/// Why nothing is sent to a target.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TargetError {
-    /// A name or an address that leads nowhere.
+    /// A name or an address cannot be resolved.
     #[error("cannot find {target}: {reason}. Give an address, [address]:port, or a name that resolves")]
     Unknown { target: String, reason: std::io::Error },
 
-    /// Somebody else's, for all that is known.
+    /// The target belongs to somebody else, as far as is known.
     #[error(
         "{0} is on the public Internet, and load there is an attack unless the server is yours. If it is: \
          --i-own-this-server"
     )]
     Public(SocketAddr),
 
-    /// Answers would go to whoever has these addresses.
+    /// Answers would go to the real owners of these addresses.
     #[error(
         "the clients' network is on the public Internet: answers to forged requests would go to those who are \
          there. Use a private network, or pass --i-own-this-server if all of it is yours"
@@ -32,7 +32,7 @@ pub(crate) fn resolve(target: &str) -> Result<SocketAddr, TargetError> {
     if let Ok(address) = target.parse::<SocketAddr>() {
         return Ok(address);
     }
-    // Whatever has a port by now has a colon and is no bare IPv6 address.
+    // With a port there is a colon and the text is no bare IPv6 address.
     let bare = target.trim_start_matches('[').trim_end_matches(']');
     if let Ok(address) = bare.parse::<IpAddr>() {
         return Ok(SocketAddr::new(address, NTP_PORT));
@@ -42,17 +42,17 @@ pub(crate) fn resolve(target: &str) -> Result<SocketAddr, TargetError> {
     found.map_err(unknown)?.next().ok_or_else(|| unknown(std::io::ErrorKind::NotFound.into()))
 }
 
-/// Refuses what is not loopback, link-local or private.
+/// Refuses an address that is not loopback, link-local or private, unless the server is `owned`.
 pub(crate) fn permit(address: SocketAddr, owned: bool) -> Result<(), TargetError> {
     if owned || is_private(address.ip()) { Ok(()) } else { Err(TargetError::Public(address)) }
 }
 
-/// Whether the server at this address reads the clock that this process reads.
+/// Whether the server at this address reads the same clock as this process.
 pub(crate) fn shares_clock(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }
 
-/// Whether an address is on no other network than our own.
+/// Whether an address is only in networks of our own.
 pub(super) fn is_private(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => address.is_loopback() || address.is_private() || address.is_link_local(),

@@ -1,4 +1,4 @@
-//! The frame of a request: what all requests have in common, and where their clients' addresses go.
+//! The frame of a request: what all requests have in common, and where the addresses of clients go.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
@@ -8,11 +8,11 @@ use bench_ebpf::load_token::{CLIENT_IPV4, CLIENT_IPV6_HOST, CLIENT_IPV6_NETWORK,
 use super::target::is_private;
 use crate::frames::{self, MESSAGE, Path};
 
-/// Where the source address stands in a frame.
+/// Offset of the source address in a frame.
 const IPV4_SOURCE: usize = 26;
 const IPV6_SOURCE: usize = 22;
 
-/// A network that requests are to come from.
+/// A network that requests should come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SourceNet {
     address: IpAddr,
@@ -41,7 +41,7 @@ impl FromStr for SourceNet {
     }
 }
 
-/// Where requests come from, if not from this host's own address.
+/// Where requests come from, if that is not this host's own address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sources {
     net: SourceNet,
@@ -49,7 +49,8 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    /// All addresses of a network, as far as that goes; over IPv6 one in each /64, if there is more than one.
+    /// Takes all addresses of a network, as far as the limit allows. Over IPv6 it is one in each /64 if there
+    /// are several.
     pub(crate) fn all(net: SourceNet) -> Self {
         let room = match net.address {
             IpAddr::V4(_) => 32 - net.length,
@@ -59,12 +60,12 @@ impl Sources {
         Self { net, clients: 1 << room.min(MAX_CLIENTS.ilog2()) }
     }
 
-    /// As many clients in a network, rounded up to a power of two.
+    /// Takes this number of clients in a network, rounded up to a power of two.
     pub(crate) fn new(net: SourceNet, clients: u32) -> Result<Self, String> {
         let clients = clients.max(1).checked_next_power_of_two().unwrap_or(u32::MAX);
         let room = match net.address {
             IpAddr::V4(_) => 32 - net.length,
-            // Each client gets a /64 where the network has as many.
+            // Each client gets its own /64 if the network has enough of them.
             IpAddr::V6(_) if net.length + clients.ilog2() <= 64 => 64 - net.length,
             IpAddr::V6(_) => 128 - net.length,
         };
@@ -83,14 +84,14 @@ impl Sources {
 
     /// Whether answers to these addresses stay within private networks.
     pub(super) fn is_private(self) -> bool {
-        // Private networks are whole ones: what begins and ends in one is in it.
+        // A private network is contiguous: if the first and the last address are in it, so are all others.
         is_private(self.net.address) && is_private(self.last())
     }
 
     fn last(self) -> IpAddr {
         match self.net.address {
             IpAddr::V4(address) => Ipv4Addr::from(u32::from(address) | (self.clients - 1)).into(),
-            // Where clients are told apart is behind the bits that say what is private.
+            // The bits that tell clients apart come after those that say what is private.
             address @ IpAddr::V6(_) => address,
         }
     }
@@ -104,22 +105,23 @@ impl Sources {
 /// tells clients apart.
 #[derive(Clone, Debug)]
 pub(super) struct Template {
-    /// Its beginning, which is written anew for each request ...
+    /// The beginning of the frame, which is written anew for each request.
     pub(super) frame: [u64; FRAME_WORDS],
-    /// ... and all of it.
+    /// The whole frame.
     pub(super) bytes: Vec<u8>,
-    /// One's complement sums that the checksums are the complements of, without what is left out.
+    /// One's complement sums without what is left out; their complements are the checksums.
     pub(super) sum: u16,
     pub(super) header_sum: u16,
-    /// Where a 32-bit word of the source address is left out, and that of the first client.
+    /// Offset of the 32-bit word of the source address that is left out; the word for the first client
+    /// follows.
     pub(super) client_at: u64,
     pub(super) first_client: u32,
-    /// A power of two.
+    /// Number of clients, a power of two.
     pub(super) clients: u32,
 }
 
 impl Template {
-    /// Of requests with this behind their messages.
+    /// Makes the frame of requests that have `extension` behind their messages.
     pub(super) fn new(path: &Path, sources: Option<Sources>, extension: &[u8]) -> Self {
         let mut path = *path;
         let mut clients = 1;
@@ -145,7 +147,7 @@ impl Template {
                 let mut octets = address.octets();
                 first.copy_from_slice(&octets[word_at..word_at + 4]);
                 octets[word_at..word_at + 4].fill(0);
-                // A network alone is no address of a host in it.
+                // The address of a network is not the address of a host in it.
                 octets[15] |= u8::from(sources.is_some() && client_at == CLIENT_IPV6_NETWORK);
                 *address = octets.into();
             }

@@ -1,15 +1,15 @@
-//! The baseline's programs: what the server is measured against, and by which gauges.
+//! The baseline programs: what the server is measured against, and the gauges that measure it.
 
 use aya::maps::{MapError, PerCpuArray, PerCpuValues, ProgramArray};
 use aya::programs::ProgramFd;
 use aya::{Ebpf, EbpfLoader};
 use bench_ebpf::alternation::Turns;
 
-use super::{REARMED_FRAME, Run, handle, load_program, not_loaded, run, set_first};
+use super::{REARMED_FRAME, TestRunResult, handle, load_program, not_loaded, run, set_first};
 use crate::failure::Failure;
 use crate::map_values::Value;
 
-/// In which bits of the number of a CPU's first run its own number is.
+/// Shift of a CPU's number within the number of its first run.
 const FIRST_RUN_SHIFT: u32 = 40;
 
 /// The programs that the server is measured against.
@@ -17,22 +17,23 @@ pub(crate) struct Baseline {
     ebpf: Ebpf,
 }
 
-/// A program of the baseline.
+/// One of the baseline programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gauge {
     /// Returns `XDP_PASS`.
     Pass,
-    /// Swaps addresses and ports, returns `XDP_TX`.
+    /// Swaps addresses and ports and returns `XDP_TX`.
     Reflect,
     /// Writes the frame anew and goes on to another program.
     Rearm,
-    /// The same with a new IPv6 source each time.
+    /// Works like `Rearm` with a new IPv6 source each time.
     RearmScattered,
-    /// The same with a new IPv4 source each time.
+    /// Works like `Rearm` with a new IPv4 source each time.
     RearmScatteredIpv4,
-    /// A limiter alone that keeps its sources in the kernel's LRU hash; leaves the frame and returns `XDP_TX`.
+    /// A limiter on its own that keeps its sources in the kernel's LRU hash. It leaves the frame unchanged
+    /// and returns `XDP_TX`.
     Lru,
-    /// The server's limiter alone, likewise.
+    /// The server's limiter on its own. It leaves the frame unchanged and returns `XDP_TX`.
     Table,
 }
 
@@ -66,7 +67,7 @@ impl Baseline {
     const TURNS: &'static str = "BL_TURNS";
     const MEASURED: &'static str = "BL_MEASURED";
 
-    /// Loads its programs.
+    /// Loads the baseline object.
     pub(crate) fn load() -> Result<Self, Failure> {
         let mut ebpf =
             EbpfLoader::new().load(bench_ebpf::BASELINE).map_err(|error| not_loaded(Self::OBJECT, error))?;
@@ -74,18 +75,18 @@ impl Baseline {
             load_program(&mut ebpf, Self::OBJECT, gauge.name())?;
         }
         let mut baseline = Self { ebpf };
-        // Each CPU counts from elsewhere: what is random about a frame comes of the number of the run.
+        // Each CPU starts from another number, because the number of the run seeds what is random in a frame.
         baseline.change_turns(|cpu, _| Turns::NONE.after((cpu as u64) << FIRST_RUN_SHIFT))?;
         Ok(baseline)
     }
 
-    /// A handle of one of its programs, to put it behind `rearm`.
+    /// Returns a handle of a program, to put it behind `rearm`.
     pub(crate) fn handle(&self, gauge: Gauge) -> Result<ProgramFd, Failure> {
         handle(&self.ebpf, gauge.name())
     }
 
-    /// Runs one of its programs directly.
-    pub(crate) fn run(&self, gauge: Gauge, frame: &[u8], repeat: u32) -> Result<Run, Failure> {
+    /// Runs a program directly.
+    pub(crate) fn run(&self, gauge: Gauge, frame: &[u8], repeat: u32) -> Result<TestRunResult, Failure> {
         run(&self.ebpf, gauge.name(), frame, repeat)
     }
 
@@ -98,7 +99,7 @@ impl Baseline {
         self.arm(&[measured], frame, &Turns::NONE)
     }
 
-    /// Puts two programs there, which take turns for so many runs on each CPU.
+    /// Puts two programs behind the gauges. They take turns for this number of runs on each CPU.
     pub(crate) fn put_in_turns(
         &mut self,
         measured: [&ProgramFd; 2],
@@ -137,7 +138,7 @@ impl Baseline {
         PerCpuArray::try_from(map).and_then(|mut map| map.set(0, changed, 0)).map_err(access)
     }
 
-    /// The turns on each CPU since programs were put there.
+    /// Returns the turns on each CPU since programs were put there.
     pub(crate) fn turns(&self) -> Result<Vec<Turns>, Failure> {
         let access = |reason| Failure::MapAccess { map: Self::TURNS, reason };
         let map = self.ebpf.map(Self::TURNS).ok_or(access(MapError::KeyNotFound))?;
@@ -145,7 +146,7 @@ impl Baseline {
         Ok(of_cpus.get(&0, 0).map_err(access)?.iter().map(|Value(turns)| *turns).collect())
     }
 
-    /// For each CPU a number that goes up by one with each run of what was put behind the gauges.
+    /// Returns a number for each CPU that goes up by one with each run of what was put behind the gauges.
     pub(crate) fn rearmed(&self) -> Result<Vec<u64>, Failure> {
         Ok(self.turns()?.iter().map(|turns| turns.runs).collect())
     }

@@ -1,39 +1,40 @@
-//! How what a source said is carried on to a later moment.
+//! How a source's claim is carried on to a later moment.
 //!
-//! A claim of some time ago has moved with the local clock's frequency since, and that is only known so well. The
-//! estimate's frequency is no help for a *bound*: it rests on whom the estimate has followed, and if one of them lied,
-//! or the first samples were worse than they looked, it is wrong by more than its own deviation. So each source's claims
-//! are carried on within the frequencies that its own samples leave possible. If the source is truthful, the frequency
-//! is among them, whatever the others have done. [`PHI`] is added for what any clock may change by.
+//! An old claim has moved with the local clock's frequency since, and that frequency is not known exactly.
+//! The estimate's frequency is no help for a *bound*. It depends on which sources the estimate has followed.
+//! If one of them lied, or the first samples were worse than they looked, it is wrong by more than its own
+//! deviation. So each source's claims are carried on within the frequencies that its own samples leave
+//! possible. If the source is truthful, the frequency is among them, whatever the others have done. [`PHI`]
+//! is added for the change of any clock's frequency.
 
-use super::observation::Normal;
+use super::observation::Gaussian;
 
-/// What any clock may drift, in s/s (RFC 5905's PHI): what was said some time ago holds less.
+/// Assumed drift of any clock, in s/s (PHI of RFC 5905), by which an old claim widens.
 pub(super) const PHI: f64 = 15e-6;
-/// Standard deviations of an unknown frequency that are allowed for.
+/// Number of standard deviations of an unknown frequency that are allowed for.
 pub(crate) const UNKNOWN_SIGMAS: f64 = 3.0;
 
-/// The lowest and the highest frequency of any local clock, given `unknown`, in s/s.
-pub(super) fn any_clock(unknown: Normal) -> (f64, f64) {
+/// Returns the lowest and the highest frequency of any local clock, given `unknown`, in s/s.
+pub(super) fn any_clock(unknown: Gaussian) -> (f64, f64) {
     let reach = UNKNOWN_SIGMAS * unknown.sd();
     (unknown.mean - reach, unknown.mean + reach)
 }
 
-/// How a claim moves and widens.
+/// How a claim moves and widens over time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Aging {
-    /// The local clock's frequency as it is believed to be, in s/s.
+    /// The believed frequency of the local clock, in s/s.
     pub(super) rate: f64,
-    /// What this and everything else may be wrong by, in s/s.
+    /// How much this and everything else may be wrong, in s/s.
     pub(super) growth: f64,
 }
 
 impl Aging {
-    /// Within the frequencies `possible` (lowest and highest), and near `believed`, where that is one of them.
-    /// `unknown` is what holds for any local clock.
-    pub(super) fn new(possible: Option<(f64, f64)>, unknown: Normal, believed: f64) -> Self {
+    /// Carries claims on within the `possible` frequencies (lowest and highest), and near the `believed` one
+    /// if it is among them. `unknown` holds for any local clock.
+    pub(super) fn new(possible: Option<(f64, f64)>, unknown: Gaussian, believed: f64) -> Self {
         let any = any_clock(unknown);
-        // Where they have nothing in common, the samples are from before and after a jump.
+        // If they have nothing in common, the samples are from before and after a jump.
         let (low, high) = possible
             .filter(|&(low, high)| low <= any.1 && high >= any.0)
             .map_or(any, |(low, high)| (low.max(any.0), high.min(any.1)));
@@ -46,7 +47,7 @@ impl Aging {
 mod tests {
     use super::*;
 
-    const UNKNOWN: Normal = Normal { mean: 0.0, variance: 200e-6 * 200e-6 };
+    const UNKNOWN: Gaussian = Gaussian { mean: 0.0, variance: 200e-6 * 200e-6 };
 
     #[test]
     fn every_possible_frequency_is_covered_whatever_is_believed() {

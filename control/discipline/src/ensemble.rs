@@ -4,49 +4,50 @@
 //!
 //! There is one clock and there are several paths. The clock has an offset (true time minus local time) and
 //! a frequency; the frequency is a random walk. Each path has a bias: half the difference of its two base
-//! delays, constant until there is evidence of a change. A sample of source `i` reads
+//! delays, constant until there is evidence of a change. A sample of source `i` measures
 //!
 //! ```text
 //! offset + bias[i] + noise          bias[i] ~ N(0, (a share of the round trip)²)
 //! ```
 //!
-//! so the state is `[offset, frequency, bias 0, bias 1, ...]`, and a Kalman filter is the least-squares answer
-//! to it. Estimating the clock once, rather than once a source with a vote among the results, lets every
-//! source's samples say how the clock *moves*, while where it *is* stays with the short paths, whose bias
-//! cannot be large. It also gives a route change somewhere to go: [`Ensemble::release`] frees one bias, and
-//! the clock stays where the others, or its own steadiness, say that it is.
+//! so the state is `[offset, frequency, bias 0, bias 1, ...]`, and a Kalman filter gives the least-squares
+//! solution. The clock is estimated once, and not once per source with a vote among the results. This lets
+//! every source's samples show how the clock *moves*, while the short paths, whose bias cannot be large,
+//! determine where it *is*. It also leaves room for a route change: [`Ensemble::inflate_bias`] frees one
+//! bias, and the clock stays where the others, or its own steadiness, say that it is.
 //!
 //! # Wander
 //!
-//! How fast the frequency walks differs by orders of magnitude between a rack's TCXO and a guest on a busy host,
-//! and both the gain and the honesty of the error bound hang on it. So a bank of filters runs, one for each
-//! wander on a logarithmic grid, and the likelihood of the innovations weighs them. The estimate is the
-//! mixture, and its variance includes how much they disagree: where the wander is not yet known, the
-//! uncertainty says so. Old likelihood is forgotten, so that the bank follows an oscillator whose
-//! surroundings change; a filter that has lost is restarted from the winner, so that it is ready to win again.
+//! How fast the frequency wanders differs by orders of magnitude between a rack's TCXO and a guest on a
+//! busy host. Both the gain and the honesty of the error bound depend on it. So a bank of filters runs, one
+//! for each wander on a logarithmic grid, and the likelihood of the innovations weighs them. The estimate is
+//! the mixture, and its variance includes how much the filters disagree: if the wander is not yet known, the
+//! uncertainty shows it. Old likelihood is forgotten, so that the bank follows an oscillator whose
+//! surroundings change. A filter that has lost is restarted from the winner, so that it is ready to win
+//! again.
 //!
 //! # Noise
 //!
-//! The round trip says how noisy a reading may be, but not how noisy the server's own clock is. Each filter
+//! The round trip shows how noisy a sample may be, but not how noisy the server's own clock is. Each filter
 //! learns that for each source from its innovations: noise is what a filter of this wander cannot explain
 //! otherwise. A filter that takes noise for wander, or wander for noise, predicts worse and loses its weight.
 
 use super::kalman::{FIRST_BIAS, FREQUENCY, Model, Noise, OFFSET};
-use super::observation::{Normal, Observation, Prior};
+use super::observation::{Gaussian, Observation, Prior};
 use super::time::LocalTime;
 
-/// The wanders tried: random walk of frequency, in s/s per square root of a second. The least is a good
-/// OCXO, the greatest a clock that hardly deserves the name.
+/// The wanders in the bank: random walk of frequency, in s/s per square root of a second. The smallest is
+/// that of a good OCXO, the largest that of a very bad clock.
 const WANDERS: [f64; 8] = [1e-10, 3e-10, 1e-9, 3e-9, 1e-8, 3e-8, 1e-7, 3e-7];
 
-/// Share of the log-likelihood kept from one round of samples to the next: a memory of about a hundred
-/// polls.
+/// Share of the log-likelihood that is kept from one round of samples to the next: a memory of about a
+/// hundred polls.
 const LIKELIHOOD_KEPT: f64 = 0.99;
 
-/// The least log-weight relative to the best model. Models at it are restarted from the best one.
+/// Lowest log-weight relative to the best model. Models at this weight are restarted from the best one.
 const LOG_WEIGHT_FLOOR: f64 = -14.0;
 
-/// Models this much less likely than their twins are given up.
+/// Models that are less likely than their twins by this factor are dropped.
 const REFUTED: f64 = 1e-4;
 
 /// The bank of filters.
@@ -58,15 +59,16 @@ pub struct Ensemble {
 }
 
 impl Ensemble {
-    /// Begins with a first observation, of whose source `prior` is expected, and a frequency (true seconds a local second, minus one) known to be about `frequency`.
+    /// Begins with a first observation. `prior` is what is expected of its source, and `frequency` is what is
+    /// known of the frequency (true seconds per local second, minus one).
     #[must_use]
-    pub fn new(sources: usize, first: &Observation, prior: Prior, frequency: Normal) -> Self {
+    pub fn new(sources: usize, first: &Observation, prior: Prior, frequency: Gaussian) -> Self {
         let models =
             WANDERS.iter().map(|&wander| Model::new(sources, wander, first, prior, frequency)).collect();
         Self { sources, at: first.at, models }
     }
 
-    /// Begins with a wander in mind that an earlier run has learnt: one that is e times as fast or slow is e times
+    /// Expects the wander that an earlier run has learnt. A wander that is e times as fast or slow is e times
     /// less likely, until samples have said more.
     pub fn expect_wander(&mut self, wander: f64) {
         for model in &mut self.models {
@@ -75,9 +77,9 @@ impl Ensemble {
         self.settle_weights();
     }
 
-    /// Allows for a frequency that is known from elsewhere to be wrong, as a file of another machine would be: as many
-    /// models again begin with what is known without it, and the samples decide.
-    pub fn doubt_frequency(&mut self, without: Normal, likelihood: f64) {
+    /// Allows for a known frequency to be wrong, like one from another machine's file: an equal number of
+    /// models begins without it, and the samples decide.
+    pub fn doubt_frequency(&mut self, without: Gaussian, likelihood: f64) {
         let skeptics: Vec<Model> = self
             .models
             .iter()
@@ -93,17 +95,17 @@ impl Ensemble {
         self.settle_weights();
     }
 
-    /// Expects this of a source that joins, and forgets what was known of it.
+    /// Sets what is expected of a source that joins, and forgets what was known of it.
     pub fn admit(&mut self, source: usize, prior: Prior) {
         for model in &mut self.models {
             model.forget_bias(source, prior);
         }
     }
 
-    /// A server says that it may be off by more than it said before: its bias may be larger by so much, and noise is to
-    /// be expected anew.
+    /// Allows for a server that states a larger error than before: its bias may be larger by this much, and
+    /// its noise is unknown again.
     pub fn reopen(&mut self, source: usize, bias_s2: f64, noise_s2: f64) {
-        self.release(source, bias_s2);
+        self.inflate_bias(source, bias_s2);
         for model in &mut self.models {
             model.noise[source] = Noise::expecting(noise_s2.max(model.noise[source].variance_s2()));
         }
@@ -117,28 +119,29 @@ impl Ensemble {
         }
     }
 
-    /// Frees a path's bias by `variance_s2`: its route changed, and the clock shall not follow.
-    pub fn release(&mut self, source: usize, variance_s2: f64) {
+    /// Inflates the variance of a path's bias by `variance_s2`, because its route changed and the clock
+    /// should not follow.
+    pub fn inflate_bias(&mut self, source: usize, variance_s2: f64) {
         for model in &mut self.models {
             *model.covariance_mut(FIRST_BIAS + source, FIRST_BIAS + source) += variance_s2;
         }
     }
 
-    /// Frees the clock: it did what the model thought impossible.
-    pub fn loosen(&mut self, offset_variance_s2: f64, frequency_variance: f64) {
+    /// Inflates the variance of the clock, because it did what the model thought impossible.
+    pub fn inflate_clock(&mut self, offset_variance_s2: f64, frequency_variance: f64) {
         for model in &mut self.models {
             *model.covariance_mut(OFFSET, OFFSET) += offset_variance_s2;
             *model.covariance_mut(FREQUENCY, FREQUENCY) += frequency_variance;
         }
     }
 
-    /// How far the observation is from what was expected, and how far it may be.
+    /// Returns how far the observation is from what was expected, and how far it may be.
     #[must_use]
-    pub fn innovation(&self, observation: &Observation) -> Normal {
+    pub fn innovation(&self, observation: &Observation) -> Gaussian {
         let ahead_s = observation.at.seconds_since(self.at);
         self.mixture(|model| {
             let expected = model.offset(Some(observation.source), ahead_s);
-            Normal {
+            Gaussian {
                 mean: observation.offset_s - expected.mean,
                 variance: expected.variance
                     + observation.variance_s2
@@ -147,11 +150,11 @@ impl Ensemble {
         })
     }
 
-    /// Takes in an observation. `sharers` is the number of sources that observe in turn; the memory of the
-    /// bank is counted in rounds of them.
+    /// Takes in an observation. `sharers` is the number of sources that take turns in observing; the memory
+    /// of the bank is counted in rounds of them.
     pub fn observe(&mut self, observation: &Observation, sharers: usize) {
         let elapsed_s = observation.at.seconds_since(self.at).max(0.0);
-        // Answers cross on the way: a sample from just before the state's time is carried up to it.
+        // Answers can overtake each other: a sample from just before the state's time is carried up to it.
         let early_s = self.at.seconds_since(observation.at).max(0.0);
         self.at = self.at.max(observation.at);
         #[allow(clippy::cast_precision_loss, reason = "a handful of sources")]
@@ -165,46 +168,47 @@ impl Ensemble {
         self.settle_weights();
     }
 
-    /// The clock's offset at `at`, in s.
+    /// Returns the clock's offset at `at`, in s.
     #[must_use]
-    pub fn offset(&self, at: LocalTime) -> Normal {
+    pub fn offset(&self, at: LocalTime) -> Gaussian {
         let ahead_s = at.seconds_since(self.at);
         self.mixture(|model| model.offset(None, ahead_s))
     }
 
-    /// What `source` would read at `at` without noise: offset and bias, in s. Its variance does not hold the
-    /// absolute uncertainty of the bias, since offset and bias are known together far better than apart.
+    /// Returns what `source` would measure at `at` without noise: offset and bias, in s. Its variance does
+    /// not contain the absolute uncertainty of the bias, because the sum of offset and bias is known far
+    /// better than either of them.
     #[must_use]
-    pub fn apparent_offset(&self, source: usize, at: LocalTime) -> Normal {
+    pub fn apparent_offset(&self, source: usize, at: LocalTime) -> Gaussian {
         let ahead_s = at.seconds_since(self.at);
         self.mixture(|model| model.offset(Some(source), ahead_s))
     }
 
-    /// The bias of a source's path, in s.
+    /// Returns the bias of a source's path, in s.
     #[must_use]
-    pub fn bias(&self, source: usize) -> Normal {
+    pub fn bias(&self, source: usize) -> Gaussian {
         let index = FIRST_BIAS + source;
-        self.mixture(|model| Normal { mean: model.state[index], variance: model.covariance(index, index) })
+        self.mixture(|model| Gaussian { mean: model.state[index], variance: model.covariance(index, index) })
     }
 
-    /// The frequency, in s/s, at `at`.
+    /// Returns the frequency at `at`, in s/s.
     #[must_use]
-    pub fn frequency(&self, at: LocalTime) -> Normal {
+    pub fn frequency(&self, at: LocalTime) -> Gaussian {
         let ahead_s = at.seconds_since(self.at).max(0.0);
-        self.mixture(|model| Normal {
+        self.mixture(|model| Gaussian {
             mean: model.state[FREQUENCY],
             variance: model.covariance(FREQUENCY, FREQUENCY) + model.wander * model.wander * ahead_s,
         })
     }
 
-    /// The wander that the bank believes in, root mean square, in s/s per square root of a second.
+    /// Returns the wander that the bank believes in, as root mean square, in s/s per square root of a second.
     #[must_use]
     pub fn wander(&self) -> f64 {
-        self.mixture(|model| Normal { mean: 0.0, variance: model.wander * model.wander }).sd()
+        self.mixture(|model| Gaussian { mean: 0.0, variance: model.wander * model.wander }).sd()
     }
 
-    /// The local clock runs faster by `rate` (s/s) from `at` on, because somebody steers it.
-    pub fn retune(&mut self, at: LocalTime, rate: f64) {
+    /// Changes the frequency by `rate` (s/s) from `at` on, because somebody steers the local clock.
+    pub fn change_frequency(&mut self, at: LocalTime, rate: f64) {
         let elapsed_s = at.seconds_since(self.at).max(0.0);
         self.at = self.at.max(at);
         for model in &mut self.models {
@@ -213,22 +217,23 @@ impl Ensemble {
         }
     }
 
-    /// True time is relabelled: every offset moves by `by_s`, as at a leap second.
+    /// Moves every offset by `by_s`, because true time is renamed, as at a leap second.
     pub fn shift(&mut self, by_s: f64) {
         for model in &mut self.models {
             model.state[OFFSET] += by_s;
         }
     }
 
-    /// The sources there is room for.
+    /// Returns the number of sources for which there is room.
     #[must_use]
     pub fn sources(&self) -> usize {
         self.sources
     }
 
-    fn mixture(&self, of: impl Fn(&Model) -> Normal) -> Normal {
+    fn mixture(&self, of: impl Fn(&Model) -> Gaussian) -> Gaussian {
         let (mut total, mut mean, mut square) = (0.0, 0.0, 0.0);
-        // Relative to one model's mean, so that squares of large offsets do not swallow small variances.
+        // The sum is relative to one model's mean, so that squares of large offsets do not swallow small
+        // variances.
         let reference = of(&self.models[0]).mean;
         for model in &self.models {
             let weight = model.weight;
@@ -239,11 +244,11 @@ impl Ensemble {
             square += weight * (part.variance + deviation * deviation);
         }
         let (mean, square) = (mean / total, square / total);
-        Normal { mean: reference + mean, variance: (square - mean * mean).max(0.0) }
+        Gaussian { mean: reference + mean, variance: (square - mean * mean).max(0.0) }
     }
 
-    /// Once samples have spoken, either the models that began with the frequency of an earlier run or their skeptical
-    /// twins go.
+    /// Drops either the models that began with the frequency of an earlier run or their sceptical twins, once
+    /// samples have decided between them.
     fn drop_the_refuted(&mut self, top: f64) {
         let (known, skeptical) = self.models.split_at(WANDERS.len());
         let weight =
@@ -296,14 +301,14 @@ mod tests {
     }
 
     fn reading(source: usize, round: u32, offset_s: f64) -> Observation {
-        // Noise that averages out, so that every figure is exact enough to be asserted.
+        // The noise averages out, so that every figure is exact enough to be asserted.
         let noise_s = [NOISE_S, -NOISE_S, -NOISE_S, NOISE_S][round as usize % 4];
         let variance_s2 = NOISE_S * NOISE_S;
         Observation { source, at: at(f64::from(round) * POLL_S), offset_s: offset_s + noise_s, variance_s2 }
     }
 
     const PRIOR: Prior = Prior { bias_s2: 1e-10, noise_s2: 0.0 };
-    const UNKNOWN: Normal = Normal { mean: 0.0, variance: 1e-10 };
+    const UNKNOWN: Gaussian = Gaussian { mean: 0.0, variance: 1e-10 };
 
     #[test]
     fn a_steady_frequency_is_learnt_with_its_uncertainty() {
@@ -333,7 +338,7 @@ mod tests {
         for round in 1..100 {
             ensemble.observe(&reading(0, round, 0.0), 1);
         }
-        ensemble.release(0, 1e-6);
+        ensemble.inflate_bias(0, 1e-6);
         for round in 100..110 {
             ensemble.observe(&reading(0, round, 1e-3), 1);
         }
@@ -389,7 +394,7 @@ mod tests {
     fn retuning_is_accounted_for() {
         let mut ensemble = Ensemble::new(1, &reading(0, 0, 0.0), PRIOR, UNKNOWN);
         ensemble.observe(&reading(0, 1, 0.0), 1);
-        ensemble.retune(at(POLL_S), 1e-4);
+        ensemble.change_frequency(at(POLL_S), 1e-4);
         let expected_s = -1e-4 * 100.0;
         assert!((ensemble.offset(at(POLL_S + 100.0)).mean - expected_s).abs() < 1e-4);
     }

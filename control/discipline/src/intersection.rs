@@ -1,8 +1,8 @@
 //! Which sources to believe: the largest set of overlapping intervals, if it is a majority.
 //!
-//! Each source claims that true time lies within its offset give or take its root distance. If more than half
-//! of the sources have a point in common, that point is believed, and whoever does not reach it is a
-//! falseticker (RFC 5905, section 11.2.1, after Marzullo). Without a majority nobody is believed.
+//! Each source claims that true time lies within its offset plus or minus its root distance. If more than
+//! half of the sources have a point in common, that point is believed, and a source that does not reach it is
+//! a falseticker (RFC 5905, section 11.2.1, after Marzullo). Without a majority no source is believed.
 
 /// One source's claim.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -11,9 +11,9 @@ pub struct Claim {
     pub source: usize,
     /// True time minus local time, in s.
     pub offset_s: f64,
-    /// Root distance: half of the delay to the reference clock, and dispersion, in s.
+    /// Root distance: half of the delay to the reference clock plus the dispersion, in s.
     pub distance_s: f64,
-    /// Whether this source's word stands above that of the others.
+    /// Whether this source's claim has priority over those of others.
     pub trusted: bool,
 }
 
@@ -27,28 +27,28 @@ impl Claim {
     }
 }
 
-/// The part of the number line that the majority has in common.
+/// The interval that the majority has in common.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Agreement {
     /// Lower end in s.
     pub low_s: f64,
     /// Upper end in s.
     pub high_s: f64,
-    /// Sources that overlap there.
+    /// Number of sources that overlap there.
     pub votes: usize,
 }
 
 impl Agreement {
-    /// Whether the claim reaches into what is agreed on.
+    /// Whether the claim overlaps with the agreement.
     #[must_use]
     pub fn holds(&self, claim: &Claim) -> bool {
         claim.low() <= self.high_s && claim.high() >= self.low_s
     }
 }
 
-/// Finds what a majority of `claims` agrees on. `voters` is how many sources a majority is counted of; it may
-/// be more than there are claims, where others are still expected to speak. Where any claim is trusted, only
-/// trusted claims have a vote, and the majority is one of them.
+/// Finds what a majority of `claims` agrees on. `voters` is the number of sources of which a majority is
+/// counted. It may be larger than the number of claims, if others are still expected to answer. If any claim
+/// is trusted, only trusted claims have a vote, and the majority is one of them.
 #[must_use]
 pub fn agreement(claims: &[Claim], voters: usize) -> Option<Agreement> {
     let trusted: Vec<&Claim> = claims.iter().filter(|claim| claim.trusted).collect();
@@ -58,9 +58,10 @@ pub fn agreement(claims: &[Claim], voters: usize) -> Option<Agreement> {
     (best.votes * 2 > voters).then_some(best)
 }
 
-/// The ends of all that a majority of `claims` overlaps on: true time is between them if a majority of the sources is
-/// truthful, whatever the others say. Unlike the largest overlap, it does not shrink to what a liar claims. `silent` are
-/// sources that are about to speak: they may yet say anything. Where any claim is trusted, only trusted claims count.
+/// Returns the ends of everything that a majority of `claims` overlaps on. True time is between them if a
+/// majority of the sources is truthful, whatever the others say. Unlike the largest overlap, it does not
+/// shrink to what a liar claims. `silent` is the number of sources that are about to answer and may say
+/// anything. If any claim is trusted, only trusted claims count.
 #[must_use]
 pub fn majority_hull(claims: &[Claim], silent: usize) -> Option<Agreement> {
     let trusted = claims.iter().any(|claim| claim.trusted);
@@ -76,7 +77,7 @@ pub fn majority_hull(claims: &[Claim], silent: usize) -> Option<Agreement> {
 }
 
 fn largest_overlap(claims: &[&Claim]) -> Option<Agreement> {
-    // A largest overlap begins at some claim's lower end, so it is enough to look there.
+    // A largest overlap begins at the lower end of some claim, so it is enough to look there.
     let mut best: Option<Agreement> = None;
     for start in claims {
         let low_s = start.low();

@@ -1,43 +1,43 @@
 //! One Kalman filter over a clock and the biases of the paths to its sources, for one assumed wander.
 
-use super::observation::{Normal, Observation, Prior};
+use super::observation::{Gaussian, Observation, Prior};
 
-/// The most that one sample may speak against a model, in squared standard deviations: noise has longer
+/// Limit for the evidence of one sample against a model, in squared standard deviations: noise has longer
 /// tails than a Gaussian.
 const SQUARED_INNOVATION_CAP: f64 = 16.0;
-/// White frequency noise of any clock as software reads it, in s per square root of a second.
+/// White frequency noise of any clock that software reads, in s per square root of a second.
 const PHASE_NOISE: f64 = 1e-9;
-/// Readings over which a source's noise is estimated.
+/// Number of samples over which a source's noise is estimated.
 const NOISE_MEMORY: u32 = 64;
 
 pub(super) const OFFSET: usize = 0;
 pub(super) const FREQUENCY: usize = 1;
 pub(super) const FIRST_BIAS: usize = 2;
 
-/// One Kalman filter with its own idea of the wander.
+/// One Kalman filter with its own assumption about the wander.
 #[derive(Debug, Clone)]
 pub(super) struct Model {
     pub(super) wander: f64,
     pub(super) log_weight: f64,
-    /// Its exponential, as the bank last settled the weights.
+    /// The weight, which is the exponential of `log_weight` when the bank last settled the weights.
     pub(super) weight: f64,
-    /// Offset in s, frequency in s/s, and each path's bias in s.
+    /// Offset in s, frequency in s/s, and the bias of each path in s.
     pub(super) state: Vec<f64>,
-    /// Row by row, symmetric.
+    /// Covariance matrix, symmetric, row by row.
     pub(super) covariance: Vec<f64>,
     pub(super) noise: Vec<Noise>,
 }
 
-/// Readings after which half of the noise that a server owns up to is still expected, if none was seen.
+/// Number of samples after which half of the noise that a server states is still expected, if none was seen.
 const EXPECTED_FOR: f64 = 4.0;
 
-/// Noise of one source's readings that its round trips do not show, as one model sees it.
+/// Noise in one source's samples that the round trips do not show, as one model sees it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Noise {
-    /// What was expected before anything was learnt, in s².
+    /// The variance that was expected before any sample, in s².
     expected_s2: f64,
     learnt_s2: f64,
-    /// Mean information of a reading about this variance, 1/s⁴.
+    /// Mean information of a sample about this variance, 1/s⁴.
     information: f64,
     readings: u32,
 }
@@ -47,14 +47,15 @@ impl Noise {
         Self { expected_s2: variance_s2, ..Self::default() }
     }
 
-    /// Its variance as far as it is known, in s². What was expected counts for a few readings and then fades quickly: a
-    /// server that says it may be off by 10 ms is mostly steady to some microseconds.
+    /// Returns the variance as far as it is known, in s². What was expected counts for a few samples and then
+    /// fades quickly: a server that says it may be off by 10 ms is usually steady to some microseconds.
     pub(super) fn variance_s2(&self) -> f64 {
         self.learnt_s2 + self.expected_s2 / (1.0 + (f64::from(self.readings) / EXPECTED_FOR).powi(4))
     }
 
-    /// Follows the likelihood of an innovation that was expected to have `expected_s2`, of which `reading_s2` comes from
-    /// the reading itself. One that was uncertain for other reasons says little of the noise.
+    /// Follows the likelihood of an innovation with an expected variance of `expected_s2`, of which
+    /// `reading_s2` comes from the sample itself. An innovation that was uncertain for other reasons says
+    /// little about the noise.
     fn learn(&mut self, innovation: f64, expected_s2: f64, reading_s2: f64) {
         let variance_s2 = expected_s2 - self.variance_s2() + self.learnt_s2;
         if self.readings == 0 {
@@ -76,7 +77,7 @@ impl Model {
         wander: f64,
         first: &Observation,
         prior: Prior,
-        frequency: Normal,
+        frequency: Gaussian,
     ) -> Self {
         let size = FIRST_BIAS + sources;
         let mut model = Self {
@@ -90,8 +91,8 @@ impl Model {
         let bias = FIRST_BIAS + first.source;
         model.noise[first.source] = Noise::expecting(prior.noise_s2);
         let bias_variance = prior.bias_s2;
-        // A first reading with no opinion of the offset before it, solved by hand: offset and bias are known
-        // to sum up to the reading.
+        // This is the first sample, without any earlier knowledge of the offset, solved by hand: offset and
+        // bias are known to add up to the sample.
         model.state[OFFSET] = first.offset_s;
         model.state[FREQUENCY] = frequency.mean;
         *model.covariance_mut(OFFSET, OFFSET) = first.variance_s2 + prior.noise_s2 + bias_variance;
@@ -151,7 +152,7 @@ impl Model {
         *self.covariance_mut(FREQUENCY, FREQUENCY) += walk;
     }
 
-    /// The Kalman update; returns the log-likelihood of the reading.
+    /// Does the Kalman update. Returns the log-likelihood of the sample.
     pub(super) fn update(&mut self, source: usize, offset_s: f64, variance_s2: f64) -> f64 {
         let size = self.state.len();
         let bias = FIRST_BIAS + source;
@@ -171,8 +172,8 @@ impl Model {
         -0.5 * (variance.ln() + (innovation * innovation / variance).min(SQUARED_INNOVATION_CAP))
     }
 
-    /// The offset `ahead_s` from now, with a source's bias where one is given.
-    pub(super) fn offset(&self, source: Option<usize>, ahead_s: f64) -> Normal {
+    /// Returns the offset `ahead_s` from now, including a source's bias if one is given.
+    pub(super) fn offset(&self, source: Option<usize>, ahead_s: f64) -> Gaussian {
         let forward_s = ahead_s.max(0.0);
         let mut mean = self.state[OFFSET] + self.state[FREQUENCY] * ahead_s;
         let mut variance = self.covariance(OFFSET, OFFSET)
@@ -186,6 +187,6 @@ impl Model {
             variance += self.covariance(bias, bias)
                 + 2.0 * (self.covariance(OFFSET, bias) + forward_s * self.covariance(FREQUENCY, bias));
         }
-        Normal { mean, variance }
+        Gaussian { mean, variance }
     }
 }

@@ -1,19 +1,19 @@
-//! Leap seconds: when one is due, and whom to believe about it.
+//! Leap seconds: when one is due, and which sources to believe about it.
 //!
-//! A leap second ends a month, in UTC. Sources announce it by two bits, and some announce it wrongly, so it
-//! takes a majority of the selected sources, and where the operator gave a leap-seconds.list that has not
-//! expired, the list must know of it too.
+//! A leap second ends a month in UTC. Sources announce it with two bits, and some announce it wrongly, so a
+//! majority of the selected sources must agree. If the operator has provided a leap-seconds.list that has not
+//! expired, the list must contain it too.
 
 use std::fmt;
 
 const S_PER_DAY: i64 = 86_400;
-/// Seconds from 1900, where leap-seconds.list counts from, to 1970.
+/// Seconds from 1900, the epoch of leap-seconds.list, to 1970.
 const NTP_TO_UNIX_S: i64 = 2_208_988_800;
 
 /// An announced leap second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Leap {
-    /// None is.
+    /// No leap second is announced.
     #[default]
     None,
     /// The month's last minute has 61 seconds.
@@ -23,7 +23,7 @@ pub enum Leap {
 }
 
 impl Leap {
-    /// What the leap adds to UTC minus a clock that does not leap, in s.
+    /// Returns what the leap second adds to UTC minus a clock without leap seconds, in s.
     #[must_use]
     pub fn shift_s(self) -> f64 {
         match self {
@@ -34,7 +34,7 @@ impl Leap {
     }
 }
 
-/// What the sources announce, where more than half of them announce the same.
+/// Returns what the sources announce if more than half of them agree.
 #[must_use]
 pub(super) fn majority(announced: &[Leap]) -> Leap {
     [Leap::Insert, Leap::Delete]
@@ -43,7 +43,7 @@ pub(super) fn majority(announced: &[Leap]) -> Leap {
         .unwrap_or_default()
 }
 
-/// The beginning of the month after `unix_s`, in s since 1970.
+/// Returns the beginning of the month after `unix_s`, in s since 1970.
 #[must_use]
 pub(super) fn month_end(unix_s: i64) -> i64 {
     let (year, month) = year_and_month(unix_s.div_euclid(S_PER_DAY));
@@ -51,9 +51,9 @@ pub(super) fn month_end(unix_s: i64) -> i64 {
     first_day(year, month) * S_PER_DAY
 }
 
-/// Days from 1970 to the first of a month (months 1 to 12), in the proleptic Gregorian calendar.
+/// Returns the days from 1970 to the first of a month (1 to 12), in the proleptic Gregorian calendar.
 fn first_day(year: i64, month: i64) -> i64 {
-    // Years begin in March here, so that the leap day is a year's last.
+    // Years begin in March here, so that the leap day is the last day of a year.
     let (year, month) = if month < 3 { (year - 1, month + 9) } else { (year, month - 3) };
     let days_before_month = (153 * month + 2) / 5;
     year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + days_before_month
@@ -69,18 +69,20 @@ fn year_and_month(day: i64) -> (i64, i64) {
     (year, month)
 }
 
-/// The leap seconds known to a leap-seconds.list.
+/// The leap seconds in a leap-seconds.list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeapList {
-    /// Instants (s since 1970) at which a new difference begins, and the leap just before.
+    /// TAI-UTC in s before the first of them.
+    first_tai_utc_s: i64,
+    /// Instants (s since 1970) at which a new difference begins, with the leap second just before.
     leaps: Vec<(i64, Leap)>,
     expires_unix_s: i64,
 }
 
-/// Why a leap-seconds.list was not understood.
+/// Why a leap-seconds.list could not be parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeapListError {
-    /// The line, from 1; 0 where something is missing altogether.
+    /// The line, counted from 1; 0 if something is missing altogether.
     pub line: usize,
     /// What is wrong with it.
     pub problem: &'static str,
@@ -95,11 +97,12 @@ impl fmt::Display for LeapListError {
 impl std::error::Error for LeapListError {}
 
 impl LeapList {
-    /// Reads the format that the IERS and NIST publish: lines of "NTP seconds, TAI-UTC", `#@` the expiry.
+    /// Parses the format that the IERS and NIST publish: lines of "NTP seconds, TAI-UTC", and `#@` with the
+    /// expiry.
     ///
     /// # Errors
     ///
-    /// Where a line has no two numbers, the differences do not change by one, or the expiry is missing.
+    /// A line does not have two numbers, the differences do not change by one, or the expiry is missing.
     pub fn parse(text: &str) -> Result<Self, LeapListError> {
         let mut leaps = Vec::new();
         let mut expires_unix_s = None;
@@ -129,11 +132,35 @@ impl LeapList {
         }
         let expires_unix_s =
             expires_unix_s.ok_or(LeapListError { line: 0, problem: "it names no expiry (#@)" })?;
-        Ok(Self { leaps, expires_unix_s })
+        let difference = difference.ok_or(LeapListError { line: 0, problem: "it has no entry" })?;
+        let first_tai_utc_s = leaps.iter().fold(difference, |tai_utc_s, (_, leap)| match leap {
+            Leap::Insert => tai_utc_s.saturating_sub(1),
+            Leap::Delete => tai_utc_s.saturating_add(1),
+            Leap::None => tai_utc_s,
+        });
+        Ok(Self { first_tai_utc_s, leaps, expires_unix_s })
     }
 
-    /// Whether the list stands against a leap second at `month_end`: it is valid until then and does not
-    /// have it.
+    /// Returns TAI-UTC in s at a time (s since 1970), or `None` where the list has expired.
+    #[must_use]
+    pub fn tai_utc_s(&self, unix_s: i64) -> Option<i64> {
+        let before = self.leaps.iter().filter(|(from_s, _)| *from_s <= unix_s);
+        let tai_utc_s = before.fold(self.first_tai_utc_s, |tai_utc_s, (_, leap)| match leap {
+            Leap::Insert => tai_utc_s.saturating_add(1),
+            Leap::Delete => tai_utc_s.saturating_sub(1),
+            Leap::None => tai_utc_s,
+        });
+        (unix_s < self.expires_unix_s).then_some(tai_utc_s)
+    }
+
+    /// Returns when the list expires, in s since 1970.
+    #[must_use]
+    pub const fn expires_unix_s(&self) -> i64 {
+        self.expires_unix_s
+    }
+
+    /// Whether the list contradicts a leap second at `month_end`: it is valid until then and does not contain
+    /// it.
     #[must_use]
     pub fn denies(&self, leap: Leap, month_end_unix_s: i64) -> bool {
         month_end_unix_s < self.expires_unix_s && !self.leaps.contains(&(month_end_unix_s, leap))
@@ -146,6 +173,16 @@ mod tests {
 
     const LIST: &str = "#\tcomment\n#$ 3676924800\n#@ 3928521600\n\
         3644697600 36 # 1 Jul 2015\n3692217600\t37\t# 1 Jan 2017\n";
+
+    #[test]
+    fn the_list_knows_the_distance_to_tai_until_it_expires() {
+        let list = LeapList::parse(LIST).unwrap();
+        let of_ntp = |ntp_s: i64| list.tai_utc_s(ntp_s - NTP_TO_UNIX_S);
+        assert_eq!(of_ntp(3_692_217_600 - 1), Some(36));
+        assert_eq!(of_ntp(3_692_217_600), Some(37));
+        assert_eq!(of_ntp(3_928_521_600 - 1), Some(37));
+        assert_eq!(of_ntp(3_928_521_600), None, "it has expired");
+    }
 
     #[test]
     fn months_end_where_the_calendar_says() {

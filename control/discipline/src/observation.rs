@@ -1,42 +1,42 @@
-//! What an estimate is made of: readings, and what is expected before there are any.
+//! The input of an estimate: observations, and what is expected before there are any.
 
 use super::time::LocalTime;
 
-/// What one sample says: at `at`, source `source` read `offset_s`, with this variance of its noise.
+/// One sample of a source as the estimate uses it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Observation {
     /// Index of the source.
     pub source: usize,
-    /// When, by the local clock.
+    /// Local time of the sample.
     pub at: LocalTime,
-    /// True time minus local time as the source has it, in s.
+    /// True time minus local time according to the source, in s.
     pub offset_s: f64,
-    /// Variance of the noise in it, in s², without the path's constant bias.
+    /// Variance of the noise in it, in s², without the constant bias of the path.
     pub variance_s2: f64,
 }
 
 /// A mean and its variance.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Normal {
+pub struct Gaussian {
     /// The mean.
     pub mean: f64,
-    /// The variance, in the mean's unit squared.
+    /// The variance, in the square of the mean's unit.
     pub variance: f64,
 }
 
-impl Normal {
-    /// The standard deviation.
+impl Gaussian {
+    /// Returns the standard deviation.
     #[must_use]
     pub fn sd(self) -> f64 {
         self.variance.max(0.0).sqrt()
     }
 }
 
-/// What is expected of a source before it has been read, as variances in s².
+/// What is expected of a source before its first sample, as variances in s².
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Prior {
-    /// Of what its readings are constantly off by: asymmetry of the path, and the server's own error.
+    /// Variance of the constant error: asymmetry of the path, and the server's own error.
     pub bias_s2: f64,
-    /// Of noise that no round trip shows: the server's own error comes and goes.
+    /// Variance of noise that no round trip shows, because the server's own error varies.
     pub noise_s2: f64,
 }

@@ -1,55 +1,56 @@
-//! The network path to one source: what a sample's round trip says of its noise.
+//! The network path to one source: what a sample's round trip says about its noise.
 //!
-//! Queues only ever add delay. A sample whose round trip exceeds the path's floor by `s` is wrong by at most
-//! `s / 2`, and where both directions queue alike its error is spread evenly over that range: variance
-//! `s² / 12`. So a sample that met no queue counts for hundreds that did, without any sample being thrown
+//! Queues only ever add delay. A sample whose round trip exceeds the path's floor by `s` is wrong by at
+//! most `s / 2`. If both directions queue alike, its error is spread evenly over that range: variance `s² /
+//! 12`. So a sample that met no queue counts as much as hundreds that did, without any sample being thrown
 //! away. The floor itself is only known as well as the luckiest sample so far, which is added to `s`.
 //!
 //! A round trip that stays above the floor is a route change. Until it has lasted long enough to be one,
-//! its samples are held back: by the rule above they would say nearly nothing.
+//! its samples are held back: according to the rule above they would say nearly nothing.
 
-/// Samples in one of the two generations that the floor is taken from.
+/// Number of samples in each of the two generations from which the floor is taken.
 const GENERATION: u32 = 256;
-/// Samples over which the mean excess is averaged.
+/// Number of samples over which the mean excess is averaged.
 const MEAN_OVER: f64 = 64.0;
-/// So many samples in a row above the floor are held back...
+/// After this many consecutive samples above the floor, samples are held back.
 const HOLD_AFTER: u32 = 4;
-/// ... and so many are a new route.
+/// After this many, the route counts as changed.
 const CHANGED_AFTER: u32 = 12;
-/// Neither the floor nor the usual queue is known well enough for such verdicts before so many samples.
+/// Before this many samples, neither the floor nor the usual queue is known well enough for such decisions.
 const SETTLED_AFTER: u32 = 32;
-/// "Above the floor", in mean one-way excesses. A fifth of all samples on a quiet path are, and the twelfth
-/// power of that is a false alarm in a hundred years.
+/// What counts as above the floor, in mean one-way excesses. A fifth of all samples on a quiet path are, and
+/// the twelfth power of that is a false alarm in a hundred years.
 const ABOVE: f64 = 3.0;
-/// A round trip so many floor errors below the floor is not a better view of the old route: the chance is
-/// e to the minus 16th.
+/// A round trip below the floor by this many floor errors is not a better view of the old route: the
+/// probability is e to the minus 16th.
 const BELOW: f64 = 4.0;
-/// By how many shares of itself the variance is larger for a path's first sample; it falls with their number.
+/// How many times itself the variance is larger for a path's first sample; the addition falls with their
+/// number.
 const FEW: f64 = 10.0;
-/// Excess beyond which a sample's delay is from something other than the usual queues, most likely in one
+/// Excess above which a sample's delay comes from something other than the usual queues, most likely in one
 /// direction only, in mean one-way excesses.
 const FAR_ABOVE: f64 = 6.0;
-/// Standard deviation of the noise that a reading has however short its round trip: reading the clock and
-/// stamping the packet, in s.
+/// Standard deviation of the noise in any sample, however short its round trip, from reading the clock and
+/// timestamping the packet, in s.
 const READING_NOISE_S: f64 = 1e-7;
-/// Least mean excess, in s: below it, clocks are what varies.
+/// Smallest mean excess in s. Below it, the clocks vary and not the path.
 const LEAST_EXCESS_S: f64 = 1e-7;
 
-/// What a sample says of the path.
+/// What a sample's round trip says about the route.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Reading {
+pub enum RouteState {
     /// The path is as it was.
     Usual,
-    /// The round trip has been long for some samples in a row: wait before believing them.
+    /// The round trip has been long for some consecutive samples, which are not yet used.
     Held,
-    /// The floor moved by so many seconds: the route is another one now.
+    /// The floor has moved: the route has changed.
     Changed {
-        /// New floor minus old floor.
+        /// New floor minus old floor, in s.
         by_s: f64,
     },
 }
 
-/// What is known of a path's round trips.
+/// What is known about a path's round trips.
 #[derive(Debug, Clone)]
 pub struct Path {
     floor_s: f64,
@@ -77,7 +78,7 @@ impl Default for Path {
 
 impl Path {
     /// Takes in a round trip in s.
-    pub fn observe(&mut self, delay_s: f64) -> Reading {
+    pub fn observe(&mut self, delay_s: f64) -> RouteState {
         if self.samples == 0 {
             // Before there is anything to compare with, half of the round trip may be queues.
             self.mean_excess_s = delay_s / 2.0;
@@ -86,63 +87,63 @@ impl Path {
         let queue_s = self.one_way_excess_s();
         let dropped_s = floor_s - delay_s;
         if self.samples >= SETTLED_AFTER && dropped_s > BELOW * self.floor_error_s() {
-            // One sample cannot tell how far down the new floor is, only that this is not the old one.
+            // One sample cannot show how low the new floor is, only that it is not the old one.
             self.restart_at(delay_s, 1);
-            return Reading::Changed { by_s: -(dropped_s + self.floor_error_s()) };
+            return RouteState::Changed { by_s: -(dropped_s + self.floor_error_s()) };
         }
         if self.samples >= SETTLED_AFTER && delay_s > floor_s + ABOVE * queue_s {
             self.above_in_row += 1;
-            // The first ones may be the old route's own bad luck.
+            // The first ones may be bad luck on the old route.
             let settled = self.above_in_row > HOLD_AFTER;
             self.least_above_s = if settled { self.least_above_s.min(delay_s) } else { delay_s };
             if self.above_in_row >= CHANGED_AFTER {
                 let by_s = self.least_above_s - floor_s;
                 self.restart_at(self.least_above_s, CHANGED_AFTER);
-                return Reading::Changed { by_s };
+                return RouteState::Changed { by_s };
             }
         } else {
             self.above_in_row = 0;
             self.least_above_s = f64::INFINITY;
         }
         if self.above_in_row >= HOLD_AFTER {
-            return Reading::Held;
+            return RouteState::Held;
         }
         self.count(delay_s);
-        Reading::Usual
+        RouteState::Usual
     }
 
-    /// Variance of the noise in an offset measured over this round trip, in s².
+    /// Returns the variance of the noise in an offset that was measured over this round trip, in s².
     #[must_use]
     pub fn variance_s2(&self, delay_s: f64) -> f64 {
         let queue_s = self.one_way_excess_s();
         let excess_s = (delay_s - self.floor_s()).max(0.0);
         let spread_s = excess_s + self.floor_error_s();
         let share = if excess_s > FAR_ABOVE * queue_s { 1.0 / 4.0 } else { 1.0 / 12.0 };
-        // So are the floor and the usual queue, as long as they come from few samples.
+        // The floor and the usual queue are uncertain too while they come from few samples.
         let few = 1.0 + FEW / f64::from(self.samples.max(1));
         few * share * spread_s * spread_s + READING_NOISE_S * READING_NOISE_S
     }
 
-    /// The shortest round trip of late, in s.
+    /// Returns the shortest recent round trip, in s.
     #[must_use]
     pub fn floor_s(&self) -> f64 {
         self.floor_s.min(self.previous_floor_s)
     }
 
-    /// Mean queueing delay in one direction, in s: the path's jitter.
+    /// Returns the mean queueing delay in one direction, in s: the path's jitter.
     #[must_use]
     pub fn one_way_excess_s(&self) -> f64 {
         (self.mean_excess_s / 2.0).max(LEAST_EXCESS_S)
     }
 
-    /// Round trips that the floor is taken from.
+    /// Returns the number of round trips from which the floor is taken.
     #[must_use]
     pub fn samples(&self) -> u32 {
         self.samples
     }
 
-    /// How far the floor may be below the shortest round trip so far: the least of n sums of two exponential
-    /// delays is this far above their least possible sum, root mean square.
+    /// Returns how far the floor may be below the shortest round trip so far: the smallest of n sums of two
+    /// exponential delays is this far above their smallest possible sum, root mean square.
     fn floor_error_s(&self) -> f64 {
         self.one_way_excess_s() * (2.0 / f64::from(self.samples.max(1))).sqrt()
     }
@@ -157,13 +158,13 @@ impl Path {
             self.in_generation = 0;
             self.samples = GENERATION;
         }
-        // One sample stuck behind a long queue must not change the idea of what is usual.
+        // One sample stuck behind a long queue must not change what counts as usual.
         let excess_s = (delay_s - self.floor_s()).max(0.0).min(4.0 * self.mean_excess_s);
         let share = 1.0 / (f64::from(self.samples) + 1.0).min(MEAN_OVER);
         self.mean_excess_s += share * (excess_s - self.mean_excess_s);
     }
 
-    /// Forgets all but this round trip: what was seen before was not the path.
+    /// Forgets everything but this round trip, because earlier ones were not about this path.
     pub(super) fn restart(&mut self, delay_s: f64) {
         *self = Self::default();
         let _usual = self.observe(delay_s);
@@ -183,7 +184,7 @@ impl Path {
 mod tests {
     use super::*;
 
-    /// Round trips of 10 ms and a queue that comes and goes.
+    /// Returns round trips of 10 ms with a queue that comes and goes.
     fn usual(index: u32) -> f64 {
         0.010 + 0.000_1 * f64::from(index * 7 % 20)
     }
@@ -191,7 +192,7 @@ mod tests {
     fn used(count: u32) -> Path {
         let mut path = Path::default();
         for index in 0..count {
-            assert_eq!(path.observe(usual(index)), Reading::Usual);
+            assert_eq!(path.observe(usual(index)), RouteState::Usual);
         }
         path
     }
@@ -199,7 +200,7 @@ mod tests {
     fn changes(path: &mut Path, more_s: f64) -> Vec<f64> {
         (0..100)
             .filter_map(|index| match path.observe(usual(index) + more_s) {
-                Reading::Changed { by_s } => Some(by_s),
+                RouteState::Changed { by_s } => Some(by_s),
                 _ => None,
             })
             .collect()
@@ -232,9 +233,9 @@ mod tests {
     fn one_long_queue_is_no_route() {
         let mut path = used(100);
         for _ in 0..CHANGED_AFTER - 1 {
-            assert!(!matches!(path.observe(0.1), Reading::Changed { .. }));
+            assert!(!matches!(path.observe(0.1), RouteState::Changed { .. }));
         }
-        assert_eq!(path.observe(0.010), Reading::Usual);
+        assert_eq!(path.observe(0.010), RouteState::Usual);
         assert!((path.floor_s() - 0.010).abs() < 1e-9);
     }
 }

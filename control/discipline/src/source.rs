@@ -1,42 +1,43 @@
-//! One upstream: its pace, its path, its latest samples, and its standing with the others.
+//! One upstream: its poll schedule, its path, its latest samples, and its standing in the selection.
 
 use super::aging::{Aging, any_clock};
 use super::intersection::Claim;
 use super::leap::Leap;
-use super::observation::{Normal, Observation, Prior};
-use super::path::{Path, Reading};
-use super::poll::Pace;
+use super::observation::{Gaussian, Observation, Prior};
+use super::path::{Path, RouteState};
+use super::poll::PollSchedule;
 use super::time::{LocalTime, ns_to_s};
 
-/// Samples kept to begin an estimate from.
+/// Number of samples that are kept to begin an estimate from.
 const KEPT: usize = 8;
-/// Those of them that make a claim.
+/// Number of the latest samples that make a claim.
 const CLAIMING: usize = 2;
-/// Standard deviation of how that error varies from reading to reading, as a share of the root distance.
+/// Standard deviation of the variation of the server's own error from sample to sample, as a share of the
+/// root distance.
 const NOISE_SHARE: f64 = 0.5;
-/// The local clock may have jumped between two samples by as much as they leave open: they may be wrong by so many times
-/// their distances together.
+/// Factor on the sum of two samples' distances by which both may be wrong: between them the local clock may
+/// have jumped by as much as they leave open.
 const UNSEEN: f64 = 2.0;
-/// How long an anchor serves as the later one, in s.
+/// How long an anchor is used as the later one, in s.
 const ANCHOR_S: f64 = 3600.0;
-/// It is replaced by a far better sample for so long, in s.
+/// How long an anchor can be replaced by a far better sample, in s.
 const SETTLING_S: f64 = 600.0;
-/// Samples less far apart say nothing of the frequency, in s.
+/// Samples closer together than this say nothing about the frequency, in s.
 const LEAST_ARM_S: f64 = 1.0;
-/// Standard deviation of a path's bias as a share of the round trip to the primary source, before anything else is
-/// known. Half of the round trip is the most that it can be.
+/// Standard deviation of a path's bias as a share of the round trip to the primary source, before anything
+/// else is known. The bias can be at most half of the round trip.
 const BIAS_SHARE: f64 = 0.05;
-/// Standard deviation of a server's own error as a share of the most that it says it may be.
+/// Standard deviation of a server's own error as a share of the largest error that it states.
 const SERVER_SHARE: f64 = 0.5;
 
-/// How one upstream is to be used.
+/// How one upstream should be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SourceConfig {
     /// Shortest interval between requests, as a power of two in s.
     pub min_poll: u8,
-    /// Longest interval, likewise.
+    /// Longest interval between requests, as a power of two in s.
     pub max_poll: u8,
-    /// Whether first contact may be a burst: eight requests at most, the first ones 2 s apart.
+    /// Whether first contact may be a burst: at most eight requests, the first ones 2 s apart.
     pub iburst: bool,
     /// While this source is selected, only preferred ones are followed.
     pub prefer: bool,
@@ -57,47 +58,48 @@ pub struct Sample {
     pub at: LocalTime,
     /// UTC in ns since 1970, minus local time: the two mean differences of RFC 5905, section 8.
     pub offset_ns: i64,
-    /// Round trip without the server's own time, in s.
+    /// Round trip without the server's residence time, in s.
     pub delay_s: f64,
-    /// What the two clocks' resolutions add to the error, in s.
+    /// Error from the resolution of the two clocks, in s.
     pub dispersion_s: f64,
-    /// From the answer: round trip from the server to its reference clock, in s.
+    /// The answer's root delay: round trip from the server to its reference clock, in s.
     pub root_delay_s: f64,
-    /// From the answer: the server's own error apart from that, in s.
+    /// The answer's root dispersion: the rest of the server's own error, in s.
     pub root_dispersion_s: f64,
-    /// From the answer: 1 to 15.
+    /// The answer's stratum, 1 to 15.
     pub stratum: u8,
-    /// From the answer: the announced leap second.
+    /// The leap second that the answer announces.
     pub leap: Leap,
 }
 
-/// What the others make of a source.
+/// The standing of a source in the selection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// No valid answer to the last eight requests.
+    /// There was no valid answer to the last eight requests.
     Unreachable,
-    /// It forbade further requests (DENY or RSTR kiss).
+    /// It has forbidden further requests (DENY or RSTR kiss).
     Denied,
-    /// It answers, but what it says cannot be used: it is not synchronised, or to this host.
+    /// It answers, but the answers cannot be used: it is not synchronised, or it is synchronised to this
+    /// host.
     Unfit,
     /// It is no longer configured.
     Retired,
-    /// Too few samples yet.
+    /// It has too few samples yet.
     Waiting,
-    /// Its root distance is too large to be of use.
+    /// Its root distance is too large.
     Distant,
-    /// No majority agrees with anyone.
+    /// There is no majority that agrees.
     NoMajority,
-    /// The majority agrees on a time outside of what this source claims to be possible.
+    /// The majority agrees on a time outside the range that this source claims.
     Falseticker,
     /// It agrees with the majority, but a preferred source is followed.
-    Spare,
+    Backup,
     /// It is followed.
     Selected,
 }
 
 impl Standing {
-    /// The reason in words.
+    /// Returns the reason in words.
     #[must_use]
     pub fn reason(self) -> &'static str {
         match self {
@@ -111,7 +113,7 @@ impl Standing {
             Self::Distant => "its root distance is above the limit",
             Self::NoMajority => "no majority of sources agrees on the time",
             Self::Falseticker => "the majority agrees on a time outside of its error bounds",
-            Self::Spare => "agrees with the majority; a preferred source is followed",
+            Self::Backup => "agrees with the majority; a preferred source is followed",
             Self::Selected => "agrees with the majority and is followed",
         }
     }
@@ -124,17 +126,17 @@ pub(super) struct Recent {
     pub(super) offset_ns: i64,
     pub(super) delay_s: f64,
     pub(super) dispersion_s: f64,
-    /// What the server may be wrong by, as it said then.
+    /// The largest error of the server, as it stated at the time.
     pub(super) root_s: f64,
 }
 
 impl Recent {
-    /// The most that the offset may be wrong by when it is measured.
+    /// Returns the largest possible error of the offset at the time of the measurement.
     pub(super) fn distance_s(&self) -> f64 {
         self.delay_s / 2.0 + self.dispersion_s + self.root_s
     }
 
-    /// Whether both can be true.
+    /// Whether both samples can be true.
     fn agrees_with(&self, later: &Self, aging: Aging) -> bool {
         let age_s = later.at.seconds_since(self.at);
         let moved_s = ns_to_s(later.offset_ns.saturating_sub(self.offset_ns)) - aging.rate * age_s;
@@ -142,22 +144,22 @@ impl Recent {
     }
 }
 
-/// A source's latest sample contradicts the estimate.
+/// The latest samples of a source that contradict the estimate.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Outlier {
-    /// When the first of them in a row came.
+    /// When the first of the consecutive ones came.
     pub(super) since: LocalTime,
-    /// The latest one: how far it is from what was expected, in s.
+    /// How far the latest one is from what was expected, in s.
     pub(super) by_s: f64,
-    /// And how far it may be from that by chance, in s.
+    /// How far it may be from that by chance, in s.
     pub(super) tolerance_s: f64,
-    /// The most that the estimate can be wrong by if the sample is right, in s.
+    /// The largest possible error of the estimate if the sample is right, in s.
     pub(super) far_s: f64,
-    /// The source's claim excludes the estimate.
+    /// Whether the source's claim excludes the estimate.
     pub(super) impossible: bool,
-    /// How many in a row agree with each other.
+    /// Number of consecutive samples that agree with each other.
     pub(super) alike: u32,
-    /// How many in a row contradict the estimate, agreeing or not.
+    /// Number of consecutive samples that contradict the estimate, whether they agree or not.
     pub(super) in_a_row: u32,
 }
 
@@ -172,24 +174,24 @@ impl Outlier {
 #[derive(Debug, Clone)]
 pub(super) struct Source {
     pub(super) config: SourceConfig,
-    pub(super) pace: Pace,
+    pub(super) schedule: PollSchedule,
     pub(super) path: Path,
     pub(super) standing: Standing,
-    /// It has a bias in the ensemble.
+    /// Whether it has a bias in the ensemble.
     pub(super) admitted: bool,
-    /// What the ensemble was told to expect of it.
+    /// What the ensemble expects of it.
     pub(super) expected: Prior,
-    /// Its latest samples contradict the estimate.
+    /// The latest samples, if they contradict the estimate.
     pub(super) outlier: Option<Outlier>,
-    /// When a sample was last as expected, and the least surprise that it would have shown, in s.
+    /// When a sample was last as expected, and the smallest jump that it would have shown, in s.
     pub(super) confirmed: Option<(LocalTime, f64)>,
     /// Why its latest answer could not be used.
     pub(super) unfit: Option<Standing>,
-    /// Never to be asked again: denied or retired.
+    /// Why it must never be asked again: it is denied or retired.
     pub(super) closed: Option<Standing>,
     pub(super) reach: u8,
     pub(super) recent: Vec<Recent>,
-    /// Samples of long ago, the older one first, for what they say of the frequency.
+    /// Samples from long ago, the older one first, from which the frequency is derived.
     pub(super) anchors: [Option<Recent>; 2],
     pub(super) latest: Option<Sample>,
 }
@@ -198,7 +200,7 @@ impl Source {
     pub(super) fn new(config: SourceConfig, start: LocalTime, seed: u64) -> Self {
         Self {
             config,
-            pace: Pace::new(config.min_poll, config.max_poll, config.iburst, start, seed),
+            schedule: PollSchedule::new(config.min_poll, config.max_poll, config.iburst, start, seed),
             path: Path::default(),
             standing: Standing::Waiting,
             admitted: false,
@@ -216,11 +218,17 @@ impl Source {
 
     pub(super) fn asked(&mut self, now: LocalTime) {
         self.reach <<= 1;
-        self.pace.asked(now);
+        self.schedule.asked(now);
     }
 
-    /// Takes in a sample. `aging` carries on what the source said before; `unknown` is the frequency of any local clock.
-    pub(super) fn record(&mut self, sample: &Sample, aging: Aging, unknown: Normal) -> (Recent, Reading) {
+    /// Takes in a sample. `aging` carries on its earlier claims; `unknown` is the frequency of any local
+    /// clock.
+    pub(super) fn record(
+        &mut self,
+        sample: &Sample,
+        aging: Aging,
+        unknown: Gaussian,
+    ) -> (Recent, RouteState) {
         let recent = Recent {
             at: sample.at,
             offset_ns: sample.offset_ns,
@@ -228,7 +236,7 @@ impl Source {
             dispersion_s: sample.dispersion_s,
             root_s: sample.root_delay_s / 2.0 + sample.root_dispersion_s,
         };
-        // Its latest word counts: what cannot be true beside it is from before something changed.
+        // The latest sample counts. Samples that cannot be true together with it are from before a change.
         self.recent.retain(|old| old.agrees_with(&recent, aging));
         self.anchors = self.anchors.map(|anchor| anchor.filter(|old| old.agrees_with(&recent, aging)));
         if self.recent.len() == KEPT {
@@ -237,7 +245,7 @@ impl Source {
         self.recent.push(recent);
         let (slowest, fastest) = any_clock(unknown);
         if self.possible_frequencies().is_some_and(|(low, high)| low > fastest || high < slowest) {
-            // No clock is that far off: it has jumped, by less than what was open.
+            // No clock is that far off: it has jumped, by less than the samples leave open.
             self.recent = vec![recent];
             self.anchors = [None; 2];
         }
@@ -262,7 +270,8 @@ impl Source {
         }
     }
 
-    /// The lowest and the highest frequency that its samples leave possible if it is truthful, in s/s.
+    /// Returns the lowest and the highest frequency that its samples leave possible if it is truthful, in
+    /// s/s.
     pub(super) fn possible_frequencies(&self) -> Option<(f64, f64)> {
         let last = self.recent.last()?;
         self.anchors
@@ -279,7 +288,7 @@ impl Source {
             .map(|(mean, wrong)| (mean - wrong, mean + wrong))
     }
 
-    /// What a sample says, with offsets relative to `origin_ns`.
+    /// Returns a sample as an observation, with the offset relative to `origin_ns`.
     pub(super) fn observation(&self, source: usize, recent: &Recent, origin_ns: i64) -> Observation {
         Observation {
             source,
@@ -289,12 +298,12 @@ impl Source {
         }
     }
 
-    /// The oldest offset still known.
+    /// Returns the oldest offset that is still known.
     pub(super) fn first_offset_ns(&self) -> Option<i64> {
         self.recent.first().map(|recent| recent.offset_ns)
     }
 
-    /// Forgets all samples, since the local clock or the server is not what it was.
+    /// Forgets all samples, because the local clock or the server has changed.
     pub(super) fn forget(&mut self) {
         self.recent.clear();
         self.anchors = [None; 2];
@@ -302,7 +311,7 @@ impl Source {
         self.outlier = None;
     }
 
-    /// What is to be expected of it, as long as nothing but its path and its claims is known.
+    /// Returns what is expected of it while only its path and its claims are known.
     pub(super) fn prior(&self) -> Prior {
         let (root_delay_s, root_dispersion_s) =
             self.latest.map_or((0.0, 0.0), |latest| (latest.root_delay_s, latest.root_dispersion_s));
@@ -312,8 +321,8 @@ impl Source {
         Prior { bias_s2: path_s * path_s + server_s * server_s, noise_s2: noise_s * noise_s }
     }
 
-    /// What the source claims at `now`, relative to `origin_ns`, from the one of its two latest samples that claims more.
-    /// Earlier ones may be from before a jump that was too small to show.
+    /// Returns what the source claims at `now`, relative to `origin_ns`, from the one of its two latest
+    /// samples that claims more. Earlier ones may be from before a jump that was too small to show.
     pub(super) fn claim(&self, source: usize, now: LocalTime, origin_ns: i64, aging: Aging) -> Option<Claim> {
         self.recent
             .iter()
@@ -323,7 +332,7 @@ impl Source {
             .min_by(|a, b| a.distance_s.total_cmp(&b.distance_s))
     }
 
-    /// What a single one of the latest samples claims.
+    /// Returns what one of the latest samples claims.
     pub(super) fn claim_of(
         &self,
         recent: &Recent,

@@ -1,35 +1,48 @@
-//! Steering a kernel clock towards the estimate: what to do, not how.
+//! How to steer a kernel clock towards the estimate; the caller carries it out.
 //!
-//! Needed only where the daemon owns the system clock; a private line needs no steering, since it is simply
-//! published anew. The frequency is corrected at once, the offset by a slew on top of it, so that time never
-//! runs backwards; a step is taken only within `makestep`, that is, in the first updates and above a
-//! threshold. An offset beyond the panic limit is reported instead of followed.
+//! This is needed only where the daemon owns the system clock. A private line needs no steering, because it
+//! is simply published anew. The frequency is corrected at once, and the offset by a slew on top of it, so
+//! that time never runs backwards. A step is taken only within `makestep`, that is, in the first updates and
+//! above a threshold. An offset beyond the panic limit is reported instead of followed.
 
 use std::fmt;
 
 /// Limits of steering.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SteerConfig {
-    /// Offsets above this are stepped, in s, while `step_updates` last.
+    /// Offset in s above which the clock is stepped, during the first `step_updates`.
     pub step_above_s: f64,
-    /// How many first updates may step.
+    /// How many first updates of the estimate may step.
     pub step_updates: u32,
-    /// Offsets above this are refused once the clock has been set, in s.
+    /// Offset in s above which a correction is refused once the clock has been set.
     pub panic_s: f64,
-    /// Fastest slew in s/s. The kernel's `ADJ_TICK` allows a tenth.
+    /// Fastest slew in s/s. The kernel's `ADJ_TICK` allows 0.1.
     pub max_slew: f64,
-    /// A slew is spread over this long where the limit allows, in s.
+    /// Time over which a slew is spread if the limit allows it, in s.
     pub slew_over_s: f64,
+    /// Offsets above this, in s, are an error of the clock rather than noise of the estimate: their slew takes only
+    /// [`SteerConfig::quick_slew_over_s`].
+    pub quick_above_s: f64,
+    /// A slew of such an offset is spread over this long where the limit allows, in s.
+    pub quick_slew_over_s: f64,
 }
 
 impl Default for SteerConfig {
-    /// `makestep 1 3`, and the panic limit of RFC 5905.
+    /// `makestep 1 3`, the panic limit of RFC 5905, and the fastest slew that other daemons allow themselves.
     fn default() -> Self {
-        Self { step_above_s: 1.0, step_updates: 3, panic_s: 1000.0, max_slew: 0.08, slew_over_s: 8.0 }
+        Self {
+            step_above_s: 1.0,
+            step_updates: 3,
+            panic_s: 1000.0,
+            max_slew: 0.083_333,
+            slew_over_s: 8.0,
+            quick_above_s: 1e-3,
+            quick_slew_over_s: 1.0,
+        }
     }
 }
 
-/// What to do to the kernel clock. Each change of its rate is to be reported to the discipline.
+/// What to do to the kernel clock. Each change of its rate must be reported to the discipline.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Action {
     /// Change its rate by `frequency` for good, and step it by `by_s`.
@@ -45,15 +58,15 @@ pub enum Action {
         frequency: f64,
         /// Change of rate on top of it in s/s.
         extra: f64,
-        /// How long that one lasts, in s.
+        /// Duration of the extra change, in s.
         for_s: f64,
     },
-    /// Leave it alone for now: a first step beyond the panic limit takes a majority of the configured sources, and
-    /// not all of them have been heard.
+    /// Leave the clock alone for now: a first step beyond the panic limit requires a majority of the
+    /// configured sources, and not all of them have answered.
     Wait,
 }
 
-/// The offset is beyond what any clock does by itself.
+/// The offset exceeds what any clock drifts by itself.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Panic {
     /// The offset in s.
@@ -75,9 +88,9 @@ impl fmt::Display for Panic {
 impl std::error::Error for Panic {}
 
 /// Decides how to bring a clock that is `offset_s` behind true time, and runs `frequency` too slow, to it.
-/// `updates` counts the actions already taken; `of_configured_majority` is [`super::Line::of_configured_majority`]. A
-/// board without a clock of its own boots in 1970 and must still start, but a few sources that answer first must not
-/// move anybody by a day.
+/// `updates` counts the updates of the estimate that came before this one; `of_configured_majority` is
+/// [`super::ClockLine::of_configured_majority`]. A board without a clock of its own boots in 1970 and must still
+/// start, but a few sources that answer first must not move anybody by a day.
 ///
 /// # Errors
 ///
@@ -99,7 +112,9 @@ pub fn steer(
     if offset_s.abs() > config.panic_s {
         return Err(Panic { offset_s, limit_s: config.panic_s });
     }
-    let extra = (offset_s / config.slew_over_s).clamp(-config.max_slew, config.max_slew);
+    let over_s =
+        if offset_s.abs() > config.quick_above_s { config.quick_slew_over_s } else { config.slew_over_s };
+    let extra = (offset_s / over_s).clamp(-config.max_slew, config.max_slew);
     let for_s = if extra == 0.0 { 0.0 } else { offset_s / extra };
     Ok(Action::Slew { frequency, extra, for_s })
 }
@@ -124,6 +139,17 @@ mod tests {
         };
         assert!((extra + config.max_slew).abs() < 1e-12);
         assert!((extra * for_s + 10.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn an_offset_above_the_noise_is_slewed_within_a_second_and_a_smaller_one_gently() {
+        let config = SteerConfig::default();
+        for (offset_s, over_s) in [(0.02, 1.0), (-0.02, 1.0), (0.0005, 8.0), (-0.0005, 8.0)] {
+            let Ok(Action::Slew { extra, for_s, .. }) = steer(&config, 9, offset_s, 0.0, true) else {
+                panic!("{offset_s} s are slewed");
+            };
+            assert!((for_s - over_s).abs() < 1e-9 && (extra * for_s - offset_s).abs() < 1e-12, "{offset_s}");
+        }
     }
 
     #[test]

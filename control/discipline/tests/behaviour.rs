@@ -146,7 +146,7 @@ fn a_preferred_source_is_followed_while_it_agrees() {
     let prefer = SourceConfig { prefer: true, ..SourceConfig::default() };
     let mut discipline = over(&[SourceConfig::default(), prefer, SourceConfig::default()], Config::default());
     live(&mut discipline, &[Some(0.0), Some(0.000_3), Some(0.0)], 600.0);
-    assert_eq!(standings(&discipline, 3), [Standing::Spare, Standing::Selected, Standing::Spare]);
+    assert_eq!(standings(&discipline, 3), [Standing::Backup, Standing::Selected, Standing::Backup]);
     assert!((error_s(&discipline, 600.0).expect("a line") - 0.000_3).abs() < 1e-5);
 }
 
@@ -200,7 +200,7 @@ fn a_jump_of_the_clock_that_nobody_reported_is_followed() {
 fn a_reported_jump_voids_the_time_until_the_sources_are_heard_again() {
     let mut discipline = over(&[SourceConfig::default(); 3], Config::default());
     live(&mut discipline, &[Some(0.0); 3], 1000.0);
-    discipline.jumped(at(1000.0));
+    discipline.time_lost(at(1000.0));
     assert_eq!(discipline.line(at(1000.0)), None);
     live(&mut discipline, &[Some(2.0); 3], 1004.0);
     assert!((error_s(&discipline, 1004.0).expect("a line") - 2.0).abs() < 1e-4);
@@ -341,9 +341,9 @@ fn whatever_servers_say_nothing_panics_and_every_figure_is_a_number() {
             let leap = [Leap::None, Leap::Insert, Leap::Delete][usize::try_from(dice(3)).expect("small")];
             match dice(12) {
                 0 => drop(discipline.due(at(seconds))),
-                1 => discipline.jumped(at(seconds)),
+                1 => discipline.time_lost(at(seconds)),
                 2 => discipline.slow_down(index, at(seconds)),
-                3 => discipline.retuned(at(seconds), 1e-4),
+                3 => discipline.frequency_changed(at(seconds), 1e-4),
                 _ => discipline.sample(index, &Sample { offset_ns, stratum, leap, ..wild }),
             }
             if let Some(line) = discipline.line(at(seconds)) {

@@ -1,4 +1,4 @@
-//! What came back from a server: is it the answer to what was asked, and can it be used?
+//! Reads what came back from a server: whether it is the answer to the request, and whether it can be used.
 
 use std::collections::BTreeSet;
 
@@ -12,27 +12,29 @@ use crate::reject::Reject;
 use crate::request::PendingRequest;
 use crate::time::short_s;
 
-/// How strictly a packet is read. That it is a server's and repeats the request's transmit timestamp is never left
-/// out.
+/// How strictly a packet is read. It is always checked that the packet is a server's and repeats the
+/// request's transmit timestamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "a rule each, to be chosen by name")]
 pub struct Strictness {
-    /// Bytes may follow the first 48: extension fields or a MAC, which are not read.
+    /// Whether bytes may follow the first 48: extension fields or a MAC, which are not read.
     pub may_be_longer: bool,
-    /// From this version ...
+    /// The oldest accepted version.
     pub oldest_version: u8,
-    /// ... to this one.
+    /// The newest accepted version.
     pub newest_version: u8,
-    /// A receive timestamp of zero is "never", not a time.
+    /// Whether a receive timestamp of zero, which means "never", is refused.
     pub needs_receive: bool,
-    /// A receive timestamp may be of the era before the transmit timestamp's, that is, a larger number.
+    /// Whether the receive timestamp may belong to the era before that of the transmit timestamp, so that its
+    /// number is larger.
     pub knows_eras: bool,
-    /// A kiss needs no timestamps.
+    /// Whether a kiss may lack timestamps.
     pub kiss_without_time: bool,
 }
 
 impl Strictness {
-    /// A client's that goes by the time. Servers of version 3 answer requests of version 4 by their own.
+    /// For a client that uses the time. Servers of version 3 answer requests of version 4 with their own
+    /// version.
     pub const CLIENT: Self = Self {
         may_be_longer: false,
         oldest_version: 3,
@@ -41,9 +43,9 @@ impl Strictness {
         knows_eras: true,
         kiss_without_time: true,
     };
-    /// A client's that has sent extension fields and looks at the header alone.
+    /// For a client that has sent extension fields and looks only at the header.
     pub const HEADER: Self = Self { may_be_longer: true, ..Self::CLIENT };
-    /// The pool's monitor's.
+    /// The pool monitor's rules.
     pub const MONITOR: Self = Self {
         may_be_longer: true,
         oldest_version: 0,
@@ -54,46 +56,47 @@ impl Strictness {
     };
 }
 
-/// An answer to the request that was made.
+/// The answer to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The time, as the server has it.
+    /// The server's time.
     Time(ServerTime),
-    /// None, and why.
+    /// A kiss of death, which has no time.
     Kiss(Kiss),
 }
 
-/// What a server says of the time and of itself.
+/// What a server says about the time and about itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServerTime {
     /// Leap indicator.
     pub leap: u8,
     /// Stratum as on the wire: 0 is unsynchronised.
     pub stratum: u8,
-    /// The poll interval, log2 seconds.
+    /// Poll interval in log2 seconds.
     pub poll: i8,
-    /// log2 seconds.
+    /// Precision in log2 seconds.
     pub precision: i8,
-    /// To the primary source and back.
+    /// Round trip to the primary source.
     pub root_delay: NtpShort,
     /// Error bound to the primary source.
     pub root_dispersion: NtpShort,
-    /// What it is synchronised to.
+    /// Reference ID: what the server is synchronised to.
     pub reference_id: u32,
-    /// When it was last corrected.
+    /// When its clock was last corrected.
     pub reference_time: NtpTimestamp,
-    /// When the request came, by its clock.
+    /// When the request arrived, by its clock.
     pub receive: NtpTimestamp,
-    /// When it answered, by its clock.
+    /// When it sent the answer, by its clock.
     pub transmit: NtpTimestamp,
 }
 
 impl PendingRequest {
-    /// Reads what came back. A server that is not synchronised is one that answered: [`ServerTime::usable`] tells.
+    /// Reads a packet. A server that is not synchronised has answered as well; [`ServerTime::usable`] tells
+    /// the difference.
     ///
     /// # Errors
     ///
-    /// It is no answer to the request, or contradicts itself.
+    /// The packet is no answer to this request, or contradicts itself.
     pub fn read(self, packet: &[u8], strictness: Strictness) -> Result<Answer, Reject> {
         let header = match packet.split_first_chunk::<LENGTH>() {
             Some((header, rest)) if rest.is_empty() || strictness.may_be_longer => Header::read(header),
@@ -153,36 +156,36 @@ impl ServerTime {
         self.leap != LEAP_UNSYNCHRONISED && self.stratum >= 1 && self.stratum <= MAX_STRATUM
     }
 
-    /// The reference as tools show it: see [`show_reference`].
+    /// Returns the reference ID as tools show it; see [`show_reference`].
     #[must_use]
     pub fn reference(&self) -> String {
         show_reference(self.stratum, self.reference_id)
     }
 
-    /// The most that the server's clock may be wrong, as it says itself.
+    /// Returns the largest possible error of the server's clock, as the server states it, in ns.
     #[must_use]
     pub const fn root_distance_ns(&self) -> u64 {
         (self.root_delay.as_nanos() / 2).saturating_add(self.root_dispersion.as_nanos())
     }
 
-    /// The same in s.
+    /// Returns the root distance in s.
     #[must_use]
     pub fn root_distance_s(&self) -> f64 {
         short_s(self.root_delay) / 2.0 + short_s(self.root_dispersion)
     }
 
-    /// Whether the server takes its time from a host that is named so. What primary servers (stratum 1) name is not
-    /// an address.
+    /// Whether the server takes its time from a host with one of these reference IDs. The reference ID of a
+    /// primary server (stratum 1) is not an address.
     #[must_use]
     pub fn is_loop(&self, own_reference_ids: &BTreeSet<u32>) -> bool {
         self.stratum > 1 && own_reference_ids.contains(&self.reference_id)
     }
 
-    /// Whether the time can be used by a client that is named so.
+    /// Checks whether the time can be used by a client with these reference IDs.
     ///
     /// # Errors
     ///
-    /// Why not.
+    /// The reason why not.
     pub fn usable(&self, max_root_distance_s: f64, own_reference_ids: &BTreeSet<u32>) -> Result<(), Reject> {
         if self.leap == LEAP_UNSYNCHRONISED {
             return Err(Reject::Unsynchronised);
@@ -206,7 +209,7 @@ mod tests {
     use crate::reference::reference_id;
 
     const ASKED: PendingRequest = PendingRequest::new(*b"unguessd");
-    /// A moment of 2026 on the wire.
+    /// A moment in 2026 on the wire.
     const RECEIVED: u64 = 4_000_000_000 << 32;
     const MOST_S: f64 = 1.5;
 
@@ -222,7 +225,7 @@ mod tests {
         bytes
     }
 
-    /// What a client makes of the answer after this was done to it.
+    /// Returns what a client makes of an answer after this change.
     fn judged(change: impl FnOnce(&mut [u8; LENGTH])) -> Result<Answer, Reject> {
         let mut bytes = answer();
         change(&mut bytes);
@@ -249,7 +252,7 @@ mod tests {
             (|bytes| bytes[1] = 16, Reject::Stratum),
             (|bytes| bytes[9] = 2, Reject::RootDistance),
             (|bytes| bytes[12..16].copy_from_slice(&[10, 0, 0, 1]), Reject::Loop),
-            // Of 2001:db8::1.
+            // This is the reference ID of 2001:db8::1.
             (|bytes| bytes[12..16].copy_from_slice(&[0x39, 0xab, 0x9b, 0x37]), Reject::Loop),
         ];
         for (change, reject) in cases {

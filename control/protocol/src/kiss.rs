@@ -1,20 +1,21 @@
-//! Kisses of death (RFC 5905, section 7.4): a server's word that it does not tell the time.
+//! Kisses of death (RFC 5905, section 7.4): a server refuses to tell the time.
 
 /// A kiss of death.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kiss {
-    /// Ask less often.
+    /// The client should ask less often.
     Rate,
-    /// Do not ask.
+    /// The client should not ask again.
     Deny,
-    /// Do not ask.
+    /// The client should not ask again.
     Restrict,
     /// Another code: the server has no time to give.
     Other([u8; 4]),
 }
 
 impl Kiss {
-    /// What a server of stratum 0 says by its reference id, if that is four printable characters.
+    /// Reads the reference ID of a server with stratum 0. Returns `None` if it is not four printable
+    /// characters.
     #[must_use]
     pub fn of(reference_id: u32) -> Option<Self> {
         match &reference_id.to_be_bytes() {
@@ -26,7 +27,7 @@ impl Kiss {
         }
     }
 
-    /// The four letters, or what else is printable of them.
+    /// Returns the printable letters of the code.
     #[must_use]
     pub fn code(self) -> String {
         let bytes = match self {

@@ -1,16 +1,18 @@
-//! NTP between hosts, seen from whoever asks: requests, answers, and what an exchange measures.
+//! NTP between hosts from the client's side: requests, answers, and what an exchange measures.
 //!
-//! Pure: no sockets, no clock, no random numbers, no system calls. Bytes from the network come in, a value or a named
-//! [`Reject`] goes out. Formats and constants that the answering code has, too, are those of [`responder`].
+//! This crate is pure: it has no sockets, clock, random numbers or system calls. Bytes from the network
+//! come in, and a value or a named [`Reject`] goes out. Formats and constants that the answering code also
+//! needs are those of [`responder`].
 //!
-//! # The way of an exchange
+//! # The steps of an exchange
 //!
-//! 1. [`PendingRequest`] makes the request out of eight random bytes and keeps what the answer has to agree with.
-//! 2. [`PendingRequest::read`] says whether a packet is the answer, as strictly as [`Strictness`] has it: the
-//!    daemon's client, `query`, `upstream probe` and `pool check` differ in nothing else. A packet that does not repeat
-//!    the request's transmit timestamp is never an answer.
-//! 3. An [`Answer`] is a [`Kiss`] or a [`ServerTime`]; [`ServerTime::usable`] says whether a client can go by it.
-//! 4. [`ServerTime::measure`] makes offset, delay and dispersion of it and of the two ends of the exchange.
+//! 1. [`PendingRequest`] makes the request from eight random bytes and keeps what the answer must agree with.
+//! 2. [`PendingRequest::read`] decides whether a packet is the answer, according to a [`Strictness`]. The
+//!    daemon's client, `query`, `upstream probe` and `pool check` differ only in that. A packet that does not
+//!    repeat the request's transmit timestamp is never an answer.
+//! 3. An [`Answer`] is a [`Kiss`] or a [`ServerTime`]; [`ServerTime::usable`] tells whether a client can use
+//!    it.
+//! 4. [`ServerTime::measure`] computes offset, delay and dispersion from it and from the times of both ends.
 
 pub mod answer;
 pub mod kiss;

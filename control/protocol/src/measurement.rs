@@ -4,19 +4,19 @@ use crate::answer::ServerTime;
 use crate::reject::Reject;
 use crate::time::{PHI, unix_ns, unix_ns_near};
 
-/// The two ends of an exchange by a clock of our own, whatever that counts from.
+/// The times of both ends of an exchange by our own clock, whatever its epoch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Times {
-    /// The request went.
+    /// When the request was sent.
     pub sent_ns: i64,
-    /// The answer came.
+    /// When the answer came.
     pub received_ns: i64,
-    /// How far these may be off, in s.
+    /// Largest error of these times, in s.
     pub error_s: f64,
 }
 
 impl Times {
-    /// How long the exchange took, in s.
+    /// Returns the duration of the exchange, in s.
     #[must_use]
     pub fn elapsed_s(&self) -> f64 {
         seconds(self.received_ns.saturating_sub(self.sent_ns))
@@ -26,33 +26,34 @@ impl Times {
 /// Which of the moments, 136 years apart, a timestamp stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Era {
-    /// That from 2020 on, whatever our own clock says.
+    /// The one from 2020 on, whatever our own clock shows.
     From2020,
-    /// That nearest to our own clock, which counts from 1970.
+    /// The one nearest to our own clock, which counts from 1970.
     NearOurs,
 }
 
-/// What came of an exchange.
+/// What an exchange measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Measurement {
-    /// The server's clock, since 1970, less ours.
+    /// The server's clock, counted from 1970, minus ours.
     pub offset_ns: i64,
-    /// The round trip less the server's residence. Clocks that are off make it negative.
+    /// Round trip minus the server's residence time. Errors of the clocks can make it negative.
     pub delay_ns: i64,
-    /// What the server's clock resolves, in s.
+    /// Resolution of the server's clock, in s.
     pub precision_s: f64,
-    /// How far offset and delay may be off for the ways the clocks were read and run, in s.
+    /// Largest error of offset and delay from reading the clocks and from their frequencies, in s.
     pub dispersion_s: f64,
 }
 
 impl Measurement {
-    /// The round trip less the server's residence, no shorter than the server's clock could tell, in s.
+    /// Returns the round trip minus the server's residence time, but at least the resolution of the server's
+    /// clock, in s.
     #[must_use]
     pub fn delay_s(&self) -> f64 {
         seconds(self.delay_ns).max(self.precision_s)
     }
 
-    /// Whether the delay can be, within what the clocks' errors explain.
+    /// Checks whether the delay is possible within the errors of the clocks.
     ///
     /// # Errors
     ///
@@ -62,19 +63,20 @@ impl Measurement {
     }
 }
 
-/// What a server said, and how far its clock is from ours.
+/// A server's answer, and how far its clock is from ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
-    /// What it said.
+    /// The answer.
     pub server: ServerTime,
-    /// Its clock less ours.
+    /// The server's clock minus ours.
     pub offset_ns: i64,
-    /// The round trip less the server's residence.
+    /// Round trip minus the server's residence time.
     pub delay_ns: i64,
 }
 
 impl ServerTime {
-    /// What the exchange told a client whose clock counts from 1970. Nothing is judged.
+    /// Returns what the exchange measured for a client whose clock counts from 1970, without any plausibility
+    /// check.
     ///
     /// # Errors
     ///
@@ -84,7 +86,7 @@ impl ServerTime {
         Ok(Reading { server: self, offset_ns, delay_ns })
     }
 
-    /// What the exchange measured.
+    /// Returns what the exchange measured.
     ///
     /// # Errors
     ///
@@ -120,10 +122,10 @@ mod tests {
     use super::*;
 
     const S: i64 = 1_000_000_000;
-    /// A moment of 2026 on the wire, in s.
+    /// A moment in 2026 on the wire, in s.
     const RECEIVED_S: u64 = 4_000_000_000;
 
-    /// Received at [`RECEIVED_S`], sent a second later.
+    /// Makes an answer that was received at [`RECEIVED_S`] and sent a second later.
     fn time() -> ServerTime {
         ServerTime {
             precision: -20,
@@ -141,7 +143,7 @@ mod tests {
     fn offset_and_delay_are_those_of_rfc_5905() {
         let measured = time().measure(&times(100 * S, 105 * S), Era::From2020).unwrap();
         let received_unix_s = (RECEIVED_S - UNIX_EPOCH_S).cast_signed();
-        // A second later in the middle, which is 102.5 by ours.
+        // The middle is a second later, which is 102.5 by our clock.
         assert_eq!(measured.offset_ns, received_unix_s * S - 102 * S);
         assert_eq!(measured.delay_ns, 4 * S);
         assert!(measured.dispersion_s > 5.0 * PHI && measured.dispersion_s < 1e-4, "{measured:?}");
@@ -152,7 +154,7 @@ mod tests {
     fn a_server_that_kept_the_request_too_long_is_not_believed() {
         let measured = time().measure(&times(100 * S, 100 * S + S / 2), Era::From2020).unwrap();
         assert_eq!(measured.believable(), Err(Reject::Residence));
-        // A little less than nothing is what clocks do.
+        // Real clocks can give a little less than nothing.
         let measured = time().measure(&times(100 * S, 101 * S - 1000), Era::From2020).unwrap();
         assert_eq!((measured.delay_ns, measured.believable()), (-1000, Ok(())));
         assert!((measured.delay_s() - measured.precision_s).abs() < 1e-12);

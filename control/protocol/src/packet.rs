@@ -1,41 +1,41 @@
-//! The 48 bytes that every message begins with (RFC 5905, section 7.3).
+//! The header: the 48 bytes with which every message begins (RFC 5905, section 7.3).
 
 use responder::clock::{NtpShort, NtpTimestamp};
 use responder::message::{LENGTH, version};
 
-/// A message's fields, as they are on the wire.
+/// The fields of a message as on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// Leap indicator.
     pub leap: u8,
-    /// 0 to 7.
+    /// Version, 0 to 7.
     pub version: u8,
-    /// 0 to 7.
+    /// Mode, 0 to 7.
     pub mode: u8,
-    /// 0 is unsynchronised, or a kiss.
+    /// Stratum; 0 means unsynchronised, or a kiss.
     pub stratum: u8,
-    /// The poll interval, log2 seconds.
+    /// Poll interval in log2 seconds.
     pub poll: i8,
-    /// log2 seconds.
+    /// Precision in log2 seconds.
     pub precision: i8,
-    /// To the primary source and back.
+    /// Round trip to the primary source.
     pub root_delay: NtpShort,
     /// Error bound to the primary source.
     pub root_dispersion: NtpShort,
-    /// What the sender is synchronised to, or a kiss code.
+    /// Reference ID: what the sender is synchronised to, or a kiss code.
     pub reference_id: u32,
     /// When its clock was last corrected.
     pub reference: NtpTimestamp,
-    /// The other side's transmit timestamp, bit for bit.
+    /// The transmit timestamp of the other side, bit for bit.
     pub origin: [u8; 8],
-    /// When that came.
+    /// When the other side's message arrived.
     pub receive: NtpTimestamp,
-    /// When this was sent.
+    /// When this message was sent.
     pub transmit: NtpTimestamp,
 }
 
 impl Header {
-    /// Reads it. Nothing is judged.
+    /// Reads the header without any check.
     #[must_use]
     pub fn read(bytes: &[u8; LENGTH]) -> Self {
         let [first, stratum, poll, precision, ..] = *bytes;

@@ -1,13 +1,14 @@
-//! What a server names as the source of its time: the reference id of RFC 5905, section 7.3.
+//! The reference ID, with which a server names the source of its time (RFC 5905, section 7.3).
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use md5::{Digest as _, Md5};
 
-/// That of a clock that is its own reference, as ntpd and chronyd have it: 127.127.1.1.
+/// Reference ID of a clock that is its own reference, as in ntpd and chronyd: 127.127.1.1.
 pub const LOCAL: u32 = 0x7f7f_0101;
 
-/// That of a server that takes its time from an address: the IPv4 address itself, or the first four bytes of the MD5 hash of an IPv6 address.
+/// Returns the reference ID of a server that takes its time from an address: the IPv4 address itself, or the
+/// first four bytes of the MD5 hash of an IPv6 address.
 #[must_use]
 pub fn reference_id(address: IpAddr) -> u32 {
     match address.to_canonical() {
@@ -19,8 +20,8 @@ pub fn reference_id(address: IpAddr) -> u32 {
     }
 }
 
-/// A reference id as tools show it: the letters that primary servers (stratum 1) and kisses have, else like an IPv4
-/// address.
+/// Formats a reference ID as tools show it: as letters for primary servers (stratum 1) and kisses, otherwise
+/// like an IPv4 address.
 #[must_use]
 pub fn show_reference(stratum: u8, id: u32) -> String {
     let bytes = id.to_be_bytes();

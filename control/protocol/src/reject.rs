@@ -1,17 +1,17 @@
-//! Why an answer was refused, by name.
+//! The reasons why an answer is refused.
 
 use std::fmt;
 
 /// Why an answer was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reject {
-    /// Not 48 bytes, as the request was.
+    /// It does not have 48 bytes, like the request.
     Length,
-    /// Shorter than 48 bytes, where it may be longer.
+    /// It is shorter than 48 bytes, although it may be longer.
     Short,
-    /// Neither version 4 nor 3.
+    /// Its version is neither 4 nor 3.
     Version,
-    /// Not a server's answer.
+    /// It is not a server's answer.
     Mode,
     /// Its origin is not the request's transmit timestamp.
     Origin,
@@ -21,20 +21,20 @@ pub enum Reject {
     ZeroReceive,
     /// It says that it was sent before the request was received.
     Order,
-    /// Leap indicator 3.
+    /// Its leap indicator is 3.
     Unsynchronised,
-    /// Stratum 0 without a kiss, or above 15.
+    /// Its stratum is 0 without a kiss, or above 15.
     Stratum,
     /// The server is too far from its primary source.
     RootDistance,
-    /// It is synchronised to this host.
+    /// The server is synchronised to this host.
     Loop,
     /// The server claims to have kept the request for longer than the answer took.
     Residence,
 }
 
 impl Reject {
-    /// The name under which it is counted.
+    /// Returns the name under which it is counted.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -54,7 +54,7 @@ impl Reject {
         }
     }
 
-    /// The reason in words.
+    /// Returns the reason in words.
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {
@@ -74,7 +74,7 @@ impl Reject {
         }
     }
 
-    /// Whether it may be anybody's: the answer itself may still come.
+    /// Whether the packet may have been sent by anybody, so that the answer itself may still come.
     #[must_use]
     pub const fn is_forgery(self) -> bool {
         matches!(self, Self::Length | Self::Short | Self::Version | Self::Mode | Self::Origin)

@@ -1,8 +1,8 @@
-//! A client's request, and what its answer has to agree with.
+//! A client's request, and what its answer must agree with.
 
 use responder::message::{LENGTH, MODE_CLIENT, NEWEST_VERSION};
 
-/// Leap 0, version 4, client.
+/// Leap indicator 0, version 4, mode client.
 const FIRST_BYTE: u8 = NEWEST_VERSION << 3 | MODE_CLIENT;
 
 /// A request that waits for its answer.
@@ -12,20 +12,20 @@ pub struct PendingRequest {
 }
 
 impl PendingRequest {
-    /// A request with this transmit timestamp. It should be random rather than the time: whoever has not seen the
-    /// request then cannot answer it, and the client's clock is nobody's business.
+    /// Makes a request with this transmit timestamp. It should be random and not the time: nobody who has not
+    /// seen the request can then answer it, and the client does not reveal its clock.
     #[must_use]
     pub const fn new(random: [u8; 8]) -> Self {
         Self { transmit: random }
     }
 
-    /// The transmit timestamp, which the answer repeats as its origin.
+    /// Returns the transmit timestamp, which the answer repeats as its origin.
     #[must_use]
     pub const fn transmit(self) -> [u8; 8] {
         self.transmit
     }
 
-    /// The request. Nothing else is told in it.
+    /// Returns the bytes of the request, which contain nothing else.
     #[must_use]
     pub fn to_bytes(self) -> [u8; LENGTH] {
         let mut bytes = [0; LENGTH];

@@ -1,22 +1,22 @@
-//! From NTP's formats to nanoseconds and back.
+//! Converts between NTP's formats and nanoseconds.
 
 use responder::clock::{NtpShort, NtpTimestamp, UNIX_EPOCH_S};
 
-/// What an undisciplined clock is taken to drift at most (RFC 5905's PHI), in parts in 10^9.
+/// Assumed drift of an undisciplined clock (PHI of RFC 5905), in ppb.
 pub const PHI_PPB: u64 = 15_000;
-/// The same in s/s.
+/// The same drift in s/s.
 pub const PHI: f64 = 15e-6;
 
 const NS_PER_S: i128 = 1_000_000_000;
-/// Timestamps of NTP repeat after so many seconds, 136 years.
+/// NTP timestamps repeat after this many seconds, 136 years.
 const ERA_S: i128 = 1 << 32;
-/// [`unix_ns`] takes timestamps for moments from here on, whatever our own clock says: the beginning of 2020.
+/// [`unix_ns`] returns moments from here on, whatever our own clock shows: the beginning of 2020.
 const FIRST_MOMENT_UNIX_S: i128 = 1_577_836_800;
 
-/// The timestamp of a moment in nanoseconds since 1970. Eras wrap, as the format has it.
+/// Returns the timestamp of a moment in nanoseconds since 1970. Eras wrap as the format defines.
 #[must_use]
 pub fn from_unix_ns(unix_ns: i128) -> NtpTimestamp {
-    // Whole eras less, which change nothing, so that it fits.
+    // Whole eras are removed, which changes nothing, so that the number fits.
     let seconds = unix_ns.div_euclid(NS_PER_S).rem_euclid(ERA_S);
     let nanos = unix_ns.rem_euclid(NS_PER_S);
     NtpTimestamp::from_unix(
@@ -25,13 +25,13 @@ pub fn from_unix_ns(unix_ns: i128) -> NtpTimestamp {
     )
 }
 
-/// Nanoseconds since 1970 of a moment from 2020 on.
+/// Converts a timestamp of a moment from 2020 on to nanoseconds since 1970.
 #[must_use]
 pub fn unix_ns(time: NtpTimestamp) -> i128 {
     unix_ns_near(time, (FIRST_MOMENT_UNIX_S + ERA_S / 2) * NS_PER_S)
 }
 
-/// Nanoseconds since 1970 of the moment that is nearest to another one: within 68 years of it.
+/// Converts a timestamp to nanoseconds since 1970: the moment nearest to another one, within 68 years of it.
 #[must_use]
 pub fn unix_ns_near(time: NtpTimestamp, near_unix_ns: i128) -> i128 {
     let (seconds, fraction) = (i128::from(time.0 >> 32), i128::from(time.0 & 0xffff_ffff));
@@ -41,7 +41,7 @@ pub fn unix_ns_near(time: NtpTimestamp, near_unix_ns: i128) -> i128 {
     (first_s + (unix_s - first_s).rem_euclid(ERA_S)) * NS_PER_S + ((fraction * NS_PER_S) >> 32)
 }
 
-/// An interval in seconds.
+/// Converts an interval to seconds.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "at most 18 hours, in units of 15 us")]
 pub fn short_s(interval: NtpShort) -> f64 {

@@ -18,7 +18,7 @@ use crate::instance::Instance;
 use crate::log::{self, LogFormat};
 use crate::net::own_addresses::OwnAddresses;
 use crate::net::prefix::Prefix;
-use crate::output::{say, say_json, write};
+use crate::output::{print_json, print_line, write};
 use crate::serving::limits::{Listed, duration};
 use crate::serving::xdp::{self, ModeRequest};
 use crate::status::Status;
@@ -102,10 +102,10 @@ enum Command {
     #[command(subcommand)]
     Upstream(UpstreamCommand),
     /// Convert an ntpd or chronyd configuration; settings without an equivalent are listed with the reason
-    Import(import::Arguments),
+    Import(import::ImportArguments),
     /// Diagnose problems and suggest fixes; changes nothing. Exits with 0 if all is well, 1 for warnings, 2 for
     /// problems
-    Doctor(doctor::Arguments),
+    Doctor(doctor::DoctorArguments),
     /// Work with configuration files
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -241,7 +241,7 @@ fn execute(arguments: Arguments) -> Result<ExitCode> {
         Command::Access(AccessCommand::List { json }) => list_access(&instance, json),
         Command::Access(AccessCommand::Remove { prefix }) => {
             let messages: Vec<String> = ask_running(&instance, &Request::RemoveAccess { prefix })?;
-            messages.iter().try_for_each(|message| say(format_args!("{message}")))
+            messages.iter().try_for_each(|message| print_line(format_args!("{message}")))
         }
         Command::Query(arguments) => query::query(&arguments),
         Command::Import(arguments) => import::run(&arguments),
@@ -254,7 +254,7 @@ fn execute(arguments: Arguments) -> Result<ExitCode> {
             for warning in config.warnings() {
                 eprintln!("pooltime-xdp: {}: warning: {warning}", file.display());
             }
-            say(format_args!("{}: OK", file.display()))
+            print_line(format_args!("{}: OK", file.display()))
         }
     };
     done.map(|()| ExitCode::SUCCESS)
@@ -264,7 +264,7 @@ fn attach(instance: &Instance, arguments: AttachArguments) -> Result<()> {
     let AttachArguments { interfaces, mode, config, replace, log_format } = arguments;
     let request = Request::Attach { interfaces: interfaces.clone(), mode, replace };
     if let Some(messages) = ask::<Vec<String>>(instance, &request)? {
-        return messages.iter().try_for_each(|message| say(format_args!("{message}")));
+        return messages.iter().try_for_each(|message| print_line(format_args!("{message}")));
     }
     log::start(log_format);
     daemon::run(&Options {
@@ -280,7 +280,7 @@ fn attach(instance: &Instance, arguments: AttachArguments) -> Result<()> {
 fn detach(instance: &Instance, interfaces: &[String]) -> Result<()> {
     let request = Request::Detach { interfaces: interfaces.to_vec() };
     if let Some(messages) = ask::<Vec<String>>(instance, &request)? {
-        return messages.iter().try_for_each(|message| say(format_args!("{message}")));
+        return messages.iter().try_for_each(|message| print_line(format_args!("{message}")));
     }
     xdp::require_privileges(instance)?;
     let directory = instance.pin_directory();
@@ -298,12 +298,12 @@ fn detach(instance: &Instance, interfaces: &[String]) -> Result<()> {
     let lock = instance.lock()?;
     xdp::remove_pins(&directory)?;
     instance.clean_up(lock);
-    say(format_args!("detached; removed {}", directory.display()))
+    print_line(format_args!("detached; removed {}", directory.display()))
 }
 
 fn status(instance: &Instance, json: bool) -> Result<()> {
     let status = current_status(instance)?;
-    if json { say_json(&status) } else { write(&status.to_string()) }
+    if json { print_json(&status) } else { write(&status.to_string()) }
 }
 
 /// Asks the daemon for its status, or reads it from what the daemon left behind.
@@ -325,7 +325,7 @@ fn known_status(instance: &Instance) -> Result<Option<Status>> {
 fn health(instance: &Instance, json: bool) -> Result<()> {
     let health = Health::of(&current_status(instance)?);
     if json {
-        say_json(&health)?;
+        print_json(&health)?;
     } else {
         write(&health.to_text())?;
     }
@@ -335,10 +335,10 @@ fn health(instance: &Instance, json: bool) -> Result<()> {
 fn peers(instance: &Instance, json: bool) -> Result<()> {
     let peers: Peers = ask_running(instance, &Request::Peers)?;
     if json {
-        return say_json(&peers);
+        return print_json(&peers);
     }
     if peers.peers.is_empty() {
-        return say(format_args!(
+        return print_line(format_args!(
             "no upstreams: the system clock is used; set `clock.source = \"upstream\"` to use upstreams"
         ));
     }
@@ -349,13 +349,13 @@ fn set_access(instance: &Instance, entry: &AccessArguments, access: AccessWord) 
     let seconds = entry.time.map(|time| time.as_secs());
     let request = Request::SetAccess { prefix: entry.prefix, access, seconds };
     let messages: Vec<String> = ask_running(instance, &request)?;
-    messages.iter().try_for_each(|message| say(format_args!("{message}")))
+    messages.iter().try_for_each(|message| print_line(format_args!("{message}")))
 }
 
 fn list_access(instance: &Instance, json: bool) -> Result<()> {
     let entries: Vec<Listed> = ask_running(instance, &Request::ListAccess)?;
     if json {
-        return say_json(&entries);
+        return print_json(&entries);
     }
     for Listed { prefix, access, live, seconds_left } in &entries {
         let origin = match (live, seconds_left) {
@@ -363,7 +363,7 @@ fn list_access(instance: &Instance, json: bool) -> Result<()> {
             (true, None) => "by command".into(),
             (false, _) => "by configuration".into(),
         };
-        say(format_args!("{access:<10} {:<40} {origin}", prefix.to_string()))?;
+        print_line(format_args!("{access:<10} {:<40} {origin}", prefix.to_string()))?;
     }
     Ok(())
 }

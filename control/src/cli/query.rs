@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::error::{Code, Error, Result};
 use crate::net::own_addresses::OwnAddresses;
 use crate::net::query::{Failure, exchange};
-use crate::output::{say, seconds};
+use crate::output::{print_line, seconds};
 use crate::tools::resolve::{FamilyArguments, resolve};
 
 #[derive(Args, Debug)]
@@ -45,12 +45,12 @@ pub(super) fn query(arguments: &QueryArguments) -> Result<()> {
             if arguments.json {
                 lines.push(describe_json(server, address.ip(), &result, &own));
             } else {
-                say(format_args!("{}", describe(address.ip(), &result, &own)))?;
+                print_line(format_args!("{}", describe(address.ip(), &result, &own)))?;
             }
         }
     }
     if arguments.json {
-        say(format_args!("{:#}", serde_json::Value::from(lines)))?;
+        print_line(format_args!("{:#}", serde_json::Value::from(lines)))?;
     }
     if synchronised == 0 {
         return Err(Error::new(Code::Unavailable, "no synchronised server answered"));

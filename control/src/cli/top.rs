@@ -9,14 +9,14 @@ use crate::instance::Instance;
 use crate::status::traffic::Top;
 
 const INTERVAL: Duration = Duration::from_secs(1);
-/// To the upper left corner and everything from there on away.
+/// Moves the cursor to the upper left corner and clears the screen.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
-/// Shows it: as JSON or where there is no terminal once, else until it is interrupted.
+/// Prints the traffic: once as JSON or if there is no terminal, otherwise until it is interrupted.
 ///
 /// # Errors
 ///
-/// No daemon runs, or standard output is gone.
+/// No daemon runs, or standard output is closed.
 pub(super) fn show(instance: &Instance, json: bool, once: bool) -> Result<()> {
     let gone = |error: std::io::Error| Error::because(Code::Io, "standard output")(error);
     loop {

@@ -1,50 +1,53 @@
-//! `[clock]`: where the time comes from and how good it has to be.
+//! `[clock]`: where the time comes from and how good it must be.
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use tracing::warn;
 
 use super::wrong;
 use crate::discipline::{self, LeapList, SteerConfig};
 use crate::error::{Code, Error, Result};
 
-/// `[clock]`.
+/// The section `[clock]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClockConfig {
     /// Where the time comes from.
     pub source: ClockSource,
-    /// How long answers claim to be synchronised after the daemon last looked.
+    /// How long answers claim to be synchronised after the last publication.
     pub horizon_ms: u64,
-    /// Above this error bound answers do not claim to be synchronised.
+    /// Error bound above which answers do not claim to be synchronised.
     pub max_error_ms: u64,
-    /// `system`: the stratum where no local daemon tells.
+    /// For `system`: the stratum if no local daemon reports one.
     pub stratum: u8,
-    /// `system`: the reference where no local daemon tells: the IPv4 address of the upstream.
+    /// For `system`: the IPv4 address of the upstream, for the reference ID if no local daemon reports one.
     pub reference: Option<Ipv4Addr>,
-    /// `system`: serve an unsynchronised clock under this stratum: for laboratories and isolated networks, never
-    /// for the pool.
+    /// For `system`: the stratum under which an unsynchronised clock is served, in laboratories and isolated
+    /// networks. Not for the pool.
     pub local_stratum: Option<u8>,
-    /// `upstream`: steer the kernel's clock, too. Else it is left alone, and only what is served is right.
+    /// For `upstream`: whether to steer the kernel's clock as well. If not, it is left alone, and only the
+    /// served time is right.
     pub steer: bool,
-    /// `upstream`: fewest upstreams that must agree. Without it two, where three or more are configured, else one.
+    /// For `upstream`: the smallest number of upstreams that must agree. By default it is two if three or
+    /// more are configured, otherwise one.
     pub min_sources: Option<usize>,
-    /// `upstream`: the root distance above which one is of no use.
+    /// For `upstream`: the root distance above which an upstream is not used.
     pub max_distance_ms: u64,
-    /// `upstream`: when the kernel's clock may be stepped.
+    /// For `upstream`: when the kernel's clock may be stepped.
     pub makestep: MakeStep,
-    /// `upstream`: an offset of the kernel's clock above this is left to the operator.
+    /// For `upstream`: a larger offset of the kernel's clock is left to the operator.
     pub panic_s: u32,
-    /// `upstream`: the most by which the kernel's clock is made to run fast or slow to remove an offset.
+    /// For `upstream`: how much the kernel's clock may run fast or slow to remove an offset.
     pub max_slew_ppm: u32,
-    /// `upstream`: a leap-seconds.list that has the last word on leap seconds until it expires.
+    /// For `upstream`: a leap-seconds.list that decides about leap seconds until it expires.
     pub leap_seconds_list: Option<PathBuf>,
-    /// `upstream`: accept names of the pool as upstreams: for a server that is not to be in the pool.
+    /// For `upstream`: accept names of the pool as upstreams, for a server that will not be in the pool.
     pub allow_pool_names: bool,
 }
 
-/// `clock.source`.
+/// The value of `clock.source`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClockSource {
@@ -56,7 +59,7 @@ pub enum ClockSource {
 }
 
 impl ClockSource {
-    /// As it is configured.
+    /// Returns the value in the configuration.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -66,18 +69,23 @@ impl ClockSource {
     }
 }
 
-/// `clock.makestep`.
+/// Where Debian's tzdata has the list of leap seconds.
+const SHIPPED_LEAP_LIST: &str = "/usr/share/zoneinfo/leap-seconds.list";
+/// The value of `clock.leap_seconds_list` for no list at all.
+const NO_LEAP_LIST: &str = "none";
+
+/// The value of `clock.makestep`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MakeStep {
-    /// Offsets above this are stepped ...
+    /// Offsets above this are stepped.
     pub threshold_ms: u64,
-    /// ... in the first so many corrections after the start.
+    /// Only this many corrections after the start may be steps.
     pub updates: u32,
 }
 
 impl Default for MakeStep {
-    /// `makestep 1 3` of chrony's configurations.
+    /// Corresponds to `makestep 1 3` in chrony's configuration.
     fn default() -> Self {
         Self { threshold_ms: 1_000, updates: 3 }
     }
@@ -87,11 +95,12 @@ impl Default for ClockConfig {
     fn default() -> Self {
         Self {
             source: ClockSource::System,
-            // Long enough for a restart or an upgrade, short enough to be noticed by a client's next poll.
+            // This is long enough for a restart or an upgrade, and short enough that a client notices at its
+            // next poll.
             horizon_ms: 20_000,
             // RFC 5905's MAXDIST, above which a client should not select a server, is 1 s.
             max_error_ms: 1_000,
-            // A stratum that is too high does no harm; this is the highest that the pool takes.
+            // A stratum that is too high does no harm; this is the highest that the pool accepts.
             stratum: 5,
             reference: None,
             local_stratum: None,
@@ -100,8 +109,8 @@ impl Default for ClockConfig {
             max_distance_ms: 1_500,
             makestep: MakeStep::default(),
             panic_s: 1_000,
-            // What the kernel's own error bound grows by: it stays true if the daemon dies during a slew.
-            max_slew_ppm: 500,
+            // As fast as chronyd by default: the way back from an offset takes seconds and not hours.
+            max_slew_ppm: 83_333,
             leap_seconds_list: None,
             allow_pool_names: false,
         }
@@ -109,13 +118,13 @@ impl Default for ClockConfig {
 }
 
 impl ClockConfig {
-    /// The reference id of an upstream that no local daemon names.
+    /// Returns the reference ID of an upstream if no local daemon names it.
     #[must_use]
     pub fn reference_id(&self) -> u32 {
         self.reference.map_or(protocol::reference::LOCAL, u32::from)
     }
 
-    /// How the kernel's clock is steered.
+    /// Returns how the kernel's clock is steered.
     #[must_use]
     pub fn steering(&self) -> SteerConfig {
         SteerConfig {
@@ -133,18 +142,31 @@ impl ClockConfig {
     ///
     /// The list cannot be read or understood.
     pub fn discipline(&self) -> Result<discipline::Config> {
-        let leap_list = self.leap_seconds_list.as_ref().map(|path| {
-            let failed = format!("clock.leap_seconds_list: {}", path.display());
-            let text = std::fs::read_to_string(path).map_err(Error::because(Code::NoInput, &failed))?;
-            LeapList::parse(&text).map_err(Error::because(Code::Config, &failed))
-        });
         Ok(discipline::Config {
             min_sources: self.min_sources,
-            // A source that is worse than what may be served is no witness for it.
+            // A source that is worse than what may be served cannot vouch for it.
             max_distance_s: milliseconds(self.max_distance_ms.min(self.max_error_ms)),
-            leap_list: leap_list.transpose()?,
+            leap_list: self.leap_list()?,
             ..discipline::Config::default()
         })
+    }
+
+    /// Reads the list of leap seconds: the one that is configured, or else the one that the system ships, if there is
+    /// one that can be read.
+    fn leap_list(&self) -> Result<Option<LeapList>> {
+        let Some(path) = &self.leap_seconds_list else {
+            let shipped = std::fs::read_to_string(SHIPPED_LEAP_LIST).ok();
+            return Ok(shipped.and_then(|text| {
+                let list = LeapList::parse(&text).map_err(|error| warn!("{SHIPPED_LEAP_LIST}: {error}"));
+                list.ok()
+            }));
+        };
+        if path.as_os_str() == NO_LEAP_LIST {
+            return Ok(None);
+        }
+        let failed = format!("clock.leap_seconds_list: {}", path.display());
+        let text = std::fs::read_to_string(path).map_err(Error::because(Code::NoInput, &failed))?;
+        LeapList::parse(&text).map(Some).map_err(Error::because(Code::Config, &failed))
     }
 
     pub(super) fn check(&self) -> Result<()> {
@@ -156,7 +178,7 @@ impl ClockConfig {
             ("clock.max_distance_ms", self.max_distance_ms, 1, 16_000),
             ("clock.makestep.threshold_ms", self.makestep.threshold_ms, 1, 1_000_000_000_000),
             ("clock.panic_s", self.panic_s.into(), 1, u32::MAX.into()),
-            ("clock.max_slew_ppm", self.max_slew_ppm.into(), 1, 500),
+            ("clock.max_slew_ppm", self.max_slew_ppm.into(), 1, 90_000),
         ] {
             if !(least..=most).contains(&value) {
                 return wrong(key, &format!("must be {least} to {most}"));

@@ -1,4 +1,4 @@
-//! `[limits]` and `[access]`: how often clients are answered, and which.
+//! `[limits]` and `[access]`: how often clients are answered, and which clients.
 
 use responder::limiter::{BUDGET, Class, KISS_DENIED, LONGEST_WINDOW_S, NO_LEAK, Policy, TABLE_ENTRIES};
 use serde::Deserialize;
@@ -6,33 +6,33 @@ use serde::Deserialize;
 use crate::error::{Code, Error, Result};
 use crate::net::prefix::Prefix;
 
-/// `[limits]`.
+/// The section `[limits]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
-    /// Whether anybody is limited at all.
+    /// Whether any client is limited.
     pub enabled: bool,
-    /// Requests a second of a source.
+    /// Requests per second of a source.
     pub rate: u32,
-    /// Requests at once.
+    /// Number of requests that a source may send at once.
     pub burst: u32,
-    /// The same for sources that `limit` names.
+    /// Requests per second of a source that `limit` names.
     pub strict_rate: u32,
-    /// And at once.
+    /// Number of requests that such a source may send at once.
     pub strict_burst: u32,
-    /// Addresses with so many bits in common are one source.
+    /// Number of leading bits of an IPv4 address that identify a source.
     pub ipv4_prefix: u8,
-    /// The same for IPv6.
+    /// Number of leading bits of an IPv6 address that identify a source.
     pub ipv6_prefix: u8,
-    /// One refused request in 2^leak is answered; `None` for none.
+    /// One refused request in 2^leak is answered; 0 means none.
     pub leak: u8,
-    /// Kisses of death a second, over all CPUs; 0 for none.
+    /// Kisses of death per second over all CPUs; 0 means none.
     pub kod: u32,
-    /// Entries of the table: a power of two.
+    /// Number of entries in the table: a power of two.
     pub table_entries: u32,
-    /// A cap on the answers of the whole server.
+    /// A cap on the answers per second of the whole server.
     pub budget_answers_per_s: Option<u32>,
-    /// A cap on the bits of their Ethernet frames.
+    /// A cap on the bits per second of the Ethernet frames of all answers.
     pub budget_bits_per_s: Option<u64>,
 }
 
@@ -40,20 +40,22 @@ impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
             enabled: true,
-            // 200 clients behind one address that poll every 64 s are 3 requests a second; this leaves as much
-            // again four times over for those of them that start with a burst.
+            // 200 clients behind one address that poll every 64 s send 3 requests per second. This rate
+            // leaves room for four times as much again, for those of them that start with a burst.
             rate: 16,
-            // All of those 200 within the same second, as at the top of the hour, and some bursts of 8 on top.
+            // All of those 200 may ask within the same second, as at the top of the hour, with some bursts of
+            // 8 in addition.
             burst: 256,
             strict_rate: 1,
             strict_burst: 16,
             ipv4_prefix: 32,
-            // What one customer has at the least.
+            // A customer of a provider has at least this much.
             ipv6_prefix: 64,
             leak: 4,
             kod: 64,
-            // A bucket says something for as long as it is not full, after one request a sixteenth of a second:
-            // at half a million new sources a second that is 31,250 of them. 512 KiB stay in a core's cache.
+            // A bucket carries information while it is not full, which is a sixteenth of a second after one
+            // request. Half a million new sources per second mean 31,250 of them. The table of 512 KiB stays
+            // in a core's cache.
             table_entries: 1 << 16,
             budget_answers_per_s: None,
             budget_bits_per_s: None,
@@ -61,42 +63,42 @@ impl Default for LimitsConfig {
     }
 }
 
-/// `[access]`.
+/// The section `[access]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AccessConfig {
-    /// Not answered.
+    /// Prefixes that are not answered.
     pub deny: Vec<Prefix>,
-    /// Exceptions from wider entries: like everybody.
+    /// Exceptions from wider entries, which are treated like everybody else.
     pub allow: Vec<Prefix>,
-    /// Answered without a limit.
+    /// Prefixes that are answered without a limit.
     pub unlimited: Vec<Prefix>,
-    /// Limited to the strict rate.
+    /// Prefixes that are limited to the strict rate.
     pub limit: Vec<Prefix>,
-    /// More entries, one a line.
+    /// Files with more entries, one per line.
     pub files: Vec<std::path::PathBuf>,
-    /// What the denied are sent.
+    /// What denied clients get.
     pub denied: Denied,
 }
 
-/// `access.denied`.
+/// The value of `access.denied`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Denied {
-    /// Nothing.
+    /// No answer.
     #[default]
     Drop,
-    /// A kiss of death (DENY), within the budget.
+    /// A kiss of death (DENY), within the budget for kisses.
     Kod,
 }
 
 impl LimitsConfig {
-    /// What the program is to go by, but for key and table size, which are the table's own. `cpus` share the
-    /// budget of kisses.
+    /// Returns the policy for the program, except key and table size, which belong to the table. The budget
+    /// for kisses is divided among `cpus`.
     ///
     /// # Errors
     ///
-    /// Names the key whose value makes no sense.
+    /// The value of a key makes no sense; the error names the key.
     pub fn policy(&self, denied: Denied, cpus: u32) -> Result<Policy> {
         let wrong = |key: &str, why: String| Error::new(Code::Config, format_args!("limits.{key}: {why}"));
         let class = |prefix: &str, rate: u32, burst: u32| {
@@ -154,7 +156,8 @@ impl LimitsConfig {
             ipv4_mask: Policy::ipv4_mask_of(self.ipv4_prefix),
             ipv6_mask: Policy::ipv6_mask_of(self.ipv6_prefix),
             leak,
-            // The interval is below a second; 64 s is the least that a public server should be asked at.
+            // The interval of the limit is below a second; 64 s is the shortest poll interval for a public
+            // server.
             kiss_poll: 6,
             options: if denied == Denied::Kod { KISS_DENIED } else { 0 }
                 | if self.is_capped() { BUDGET } else { 0 },

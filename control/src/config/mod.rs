@@ -1,4 +1,4 @@
-//! The configuration file: TOML, unknown keys are errors.
+//! The configuration file: TOML in which unknown keys are errors.
 
 mod clock;
 mod limits;
@@ -16,24 +16,25 @@ pub use clock::{ClockConfig, ClockSource, MakeStep};
 pub use limits::{AccessConfig, Denied, LimitsConfig};
 pub use upstream::{UpstreamConfig, is_pool_name};
 
-/// Where the daemon looks without `--config`.
+/// The file that the daemon reads without `--config`.
 pub const DEFAULT_PATH: &str = "/etc/pooltime-xdp.toml";
-/// Addresses that HTTP is listened for on.
+/// Largest number of addresses on which HTTP is served.
 const MAX_LISTEN: usize = 8;
-/// No configuration needs more.
+/// Largest size of a file; no configuration needs more.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// The whole file.
+/// The whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The interfaces that `run` attaches to; `attach` names its own.
+    /// The interfaces to which `run` attaches; `attach` takes its own from the command line.
     pub interfaces: Vec<String>,
-    /// Addresses that are answered for beside those of the interfaces: of anycast, say, that is on `lo`.
+    /// Addresses that are answered for in addition to those of the interfaces, such as an anycast address on
+    /// `lo`.
     pub serve: Vec<IpAddr>,
-    /// The clock.
+    /// Settings of the clock.
     pub clock: ClockConfig,
-    /// Whom to ask for the time.
+    /// The servers that are asked for the time.
     pub upstream: Vec<UpstreamConfig>,
     /// How often clients are answered.
     pub limits: LimitsConfig,
@@ -43,16 +44,16 @@ pub struct Config {
     pub metrics: MetricsConfig,
 }
 
-/// `[metrics]`.
+/// The section `[metrics]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MetricsConfig {
-    /// Where HTTP is listened for; nowhere if empty.
+    /// Addresses on which HTTP is served; empty means none.
     #[serde(deserialize_with = "addresses")]
     pub listen: Vec<SocketAddr>,
-    /// Whether the daemon refuses to start where it cannot listen.
+    /// Whether the daemon refuses to start if it cannot listen on one of them.
     pub required: bool,
-    /// Whether the page shows the addresses of the sources that are limited most: personal data.
+    /// Whether the page shows the addresses of the sources that are limited most. They are personal data.
     pub show_sources: bool,
 }
 
@@ -63,7 +64,7 @@ impl Default for MetricsConfig {
     }
 }
 
-/// The standard library's error does not say which address it is about.
+/// Parses addresses here, because the standard library's error does not name the address that it is about.
 fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<SocketAddr>, D::Error> {
     let texts = Vec::<String>::deserialize(deserializer)?;
     let address = |text: &String| {
@@ -101,11 +102,11 @@ impl Config {
             .map_err(|error| Error { what: format!("{}: {}", path.display(), error.what), ..error })
     }
 
-    /// Reads a configuration's text.
+    /// Parses a configuration.
     ///
     /// # Errors
     ///
-    /// Names line and key, and the nearest known key for an unknown one.
+    /// The error names line and key, and for an unknown key the nearest known one.
     pub fn parse(text: &str) -> Result<Self> {
         Self::parse_on(text, &OwnAddresses::default())
     }
@@ -123,7 +124,7 @@ impl Config {
         Ok(config)
     }
 
-    /// Refuses upstreams that can never be one, with the line of the text that this was read from.
+    /// Refuses upstreams that can never be one, and names the line in `text`.
     fn check_upstreams(&self, text: &str, own: &OwnAddresses) -> Result<()> {
         for (index, upstream) in self.upstream.iter().enumerate() {
             let Some(unusable) = own.unusable_name(&upstream.address) else { continue };
@@ -156,7 +157,7 @@ impl Config {
         Ok(())
     }
 
-    /// What is not wrong, but not good either.
+    /// Returns what is valid but not recommended.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         upstream::warnings(&self.clock, &self.upstream)
@@ -185,7 +186,7 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
         .map_err(|_| Error::new(Code::Config, format_args!("{} is not UTF-8 text", path.display())))
 }
 
-/// The line of an upstream's address, counted from 1.
+/// Returns the line of an upstream's address, counted from 1.
 fn line_of_upstream(text: &str, index: usize) -> Option<usize> {
     #[derive(Deserialize)]
     struct Upstreams {
@@ -214,7 +215,8 @@ fn explain(text: &str, error: &toml::de::Error) -> Error {
     }
 }
 
-/// Of serde's "unknown field `x`, expected one of `a`, `b`" the expected key that is most like the unknown.
+/// Takes serde's "unknown field `x`, expected one of `a`, `b`" and returns the expected key that is most
+/// similar.
 fn nearest_key(message: &str) -> Option<String> {
     let mut quoted = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2);
     let unknown = quoted.next()?;

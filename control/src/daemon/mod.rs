@@ -440,7 +440,12 @@ impl Daemon {
 
     fn publish_clock(&mut self) -> Result<()> {
         self.timekeeper.look()?;
+        let change = self.timekeeper.before_steering();
+        self.publisher.allow_for(change, &mut self.datapath, &self.sockets.shared)?;
         self.timekeeper.steer()?;
+        for change in self.timekeeper.take_rate_changes() {
+            self.publisher.rate_changed(&change, &mut self.datapath)?;
+        }
         let observation = self.timekeeper.state()?;
         self.publisher.publish(observation, &mut self.datapath, &self.sockets.shared)?;
         self.sockets.shared.publish_peers(self.peers()?);
@@ -468,7 +473,7 @@ impl Daemon {
     fn handle_event(&mut self, event: Event) {
         let synchronised = self.publisher.unsynchronised().is_none();
         let handled = self.timekeeper.handle(event);
-        if handled.is_ok() && !synchronised {
+        if handled.is_ok() && (!synchronised || self.timekeeper.leap_has_ended()) {
             self.publish_or_tell();
         }
         self.tell("cannot follow the upstreams", handled);

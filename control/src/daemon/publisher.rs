@@ -7,7 +7,12 @@ use crate::error::Result;
 use crate::serving::userspace::Shared;
 use crate::serving::xdp::Datapath;
 use crate::sys::kernel_clock::monotonic_ns;
+use crate::timekeeping::line_state;
+use crate::timekeeping::rate_watch::RateChange;
 use crate::timekeeping::system_clock::{Observation, Unsynchronised};
+
+/// A change of the clock's rate that is not worth a publication of its own, in s/s.
+const LEAST_CHANGE: f64 = 1e-6;
 
 /// Publishes what is observed, and tells of changes.
 #[derive(Default)]
@@ -48,6 +53,32 @@ impl Publisher {
         self.tell(&observation);
         self.last = Some(observation);
         Ok(())
+    }
+
+    /// Publishes what was published last anew, for a clock whose rate is about to change by `change` (s/s): the error
+    /// bound grows by as much until the next publication. Does nothing where the change is lost in what the bound grows
+    /// by anyway.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be written.
+    pub fn allow_for(&self, change: f64, datapath: &mut Datapath, sockets: &Shared) -> Result<()> {
+        let Some(state) = self.inherited.or_else(|| self.state()) else { return Ok(()) };
+        if change.abs() < LEAST_CHANGE {
+            return Ok(());
+        }
+        let state = line_state::allowing_for(state, change);
+        datapath.publish_clock(&state)?;
+        sockets.publish_clock(state);
+        Ok(())
+    }
+
+    /// Takes note that the rate of the clock has changed. A line that was inherited is put on the new rate.
+    pub fn rate_changed(&mut self, change: &RateChange, datapath: &mut Datapath) -> Result<()> {
+        let Some(line) = self.inherited else { return Ok(()) };
+        let line = line_state::retuned(line, change.at.as_ns().cast_unsigned(), change.rate);
+        self.inherited = Some(line);
+        datapath.publish_clock(&line)
     }
 
     /// What was published last.

@@ -1,4 +1,4 @@
-//! The last hour, for the page's plots: in steps of ten seconds, in memory that does not grow.
+//! The last hour for the plots on the page: in steps of ten seconds, in memory that does not grow.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,27 +10,27 @@ use crate::status::{Status, total};
 use crate::sys::process;
 
 const STEP: Duration = Duration::from_secs(10);
-/// An hour.
+/// Number of steps in an hour.
 const STEPS: usize = 360;
 
-/// Ten seconds.
+/// Ten seconds of history.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct Step {
-    /// Its end, since the Unix epoch.
+    /// End of the step, in seconds since the Unix epoch.
     unix_s: f64,
-    /// Answers with the time, a second.
+    /// Answers with the time, per second.
     answered: f64,
-    /// Packets that were refused or told to ask less often, a second.
+    /// Packets that were refused or answered with a kiss of death, per second.
     refused: f64,
-    /// Whether answers were synchronised at its end.
+    /// Whether answers were synchronised at the end of the step.
     synchronised: bool,
-    /// Error bound at its end.
+    /// Error bound at the end of the step.
     error_bound_s: f64,
-    /// Offset at its end, if it is known.
+    /// Offset at the end of the step, if it is known.
     offset_s: Option<f64>,
 }
 
-/// Steps, oldest first.
+/// The steps, oldest first.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct History {
     steps: VecDeque<Step>,
@@ -63,7 +63,7 @@ impl Totals {
 }
 
 impl History {
-    /// Takes note, once a second or so.
+    /// Takes in a status, about once per second.
     pub(super) fn add(&mut self, status: &Status, now: Instant) {
         let totals = Totals::of(status);
         let Some((begun, before)) = self.begun else {
@@ -78,7 +78,7 @@ impl History {
         if self.steps.len() == STEPS {
             self.steps.pop_front();
         }
-        // An interface that was detached takes its counters with it.
+        // The counters of an interface disappear when it is detached.
         #[expect(clippy::cast_precision_loss, reason = "for showing")]
         let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / elapsed.as_secs_f64();
         self.steps.push_back(Step {

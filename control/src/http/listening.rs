@@ -1,4 +1,4 @@
-//! The addresses that HTTP is listened for on: opened, and tried again where that failed.
+//! The addresses on which the HTTP server listens. Those that fail are retried.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
@@ -12,10 +12,10 @@ use crate::error::{Code, Error, Result};
 use crate::status::HttpListener;
 use crate::sys::port_owner;
 
-/// How often an address is tried again: it may come to the host later, or whoever holds it may go.
+/// How often an address is retried: the host may get it later, or another process may release it.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What became of the configured addresses, for the status.
+/// The state of the configured addresses, for the status.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Listening(Arc<Mutex<Vec<HttpListener>>>);
 
@@ -32,18 +32,18 @@ impl Listening {
     }
 }
 
-/// Addresses with their sockets, of those that could be had.
+/// The sockets of those addresses that could be bound.
 pub(crate) struct Listeners {
     pub(super) opened: Vec<(SocketAddr, Option<TcpListener>)>,
     pub(crate) listening: Listening,
 }
 
 impl Listeners {
-    /// Listens where the configuration says.
+    /// Listens on the configured addresses.
     ///
     /// # Errors
     ///
-    /// An address cannot be had, and the configuration says that it has to.
+    /// An address cannot be bound, and the configuration requires it.
     pub(crate) fn open(config: &MetricsConfig) -> Result<Self> {
         let mut listeners = Self { opened: Vec::new(), listening: Listening::default() };
         for address in config.listen.iter().copied() {
@@ -72,7 +72,7 @@ impl Listeners {
 }
 
 impl Listening {
-    /// Tries until the address can be had.
+    /// Retries until the address can be bound.
     pub(super) async fn retry(&self, address: SocketAddr) -> TcpListener {
         loop {
             tokio::time::sleep(RETRY_INTERVAL).await;

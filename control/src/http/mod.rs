@@ -1,7 +1,7 @@
-//! What the server does, over HTTP: metrics, health and a status page.
+//! Metrics, health and a status page over HTTP.
 //!
-//! On a thread of its own, which reads the counters out of the maps itself and hears from the daemon's loop what
-//! only that knows: whatever clients do here, the clock is published in time.
+//! All of this runs on its own thread. It reads the counters from the maps itself, and asks the daemon's
+//! loop for what only the loop knows. Whatever clients do here, the clock is published in time.
 
 mod history;
 mod listening;
@@ -24,25 +24,26 @@ use crate::status::Status;
 use crate::status::traffic::Talker;
 use history::History;
 
-/// What was read is good for this long, however many ask.
+/// How long a status that was read is used for further requests.
 const FRESH: Duration = Duration::from_millis(100);
-/// How often the history takes note.
+/// How often the history takes in a status.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The server, to look at from the HTTP thread.
+/// Access to the server's state from the HTTP thread.
 pub(crate) trait Look {
-    /// Its state at this moment.
+    /// Returns the state at this moment.
     fn status(&self) -> Pin<Box<dyn Future<Output = Result<Status>> + '_>>;
 
-    /// The sources that are limited most, if they may be shown.
+    /// Returns the sources that are limited most, if they may be shown.
     fn sources(&self) -> Option<Vec<Talker>>;
 }
 
-/// Starts the thread, which ends with the process. What it looks at is made on it, within its event loop.
+/// Starts the thread, which ends with the process. The [`Look`] is created on that thread, within its event
+/// loop.
 ///
 /// # Errors
 ///
-/// The kernel's.
+/// The kernel cannot create the thread.
 pub(crate) fn start(
     listeners: Listeners,
     open: impl FnOnce() -> Result<Box<dyn Look>> + Send + 'static,
@@ -51,7 +52,8 @@ pub(crate) fn start(
         .enable_all()
         .build()
         .map_err(Error::because(Code::Os, "cannot start the event loop of the HTTP listener"))?;
-    // Nobody joins it: it ends with the process, and should it panic, the process ends with it (see Cargo.toml).
+    // The thread is never joined: it ends with the process, and a panic in it ends the process (see
+    // Cargo.toml).
     std::thread::Builder::new()
         .name("observe".into())
         .stack_size(512 * 1024)
@@ -82,7 +84,7 @@ async fn serve(listeners: Listeners, open: impl FnOnce() -> Result<Box<dyn Look>
     }
 }
 
-/// Looks at the server for all clients.
+/// Reads the server's state on behalf of all clients.
 struct Observer {
     server: Box<dyn Look>,
     last: Cell<Option<(Instant, Rc<Status>)>>,
@@ -95,7 +97,7 @@ impl Observer {
         self.server.sources()
     }
 
-    /// The server's state, not older than [`FRESH`].
+    /// Returns the server's state, not older than [`FRESH`].
     async fn status(&self) -> Result<Rc<Status>> {
         if let Some((read, status)) = self.last.take().filter(|(read, _)| read.elapsed() < FRESH) {
             self.last.set(Some((read, Rc::clone(&status))));

@@ -1,4 +1,4 @@
-//! What is served under which path.
+//! The paths of the HTTP server and what each returns.
 
 use std::convert::Infallible;
 use std::sync::LazyLock;
@@ -19,23 +19,23 @@ use crate::status::traffic::Talker;
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
-/// Style and script go into it, so that it is whole in itself.
+/// Style and script are embedded, so that the page is complete in itself.
 static PAGE: LazyLock<String> = LazyLock::new(|| {
     include_str!("page/index.html")
         .replace("STYLE", include_str!("page/style.css"))
         .replace("SCRIPT", include_str!("page/script.js"))
 });
-/// The page loads nothing and asks nobody but this server.
+/// The page loads nothing and contacts only this server.
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                            img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// What the page shows.
+/// The data of the page.
 #[derive(Serialize)]
 struct Page<'a> {
-    /// The same as `status --json`.
+    /// The content of `status --json`.
     status: &'a Status,
     health: Health,
-    /// Only if the configuration says so: addresses are personal data.
+    /// Present only if the configuration allows it: addresses are personal data.
     sources: Option<Vec<Talker>>,
 }
 

@@ -1,4 +1,4 @@
-//! The HTTP listener: one request a connection, bounded in number, size and time.
+//! The HTTP listener: one request per connection, limited in number, size and time.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -15,24 +15,24 @@ use tokio::time::{sleep, timeout};
 
 use super::{Listeners, Observer, routes};
 
-/// Connections at a time; for one more the oldest is closed, so that slow ones cannot keep others out.
+/// Largest number of connections. One more closes the oldest, so that slow ones cannot keep others out.
 const CONNECTIONS: usize = 64;
-/// From the first byte of a request to the last of its answer.
+/// Timeout from the first byte of a request to the last of its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// For the whole head of a request.
+/// Timeout for the head of a request.
 const HEAD_PATIENCE: Duration = Duration::from_secs(5);
-/// The most that a request's head may take.
+/// Largest size of a request's head.
 const HEAD_BYTES: usize = 8 << 10;
-/// The most header fields.
+/// Largest number of header fields.
 const HEADERS: usize = 64;
-/// Buffered of a connection, each way.
+/// Size of a connection's buffer in each direction.
 const BUFFER: usize = 16 << 10;
 
-/// The connections that are open, oldest first.
+/// The open connections, oldest first.
 #[derive(Default)]
 struct Connections(RefCell<VecDeque<JoinHandle<()>>>);
 
-/// Starts to serve on this thread's [`tokio::task::LocalSet`].
+/// Starts serving on this thread's [`tokio::task::LocalSet`].
 pub(super) fn serve(listeners: Listeners, observer: &Rc<Observer>) {
     let connections = Rc::new(Connections::default());
     let Listeners { opened, listening } = listeners;
@@ -54,7 +54,7 @@ async fn accept(listener: TcpListener, connections: &Connections, observer: &Rc<
     loop {
         match listener.accept().await {
             Ok((stream, _)) => connections.add(stream, Rc::clone(observer)),
-            // Out of descriptors, for example.
+            // The process may be out of descriptors, for example.
             Err(_) => sleep(Duration::from_millis(100)).await,
         }
     }
@@ -75,7 +75,7 @@ impl Connections {
     }
 }
 
-/// What is wrong with a client's request is its own affair.
+/// Handles one connection. Errors in a client's request are not reported.
 async fn converse(stream: TcpStream, observer: Rc<Observer>) {
     let answer = service_fn(move |request| {
         let observer = Rc::clone(&observer);

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-/// Whether the pool could take an address at all; its monitor does not even ask others.
+/// Whether the pool could accept an address at all; its monitor does not even ask others.
 pub(crate) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {

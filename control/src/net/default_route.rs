@@ -1,15 +1,15 @@
-//! Which way the host goes out: the interface that is taken where none is named.
+//! The interface of the default route, which is used where none is named.
 
 use std::fs::read_to_string;
 
-/// The interface of the default route: of IPv4's, or where there is none, of IPv6's.
+/// Returns the interface of the default route: that of IPv4, or if there is none, that of IPv6.
 pub(crate) fn default_interface() -> Option<String> {
-    // Of this thread's network namespace.
+    // This is the file of this thread's network namespace.
     let read = |table| read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default();
     of_ipv4(&read("route")).or_else(|| of_ipv6(&read("ipv6_route")))
 }
 
-/// Of `/proc/net/route`: destination and mask are zero, and of several the metric is least.
+/// Reads `/proc/net/route`. In a default route destination and mask are zero; of several, the metric decides.
 fn of_ipv4(routes: &str) -> Option<String> {
     let routes = routes.lines().skip(1).filter_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
@@ -19,7 +19,8 @@ fn of_ipv4(routes: &str) -> Option<String> {
     routes.min().map(|(_, name)| name.to_owned())
 }
 
-/// Of `/proc/net/ipv6_route`: the prefix is `::/0`; the kernel's own entry that refuses is on `lo`.
+/// Reads `/proc/net/ipv6_route`. The prefix of a default route is `::/0`; the kernel's own entry that rejects
+/// packets is on `lo`.
 fn of_ipv6(routes: &str) -> Option<String> {
     let routes = routes.lines().filter_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();

@@ -1,4 +1,4 @@
-//! The host's interfaces and addresses, over netlink, and word of their changes.
+//! The host's interfaces and addresses over netlink, and notifications of their changes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
@@ -18,76 +18,76 @@ use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
 
 use crate::error::{Code, Error, Result, chain};
-use crate::net::topology::{self, Place};
+use crate::net::topology::{self, LinkRelations};
 use crate::net::xdp_mode::Mode;
 
-/// An XDP program that is on an interface, whoever put it there.
+/// An XDP program on an interface, whoever attached it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttachedXdp {
-    /// Where it runs.
+    /// Where the program runs.
     pub mode: Mode,
-    /// The kernel's number for it.
+    /// The kernel's ID of the program.
     pub program_id: u32,
 }
 
 /// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
-    /// The kernel's number for it; a rename does not change it.
+    /// The kernel's index; a rename does not change it.
     pub index: u32,
-    /// Its present name.
+    /// Current name.
     pub name: String,
     /// Whether it is administratively up.
     pub up: bool,
-    /// The longest packet it takes, in bytes.
+    /// MTU in bytes.
     pub mtu: u32,
-    /// Whether it is a bond or a team of others.
+    /// Whether it is a bond or a team of other interfaces.
     pub is_bond: bool,
-    /// Its XDP program.
+    /// The attached XDP program.
     pub xdp: Option<AttachedXdp>,
-    /// What the driver has and lost.
+    /// State of the driver.
     pub driver: Driver,
 }
 
 /// A driver's queues, and the frames that it lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Driver {
-    /// Receive queues that it has made room for.
+    /// Number of receive queues that the driver has allocated.
     pub receive_queues: u32,
-    /// Transmit queues likewise.
+    /// Number of transmit queues that the driver has allocated.
     pub transmit_queues: u32,
-    /// Received and dropped: no memory, or nobody to take them.
+    /// Frames that were received and dropped, because there was no memory or no receiver.
     pub receive_dropped: u64,
-    /// Not received: the rings were full.
+    /// Frames that were not received because the rings were full.
     pub receive_missed: u64,
-    /// Dropped on the way out.
+    /// Frames that were dropped while sending.
     pub transmit_dropped: u64,
 }
 
-/// The addresses of some interfaces and of those that stand on them.
+/// The addresses of some interfaces and of all interfaces stacked on them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Addresses {
-    /// With the index of the interface that they are served on.
+    /// IPv4 addresses, each with the index of the interface on which it is served.
     pub ipv4: Vec<(u32, Ipv4Addr)>,
-    /// IPv4 broadcast addresses: never a client's.
+    /// IPv4 broadcast addresses, which are never a client's.
     pub broadcast: Vec<Ipv4Addr>,
-    /// With the index of the interface that they are served on.
+    /// IPv6 addresses, each with the index of the interface on which it is served.
     pub ipv6: Vec<(u32, Ipv6Addr)>,
 }
 
 impl Addresses {
-    /// The addresses served on an interface, IPv4 first.
+    /// Returns the addresses that are served on an interface, IPv4 first.
     pub fn of(&self, interface: u32) -> impl Iterator<Item = IpAddr> + '_ {
         let ipv4 = self.ipv4.iter().map(|(index, address)| (*index, IpAddr::V4(*address)));
         let ipv6 = self.ipv6.iter().map(|(index, address)| (*index, IpAddr::V6(*address)));
         ipv4.chain(ipv6).filter(move |(index, _)| *index == interface).map(|(_, address)| address)
     }
 
-    /// The table that the program looks addresses up in: these, and `also`.
+    /// Makes the table in which the program looks up addresses: these, and `also`.
     ///
     /// # Errors
     ///
-    /// More addresses than the table takes.
+    /// There are more addresses than the table has room for.
     pub fn table(&self, also: &[IpAddr]) -> Result<ServedTable> {
         let mut ipv4: Vec<_> = self.ipv4.iter().map(|(_, address)| address.octets()).collect();
         let mut ipv6: Vec<_> = self.ipv6.iter().map(|(_, address)| address.octets()).collect();
@@ -124,19 +124,19 @@ pub struct Netlink {
     handle: Handle,
     messages: Pin<Box<dyn Stream<Item = (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>>>,
     connection: tokio::task::JoinHandle<()>,
-    /// When a connection was last made, or could not be.
+    /// When a connection was last made or failed.
     tried: Instant,
 }
 
-/// Between two attempts to connect.
+/// Interval between two attempts to connect.
 const RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Netlink {
-    /// Connects, and listens for changes of links and addresses. Needs a tokio runtime.
+    /// Connects, and subscribes to changes of links and addresses. Needs a tokio runtime.
     ///
     /// # Errors
     ///
-    /// The kernel's.
+    /// The kernel refuses the connection.
     pub fn connect() -> Result<Self> {
         let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
         let (connection, handle, messages) = new_multicast_connection(&groups)
@@ -156,7 +156,7 @@ impl Netlink {
             self.reconnect().await;
             return;
         }
-        // One change comes as several messages: take what is there.
+        // One change comes as several messages, so all pending ones are taken.
         while let Some(Some(_)) = self.messages.next().now_or_never() {}
     }
 
@@ -177,11 +177,11 @@ impl Netlink {
         }
     }
 
-    /// All interfaces.
+    /// Returns all interfaces.
     ///
     /// # Errors
     ///
-    /// The kernel's.
+    /// The kernel does not list them.
     pub async fn interfaces(&self) -> Result<Vec<Interface>> {
         Ok(self.links().await?.iter().map(interface).collect())
     }
@@ -212,10 +212,10 @@ impl Netlink {
     /// The kernel's.
     pub async fn addresses(&self, interfaces: &[u32]) -> Result<Addresses> {
         let messages = self.address_messages().await?;
-        let places = self.places().await?;
+        let relations = self.relations().await?;
         let mut addresses = Addresses::default();
         for interface in interfaces {
-            let stack = topology::from(*interface, &places);
+            let stack = topology::stacked_on(*interface, &relations);
             for message in messages.iter().filter(|message| stack.contains(&message.header.index)) {
                 add(&mut addresses, *interface, message);
             }
@@ -223,11 +223,11 @@ impl Netlink {
         Ok(addresses)
     }
 
-    /// The usable addresses of every interface, whether it is served on or not.
+    /// Returns the usable addresses of every interface, whether it is served on or not.
     ///
     /// # Errors
     ///
-    /// The kernel's.
+    /// The kernel does not list them.
     pub async fn own_addresses(&self) -> Result<Addresses> {
         let mut addresses = Addresses::default();
         for message in self.address_messages().await? {
@@ -236,21 +236,21 @@ impl Netlink {
         Ok(addresses)
     }
 
-    /// Every address, as the kernel describes it.
+    /// Returns every address as the kernel describes it.
     pub(crate) async fn address_messages(&self) -> Result<Vec<AddressMessage>> {
         self.handle.address().get().execute().try_collect().await.map_err(failed("list the addresses"))
     }
 
-    /// Which interfaces stand on which.
-    pub(crate) async fn places(&self) -> Result<Vec<Place>> {
-        Ok(self.links().await?.iter().map(Place::of).collect())
+    /// Returns which interfaces are stacked on which.
+    pub(crate) async fn relations(&self) -> Result<Vec<LinkRelations>> {
+        Ok(self.links().await?.iter().map(LinkRelations::of).collect())
     }
 
-    /// Takes a program off an interface that was put there over netlink.
+    /// Detaches a program from an interface that was attached over netlink.
     ///
     /// # Errors
     ///
-    /// The kernel's, among them that the program is held by a link.
+    /// The kernel refuses, for example because a BPF link holds the program.
     pub async fn remove_xdp(&self, interface: &Interface, mode: Mode) -> Result<()> {
         self.set_xdp(interface, mode, -1).await.map_err(|error| {
             Error::new(
@@ -263,11 +263,11 @@ impl Netlink {
         })
     }
 
-    /// Puts a program on an interface over netlink.
+    /// Attaches a program to an interface over netlink.
     ///
     /// # Errors
     ///
-    /// The kernel's.
+    /// The kernel or the driver refuses.
     pub async fn put_xdp(&self, interface: &Interface, mode: Mode, program: BorrowedFd<'_>) -> Result<()> {
         self.set_xdp(interface, mode, program.as_raw_fd())
             .await
@@ -352,8 +352,8 @@ fn add(addresses: &mut Addresses, index: u32, message: &AddressMessage) {
     {
         return;
     }
-    // On a point-to-point link IFA_ADDRESS is the peer's and IFA_LOCAL ours; elsewhere IPv6 has only the
-    // first and IPv4 the same in both.
+    // On a point-to-point link IFA_ADDRESS is the peer's address and IFA_LOCAL ours. On other links IPv6 has
+    // only the first, and IPv4 has the same in both.
     let (mut local, mut network) = (None, None);
     for attribute in &message.attributes {
         match attribute {
@@ -373,8 +373,8 @@ fn add(addresses: &mut Addresses, index: u32, message: &AddressMessage) {
     }
 }
 
-/// The last address of a network: the kernel takes it for a broadcast address whether it is configured as one
-/// or not (`fib_add_ifaddr`), but not in networks of one or two addresses (RFC 3021).
+/// Returns the last address of a network. The kernel treats it as a broadcast address whether it is
+/// configured as one or not (`fib_add_ifaddr`), except in networks of one or two addresses (RFC 3021).
 fn network_broadcast(address: Ipv4Addr, prefix_length: u8) -> Option<Ipv4Addr> {
     let host_bits = u32::MAX.checked_shr(prefix_length.into()).unwrap_or(0);
     (prefix_length < 31).then(|| Ipv4Addr::from_bits(address.to_bits() | host_bits))
@@ -391,7 +391,7 @@ mod tests {
         let mut netlink = Netlink::connect().unwrap();
         netlink.connection.abort();
         let start = Instant::now();
-        // As in the daemon's loop, whose timers are due several times a second.
+        // This happens in the daemon's loop, whose timers are due several times per second.
         while timeout(Duration::from_millis(100), netlink.changed()).await.is_err() {
             assert!(start.elapsed() < 10 * RECONNECT_INTERVAL, "no new connection");
         }

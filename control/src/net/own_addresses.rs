@@ -1,8 +1,8 @@
 //! Addresses that can never be an upstream, above all this host's own: a server must not believe itself.
 //!
-//! [`OwnAddresses::unusable`] is the only place that decides, [`Netlink::own_addresses`] the only one that lists what
-//! the host has. The same set knows the reference ids under which other servers name this host, so that a loop over
-//! any of its addresses is seen.
+//! [`OwnAddresses::unusable`] is the only place that decides, and [`Netlink::own_addresses`] is the only
+//! one that lists the host's addresses. The same set knows the reference IDs under which other servers name
+//! this host, so that a loop over any of its addresses is seen.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -27,24 +27,24 @@ const LOOPBACK_NAMES: [&str; 7] = [
 /// Why an address can never be an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unusable {
-    /// An interface of this host has it, or it is configured to be served.
+    /// An interface of this host has the address, or it is configured to be served.
     Own,
-    /// It is not an address but the host's name.
+    /// The name is that of this host.
     OwnName,
-    /// 127.0.0.0/8, `::1`, or a name for them.
+    /// The address is in 127.0.0.0/8, is `::1`, or is a name for one of them.
     Loopback,
-    /// `0.0.0.0`, `::`.
+    /// The address is `0.0.0.0` or `::`.
     Unspecified,
-    /// A group of hosts.
+    /// A multicast address.
     Multicast,
-    /// All hosts of a network.
+    /// A broadcast address.
     Broadcast,
-    /// `fe80::/10` without the interface that it is on.
+    /// An address in `fe80::/10` without the interface that it belongs to.
     NoInterface,
 }
 
 impl Unusable {
-    /// The reason, to follow the address.
+    /// Returns the reason as text that follows the address.
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {
@@ -58,7 +58,7 @@ impl Unusable {
         }
     }
 
-    /// The way out.
+    /// Returns what to do about it.
     #[must_use]
     pub const fn remedy(self) -> &'static str {
         match self {
@@ -82,7 +82,7 @@ pub struct OwnAddresses {
 }
 
 impl OwnAddresses {
-    /// Makes the set of what the interfaces have and of what is served beside.
+    /// Makes the set from the interfaces' addresses and the additional served ones.
     #[must_use]
     pub fn new(interfaces: &Addresses, serve: &[IpAddr]) -> Self {
         let ipv4 = interfaces.ipv4.iter().map(|(_, address)| IpAddr::V4(*address));
@@ -93,11 +93,11 @@ impl OwnAddresses {
         own
     }
 
-    /// Asks the kernel for the addresses and the name of this host. Not to be called from within a runtime.
+    /// Asks the kernel for the addresses and the name of this host. Must not be called from within a runtime.
     ///
     /// # Errors
     ///
-    /// The kernel's.
+    /// The kernel does not list them.
     pub fn of_this_host() -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -108,7 +108,7 @@ impl OwnAddresses {
         Ok(Self { name: name.filter(|name| !name.is_empty()), ..Self::new(&addresses, &[]) })
     }
 
-    /// The same with these addresses, which are served, too.
+    /// Returns the set extended by these served addresses.
     #[must_use]
     pub fn serving(&self, serve: &[IpAddr]) -> Self {
         let mut own = self.clone();
@@ -126,8 +126,8 @@ impl OwnAddresses {
         }
     }
 
-    /// Why an address cannot be an upstream; nothing if it can. `has_interface` tells whether it came with the
-    /// interface that it is on, which link-local addresses need.
+    /// Returns why an address cannot be an upstream, or `None` if it can. `has_interface` tells whether it
+    /// came with the interface that it is on, which link-local addresses need.
     #[must_use]
     pub fn unusable(&self, address: IpAddr, has_interface: bool) -> Option<Unusable> {
         let address = address.to_canonical();
@@ -159,18 +159,18 @@ impl OwnAddresses {
         }
     }
 
-    /// As [`OwnAddresses::unusable`], for an address that a name was resolved to.
+    /// Works like [`OwnAddresses::unusable`] for an address that a name was resolved to.
     #[must_use]
     pub fn unusable_server(&self, server: SocketAddr) -> Option<Unusable> {
         let has_interface = matches!(server, SocketAddr::V6(server) if server.scope_id() != 0);
         self.unusable(server.ip(), has_interface)
     }
 
-    /// The first of a name's addresses that can be an upstream; nothing if it has none.
+    /// Returns the first of a name's addresses that can be an upstream, or `None` if it has no address.
     ///
     /// # Errors
     ///
-    /// None of them can be one, and why.
+    /// None of them can be an upstream; the error says why.
     pub fn first_usable(&self, servers: &[SocketAddr]) -> std::result::Result<Option<SocketAddr>, String> {
         let usable = servers.iter().find(|server| self.unusable_server(**server).is_none());
         match (usable, servers) {
@@ -179,7 +179,7 @@ impl OwnAddresses {
         }
     }
 
-    /// Why these cannot be upstreams.
+    /// Returns why these cannot be upstreams.
     #[must_use]
     pub fn reasons(&self, servers: &[SocketAddr]) -> String {
         let reason = |server: &SocketAddr| {
@@ -188,7 +188,7 @@ impl OwnAddresses {
         servers.iter().filter_map(reason).collect::<Vec<_>>().join(", ")
     }
 
-    /// As [`OwnAddresses::unusable`], for an address as text or a name, which is not looked up.
+    /// Works like [`OwnAddresses::unusable`] for an address as text or for a name, which is not resolved.
     #[must_use]
     pub fn unusable_name(&self, name: &str) -> Option<Unusable> {
         let (address, has_interface) =
@@ -203,7 +203,7 @@ impl OwnAddresses {
         (self.name.as_ref() == Some(&name)).then_some(Unusable::OwnName)
     }
 
-    /// What servers that take their time from this host name as their source.
+    /// Returns the reference IDs of servers that take their time from this host.
     #[must_use]
     pub const fn reference_ids(&self) -> &BTreeSet<u32> {
         &self.reference_ids
@@ -214,7 +214,7 @@ impl OwnAddresses {
 pub(crate) mod tests {
     use super::*;
 
-    /// The set of a host that has these addresses and the network 192.0.2.0/24.
+    /// Returns the set of a host that has these addresses and the network 192.0.2.0/24.
     pub(crate) fn own(addresses: &[&str]) -> OwnAddresses {
         let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
         let broadcast = vec![Ipv4Addr::new(192, 0, 2, 255)];
@@ -272,7 +272,7 @@ pub(crate) mod tests {
         assert_eq!(own.unusable_name("ntp1.example.org"), None);
     }
 
-    /// Numbers that look random and are the same in each run (splitmix64).
+    /// Returns numbers that look random and are the same in each run (splitmix64).
     fn numbers() -> impl Iterator<Item = u64> {
         (1_u64..).map(|number| {
             let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -313,9 +313,9 @@ pub(crate) mod tests {
         for address in ["192.0.2.1", "198.51.100.7", "2001:db8::1"] {
             assert!(own.reference_ids().contains(&reference_id(address.parse().unwrap())), "{address}");
         }
-        // As computed by md5sum.
+        // The value was computed with md5sum.
         assert!(own.reference_ids().contains(&0x39ab_9b37));
-        // The same bytes the other way round are those of another server.
+        // The same bytes in reverse order belong to another server.
         assert!(!own.reference_ids().contains(&0x379b_ab39));
         for other in ["192.0.2.2", "127.0.0.1", "::1", "127.127.1.1", "2001:db8::2"] {
             assert!(!own.reference_ids().contains(&reference_id(other.parse().unwrap())), "{other}");

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error, Result};
 
-/// An address and how many of its bits count; the others are zero.
+/// An address and the number of its leading bits that count; the other bits are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Prefix {
@@ -17,11 +17,11 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// A prefix.
+    /// Makes a prefix.
     ///
     /// # Errors
     ///
-    /// More bits than an address has, or bits beyond the length that are not zero.
+    /// The length exceeds the address, or bits beyond the length are not zero.
     pub fn new(address: IpAddr, length: u8) -> Result<Self> {
         let wrong = |why: String| {
             Err(Error::new(Code::Data, format_args!("`{address}/{length}` is not a prefix: {why}")))
@@ -37,20 +37,20 @@ impl Prefix {
         Ok(Self { address, length })
     }
 
-    /// Its first address.
+    /// Returns the first address.
     #[must_use]
     pub const fn address(self) -> IpAddr {
         self.address
     }
 
-    /// How many bits count.
+    /// Returns the number of bits that count.
     #[must_use]
     pub const fn length(self) -> u8 {
         self.length
     }
 }
 
-/// The address with all bits beyond `length` cleared.
+/// Returns the address with all bits beyond `length` cleared.
 pub(crate) fn truncated(address: IpAddr, length: u8) -> IpAddr {
     let length = u32::from(length);
     match address {
@@ -68,7 +68,7 @@ pub(crate) fn truncated(address: IpAddr, length: u8) -> IpAddr {
 impl FromStr for Prefix {
     type Err = Error;
 
-    /// `192.0.2.0/24`, or an address alone for all of its bits.
+    /// Parses `192.0.2.0/24`, or an address, which stands for itself alone.
     fn from_str(text: &str) -> Result<Self> {
         let wrong = || {
             Error::new(Code::Data, format_args!("`{text}` is not a prefix"))

@@ -1,4 +1,4 @@
-//! One exchange with a server, as a client: for `query`, and for what the local daemon says of itself.
+//! One exchange with a server as a client: for `query`, and for asking the local daemon about itself.
 
 use std::fmt;
 use std::net::{SocketAddr, UdpSocket};
@@ -9,14 +9,14 @@ use protocol::{Answer, PendingRequest, Reading, Reject, Strictness, Times};
 use crate::sys::kernel_clock::realtime_ns;
 use crate::sys::random;
 
-/// Why there is no reading.
+/// Why an exchange failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// Nothing came in time. If something did that was no answer to the request, why the last was refused.
+    /// No answer came in time. If other packets came, this is why the last of them was refused.
     Timeout(Option<Reject>),
-    /// A kiss of death with its code.
+    /// A kiss of death with this code came.
     Kiss(String),
-    /// The socket's error.
+    /// The socket reported this error.
     Socket(String),
 }
 
@@ -33,8 +33,8 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Asks a server once and waits for its answer. Sends from a port of the kernel's choice, with a random
-/// transmit timestamp: whoever does not see the request cannot make an answer to it.
+/// Sends one request to a server and waits for the answer. The source port is of the kernel's choice and the
+/// transmit timestamp is random, so nobody who does not see the request can forge an answer.
 ///
 /// # Errors
 ///
@@ -44,13 +44,13 @@ pub fn exchange(server: SocketAddr, timeout: Duration) -> Result<Reading, Failur
     converse(server, &request.to_bytes(), timeout, |packet, times| read(packet, request, times))?
 }
 
-/// A request that nobody can guess.
+/// Makes a request that nobody can guess.
 pub(crate) fn new_request() -> Result<PendingRequest, Failure> {
     Ok(PendingRequest::new(random::bytes().map_err(|error| Failure::Socket(error.to_string()))?))
 }
 
-/// Sends a request and hands what comes back to `read`, with the two ends of the exchange by `CLOCK_REALTIME`, until
-/// it takes one for the answer. Its error is why a packet is none, and that one is ignored.
+/// Sends a request and gives what comes back to `read`, with the times of both ends on `CLOCK_REALTIME`,
+/// until `read` accepts a packet as the answer. If it returns an error, the packet is ignored.
 pub(crate) fn converse<T>(
     server: SocketAddr,
     request: &[u8],
@@ -82,7 +82,7 @@ pub(crate) fn converse<T>(
             }
             Err(error) => return Err(socket_failed(error)),
         };
-        // How far they may be off is nothing that this program could tell.
+        // This program cannot tell how far the times may be off.
         let times = Times { sent_ns, received_ns: now_ns()?, error_s: 0.0 };
         match read(&buffer[..length], &times) {
             Ok(answer) => return Ok(answer),
@@ -93,11 +93,11 @@ pub(crate) fn converse<T>(
 
 fn now_ns() -> Result<i64, Failure> {
     let unix_ns = realtime_ns().map_err(|error| Failure::Socket(error.to_string()))?;
-    // The kernel counts in 64 bits, too.
+    // The kernel counts in 64 bits as well.
     Ok(i64::try_from(unix_ns).unwrap_or(i64::MAX))
 }
 
-/// Reads an answer. The outer error is for a packet that is none to this request, and is to be ignored.
+/// Reads an answer. The outer error is for a packet that does not answer this request and should be ignored.
 fn read(packet: &[u8], request: PendingRequest, times: &Times) -> Result<Result<Reading, Failure>, Reject> {
     Ok(match request.read(packet, Strictness::CLIENT)? {
         Answer::Time(server) => Ok(server.reading(times)?),
@@ -115,7 +115,7 @@ mod tests {
     const REQUEST: PendingRequest = PendingRequest::new(*b"unguessd");
     const SENT_S: i64 = 1_790_000_000;
 
-    /// Received a second after it was sent, and answered another one later.
+    /// Makes an answer that was received a second after the request was sent, and sent another second later.
     fn answer() -> [u8; LENGTH] {
         let timestamp = |seconds| NtpTimestamp::from_unix(seconds, 0).0.to_be_bytes();
         let mut bytes = [0; LENGTH];
@@ -127,7 +127,7 @@ mod tests {
         bytes
     }
 
-    /// It came five seconds after the request was sent.
+    /// Reads it as if it came five seconds after the request was sent.
     fn read_it(bytes: &[u8]) -> Result<Result<Reading, Failure>, Reject> {
         let times = Times {
             sent_ns: SENT_S * 1_000_000_000,

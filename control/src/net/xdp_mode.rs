@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// In the driver, before a socket buffer is made of the frame.
+    /// In the driver, before a socket buffer is made for the frame.
     Native,
-    /// Behind the driver, on socket buffers: works everywhere, at a part of the speed.
+    /// After the driver, on socket buffers: works everywhere, but is slower.
     Generic,
 }
 
 impl Mode {
-    /// The word for it.
+    /// Stable label, for text output and JSON.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {

@@ -1,16 +1,16 @@
 //! Metric families as text: `OpenMetrics`, and the classic format that older scrapers and `promtool` read.
 //!
-//! Of one model, so that both say the same. They differ in the name under which a counter is declared, and in the
-//! end mark.
+//! Both are written from the same data, so that they have the same content. They differ in the name under
+//! which a counter is declared, and in the end mark.
 
 use std::fmt::Write as _;
 
-/// What a family's values do.
+/// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Go up only; the name ends in `_total`.
+    /// Values only go up; the name ends in `_total`.
     Counter,
-    /// Go up and down.
+    /// Values go up and down.
     Gauge,
 }
 
@@ -23,19 +23,19 @@ impl Kind {
     }
 }
 
-/// What a metric is.
+/// Definition of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Metric {
-    /// Of its samples.
+    /// Name of its samples.
     pub(crate) name: &'static str,
     pub(crate) kind: Kind,
-    /// The names of its labels.
+    /// Names of its labels.
     pub(crate) labels: &'static [&'static str],
-    /// One sentence.
+    /// Description in one sentence.
     pub(crate) help: &'static str,
 }
 
-/// A metric with its values of this moment.
+/// A metric with its current values.
 #[derive(Clone, Debug)]
 pub(crate) struct Family {
     pub(crate) metric: &'static Metric,
@@ -52,7 +52,7 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// The one that the client likes best, the classic one if it does not care.
+    /// Returns the format that the client prefers, or the classic one if it has no preference.
     pub(crate) fn negotiate(accept: &str) -> Self {
         let quality = |wanted: &str| {
             let range = accept.split(',').map(str::trim).find(|range| range.starts_with(wanted))?;

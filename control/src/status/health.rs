@@ -1,26 +1,26 @@
-//! Whether synchronised time is served within its error limit on all interfaces, for load balancers and anycast
-//! hooks.
+//! Whether synchronised time is served within its error limit on all interfaces, for load balancers and
+//! anycast hooks.
 
 use serde::{Deserialize, Serialize};
 
 use crate::status::Status;
 
-/// A living daemon publishes four times a second.
+/// A living daemon publishes four times per second.
 const LATE_PUBLICATION_S: f64 = 2.0;
 
-/// The judgement.
+/// The result of the health check.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     /// Whether clients get what they ask for.
     pub healthy: bool,
-    /// Why not; empty if they do.
+    /// Why the server is not healthy; empty if it is.
     pub reasons: Vec<String>,
-    /// What they do not notice yet, or not at all.
+    /// Problems that clients do not notice yet, or not at all.
     pub warnings: Vec<String>,
 }
 
 impl Health {
-    /// Of a server in this state.
+    /// Checks a server in this state.
     #[must_use]
     pub fn of(status: &Status) -> Self {
         let (mut reasons, mut warnings) = (Vec::new(), Vec::new());
@@ -61,7 +61,7 @@ impl Health {
         Self { healthy: reasons.is_empty(), reasons, warnings }
     }
 
-    /// For people: a line each.
+    /// Formats the result for people, one line per reason.
     #[must_use]
     pub fn to_text(&self) -> String {
         let verdict = if self.healthy { "healthy: serving synchronised time\n" } else { "NOT HEALTHY\n" };

@@ -1,4 +1,4 @@
-//! What the server does, in one structure for people and for programs.
+//! The state of the server, in one structure for people and for programs.
 
 pub(crate) mod exposition;
 pub mod health;
@@ -22,26 +22,26 @@ use crate::net::xdp_mode::Mode;
 use crate::status::sources::{Peer, Peers, Tally};
 use crate::status::traffic::Clients;
 
-/// Everything.
+/// The whole state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
-    /// This build's.
+    /// Version of this build.
     pub version: String,
-    /// The daemon, if one runs.
+    /// The daemon, if it runs.
     pub daemon: Option<Daemon>,
     /// The clock as the program has it.
     pub clock: Clock,
-    /// Where the time is taken from, if that is not somebody else's work.
+    /// The upstreams, if the daemon takes the time from them.
     pub upstreams: Vec<Peer>,
-    /// The interfaces it is attached to.
+    /// The interfaces to which the program is attached.
     pub interfaces: Vec<Interface>,
-    /// The sockets that answer what the program passes up, if a daemon runs.
+    /// The sockets that answer what the program passes up, if the daemon runs.
     pub userspace_path: Vec<UserspacePath>,
-    /// What came to the sockets.
+    /// Packets that came to the sockets.
     pub userspace_counters: Vec<Counter>,
-    /// Limits on clients, if a daemon runs.
+    /// Limits on clients, if the daemon runs.
     pub limits: Option<Limits>,
-    /// Where metrics and the status page are served, if a daemon runs.
+    /// Where metrics and the status page are served, if the daemon runs.
     pub http: Vec<HttpListener>,
     /// Kernel memory of the maps.
     pub maps: Maps,
@@ -50,28 +50,28 @@ pub struct Status {
 /// The daemon's process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Daemon {
-    /// Process number.
+    /// Process ID.
     pub pid: u32,
-    /// Since it started.
+    /// Time since it started.
     pub uptime_s: f64,
-    /// When it started, since the Unix epoch.
+    /// When it started, in seconds since the Unix epoch.
     pub started_unix_s: f64,
-    /// Daemons of this instance that were started since the first attach, this one among them.
+    /// Number of daemons of this instance that were started since the first attach, including this one.
     pub starts: u64,
-    /// Resident set.
+    /// Resident set size.
     pub resident_bytes: u64,
-    /// Time on the CPUs, in user space and in the kernel.
+    /// CPU time in user space and in the kernel.
     pub cpu_s: f64,
-    /// Open file descriptors.
+    /// Number of open file descriptors.
     pub descriptors: u64,
 }
 
 /// The clock.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Clock {
-    /// Whether answers say that it is synchronised, at this moment.
+    /// Whether answers say at this moment that the clock is synchronised.
     pub synchronised: bool,
-    /// Why not, if not.
+    /// Why it is not synchronised.
     pub reason: Option<String>,
     /// Where the time comes from; only the daemon knows.
     pub source: Option<String>,
@@ -79,48 +79,48 @@ pub struct Clock {
     pub leap: u8,
     /// Stratum in answers; 0 is unsynchronised.
     pub stratum: u8,
-    /// Reference in answers.
+    /// Reference ID in answers.
     pub reference: String,
-    /// To the primary source and back.
+    /// Round trip to the primary source.
     pub root_delay_s: f64,
-    /// Error bound to the primary source, grown to this moment.
+    /// Error bound to the primary source, including its growth up to this moment.
     pub root_dispersion_s: f64,
-    /// Half the root delay and the root dispersion: the time is not further off than this.
+    /// Half the root delay plus the root dispersion: the time is not further off than this.
     pub error_bound_s: f64,
-    /// Above this error bound answers do not claim to be synchronised; only the daemon knows.
+    /// Error bound above which answers do not claim to be synchronised; only the daemon knows.
     pub error_limit_s: Option<f64>,
     /// What the clock's keeper still has to correct; positive if the clock is slow.
     pub offset_s: Option<f64>,
-    /// How much faster the oscillator is made to run, in parts in 10^6.
+    /// How much faster the oscillator is made to run, in ppm.
     pub frequency_ppm: Option<f64>,
-    /// log2 seconds.
+    /// Precision in log2 seconds.
     pub precision: i8,
-    /// Since the last publication.
+    /// Time since the last publication.
     pub age_s: f64,
-    /// Until answers say "unsynchronised" if nothing is published any more; negative since then.
+    /// Time until answers say "unsynchronised" if nothing more is published; negative once they do.
     pub horizon_s: f64,
-    /// What that is right after a publication, at most.
+    /// The largest value of `horizon_s`, right after a publication.
     pub horizon_limit_s: Option<f64>,
-    /// Steps of the clock that the daemon noticed.
+    /// Number of clock steps that the daemon has noticed.
     pub steps: u64,
-    /// What is known of it where the daemon disciplines it itself.
+    /// State of the discipline, if the daemon disciplines the clock itself.
     pub discipline: Option<Discipline>,
 }
 
-/// A clock of our own upstreams.
+/// State of a clock that follows our own upstreams.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Discipline {
-    /// The upstream that the error is counted from, as it is configured.
+    /// The system peer, from which the error is counted, as it is configured.
     pub system_peer: Option<String>,
-    /// Upstreams that are followed.
+    /// Number of upstreams that are followed.
     pub selected: usize,
-    /// Of all.
+    /// Number of all upstreams.
     pub upstreams: usize,
-    /// Uncertainty of the frequency, in parts in 10^6, one standard deviation.
+    /// Uncertainty of the frequency in ppm, one standard deviation.
     pub skew_ppm: Option<f64>,
-    /// What the line is ahead of the kernel's clock.
+    /// How far the served clock is ahead of the kernel's clock.
     pub kernel_offset_s: Option<f64>,
-    /// What is made of the kernel's clock.
+    /// How the kernel's clock is treated.
     pub steering: String,
     /// Upstreams that cannot be asked, and why.
     pub trouble: Vec<String>,
@@ -133,41 +133,41 @@ pub struct Interface {
     pub name: String,
     /// Index.
     pub index: u32,
-    /// Where the program runs; `None` if it is not there any more.
+    /// Where the program runs; `None` if it is no longer attached.
     pub mode: Option<Mode>,
-    /// Why not in the driver, where that was tried.
+    /// Why it does not run in the driver, if that was tried.
     pub fallback: Option<String>,
-    /// What else there is to know of how it runs.
+    /// A further remark on how it runs.
     pub remark: Option<String>,
     /// Whether it is administratively up.
     pub up: bool,
-    /// Its driver.
+    /// State of its driver.
     pub driver: Driver,
-    /// Answered for.
+    /// Addresses that are answered for.
     pub addresses: Vec<String>,
-    /// Those that are not zero.
+    /// The counters that are not zero.
     pub counters: Vec<Counter>,
 }
 
 /// One counter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counter {
-    /// [`Verdict::label`].
+    /// Label of the verdict, from [`Verdict::label`].
     pub verdict: String,
-    /// [`responder::Family::label`].
+    /// Label of the family, from [`responder::Family::label`].
     pub family: String,
-    /// Of NTP; 0 where none was read.
+    /// NTP version; 0 where none was read.
     pub version: u8,
-    /// So many.
+    /// Number of packets.
     pub packets: u64,
-    /// And their bytes.
+    /// Number of bytes in these packets.
     pub bytes: u64,
 }
 
 /// A socket on port 123.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserspacePath {
-    /// [`responder::Family::label`].
+    /// Label of the family, from [`responder::Family::label`].
     pub family: String,
     /// What keeps it from listening.
     pub failure: Option<String>,
@@ -176,56 +176,56 @@ pub struct UserspacePath {
 /// An address of the HTTP listener.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpListener {
-    /// With its port.
+    /// Address and port.
     pub address: SocketAddr,
-    /// What keeps it from listening there.
+    /// What keeps it from listening on this address.
     pub failure: Option<String>,
 }
 
 /// Limits on clients.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Whether sources are limited that no list names.
+    /// Whether sources that are on no list are limited.
     pub enabled: bool,
-    /// Requests a second of a source.
+    /// Requests per second that a source may send.
     pub rate: u32,
-    /// And at once.
+    /// Number of requests that a source may send at once.
     pub burst: u32,
-    /// Bits of an address that make a source.
+    /// Number of leading bits of an IPv4 address that identify a source.
     pub ipv4_prefix: u8,
-    /// The same for IPv6.
+    /// Number of leading bits of an IPv6 address that identify a source.
     pub ipv6_prefix: u8,
     /// One refused request in 2^leak is answered.
     pub leak: u8,
-    /// Kisses of death a second.
+    /// Kisses of death per second.
     pub kod: u32,
-    /// Sources that the table has room for.
+    /// Number of sources that the table has room for.
     pub table_entries: u32,
-    /// Sources in it that are not fully refilled, by a sample.
+    /// Number of sources in the table that are not fully refilled, estimated from a sample.
     pub table_in_use: u32,
-    /// Sources that were forgotten before they were refilled, since the daemon started, about.
+    /// Estimated number of sources that were forgotten before they were refilled, since the daemon started.
     pub evictions: u64,
-    /// Sources of the last hour by family, about; none where nobody is limited.
+    /// Estimated number of sources in the last hour, by family; empty if nobody is limited.
     pub clients: Vec<Clients>,
-    /// Entries of the access lists.
+    /// Number of entries in the access lists.
     pub access_entries: usize,
-    /// The cap on all answers a second, if there is one.
+    /// The cap on all answers per second, if there is one.
     pub budget_answers_per_s: Option<u32>,
-    /// The cap on the bits of their frames, if there is one.
+    /// The cap on the bits of their frames per second, if there is one.
     pub budget_bits_per_s: Option<u64>,
 }
 
-/// Kernel memory.
+/// Kernel memory of the maps.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Maps {
-    /// The sum.
+    /// Total in bytes.
     pub bytes: u64,
-    /// By name.
+    /// Bytes by name of the map.
     pub by_name: BTreeMap<String, u64>,
 }
 
 impl Clock {
-    /// Of a published state, at a moment of `CLOCK_MONOTONIC`.
+    /// Makes it of a published state, at a moment of `CLOCK_MONOTONIC`.
     #[must_use]
     pub fn of(state: &ClockState, now_ns: u64) -> Self {
         let synchronised = state.is_synchronised_at(now_ns);
@@ -264,7 +264,7 @@ impl Clock {
 }
 
 impl Discipline {
-    /// If there is one.
+    /// Makes it of the upstreams, if there are any.
     #[must_use]
     pub fn of(peers: &Peers) -> Option<Self> {
         let system = &peers.system;
@@ -296,7 +296,7 @@ fn signed_seconds(later_ns: u64, earlier_ns: u64) -> f64 {
     (i128::from(later_ns) - i128::from(earlier_ns)) as f64 / 1e9
 }
 
-/// The counters that are not zero, with their names.
+/// Returns the counters that are not zero, with their names.
 #[must_use]
 pub fn name_counters(counters: &[Count]) -> Vec<Counter> {
     let mut named = Vec::new();
@@ -316,7 +316,7 @@ pub fn name_counters(counters: &[Count]) -> Vec<Counter> {
     named
 }
 
-/// The packets under all counters whose verdict has this action.
+/// Returns the number of packets under all counters whose verdict has this action.
 #[must_use]
 pub fn total(counters: &[Counter], action: Action) -> u64 {
     let has = |label: &str| {
@@ -325,7 +325,7 @@ pub fn total(counters: &[Counter], action: Action) -> u64 {
     counters.iter().filter(|counter| has(&counter.verdict)).map(|counter| counter.packets).sum()
 }
 
-/// A server that is well, with something in every field.
+/// Returns the status of a healthy server with something in every field.
 #[cfg(test)]
 pub(crate) fn sample() -> Status {
     let counter = |verdict: Verdict, version, packets| Counter {

@@ -1,4 +1,4 @@
-//! The upstreams and what is made of them, in one structure for people and for programs.
+//! The upstreams and what the daemon makes of them, in one structure for people and for programs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,66 +7,68 @@ use std::net::IpAddr;
 use responder::ClockState;
 use serde::{Deserialize, Serialize};
 
-use crate::discipline::{Report, Standing};
+use crate::discipline::{SourceReport, Standing};
 use crate::status::Clock;
 
-/// Everything: the clock that is served, and those it is taken from.
+/// The served clock and its upstreams.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Peers {
-    /// The clock.
+    /// The served clock.
     pub system: System,
-    /// The upstreams, in the configuration's order. None where the clock is somebody else's work.
+    /// The upstreams in the order of the configuration; empty if another daemon keeps the clock.
     pub peers: Vec<Peer>,
 }
 
-/// The clock that is served, as it stands at this moment.
+/// The served clock at this moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct System {
-    /// Whether answers say that it is synchronised.
+    /// Whether answers say that the clock is synchronised.
     pub synchronised: bool,
-    /// `system` or `upstream`.
+    /// Where the time comes from: `system` or `upstream`.
     pub source: String,
     /// Leap indicator in answers.
     pub leap: u8,
-    /// In answers; 0 is unsynchronised.
+    /// Stratum in answers; 0 is unsynchronised.
     pub stratum: u8,
-    /// log2 seconds.
+    /// Precision in log2 seconds.
     pub precision: i8,
-    /// To the primary source and back.
+    /// Round trip to the primary source.
     pub root_delay_s: f64,
-    /// The rest of the error bound, grown to this moment.
+    /// The remaining error bound, including its growth up to this moment.
     pub root_dispersion_s: f64,
-    /// In answers.
+    /// Reference ID in answers.
     pub reference_id: u32,
-    /// The same, as it is shown.
+    /// The reference ID as it is shown.
     pub reference: String,
-    /// When the clock was last corrected: an NTP timestamp, 0 for never.
+    /// When the clock was last corrected, as an NTP timestamp; 0 for never.
     pub reference_time: u64,
-    /// Now: an NTP timestamp.
+    /// The current time, as an NTP timestamp.
     pub clock: u64,
-    /// [`Peer::association`] of the upstream that the error is counted from.
+    /// The [`Peer::association`] of the system peer.
     pub system_peer: Option<u16>,
-    /// The interval at which that one is asked, log2 seconds.
+    /// Poll interval of the system peer in log2 seconds.
     pub poll_log2: Option<u8>,
-    /// [`Peer::offset_s`] of the system peer. What is served is corrected at once, so nothing else is left.
+    /// The [`Peer::offset_s`] of the system peer. The served clock is corrected at once, so no other offset
+    /// remains.
     pub offset_s: Option<f64>,
-    /// What the line is ahead of `CLOCK_REALTIME`: what the kernel's clock still has to catch up with, if it is
-    /// steered.
+    /// How far the served clock is ahead of `CLOCK_REALTIME`: what the kernel's clock still has to make up,
+    /// if it is steered.
     pub kernel_offset_s: Option<f64>,
-    /// What is made of the kernel's clock, in words.
+    /// How the kernel's clock is treated, in words.
     pub steering: Option<String>,
-    /// The correction of the bare oscillator, in parts in 10^6 (ntpd's sign: positive where it runs slow).
+    /// Correction of the uncorrected oscillator in ppm, with ntpd's sign: positive where it runs slow.
     pub frequency_ppm: Option<f64>,
-    /// Uncertainty of it, one standard deviation.
+    /// Uncertainty of the frequency in ppm, one standard deviation.
     pub skew_ppm: Option<f64>,
-    /// How fast it wanders, in parts in 10^6 per square root of a second.
+    /// How fast the frequency wanders, in ppm per square root of a second.
     pub wander_ppm: Option<f64>,
     /// Uncertainty of the offset, one standard deviation.
     pub jitter_s: Option<f64>,
 }
 
 impl System {
-    /// Of a published state, at a moment of `CLOCK_MONOTONIC`. What only the discipline knows is missing.
+    /// Makes it of a published state, at a moment of `CLOCK_MONOTONIC`. What only the discipline knows is
+    /// missing.
     #[must_use]
     pub fn of(state: &ClockState, now_ns: u64) -> Self {
         let clock = Clock::of(state, now_ns);
@@ -89,95 +91,95 @@ impl System {
 /// One upstream.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Peer {
-    /// A number of its own while the daemon runs, from 1.
+    /// Association ID: a number from 1 that stays the same while the daemon runs.
     pub association: u16,
-    /// What the others make of it, in a character and a word.
+    /// Tally code: the standing in the selection.
     pub tally: Tally,
-    /// The same in a sentence.
+    /// The standing in a sentence.
     pub standing: String,
-    /// As it is configured.
+    /// Name as it is configured.
     pub name: String,
-    /// The address that is asked; none while the name is not resolved.
+    /// The address that is asked; `None` while the name is not resolved.
     pub address: Option<String>,
-    /// The address that it is asked from.
+    /// The local address from which it is asked.
     pub local_address: Option<String>,
-    /// The port that is asked.
+    /// The UDP port that is asked.
     pub port: u16,
-    /// What it is synchronised to, from its latest answer; 0 before.
+    /// Reference ID in its latest answer; 0 before the first.
     pub reference_id: u32,
-    /// The same, as it is shown.
+    /// The reference ID as it is shown.
     pub reference: String,
-    /// From its latest answer; 16 before.
+    /// Stratum in its latest answer; 16 before the first.
     pub stratum: u8,
-    /// From its latest answer; 3 before.
+    /// Leap indicator in its latest answer; 3 before the first.
     pub leap: u8,
-    /// Its clock's, from its latest answer, log2 seconds.
+    /// Precision of its clock in its latest answer, in log2 seconds.
     pub precision: i8,
-    /// Since its latest valid answer.
+    /// Time since its latest valid answer.
     pub when_s: Option<f64>,
-    /// Our interval, log2 seconds.
+    /// Our poll interval in log2 seconds.
     pub poll_log2: u8,
-    /// The interval that its latest answer names, log2 seconds.
+    /// The poll interval in its latest answer, in log2 seconds.
     pub its_poll_log2: u8,
-    /// The last eight requests, the latest in the lowest bit: 1 where answered.
+    /// Reach register of the last eight requests, with the latest in the lowest bit: 1 means answered.
     pub reach: u8,
-    /// The shortest round trip of late.
+    /// The shortest recent round trip.
     pub delay_s: Option<f64>,
-    /// What it would have the clock corrected by.
+    /// Its offset relative to the served clock: by how much it would correct that.
     pub offset_s: Option<f64>,
     /// Mean queueing delay in one direction.
     pub jitter_s: Option<f64>,
-    /// Error of the latest measurement, from the resolution of both clocks.
+    /// Error of the latest measurement that comes from the resolution of both clocks.
     pub dispersion_s: Option<f64>,
-    /// What of the offset is taken for asymmetry of its path.
+    /// The part of the offset that is attributed to asymmetry of the path.
     pub asymmetry_s: Option<f64>,
-    /// From its latest answer.
+    /// Root delay in its latest answer.
     pub root_delay_s: f64,
-    /// From its latest answer.
+    /// Root dispersion in its latest answer.
     pub root_dispersion_s: f64,
-    /// From its latest answer: an NTP timestamp.
+    /// Reference timestamp in its latest answer, as an NTP timestamp.
     pub reference_time: u64,
-    /// When its latest answer came, by the clock that is served: an NTP timestamp.
+    /// When its latest answer came according to the served clock, as an NTP timestamp.
     pub receive_time: u64,
-    /// Requests in a row without a valid answer.
+    /// Number of consecutive requests without a valid answer.
     pub unanswered: u32,
-    /// Requests so far.
+    /// Number of requests so far.
     pub requests: u64,
-    /// Valid answers so far.
+    /// Number of valid answers so far.
     pub answers: u64,
-    /// Answers that were refused, by [`protocol::Reject::label`].
+    /// Numbers of refused answers, by [`protocol::Reject::label`].
     pub rejected: BTreeMap<String, u64>,
     /// Kisses of death, by their code.
     pub kisses: BTreeMap<String, u64>,
-    /// What keeps it from being asked or believed: its name, the network, that it is this host itself.
+    /// Why it cannot be asked or believed: its name, the network, or that it is this host itself.
     pub trouble: Option<String>,
 }
 
-/// What the others make of an upstream, in ntpq's terms (its manual, "peers").
+/// The standing of an upstream, in ntpq's terms (its manual, "peers").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tally {
-    /// Not heard of yet or any more, or not fit.
+    /// It has not answered yet or no longer answers, or it is not fit.
     #[default]
     Reject,
-    /// What it claims to be possible is not what the majority agrees on, or there is no majority.
+    /// The time that it claims is not within what the majority agrees on, or there is no majority.
     Falseticker,
-    /// Good, but preferred ones are followed.
+    /// It is good, but preferred ones are followed.
     Backup,
-    /// Followed.
+    /// It is followed.
     Candidate,
-    /// Followed, and the error is counted from it.
+    /// It is followed, and the error is counted from it.
     SystemPeer,
 }
 
 impl Tally {
-    /// Of what the discipline makes of a source.
+    /// Returns the tally code for a source's standing in the discipline.
     #[must_use]
     pub const fn of(standing: Standing, is_reference: bool) -> Self {
         match standing {
             Standing::Selected if is_reference => Self::SystemPeer,
             Standing::Selected => Self::Candidate,
-            Standing::Spare => Self::Backup,
+            Standing::Backup => Self::Backup,
             Standing::Falseticker | Standing::NoMajority => Self::Falseticker,
             Standing::Unreachable
             | Standing::Denied
@@ -188,7 +190,7 @@ impl Tally {
         }
     }
 
-    /// As `ntpq -p` marks it.
+    /// Returns the character with which `ntpq -p` marks it.
     #[must_use]
     pub const fn character(self) -> char {
         match self {
@@ -200,7 +202,7 @@ impl Tally {
         }
     }
 
-    /// The selection code of a control message's peer status word (RFC 9327, section 3.2).
+    /// Returns the selection code of a control message's peer status word (RFC 9327, section 3.2).
     #[must_use]
     pub const fn code(self) -> u8 {
         match self {
@@ -214,8 +216,8 @@ impl Tally {
 }
 
 impl Peer {
-    /// Brings in what the discipline says of it.
-    pub fn describe(&mut self, report: &Report, is_reference: bool) {
+    /// Adds what the discipline reports about it.
+    pub fn describe(&mut self, report: &SourceReport, is_reference: bool) {
         self.tally = Tally::of(report.standing, is_reference);
         self.standing = report.standing.reason().into();
         self.reach = report.reach;
@@ -228,8 +230,8 @@ impl Peer {
     }
 }
 
-/// The columns of `ntpq -p`: times in ms, `when` in s (or m, h, d), `poll` in s, `reach` in octal. Below them, what
-/// keeps upstreams from being asked or believed.
+/// Writes the columns of `ntpq -p`: times in ms, `when` in s (or m, h, d), `poll` in s, `reach` in octal.
+/// Below them comes what keeps upstreams from being asked or believed.
 impl fmt::Display for Peers {
     fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.peers.iter().map(|peer| peer.name.chars().count()).max().unwrap_or(0).max(15);
@@ -265,7 +267,7 @@ impl fmt::Display for Peers {
     }
 }
 
-/// Letters stand between dots, so that nobody takes them for a host's name.
+/// Puts letters between dots, so that they are not taken for a host's name.
 fn reference(reference: &str) -> String {
     if reference.is_empty() || reference.parse::<IpAddr>().is_ok() {
         reference.into()
@@ -274,7 +276,7 @@ fn reference(reference: &str) -> String {
     }
 }
 
-/// Seconds in at most four characters, as ntpq has them.
+/// Formats seconds in at most four characters, like ntpq.
 fn interval(seconds: f64) -> String {
     match seconds {
         ..2049.0 => format!("{seconds:.0}"),

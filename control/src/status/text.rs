@@ -1,4 +1,4 @@
-//! The status for people.
+//! The status as text for people.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use super::{Clock, Counter, Discipline, Limits, Status};
 use crate::net::xdp_mode::Mode;
 use crate::status::traffic::Clients;
 
-/// For people.
+/// Writes the status for people.
 impl fmt::Display for Status {
     fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
         let clock = &self.clock;
@@ -70,7 +70,7 @@ impl fmt::Display for Status {
 }
 
 impl Status {
-    /// The clock in a few words.
+    /// Describes the clock in a few words.
     #[must_use]
     pub fn clock_line(&self) -> String {
         let clock = &self.clock;

@@ -4,70 +4,70 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Rates are of the last ten seconds or so, and what is not counted but sampled is an estimate.
+/// Rates cover about the last ten seconds. What is sampled and not counted is an estimate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Top {
-    /// Requests a second that were answered, by count.
+    /// Answered requests per second, counted.
     pub answered_per_s: f64,
-    /// And that were dropped, by count.
+    /// Dropped requests per second, counted.
     pub dropped_per_s: f64,
-    /// One request in so many is sampled.
+    /// One in this many requests is sampled.
     pub sampled_one_in: u64,
-    /// The sources of the last hour, by family; none where nobody is limited, for the limiter knows them.
+    /// Sources of the last hour by family; empty if nobody is limited, because only the limiter knows them.
     pub clients: Vec<Clients>,
-    /// The mix of versions, by count.
+    /// Shares of the NTP versions, counted.
     pub versions: Vec<Version>,
-    /// The mix of times between two requests of a source, of some minutes.
+    /// Distribution of the time between two requests of a source, over some minutes.
     pub intervals: Vec<Interval>,
-    /// The sources that ask most.
+    /// The sources with the most requests.
     pub by_requests: Vec<Talker>,
-    /// The sources of which most is dropped.
+    /// The sources with the most dropped requests.
     pub by_drops: Vec<Talker>,
 }
 
-/// Sources of a family.
+/// Number of sources of a family.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clients {
-    /// [`responder::Family::label`].
+    /// Label of the family, from [`responder::Family::label`].
     pub family: String,
-    /// Within the last hour, about: to 3 %, and exactly below a thousand.
+    /// Number within the last hour: accurate to 3 %, and exact below a thousand.
     pub last_hour: u64,
 }
 
-/// A version's part of the requests.
+/// A version's share of the requests.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Version {
-    /// 0 where none was read.
+    /// NTP version; 0 where none was read.
     pub version: u8,
-    /// From 0 to 1.
+    /// Share from 0 to 1.
     pub share: f64,
 }
 
 /// A class of times between two requests.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
-    /// From so many seconds on.
+    /// Lower limit in seconds, inclusive.
     pub from_s: u64,
-    /// To fewer than so many; open where there is none.
+    /// Upper limit in seconds, exclusive; `None` if there is none.
     pub below_s: Option<u64>,
-    /// From 0 to 1.
+    /// Share from 0 to 1.
     pub share: f64,
 }
 
-/// A source that asks much.
+/// A source that sends many requests.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Talker {
-    /// The prefix that the limiter takes for one source.
+    /// The prefix that the limiter treats as one source.
     pub source: String,
-    /// Requests a second, about.
+    /// Estimated requests per second.
     pub requests_per_s: f64,
-    /// Of these dropped, about.
+    /// Estimated dropped requests per second.
     pub dropped_per_s: f64,
-    /// How far the figures may be off, as a part of them: the standard error.
+    /// Relative standard error of these figures.
     pub error: f64,
 }
 
-/// For people.
+/// Writes the traffic for people.
 impl fmt::Display for Top {
     fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(text, "answered {:.0}/s, dropped {:.0}/s", self.answered_per_s, self.dropped_per_s)?;

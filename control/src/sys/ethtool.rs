@@ -1,4 +1,4 @@
-//! A NIC's settings: what ethtool shows, and the one kind that is changed.
+//! Settings of a NIC: reads what ethtool shows, and changes features.
 
 use std::io;
 
@@ -6,16 +6,17 @@ use responder::verdict::Family;
 
 use crate::sys::{EthtoolCommand, ethtool};
 
-/// A setting that can be on or off, by the kernel's name for it.
+/// A setting that can be on or off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feature {
-    /// The NIC takes the VLAN tag (802.1Q) off a frame.
+    /// The NIC strips the VLAN tag (802.1Q) from frames.
     StripTag,
-    /// The NIC takes the service tag (802.1ad) off a frame.
+    /// The NIC strips the service tag (802.1ad) from frames.
     StripServiceTag,
-    /// The NIC joins received segments in a way that cannot be undone.
+    /// The NIC merges received segments in a way that cannot be undone (LRO).
     LargeReceive,
-    /// The NIC joins received segments as the kernel would; for a virtual one, the host does.
+    /// The NIC merges received segments as the kernel would (hardware GRO); for a virtual NIC the hypervisor
+    /// does it.
     HardwareJoin,
 }
 
@@ -29,7 +30,7 @@ impl Feature {
         }
     }
 
-    /// What `ethtool -K` calls it.
+    /// Returns the name that `ethtool -K` uses.
     #[must_use]
     pub const fn ethtool_name(self) -> &'static str {
         match self {
@@ -41,43 +42,44 @@ impl Feature {
     }
 }
 
-/// How many queues are in use and could be.
+/// Numbers of queues in use and available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Queues {
     /// Pairs of a receive and a transmit queue.
     pub combined: u32,
-    /// As many as there could be.
+    /// Largest possible number of such pairs.
     pub max_combined: u32,
 }
 
-/// An interface, by name, of this network namespace.
+/// An interface of this network namespace, by name.
 #[derive(Clone, Copy, Debug)]
 pub struct Nic<'a>(pub &'a str);
 
-/// Kinds of flows, of `include/uapi/linux/ethtool.h`.
+/// Kinds of flows, from `include/uapi/linux/ethtool.h`.
 const UDP_V4_FLOW: u32 = 0x02;
 const UDP_V6_FLOW: u32 = 0x06;
 /// `RXH_L4_B_0_1 | RXH_L4_B_2_3`.
 const HASH_PORTS: u32 = 1 << 6 | 1 << 7;
-/// Of `enum ethtool_stringset`.
+/// From `enum ethtool_stringset`.
 const FEATURE_NAMES: u32 = 4;
 /// `ETH_GSTRING_LEN` in words.
 const NAME_WORDS: usize = 8;
-/// Blocks of 32 features that there is room for. Linux has two.
+/// Number of blocks of 32 features for which there is room. Linux has two.
 const BLOCKS: u32 = 8;
 
 impl Nic<'_> {
-    /// The driver's name; software interfaces may have none.
+    /// Returns the driver's name; software interfaces may have none.
     #[must_use]
     pub fn driver(self) -> Option<String> {
         let words = ethtool(self.0, EthtoolCommand::DriverInfo, &[]).ok()?;
         Some(text(words.get(..NAME_WORDS)?))
     }
 
-    /// Its queues, where the driver tells.
+    /// Returns the numbers of queues, if the driver reports them.
     #[must_use]
     pub fn queues(self) -> Option<Queues> {
-        // Largest numbers of receive, transmit, other and combined queues, then those in use.
+        // The words are the largest numbers of receive, transmit, other and combined queues, then those in
+        // use.
         let words = ethtool(self.0, EthtoolCommand::Channels, &[]).ok()?;
         Some(Queues { max_combined: *words.get(3)?, combined: *words.get(7)? })
     }
@@ -86,12 +88,13 @@ impl Nic<'_> {
     ///
     /// # Errors
     ///
-    /// The kernel's.
+    /// The kernel does not report the features.
     pub fn has(self, feature: Feature) -> io::Result<bool> {
         let Some((block, bit)) = self.place(feature)? else {
             return Ok(false);
         };
-        // After their number, blocks of: available, requested, active, never changed.
+        // The number of blocks is followed by blocks of four words: available, requested, active, never
+        // changed.
         let words = ethtool(self.0, EthtoolCommand::Features, &[BLOCKS])?;
         Ok(words.get(1 + block * 4 + 2).is_some_and(|active| active & bit != 0))
     }
@@ -100,7 +103,7 @@ impl Nic<'_> {
     ///
     /// # Errors
     ///
-    /// The kernel's.
+    /// The kernel does not report the features.
     pub fn is_fixed(self, feature: Feature) -> io::Result<bool> {
         let Some((block, bit)) = self.place(feature)? else {
             return Ok(false);
@@ -111,18 +114,19 @@ impl Nic<'_> {
         Ok(active & bit != 0 && (available & bit == 0 || never_changed & bit != 0))
     }
 
-    /// Whether the receive queue of a UDP packet depends on its ports, where the driver tells.
+    /// Whether the receive queue of a UDP packet depends on its ports; `None` if the driver does not report
+    /// it.
     #[must_use]
     pub fn spreads_udp_by_ports(self, family: Family) -> Option<bool> {
         let flow = match family {
             Family::Ipv4 => UDP_V4_FLOW,
             Family::Ipv6 => UDP_V6_FLOW,
         };
-        // After the kind of flow, 64 bits of what goes into the hash; on a little-endian machine the lower
-        // half comes first.
+        // The kind of flow is followed by 64 bits for what goes into the hash; on a little-endian machine the
+        // lower half comes first.
         let words = ethtool(self.0, EthtoolCommand::FlowHash, &[flow]).ok()?;
         let fields = words.get(1)? | words.get(2)?;
-        // Addresses are at least hashed wherever anything is.
+        // Whatever hashes anything hashes at least the addresses.
         (fields != 0).then_some(fields & HASH_PORTS == HASH_PORTS)
     }
 
@@ -130,21 +134,22 @@ impl Nic<'_> {
     ///
     /// # Errors
     ///
-    /// The kernel's or the driver's, and that it stays as it is.
+    /// The kernel or the driver refuses, or the feature stays as it is.
     pub fn set(self, feature: Feature, on: bool) -> io::Result<()> {
         if let Some((block, bit)) = self.place(feature)? {
-            // After their number, which must be the kernel's, blocks of: to be changed, to what.
+            // The number of blocks, which must be the kernel's, is followed by blocks of two words: which to
+            // change, and to what.
             let mut words = vec![0; 1 + 2 * BLOCKS as usize];
             words[0] = ethtool(self.0, EthtoolCommand::Features, &[BLOCKS])?[0];
             words[1 + block * 2] = bit;
             words[2 + block * 2] = if on { bit } else { 0 };
             ethtool(self.0, EthtoolCommand::SetFeatures, &words)?;
         }
-        // The kernel takes what it cannot do for a wish, and keeps it.
+        // The kernel accepts what it cannot do as a request for later.
         if self.has(feature)? == on { Ok(()) } else { Err(io::Error::other("the driver did not change it")) }
     }
 
-    /// Which bit of which block a feature is in this kernel.
+    /// Returns the block and the bit of a feature in this kernel.
     fn place(self, feature: Feature) -> io::Result<Option<(usize, u32)>> {
         let words = ethtool(self.0, EthtoolCommand::Strings, &[FEATURE_NAMES])?;
         let (head, names) = words.split_at(2);

@@ -1,4 +1,5 @@
-//! The kernel's clocks, behind a trait: tests bring clocks of their own, since nobody steps a machine's.
+//! The kernel's clocks behind a trait, so that tests can use clocks of their own: no test steps those of a
+//! machine.
 
 use std::time::Duration;
 
@@ -7,56 +8,56 @@ use nix::time::{ClockId, clock_gettime};
 use crate::error::{Code, Error, Result};
 use crate::sys::{Adjtimex, ClockChange, adjtimex, change_clock};
 
-/// `CLOCK_REALTIME` read between two readings of `CLOCK_MONOTONIC`.
+/// A reading of `CLOCK_REALTIME` between two readings of `CLOCK_MONOTONIC`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sample {
-    /// Before.
+pub struct CrossTimestamp {
+    /// `CLOCK_MONOTONIC` before the reading.
     pub monotonic_before_ns: u64,
-    /// Since the Unix epoch.
+    /// `CLOCK_REALTIME` in nanoseconds since the Unix epoch.
     pub realtime_ns: i128,
-    /// After.
+    /// `CLOCK_MONOTONIC` after the reading.
     pub monotonic_after_ns: u64,
 }
 
-/// The clocks that tell what became of `CLOCK_MONOTONIC`'s rate, read at one moment.
+/// Clocks read at one moment, which show how the rate of `CLOCK_MONOTONIC` changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rates {
-    /// The clock that is served by.
+pub struct ClockReadings {
+    /// `CLOCK_MONOTONIC`, which the served time is derived from.
     pub monotonic_ns: u64,
-    /// The same oscillator without any correction.
+    /// `CLOCK_MONOTONIC_RAW`: the same oscillator without any correction.
     pub raw_ns: u64,
-    /// The same clock, but it also counts while the machine is suspended.
+    /// `CLOCK_BOOTTIME`: like `CLOCK_MONOTONIC`, but it also counts while the machine is suspended.
     pub boottime_ns: u64,
 }
 
-/// What the daemon reads of the kernel, and how it steers its clock.
+/// What the daemon reads from the kernel, and how it steers the kernel's clock.
 pub trait KernelClock {
-    /// Both clocks, as close together as can be had.
+    /// Reads both clocks as close together as possible.
     ///
     /// # Errors
     ///
-    /// The kernel's.
-    fn sample(&self) -> Result<Sample>;
+    /// The kernel does not return the time.
+    fn cross_timestamp(&self) -> Result<CrossTimestamp>;
 
-    /// The state of the discipline.
+    /// Reads the state of the kernel's clock discipline.
     ///
     /// # Errors
     ///
-    /// The kernel's.
+    /// The kernel does not return it.
     fn discipline(&self) -> Result<Adjtimex>;
 
-    /// `CLOCK_MONOTONIC` and its relatives, as close together as can be had.
+    /// Reads `CLOCK_MONOTONIC` and its relatives as close together as possible.
     ///
     /// # Errors
     ///
-    /// The kernel's.
-    fn rates(&self) -> Result<Rates>;
+    /// The kernel does not return the time.
+    fn clock_readings(&self) -> Result<ClockReadings>;
 
     /// Changes rate, time or state of the clock.
     ///
     /// # Errors
     ///
-    /// The kernel's; without the privilege, how to do without.
+    /// The kernel refuses; without the privilege, the error says how to do without.
     fn change(&self, change: &ClockChange) -> Result<()>;
 }
 
@@ -64,14 +65,14 @@ pub trait KernelClock {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Machine;
 
-/// Readings of which the one with the least time around it is taken: an interrupt or a stolen virtual CPU
-/// spoils single ones.
+/// Number of readings, of which the narrowest is used: an interrupt or a stolen virtual CPU can spoil single
+/// ones.
 const ATTEMPTS: usize = 8;
 
 impl Machine {
-    /// A single reading, which an interrupt may have made a wide one.
-    pub(crate) fn reading() -> Result<Sample> {
-        Ok(Sample {
+    /// Makes a single reading, which an interrupt may have widened.
+    pub(crate) fn reading() -> Result<CrossTimestamp> {
+        Ok(CrossTimestamp {
             monotonic_before_ns: monotonic_ns()?,
             realtime_ns: realtime_ns()?,
             monotonic_after_ns: monotonic_ns()?,
@@ -80,8 +81,8 @@ impl Machine {
 }
 
 impl KernelClock for Machine {
-    fn sample(&self) -> Result<Sample> {
-        let mut best: Option<Sample> = None;
+    fn cross_timestamp(&self) -> Result<CrossTimestamp> {
+        let mut best: Option<CrossTimestamp> = None;
         for _ in 0..ATTEMPTS {
             let sample = Self::reading()?;
             if best.is_none_or(|best| sample.width_ns() < best.width_ns()) {
@@ -95,8 +96,8 @@ impl KernelClock for Machine {
         adjtimex().map_err(Error::because(Code::Os, "adjtimex"))
     }
 
-    fn rates(&self) -> Result<Rates> {
-        let mut best: Option<(u64, Rates)> = None;
+    fn clock_readings(&self) -> Result<ClockReadings> {
+        let mut best: Option<(u64, ClockReadings)> = None;
         for _ in 0..ATTEMPTS {
             let before_ns = monotonic_ns()?;
             let raw_ns = read_ns(ClockId::CLOCK_MONOTONIC_RAW, "CLOCK_MONOTONIC_RAW")?;
@@ -105,7 +106,7 @@ impl KernelClock for Machine {
             if best.is_none_or(|(least_ns, _)| width_ns < least_ns) {
                 let boottime_ns = read_ns(ClockId::CLOCK_BOOTTIME, "CLOCK_BOOTTIME")?;
                 let monotonic_ns = u64::midpoint(before_ns, after_ns);
-                best = Some((width_ns, Rates { monotonic_ns, raw_ns, boottime_ns }));
+                best = Some((width_ns, ClockReadings { monotonic_ns, raw_ns, boottime_ns }));
             }
         }
         best.map(|(_, rates)| rates).ok_or_else(|| Error::new(Code::Software, "the clock could not be read"))
@@ -126,19 +127,19 @@ impl KernelClock for Machine {
     }
 }
 
-impl Sample {
-    /// The time between the outer readings.
+impl CrossTimestamp {
+    /// Returns the time between the outer readings.
     #[must_use]
     pub const fn width_ns(&self) -> u64 {
         self.monotonic_after_ns.saturating_sub(self.monotonic_before_ns)
     }
 }
 
-/// `CLOCK_MONOTONIC`, the clock that the eBPF program reads.
+/// Reads `CLOCK_MONOTONIC`, the clock that the eBPF program reads.
 ///
 /// # Errors
 ///
-/// The kernel's.
+/// The kernel does not return the time.
 pub fn monotonic_ns() -> Result<u64> {
     read_ns(ClockId::CLOCK_MONOTONIC, "CLOCK_MONOTONIC")
 }
@@ -148,21 +149,22 @@ fn read_ns(clock: ClockId, name: &str) -> Result<u64> {
     u64::try_from(Duration::from(time).as_nanos()).map_err(Error::because(Code::Os, name))
 }
 
-/// `CLOCK_REALTIME`, in nanoseconds since the Unix epoch.
+/// Reads `CLOCK_REALTIME`, in nanoseconds since the Unix epoch.
 ///
 /// # Errors
 ///
-/// The kernel's.
+/// The kernel does not return the time.
 pub fn realtime_ns() -> Result<i128> {
     let time = clock_gettime(ClockId::CLOCK_REALTIME).map_err(Error::because(Code::Os, "CLOCK_REALTIME"))?;
     Ok(i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec()))
 }
 
-/// The precision of a clock as NTP has it: the time that a reading takes, log2 seconds, rounded up.
+/// Returns the precision of a clock as NTP defines it: the time that a reading takes, in log2 seconds,
+/// rounded up.
 ///
 /// # Errors
 ///
-/// The kernel's.
+/// The kernel does not return the time.
 pub fn precision() -> Result<i8> {
     let mut least_ns = u64::MAX;
     for _ in 0..256 {
@@ -172,7 +174,7 @@ pub fn precision() -> Result<i8> {
     Ok(log2_seconds(least_ns))
 }
 
-/// The least `p` for which 2^p seconds are at least `ns`.
+/// Returns the smallest `p` for which 2^p seconds are at least `ns`.
 fn log2_seconds(ns: u64) -> i8 {
     (-30..=0).find(|power: &i8| 1_000_000_000_u64 >> power.unsigned_abs() >= ns).unwrap_or(0)
 }
@@ -192,11 +194,11 @@ mod tests {
 
     #[test]
     fn the_machine_s_clocks_can_be_read() {
-        let sample = Machine.sample().unwrap();
+        let sample = Machine.cross_timestamp().unwrap();
         assert!(sample.monotonic_before_ns <= sample.monotonic_after_ns);
         assert!(sample.realtime_ns > 1_700_000_000_000_000_000);
         Machine.discipline().unwrap();
-        let rates = Machine.rates().unwrap();
+        let rates = Machine.clock_readings().unwrap();
         assert!(rates.boottime_ns >= rates.monotonic_ns && rates.raw_ns > 0);
         assert!((-30..=-10).contains(&precision().unwrap()));
     }

@@ -1,4 +1,4 @@
-//! All of control's unsafe code: kernel structures for maps, adjtimex and ethtool's ioctl.
+//! All unsafe code of control: kernel structures for maps, adjtimex and ethtool's ioctl.
 #![expect(unsafe_code, reason = "the one module that may")]
 
 pub mod ethtool;
@@ -17,7 +17,7 @@ use responder::clock::WORDS;
 use responder::layout::{Counters, Grant, INTERFACES, SLOTS, Spent, State};
 use responder::limiter::WAYS;
 
-/// A value that goes into or comes out of a map as its bytes.
+/// A value that is copied into or out of a map as its bytes.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
 pub(crate) struct Plain<T>(pub(crate) T);
@@ -42,7 +42,7 @@ unsafe impl aya::Pod for Plain<[u64; WAYS]> {}
 
 // SAFETY: `repr(C)` of 64-bit integers.
 unsafe impl aya::Pod for Plain<Spent> {}
-// SAFETY: likewise.
+// SAFETY: `repr(C)` of 64-bit integers.
 unsafe impl aya::Pod for Plain<Grant> {}
 
 /// The kernel's clock discipline, as adjtimex(2) reports it.
@@ -52,38 +52,40 @@ pub struct Adjtimex {
     pub state: i32,
     /// The `STA_*` bits.
     pub status: i32,
-    /// Maximum error in microseconds; grows by 500 ppm until the clock's keeper sets it again.
+    /// Maximum error in microseconds. It grows by 500 ppm until the clock's keeper sets it again.
     pub max_error_us: i64,
     /// Estimated error in microseconds.
     pub estimated_error_us: i64,
-    /// Frequency correction in parts in 10^6 with 16 bits of fraction.
+    /// Frequency correction in ppm with 16 bits of fraction.
     pub frequency_scaled_ppm: i64,
     /// Microseconds that the clock advances in 1/`USER_HZ` s, without that correction.
     pub tick_us: i64,
-    /// TAI - UTC in seconds, 0 if the kernel was not told.
+    /// TAI - UTC in seconds; 0 if the kernel does not know it.
     pub tai_offset_s: i32,
 }
 
-/// A change of the kernel's clock. What is `None` stays as it is.
+/// A change of the kernel's clock. Fields that are `None` stay as they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClockChange {
-    /// Frequency correction in parts in 10^6 with 16 bits of fraction, and microseconds in 1/`USER_HZ` s.
+    /// Frequency correction in ppm with 16 bits of fraction, and microseconds per 1/`USER_HZ` s.
     pub rate: Option<(i64, i64)>,
-    /// To be added to `CLOCK_REALTIME`, in nanoseconds.
+    /// Nanoseconds to add to `CLOCK_REALTIME`.
     pub step_ns: Option<i64>,
     /// The `STA_*` bits.
     pub status: Option<i32>,
     /// Maximum and estimated error in microseconds.
     pub errors_us: Option<(i64, i64)>,
-    /// Take back what another program had the kernel slew.
+    /// TAI - UTC in seconds.
+    pub tai_offset_s: Option<i32>,
+    /// Whether to cancel slews that another program has started.
     pub end_slews: bool,
 }
 
-/// Reads the kernel's clock discipline; changes nothing.
+/// Reads the kernel's clock discipline and changes nothing.
 ///
 /// # Errors
 ///
-/// The kernel's, which has none for a reading call.
+/// The kernel documents none for a call that only reads.
 pub fn adjtimex() -> io::Result<Adjtimex> {
     let mut buffer = zeros();
     let state = call(&mut buffer)?;
@@ -102,7 +104,7 @@ pub fn adjtimex() -> io::Result<Adjtimex> {
 ///
 /// # Errors
 ///
-/// The kernel's: `EPERM` without `CAP_SYS_TIME`, `EINVAL` for what it cannot do.
+/// `EPERM` without `CAP_SYS_TIME`, `EINVAL` for a change that the kernel does not support.
 pub fn change_clock(change: &ClockChange) -> io::Result<()> {
     if change.end_slews {
         // The offset that the kernel's own loop still corrects can only be set while the loop is on.
@@ -134,6 +136,10 @@ pub fn change_clock(change: &ClockChange) -> io::Result<()> {
         buffer.maxerror = max_error_us;
         buffer.esterror = estimated_error_us;
     }
+    if let Some(tai_offset_s) = change.tai_offset_s {
+        buffer.modes |= libc::ADJ_TAI;
+        buffer.constant = tai_offset_s.into();
+    }
     call(&mut buffer).map(|_state| ())
 }
 
@@ -148,46 +154,46 @@ fn call(buffer: &mut libc::timex) -> io::Result<i32> {
     if state < 0 { Err(io::Error::last_os_error()) } else { Ok(state) }
 }
 
-/// The commands of ethtool's ioctl that are used here.
+/// The commands of ethtool's ioctl that are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum EthtoolCommand {
     /// `struct ethtool_drvinfo`: the driver's name and more.
     DriverInfo = 0x3,
-    /// `struct ethtool_rxnfc`: what the receive queue of a kind of flow is chosen by.
+    /// `struct ethtool_rxnfc`: what the receive queue of a kind of flow depends on.
     FlowHash = 0x29,
     /// `struct ethtool_gstrings`: the names in a set.
     Strings = 0x1b,
-    /// `struct ethtool_gfeatures`: which features can be had, are wanted, are on.
+    /// `struct ethtool_gfeatures`: which features are available, requested and on.
     Features = 0x3a,
-    /// `struct ethtool_sfeatures`: turns some on or off.
+    /// `struct ethtool_sfeatures`: turns features on or off.
     SetFeatures = 0x3b,
     /// `struct ethtool_channels`: numbers of queues.
     Channels = 0x3c,
 }
 
-/// Of `linux/sockios.h`. The C libraries differ in the type of it.
+/// From `linux/sockios.h`. Its type differs between C libraries.
 const SIOCETHTOOL: libc::Ioctl = 0x8946;
-/// Words that an answer of ethtool's ioctl has room in.
+/// Number of words for an answer of ethtool's ioctl.
 const ETHTOOL_WORDS: usize = 8192;
 
-/// Asks or tells an interface of this network namespace, by ethtool's ioctl. The structure is given and
-/// answered as its 32-bit words without the command, with which it begins.
+/// Sends a command to an interface of this network namespace with ethtool's ioctl. Arguments and result are
+/// the 32-bit words of the structure without the command, with which it begins.
 ///
 /// # Errors
 ///
-/// The kernel's or the driver's; among them that the driver does not know the command.
+/// The kernel or the driver refuses, for example because the driver does not know the command.
 ///
 /// # Panics
 ///
-/// More arguments than any of the commands has.
+/// There are more arguments than any of the commands has.
 pub(crate) fn ethtool(interface: &str, command: EthtoolCommand, arguments: &[u32]) -> io::Result<Vec<u32>> {
     let mut words = vec![0_u32; ETHTOOL_WORDS];
     words[0] = command as u32;
     words[1..=arguments.len()].copy_from_slice(arguments);
     // SAFETY: a structure of integers and a pointer, for which zeros are values.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    // The last byte stays the zero that ends the name.
+    // The last byte stays zero and ends the name.
     let (_, room) = request.ifr_name.split_last_mut().expect("it has 16 bytes");
     if interface.len() > room.len() {
         return Err(io::Error::from_raw_os_error(libc::ENODEV));
@@ -197,9 +203,9 @@ pub(crate) fn ethtool(interface: &str, command: EthtoolCommand, arguments: &[u32
     }
     request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
     let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-    // SAFETY: both structures outlive the call. What the kernel writes is at most 196 bytes of driver
-    // information, 36 of channels, 192 of a flow's hash, as many blocks of features as `arguments` says, or 32 bytes for each of its
-    // features, of which it has less than a hundred: the buffer takes a thousand.
+    // SAFETY: both structures outlive the call. The kernel writes at most 196 bytes of driver information, 36
+    // of channels, 192 of a flow's hash, as many blocks of features as `arguments` says, or 32 bytes for each
+    // of its features. It has less than a hundred features, and the buffer has room for a thousand.
     let status = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
     if status < 0 {
         return Err(io::Error::last_os_error());

@@ -1,21 +1,21 @@
-//! Who holds a port that this server wants.
+//! The process that holds a port which this server wants.
 
 use std::fmt;
 use std::path::Path;
 
-/// A process, for the operator.
+/// A process, as shown to the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Holder {
-    /// Its name.
+    /// Name of the process.
     pub(crate) name: String,
-    /// Its number.
+    /// Process ID.
     pub(crate) pid: u32,
-    /// The systemd unit that it belongs to.
+    /// The systemd unit of the process.
     pub(crate) unit: Option<String>,
 }
 
 impl Holder {
-    /// What ends it, and keeps it from coming back.
+    /// Returns the command that ends the process and keeps it from coming back.
     pub(crate) fn command_to_end_it(&self) -> String {
         match &self.unit {
             Some(unit) => format!("systemctl disable --now {unit}"),
@@ -23,7 +23,7 @@ impl Holder {
         }
     }
 
-    /// Of its directory in /proc.
+    /// Reads the process from its directory in /proc.
     pub(crate) fn of(process: &Path, pid: u32) -> Self {
         let name = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
         let groups = std::fs::read_to_string(process.join("cgroup")).unwrap_or_default();
@@ -37,16 +37,16 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Of /proc/PID/cgroup: the service that the process was started as.
+/// Returns the service in which the process was started, from /proc/PID/cgroup.
 fn unit(groups: &str) -> Option<String> {
     let services = groups.lines().filter_map(|line| line.rsplit('/').find(|part| part.ends_with(".service")));
-    // A user's manager is a service, too, and not what holds the port.
+    // A user's service manager is a service as well, but not the one that holds the port.
     services.filter(|unit| !unit.starts_with("user@")).map(ToOwned::to_owned).next()
 }
 
-/// The process that holds a local port. `table` is a file of /proc/net: udp, udp6, tcp or tcp6.
+/// Returns the process that holds a local port. `table` is a file of /proc/net: udp, udp6, tcp or tcp6.
 pub(crate) fn of_port(table: &str, port: u16) -> Option<Holder> {
-    // Of this thread's network namespace.
+    // This is the file of this thread's network namespace.
     let text = std::fs::read_to_string(format!("/proc/thread-self/net/{table}")).ok()?;
     let inode = socket_of(&text, port)?;
     let wanted = format!("socket:[{inode}]");
@@ -63,18 +63,18 @@ pub(crate) fn of_port(table: &str, port: u16) -> Option<Holder> {
     None
 }
 
-/// Whether somebody holds a local port, whether it can be told who or not.
+/// Whether a process holds a local port, even if it cannot be found out which one.
 pub(crate) fn is_held(table: &str, port: u16) -> bool {
     std::fs::read_to_string(format!("/proc/thread-self/net/{table}"))
         .is_ok_and(|text| socket_of(&text, port).is_some())
 }
 
-/// Of a table of sockets: the inode of the one that waits at this port.
+/// Returns the inode of the socket that listens on this port, from a table of sockets.
 fn socket_of(table: &str, port: u16) -> Option<&str> {
     table.lines().skip(1).find_map(|line| {
         let columns: Vec<_> = line.split_whitespace().collect();
         let (address, remote, inode) = (columns.get(1)?, columns.get(2)?, columns.get(9)?);
-        // Connections have the same port at this end.
+        // Connections have the same local port.
         let listens = remote.ends_with(":0000");
         let held = u16::from_str_radix(address.rsplit(':').next()?, 16).ok()?;
         (held == port && listens).then_some(*inode)

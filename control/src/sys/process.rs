@@ -1,4 +1,4 @@
-//! What this process uses, and its wall clock.
+//! Resources that this process uses, and its wall clock.
 
 use std::time::SystemTime;
 
@@ -6,7 +6,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 use nix::unistd::{SysconfVar, sysconf};
 
-/// Its resident set.
+/// Returns the resident set size.
 pub(crate) fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").ok();
     let pages = statm.and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok());
@@ -14,7 +14,7 @@ pub(crate) fn resident_bytes() -> u64 {
     pages.unwrap_or(0).saturating_mul(page.unwrap_or(4096))
 }
 
-/// Time on the CPUs, in user space and in the kernel.
+/// Returns the CPU time in user space and in the kernel.
 #[expect(clippy::cast_precision_loss, reason = "for showing")]
 pub(crate) fn cpu_s() -> f64 {
     let microseconds = getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| {
@@ -23,13 +23,13 @@ pub(crate) fn cpu_s() -> f64 {
     microseconds as f64 / 1e6
 }
 
-/// The wall clock, since the Unix epoch.
+/// Returns the wall clock's time in seconds since the Unix epoch.
 pub(crate) fn unix_s() -> f64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
 }
 
-/// Open file descriptors.
+/// Returns the number of open file descriptors.
 pub(crate) fn descriptors() -> u64 {
-    // Reading the directory takes one.
+    // Reading the directory takes one descriptor.
     std::fs::read_dir("/proc/self/fd").map_or(0, |entries| (entries.count() as u64).saturating_sub(1))
 }

@@ -1,10 +1,10 @@
-//! Random numbers of the kernel's.
+//! Random numbers from the kernel.
 
-/// So many random bytes.
+/// Returns `N` random bytes.
 ///
 /// # Errors
 ///
-/// The kernel's.
+/// The kernel has no random numbers.
 pub fn bytes<const N: usize>() -> Result<[u8; N], getrandom::Error> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)?;

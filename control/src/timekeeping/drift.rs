@@ -1,7 +1,7 @@
-//! The drift file: what was learnt of the oscillator, for the next start.
+//! The drift file: what was learnt about the oscillator, for the next start.
 //!
-//! The frequency is that of the bare oscillator, so that it is true whatever correction the kernel applies when it
-//! is read again.
+//! The frequency is that of the uncorrected oscillator, so that it stays true whatever correction the
+//! kernel applies when the file is read again.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
@@ -15,11 +15,11 @@ use crate::discipline::Drift;
 use crate::error::{Code, Error, Result};
 use crate::instance::not_writable;
 
-/// A drift file is a few lines.
+/// Largest size of a drift file, which has a few lines.
 const MAX_BYTES: u64 = 4096;
-/// No oscillator that a kernel can discipline is further off.
+/// Largest frequency error of an oscillator that a kernel can discipline.
 const MOST_PPM: f64 = 500.0;
-/// Wanders that make sense, in parts in 10^6 per square root of a second.
+/// Plausible wanders, in ppm per square root of a second.
 const WANDERS_PPM: std::ops::RangeInclusive<f64> = 1e-6..=10.0;
 
 /// The file's values.
@@ -32,11 +32,11 @@ struct Values {
     wander_ppm: Option<f64>,
 }
 
-/// Reads the text of a drift file.
+/// Parses a drift file.
 ///
 /// # Errors
 ///
-/// It is not one: with the line, where it can be told.
+/// The text is no drift file; the error names the line where possible.
 pub fn parse(text: &str) -> Result<Drift> {
     let wrong = |what: &str| Error::new(Code::Data, what);
     let values: Values = toml::from_str(text).map_err(|error| wrong(error.message()))?;
@@ -68,21 +68,21 @@ fn text(drift: &Drift) -> String {
     )
 }
 
-/// Where the drift is kept.
+/// The place where the drift is kept.
 #[derive(Clone, Debug)]
 pub struct DriftFile {
     path: PathBuf,
 }
 
 impl DriftFile {
-    /// The file of this path; its directory is made when it is written.
+    /// Makes a drift file of this path. Its directory is created when the file is written.
     #[must_use]
     pub const fn new(path: PathBuf) -> Self {
         Self { path }
     }
 
-    /// Reads it. A file that makes no sense is set aside and told of, and the start goes on without it; so it does
-    /// where none can be written.
+    /// Reads the drift. A file that makes no sense is renamed, logged and ignored. A file that cannot be
+    /// written is logged, and the start goes on as well.
     #[must_use]
     pub fn load(&self) -> Option<Drift> {
         let path = self.path.display();
@@ -139,11 +139,11 @@ impl DriftFile {
         warn!("{}: {error}; {kept}, and the frequency is learnt anew", self.path.display());
     }
 
-    /// Writes it, so that a crash at any moment leaves the old file or the new one.
+    /// Writes the drift, so that a crash at any moment leaves either the old file or the new one.
     ///
     /// # Errors
     ///
-    /// The file system's.
+    /// The file system reports an error.
     pub fn store(&self, drift: &Drift) -> Result<()> {
         self.replace(text(drift).as_bytes())
             .map_err(Error::because(Code::Io, format_args!("cannot write {}", self.path.display())))

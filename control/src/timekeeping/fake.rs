@@ -1,5 +1,5 @@
-//! A made-up machine for tests: an oscillator that is off, a kernel that corrects it as it is told, and somebody else
-//! who may do so, too. Nobody steers a real one in a test.
+//! A fake machine for tests: an oscillator that is off, a kernel that corrects it as it is told, and another
+//! program that may do so as well. No test steers the clock of a real machine.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -7,33 +7,35 @@ use std::rc::Rc;
 use super::rate_watch::correction;
 use crate::discipline::{Leap, LocalTime, Sample as Measurement};
 use crate::error::Result;
-use crate::sys::kernel_clock::{KernelClock, Rates, Sample};
+use crate::sys::kernel_clock::{ClockReadings, CrossTimestamp, KernelClock};
 use crate::sys::{Adjtimex, ClockChange};
 
-/// True time when the machine was started: noon of a day in the middle of a month.
+/// True time when the machine starts: noon of a day in the middle of a month.
 pub(super) const START_UNIX_NS: i128 = 1_792_065_600_000_000_000;
 
-/// The machine, which several may look at.
+/// The machine, which can be shared.
 #[derive(Clone)]
-pub(super) struct Machine(Rc<RefCell<State>>);
+pub(super) struct FakeMachine(Rc<RefCell<State>>);
 
 struct State {
-    /// True time since the start, and what the clocks read, in ns. The oscillator's is `CLOCK_MONOTONIC_RAW`.
+    /// True time since the start, and what the clocks read, in ns. That of the oscillator is
+    /// `CLOCK_MONOTONIC_RAW`.
     true_ns: f64,
     raw_ns: f64,
     monotonic_ns: f64,
     suspended_ns: f64,
-    /// `CLOCK_REALTIME` less `CLOCK_MONOTONIC`.
+    /// `CLOCK_REALTIME` minus `CLOCK_MONOTONIC`.
     difference_ns: i128,
-    /// How much too fast the oscillator is.
+    /// How much too fast the oscillator is, in s/s.
     fast: f64,
-    /// A slew that adjtimex does not tell of.
+    /// A slew that adjtimex does not report.
     hidden: f64,
     kernel: Adjtimex,
     changes: Vec<ClockChange>,
+    disturbances: u32,
 }
 
-/// A discipline that nobody has touched.
+/// The state of a kernel clock that nobody has touched.
 pub(super) const UNTOUCHED: Adjtimex = Adjtimex {
     state: 0,
     status: 0,
@@ -44,8 +46,9 @@ pub(super) const UNTOUCHED: Adjtimex = Adjtimex {
     tai_offset_s: 0,
 };
 
-impl Machine {
-    /// One whose clock is off by this much at the start, and whose oscillator is too fast.
+impl FakeMachine {
+    /// Makes a machine whose clock is off by this much at the start, and whose oscillator is too fast by
+    /// `fast`.
     pub(super) fn new(ahead_s: f64, fast: f64) -> Self {
         Self(Rc::new(RefCell::new(State {
             true_ns: 0.0,
@@ -57,10 +60,11 @@ impl Machine {
             hidden: 0.0,
             kernel: UNTOUCHED,
             changes: Vec::new(),
+            disturbances: 0,
         })))
     }
 
-    /// Time passes.
+    /// Lets time pass.
     pub(super) fn run(&self, seconds: f64) {
         let mut state = self.0.borrow_mut();
         let raw_ns = seconds * 1e9 * (1.0 + state.fast);
@@ -69,30 +73,50 @@ impl Machine {
         state.monotonic_ns += raw_ns * (1.0 + correction(&state.kernel) + state.hidden);
     }
 
-    /// Time passes, but not for the machine.
+    /// Local seconds a true second.
+    pub(super) fn rate(&self) -> f64 {
+        let state = self.0.borrow();
+        (1.0 + state.fast) * (1.0 + correction(&state.kernel) + state.hidden)
+    }
+
+    /// Somebody else changes the clock.
+    pub(super) fn disturb(&self, change: &ClockChange) {
+        self.change(change).unwrap();
+        self.0.borrow_mut().disturbances += 1;
+    }
+
+    /// How often anything happened to the clock that its daemon has not done.
+    pub(super) fn disturbances(&self) -> u32 {
+        self.0.borrow().disturbances
+    }
+
+    /// Lets time pass while the machine is suspended.
     pub(super) fn suspend(&self, seconds: f64) {
         let mut state = self.0.borrow_mut();
+        state.disturbances += 1;
         state.true_ns += seconds * 1e9;
         state.suspended_ns += seconds * 1e9;
         state.difference_ns += whole(seconds * 1e9);
     }
 
-    /// Somebody else slews the clock, in a way that adjtimex does not tell of.
+    /// Lets another program slew the clock in a way that adjtimex does not report.
     pub(super) fn slew_behind_the_back(&self, rate: f64) {
-        self.0.borrow_mut().hidden = rate;
+        let mut state = self.0.borrow_mut();
+        state.hidden = rate;
+        state.disturbances += 1;
     }
 
     pub(super) fn kernel(&self) -> Adjtimex {
         self.0.borrow().kernel
     }
 
-    /// How far `CLOCK_REALTIME` is ahead of true time, in s.
+    /// Returns how far `CLOCK_REALTIME` is ahead of true time, in s.
     pub(super) fn ahead_s(&self) -> f64 {
         let state = self.0.borrow();
         seconds(whole(state.monotonic_ns) + state.difference_ns - START_UNIX_NS - whole(state.true_ns))
     }
 
-    /// How far this is ahead of true time, in s.
+    /// Returns how far this is ahead of true time, in s.
     pub(super) fn error_s(&self, unix_ns: i128) -> f64 {
         seconds(unix_ns - self.true_unix_ns())
     }
@@ -105,7 +129,7 @@ impl Machine {
         self.0.borrow().changes.iter().filter_map(|change| change.step_ns).collect()
     }
 
-    /// What an upstream says that knows true time, and is 100 us away.
+    /// Returns the measurement of an upstream that knows true time and is 100 us away.
     pub(super) fn measure(&self, leap: Leap) -> Measurement {
         let at_ns = whole(self.0.borrow().monotonic_ns);
         Measurement {
@@ -121,12 +145,12 @@ impl Machine {
     }
 }
 
-impl KernelClock for Machine {
-    fn sample(&self) -> Result<Sample> {
+impl KernelClock for FakeMachine {
+    fn cross_timestamp(&self) -> Result<CrossTimestamp> {
         let state = self.0.borrow();
         let now = whole(state.monotonic_ns);
         let monotonic_ns = u64::try_from(now).unwrap();
-        Ok(Sample {
+        Ok(CrossTimestamp {
             monotonic_before_ns: monotonic_ns,
             realtime_ns: now + state.difference_ns,
             monotonic_after_ns: monotonic_ns,
@@ -137,10 +161,10 @@ impl KernelClock for Machine {
         Ok(self.kernel())
     }
 
-    fn rates(&self) -> Result<Rates> {
+    fn clock_readings(&self) -> Result<ClockReadings> {
         let state = self.0.borrow();
         let ns = |value: f64| u64::try_from(whole(value)).unwrap();
-        Ok(Rates {
+        Ok(ClockReadings {
             monotonic_ns: ns(state.monotonic_ns),
             raw_ns: ns(state.raw_ns),
             boottime_ns: ns(state.monotonic_ns + state.suspended_ns),

@@ -1,14 +1,19 @@
 //! The daemon's hand on the kernel's clock: what [`crate::discipline::steer()`] decides is done here, and the
 //! kernel is told how good its clock is, so that other programs know.
 //!
-//! An offset is slewed by a rate that stays until the next correction, a second later. It is never above what the
-//! kernel's own error bound grows by, so that this bound stays true if the daemon dies in the middle.
+//! An offset is slewed by a rate that stays until the next correction, a second later. If the daemon is killed in the
+//! middle, the slew goes on: so a note of it is kept for the next daemon ([`super::slew_file`]), and while a slew is
+//! faster than the kernel's own error bound grows, the kernel is told that its clock is not synchronised.
+//!
+//! A change of the rate is planned first and made afterwards: what is served runs on the same clock, and between the two
+//! the daemon publishes that its error may grow by the change.
 
 use libc::{STA_DEL, STA_INS, STA_UNSYNC};
 use tracing::{error, info, warn};
 
 use super::rate_watch::for_adjtimex;
-use crate::discipline::{Action, Leap, Line, LocalTime, SteerConfig, ns_to_s, s_to_ns, steer};
+use super::slew_file::{Slew, SlewFile};
+use crate::discipline::{Action, ClockLine, Leap, LocalTime, SteerConfig, ns_to_s, s_to_ns, steer};
 use crate::error::{Code, Error, Result};
 use crate::sys::ClockChange;
 use crate::sys::kernel_clock::KernelClock;
@@ -24,32 +29,71 @@ const S_PER_DAY: i64 = 86_400;
 /// The kernel's own limit, in us.
 const MOST_ERROR_US: f64 = 16e6;
 
+/// A slew faster than this cannot be covered by what the kernel's own error bound grows by, in s/s.
+const GROWTH: f64 = 500e-6;
+/// A slew slower than this is left for the next daemon to find, in s/s: it does no harm.
+const NOTED: f64 = 1e-6;
+
 /// Steers the kernel's clock.
 #[derive(Clone, Debug)]
 pub struct Steering {
     config: SteerConfig,
+    /// Updates of the estimate so far, and the moment of the last one.
     updates: u32,
+    updated: Option<LocalTime>,
     last: Option<LocalTime>,
+    planned: Option<Plan>,
     /// The rate without a slew: what stays when the daemon ends.
     settled: f64,
     /// What adjtimex said after the last change.
     left: Option<(i64, i64)>,
+    /// A slew that takes a while has been logged.
+    slewing: bool,
+    /// The note of a slew, and whether there is one.
+    note: Option<SlewFile>,
+    noted: bool,
     /// It has been logged that a first step waits for more upstreams to agree.
     waiting: bool,
     stopped: Option<String>,
 }
 
+/// A change of the kernel's clock that is about to be made.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    change: ClockChange,
+    /// The rate afterwards, with and without the slew.
+    wanted: f64,
+    settled: f64,
+}
+
 impl Steering {
-    /// Takes the kernel's clock over from whoever had it: its own loop is turned off, and it counts as not
-    /// synchronised until it is.
+    /// Takes the kernel's clock over from whoever had it: its own loop is turned off, and it counts as not synchronised
+    /// until it is. The slews to come are noted in `note`.
     ///
     /// # Errors
     ///
     /// Without the privilege, or the kernel's.
-    pub fn begin<K: KernelClock>(kernel: &K, config: SteerConfig) -> Result<Self> {
+    pub(super) fn begin<K: KernelClock>(
+        kernel: &K,
+        config: SteerConfig,
+        note: Option<SlewFile>,
+    ) -> Result<Self> {
         let change = ClockChange { status: Some(STA_UNSYNC), end_slews: true, ..ClockChange::default() };
         kernel.change(&change)?;
-        Ok(Self { config, updates: 0, last: None, settled: 0.0, left: None, waiting: false, stopped: None })
+        Ok(Self {
+            config,
+            updates: 0,
+            updated: None,
+            last: None,
+            planned: None,
+            settled: 0.0,
+            left: None,
+            slewing: false,
+            note,
+            noted: false,
+            waiting: false,
+            stopped: None,
+        })
     }
 
     /// Other limits, from now on.
@@ -65,35 +109,68 @@ impl Steering {
         self.stopped.as_deref()
     }
 
+    /// How often the estimate was updated since the beginning.
+    #[cfg(test)]
+    pub(super) const fn updates(&self) -> u32 {
+        self.updates
+    }
+
     /// Whether the next correction is due.
     #[must_use]
     pub fn is_due(&self, now: LocalTime) -> bool {
         self.stopped.is_none() && self.last.is_none_or(|last| now.seconds_since(last) >= INTERVAL_S)
     }
 
-    /// Corrects the kernel's clock by the line, where there is one whose error is within the limit, and tells the
-    /// kernel that it is not synchronised else. `correction` is the present one of the oscillator. What goes wrong
-    /// ends the steering: what is served does not depend on it.
-    pub fn correct<K: KernelClock>(
+    /// Plans how to correct the kernel's clock by the line, where there is one, and to tell the kernel that it is not
+    /// synchronised else. It is told so, too, while its error is above `limit_s`. `tai_offset_s` is TAI-UTC, where it is
+    /// known; `correction` is the present one of the
+    /// oscillator. Returns by how much the rate of the clock will change, in s/s. What goes wrong ends the steering:
+    /// what is served does not depend on it.
+    pub fn plan<K: KernelClock>(
         &mut self,
         kernel: &K,
-        line: Option<&Line>,
+        line: Option<&ClockLine>,
+        limit_s: f64,
+        tai_offset_s: Option<i32>,
         correction: f64,
         now: LocalTime,
-    ) {
+    ) -> f64 {
         self.last = Some(now);
-        if let Err(reason) = self.try_correct(kernel, line, correction) {
-            error!("not steering the kernel's clock any more: {reason}");
-            self.stopped = Some(reason);
+        match self.try_plan(kernel, line, limit_s, correction) {
+            Ok(mut plan) => {
+                plan.change.tai_offset_s = tai_offset_s;
+                self.planned = Some(plan);
+                plan.change.rate.map_or(0.0, |_| (1.0 + plan.wanted) / (1.0 + correction) - 1.0)
+            }
+            Err(reason) => {
+                self.stop(reason);
+                0.0
+            }
         }
     }
 
-    fn try_correct<K: KernelClock>(
+    /// Makes the planned change.
+    pub fn apply<K: KernelClock>(&mut self, kernel: &K) {
+        if let Some(plan) = self.planned.take()
+            && let Err(error) = self.try_apply(kernel, &plan)
+        {
+            self.stop(error.to_string());
+        }
+    }
+
+    fn stop(&mut self, reason: String) {
+        error!("not steering the kernel's clock any more: {reason}");
+        self.planned = None;
+        self.stopped = Some(reason);
+    }
+
+    fn try_plan<K: KernelClock>(
         &mut self,
         kernel: &K,
-        line: Option<&Line>,
+        line: Option<&ClockLine>,
+        limit_s: f64,
         correction: f64,
-    ) -> std::result::Result<(), String> {
+    ) -> std::result::Result<Plan, String> {
         let text = |error: Error| error.to_string();
         let state = kernel.discipline().map_err(text)?;
         if self.left.is_some_and(|left| left != (state.frequency_scaled_ppm, state.tick_us)) {
@@ -103,19 +180,24 @@ impl Steering {
             );
         }
         let Some(line) = line else {
-            return self.let_go(kernel).map_err(text);
+            return Ok(self.letting_go());
         };
-        let sample = kernel.sample().map_err(text)?;
+        let sample = kernel.cross_timestamp().map_err(text)?;
         let at_ns = u64::midpoint(sample.monotonic_before_ns, sample.monotonic_after_ns);
         let at = LocalTime::from_ns(at_ns.cast_signed());
         let ahead_ns = i128::from(line.utc_ns(at)) - sample.realtime_ns;
         let offset_s = ns_to_s(i64::try_from(ahead_ns).unwrap_or(i64::MAX));
-        let decided =
-            steer(&self.config, self.updates, offset_s, line.frequency, line.of_configured_majority);
+        let updates = self.updates;
+        if self.updated != Some(line.updated) {
+            self.updated = Some(line.updated);
+            self.updates = self.updates.saturating_add(1);
+        }
+        let decided = steer(&self.config, updates, offset_s, line.frequency, line.of_configured_majority);
         let action = match decided {
             Ok(action) => action,
             Err(panic) => {
-                self.let_go(kernel).map_err(text)?;
+                let plan = self.letting_go();
+                self.try_apply(kernel, &plan).map_err(text)?;
                 return Err(panic.to_string());
             }
         };
@@ -129,42 +211,84 @@ impl Steering {
                         "the kernel's clock is {offset_s:.0} s off: it is not stepped before a majority of all configured upstreams agrees"
                     );
                 }
-                return self.let_go(kernel).map_err(text);
+                return Ok(self.letting_go());
             }
         };
         self.waiting = false;
-        self.updates = self.updates.saturating_add(1);
-        self.settled = (1.0 + correction) * (1.0 + frequency) - 1.0;
-        let wanted = (1.0 + self.settled) * (1.0 + extra) - 1.0;
+        let settled = (1.0 + correction) * (1.0 + frequency) - 1.0;
+        let wanted = (1.0 + settled) * (1.0 + extra) - 1.0;
         let left_s = step_s.map_or(offset_s.abs(), |_| 0.0);
-        let error_us = |error_s: f64| whole_us(error_s + left_s);
         if let Some(by_s) = step_s {
             warn!("stepping the kernel's clock by {by_s:.6} s");
         }
-        kernel
-            .change(&ClockChange {
+        self.log_slew(offset_s, extra);
+        // A slew that goes on without its daemon would leave the bound behind, so such a clock claims nothing.
+        let claims = left_s <= limit_s && extra.abs() <= GROWTH;
+        let error_us = |error_s: f64| whole_us(error_s + left_s);
+        Ok(Plan {
+            change: ClockChange {
                 rate: ((wanted - correction).abs() > NEAR).then(|| for_adjtimex(wanted)),
                 step_ns: step_s.map(s_to_ns),
-                status: Some(leap_status(line, at)),
+                status: Some(leap_status(line, at) | if claims { 0 } else { STA_UNSYNC }),
                 errors_us: Some((error_us(line.bound_s(at)), error_us(line.root_dispersion_s))),
-                end_slews: false,
-            })
-            .map_err(text)?;
-        self.note(kernel).map_err(text)
+                ..ClockChange::default()
+            },
+            wanted,
+            settled,
+        })
     }
 
     /// The time is not known any more: what was slewed goes on no further, and the kernel is told.
-    fn let_go<K: KernelClock>(&mut self, kernel: &K) -> Result<()> {
+    fn letting_go(&mut self) -> Plan {
         let rate = self.left.map(|_| for_adjtimex(self.settled));
-        kernel.change(&ClockChange { rate, status: Some(STA_UNSYNC), ..ClockChange::default() })?;
-        if self.left.is_some() { self.note(kernel) } else { Ok(()) }
+        let change = ClockChange { rate, status: Some(STA_UNSYNC), ..ClockChange::default() };
+        Plan { change, wanted: self.settled, settled: self.settled }
     }
 
-    /// What the kernel made of a change: it rounds.
-    fn note<K: KernelClock>(&mut self, kernel: &K) -> Result<()> {
-        let state = kernel.discipline()?;
-        self.left = Some((state.frequency_scaled_ppm, state.tick_us));
+    fn try_apply<K: KernelClock>(&mut self, kernel: &K, plan: &Plan) -> Result<()> {
+        let slews = (plan.wanted - plan.settled).abs() > NOTED;
+        if slews && let Some(note) = &self.note {
+            // Before the change: a kill between the two leaves a note of a slew that is not there, which is harmless.
+            let stored = note.store(&Slew { settled: plan.settled, slewing: plan.wanted });
+            if let Err(error) = stored {
+                // The log repeats no line more than once a minute.
+                warn!("a slew of the kernel's clock is not noted for the next daemon: {error}");
+            }
+            self.noted = true;
+        }
+        kernel.change(&plan.change)?;
+        self.settled = plan.settled;
+        if plan.change.errors_us.is_some() || self.left.is_some() {
+            // The kernel rounds.
+            let state = kernel.discipline()?;
+            self.left = Some((state.frequency_scaled_ppm, state.tick_us));
+        }
+        if !slews {
+            self.forget_slew();
+        }
         Ok(())
+    }
+
+    /// Logs a slew that takes a while, and its end.
+    fn log_slew(&mut self, offset_s: f64, extra: f64) {
+        if !self.slewing && extra.abs() > GROWTH {
+            let takes_s = (offset_s / extra).max(1.0);
+            info!(
+                "the kernel's clock is {offset_s:+.6} s behind: slewing it at {:+.0} ppm, about {takes_s:.0} s",
+                extra * 1e6
+            );
+        } else if self.slewing && extra.abs() <= GROWTH {
+            info!("the kernel's clock has caught up: {offset_s:+.6} s");
+        }
+        self.slewing = extra.abs() > GROWTH;
+    }
+
+    fn forget_slew(&mut self) {
+        if std::mem::take(&mut self.noted)
+            && let Some(note) = &self.note
+        {
+            note.clear();
+        }
     }
 
     /// The daemon ends: no slew goes on without it.
@@ -172,12 +296,14 @@ impl Steering {
     /// # Errors
     ///
     /// The kernel's.
-    pub fn end<K: KernelClock>(&self, kernel: &K) -> Result<()> {
+    pub fn end<K: KernelClock>(&mut self, kernel: &K) -> Result<()> {
         if self.stopped.is_some() || self.left.is_none() {
             return Ok(());
         }
         info!("the kernel's clock goes on at the rate it has learnt");
-        kernel.change(&ClockChange { rate: Some(for_adjtimex(self.settled)), ..ClockChange::default() })
+        kernel.change(&ClockChange { rate: Some(for_adjtimex(self.settled)), ..ClockChange::default() })?;
+        self.forget_slew();
+        Ok(())
     }
 }
 
@@ -219,7 +345,7 @@ fn is_rival(name: &[u8], command_line: &[u8]) -> bool {
         && !(name.starts_with(b"chronyd") && arguments.any(|word| word == b"-x"))
 }
 
-fn leap_status(line: &Line, now: LocalTime) -> i32 {
+fn leap_status(line: &ClockLine, now: LocalTime) -> i32 {
     let second_of_day = line.utc_ns(now).div_euclid(1_000_000_000).rem_euclid(S_PER_DAY);
     match line.leap {
         Leap::Insert if second_of_day >= LEAP_FROM_S => STA_INS,
@@ -250,7 +376,8 @@ mod tests {
     #[test]
     fn the_kernel_hears_of_a_leap_second_on_its_day_only() {
         let noon_s = 1_798_632_000; // 2026-12-30 12:00
-        let line = |leap| Line {
+        let line = |leap| ClockLine {
+            leap_at: None,
             at: LocalTime::from_ns(0),
             offset_ns: noon_s * 1_000_000_000,
             frequency: 0.0,

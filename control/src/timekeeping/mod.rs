@@ -3,9 +3,11 @@
 pub mod drift;
 #[cfg(test)]
 mod fake;
+mod kernel_leap;
 pub mod kernel_steering;
-mod line_state;
+pub mod line_state;
 pub mod rate_watch;
+mod slew_file;
 pub mod sources;
 pub mod step_watch;
 pub mod system_clock;

@@ -1,107 +1,111 @@
-//! How fast `CLOCK_MONOTONIC` runs against the bare oscillator: every change of that, whoever made it.
+//! How fast `CLOCK_MONOTONIC` runs compared with the uncorrected oscillator: notices every change, whoever
+//! made it.
 //!
-//! What the discipline knows is how the oscillator runs. Somebody who steers the kernel (another daemon, or this one)
-//! changes `CLOCK_MONOTONIC` under it. A new frequency shows in adjtimex at once; what the kernel slews by itself
-//! (its own loop, adjtime) shows only in the distance to `CLOCK_MONOTONIC_RAW`. Pure: readings come in, changes of
-//! the rate go out, for [`crate::discipline::Discipline::retuned`].
+//! The discipline knows how the oscillator runs. A program that steers the kernel's clock (another daemon,
+//! or this one) changes the rate of `CLOCK_MONOTONIC`. A new frequency shows in adjtimex at once. What the
+//! kernel slews by itself (its own loop, adjtime) shows only in the difference to `CLOCK_MONOTONIC_RAW`. This
+//! module is pure: readings come in, and changes of the rate go out to
+//! [`crate::discipline::Discipline::frequency_changed`].
 
 use crate::discipline::{LocalTime, ns_to_s};
 use crate::sys::Adjtimex;
-use crate::sys::kernel_clock::Rates;
+use crate::sys::kernel_clock::ClockReadings;
 
-/// The readings of both clocks are this far apart at most, with a good margin.
+/// Largest time between the readings of both clocks, with a good margin.
 const NOISE_NS: i64 = 3_000;
-/// How far back is looked for a slow slew, in s: one of less than a part in a million is left for wander.
+/// Interval in s over which slow slews are looked for. A slew below 1 ppm is left to the estimate of the
+/// wander.
 const EARLY_S: f64 = 4.0;
-/// The same for a quick one, at least.
+/// Shortest interval in s over which quick slews are looked for.
 const LATE_S: f64 = 0.1;
-/// The kernel's clock ticks that `tick_us` counts, a second.
+/// Ticks of the kernel's clock per second, whose length is `tick_us`.
 const USER_HZ: f64 = 100.0;
-/// Of `frequency_scaled_ppm`.
+/// Unit of `frequency_scaled_ppm`: parts of a ppm.
 const SCALED_PPM: f64 = 65_536.0;
 
 /// From a moment on, the local clock runs faster by this much.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Retuned {
-    /// The moment.
+pub struct RateChange {
+    /// When the rate changed.
     pub at: LocalTime,
-    /// s/s.
+    /// Change of the rate in s/s.
     pub rate: f64,
 }
 
-/// Watches the rate.
+/// Watches the rate of `CLOCK_MONOTONIC`.
 #[derive(Clone, Copy, Debug)]
 pub struct RateWatch {
-    /// Some time ago: a slow slew shows since then.
-    early: Rates,
-    /// A moment ago: a quick one shows since then, and is not taken for an old one.
-    late: Rates,
-    /// What adjtimex said at the last look.
-    told: f64,
-    /// What the clock is taken to be corrected by.
+    /// Readings from some time ago, to detect a slow slew.
+    early: ClockReadings,
+    /// Readings from a moment ago, to detect a quick slew and to tell it from an old one.
+    late: ClockReadings,
+    /// The correction that adjtimex reported last.
+    reported: f64,
+    /// The correction that is believed to be in effect.
     correction: f64,
 }
 
 impl RateWatch {
     /// Begins with these readings.
     #[must_use]
-    pub fn new(rates: Rates, kernel: &Adjtimex) -> Self {
+    pub fn new(rates: ClockReadings, kernel: &Adjtimex) -> Self {
         let correction = correction(kernel);
-        Self { early: rates, late: rates, told: correction, correction }
+        Self { early: rates, late: rates, reported: correction, correction }
     }
 
-    /// What the oscillator's rate is multiplied by, less one.
+    /// Returns the factor of the oscillator's rate, minus one.
     #[must_use]
     pub const fn correction(&self) -> f64 {
         self.correction
     }
 
-    /// Looks at the clocks anew: what has changed since, in order.
-    pub fn observe(&mut self, rates: Rates, kernel: &Adjtimex) -> Vec<Retuned> {
-        let told = correction(kernel);
-        let mut retuned = Vec::new();
+    /// Takes in new readings. Returns the changes since the last ones, in order.
+    pub fn observe(&mut self, rates: ClockReadings, kernel: &Adjtimex) -> Vec<RateChange> {
+        let reported = correction(kernel);
+        let mut changes = Vec::new();
         for since in [self.late, self.early] {
             let raw_s = seconds(rates.raw_ns, since.raw_ns);
             let excess_ns = distance_ns(rates) - distance_ns(since);
             let unexplained_s = ns_to_s(excess_ns) - raw_s * self.correction;
             if unexplained_s.abs() > ns_to_s(NOISE_NS) && raw_s > 0.0 {
-                retuned.push(self.believe(since, ns_to_s(excess_ns) / raw_s));
+                changes.push(self.believe(since, ns_to_s(excess_ns) / raw_s));
                 break;
             }
         }
-        if told.to_bits() != self.told.to_bits() {
-            self.told = told;
-            retuned.push(self.believe(rates, told));
+        if reported.to_bits() != self.reported.to_bits() {
+            self.reported = reported;
+            changes.push(self.believe(rates, reported));
         }
-        if !retuned.is_empty() || seconds(rates.raw_ns, self.early.raw_ns) >= EARLY_S {
+        if !changes.is_empty() || seconds(rates.raw_ns, self.early.raw_ns) >= EARLY_S {
             self.early = rates;
             self.late = rates;
         } else if seconds(rates.raw_ns, self.late.raw_ns) >= LATE_S {
             self.late = rates;
         }
-        retuned
+        changes
     }
 
-    fn believe(&mut self, since: Rates, correction: f64) -> Retuned {
+    fn believe(&mut self, since: ClockReadings, correction: f64) -> RateChange {
         let rate = (1.0 + correction) / (1.0 + self.correction) - 1.0;
         self.correction = correction;
-        Retuned { at: LocalTime::from_ns(since.monotonic_ns.cast_signed()), rate }
+        RateChange { at: LocalTime::from_ns(since.monotonic_ns.cast_signed()), rate }
     }
 }
 
-/// The correction that adjtimex tells of, in s/s.
+/// Returns the correction that adjtimex reports, in s/s.
 #[expect(clippy::cast_precision_loss, reason = "a few hundred parts in a million")]
 pub(super) fn correction(kernel: &Adjtimex) -> f64 {
     (kernel.tick_us as f64 * USER_HZ - 1e6) / 1e6 + kernel.frequency_scaled_ppm as f64 / SCALED_PPM / 1e6
 }
 
-/// What to tell adjtimex for a correction in s/s: the frequency, and the ticks beyond what that can do.
+/// Returns the adjtimex values for a correction in s/s: the frequency, and the tick for what exceeds its
+/// range.
 #[must_use]
 #[expect(clippy::cast_possible_truncation, reason = "clamped first")]
 pub(super) fn for_adjtimex(correction: f64) -> (i64, i64) {
-    /// Parts in 10^6 that a microsecond in a tick is.
+    /// Correction in ppm for each microsecond of a tick.
     const TICK_PPM: f64 = 100.0;
-    /// The frequency alone reaches so far.
+    /// Largest correction of the frequency alone, in ppm.
     const MOST_PPM: f64 = 500.0;
     let ppm = (correction * 1e6).clamp(-99_000.0, 99_000.0);
     let ticks = if ppm.abs() > MOST_PPM { (ppm / TICK_PPM).round() } else { 0.0 };
@@ -109,7 +113,7 @@ pub(super) fn for_adjtimex(correction: f64) -> (i64, i64) {
     (frequency.round() as i64, 1_000_000 / USER_HZ as i64 + ticks as i64)
 }
 
-fn distance_ns(rates: Rates) -> i64 {
+fn distance_ns(rates: ClockReadings) -> i64 {
     rates.monotonic_ns.wrapping_sub(rates.raw_ns).cast_signed()
 }
 
@@ -124,8 +128,8 @@ mod tests {
 
     const SECOND_NS: u64 = 1_000_000_000;
 
-    fn rates(monotonic_ns: u64, raw_ns: u64) -> Rates {
-        Rates { monotonic_ns, raw_ns, boottime_ns: monotonic_ns }
+    fn rates(monotonic_ns: u64, raw_ns: u64) -> ClockReadings {
+        ClockReadings { monotonic_ns, raw_ns, boottime_ns: monotonic_ns }
     }
 
     fn tuned(correction: f64) -> Adjtimex {
@@ -156,22 +160,22 @@ mod tests {
     #[test]
     fn a_new_frequency_counts_from_the_moment_it_is_seen() {
         let mut watch = RateWatch::new(rates(0, 0), &tuned(0.0));
-        let retuned = watch.observe(rates(SECOND_NS, SECOND_NS), &tuned(50e-6));
-        assert_eq!(retuned.len(), 1);
-        assert_eq!(retuned[0].at.as_ns(), 1_000_000_000);
-        assert!((retuned[0].rate - 50e-6).abs() < 1e-10, "{retuned:?}");
+        let changes = watch.observe(rates(SECOND_NS, SECOND_NS), &tuned(50e-6));
+        assert_eq!(changes.len(), 1);
+        assert_eq!(changes[0].at.as_ns(), 1_000_000_000);
+        assert!((changes[0].rate - 50e-6).abs() < 1e-10, "{changes:?}");
         assert!((watch.correction() - 50e-6).abs() < 1e-10);
     }
 
     #[test]
     fn one_that_changed_a_while_ago_is_accounted_for_since_the_last_look() {
         let mut watch = RateWatch::new(rates(0, 0), &tuned(0.0));
-        // Half of the second at 100 parts in 10^6.
-        let retuned = watch.observe(rates(SECOND_NS + 50_000, SECOND_NS), &tuned(100e-6));
-        assert_eq!(retuned.len(), 2);
-        assert_eq!(retuned[0].at.as_ns(), 0);
-        assert!((retuned[0].rate - 50e-6).abs() < 1e-9);
-        assert!((retuned[1].rate - 50e-6).abs() < 1e-8, "{retuned:?}");
+        // Half of that second ran at 100 ppm.
+        let changes = watch.observe(rates(SECOND_NS + 50_000, SECOND_NS), &tuned(100e-6));
+        assert_eq!(changes.len(), 2);
+        assert_eq!(changes[0].at.as_ns(), 0);
+        assert!((changes[0].rate - 50e-6).abs() < 1e-9);
+        assert!((changes[1].rate - 50e-6).abs() < 1e-8, "{changes:?}");
     }
 
     #[test]
@@ -183,7 +187,7 @@ mod tests {
         assert_eq!(watch.observe(rates(2 * SECOND_NS + 1_000_000, 2 * SECOND_NS), &UNTOUCHED), []);
         let ended = watch.observe(rates(3 * SECOND_NS + 1_000_000, 3 * SECOND_NS), &UNTOUCHED);
         assert_eq!(ended.len(), 1);
-        let total: f64 = [&began, &ended].iter().map(|retuned| (1.0 + retuned[0].rate).ln()).sum();
+        let total: f64 = [&began, &ended].iter().map(|changes| (1.0 + changes[0].rate).ln()).sum();
         assert!(ended[0].rate < 0.0 && total.abs() < 300e-6, "back again, over two seconds: {ended:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Word from the kernel that `CLOCK_REALTIME` was stepped: a timer that is cancelled by it.
+//! Notices steps of `CLOCK_REALTIME` through a timer that the kernel cancels when the clock is set.
 
 use std::time::Duration;
 
@@ -9,19 +9,20 @@ use tracing::error;
 
 use crate::error::{Code, Error, Result};
 
-/// After the timer failed, until it is made anew: a failure that stays must not keep a CPU busy.
+/// Time from a failure of the timer to its replacement: a permanent failure must not keep a CPU busy.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Starts a thread that waits for somebody to set the clock (settimeofday, `ADJ_SETOFFSET`, a leap second) and
-/// says so, for as long as the receiver is there.
+/// Starts a thread that waits for the clock to be set (settimeofday, `ADJ_SETOFFSET`, a leap second) and
+/// reports it, for as long as the receiver exists.
 ///
 /// # Errors
 ///
-/// The kernel's.
+/// The kernel cannot create the timer or the thread.
 pub fn watch() -> Result<mpsc::Receiver<()>> {
     let mut timer = StepTimer::new().map_err(Error::because(Code::Os, "cannot make a timer"))?;
     let (sender, receiver) = mpsc::channel(1);
-    // Nobody joins it: it ends with the process, and should it panic, the process ends with it (see Cargo.toml).
+    // The thread is never joined: it ends with the process, and a panic in it ends the process (see
+    // Cargo.toml).
     std::thread::Builder::new()
         .name("step-watch".into())
         .stack_size(64 * 1024)
@@ -30,20 +31,21 @@ pub fn watch() -> Result<mpsc::Receiver<()>> {
     Ok(receiver)
 }
 
-/// Says of each step that `wait` returns for.
+/// Reports a step each time `wait` returns.
 fn report_steps(mut wait: impl FnMut() -> nix::Result<()>, steps: &mpsc::Sender<()>, pause: Duration) {
     while !steps.is_closed() {
         if let Err(error) = wait() {
             error!("cannot watch for steps of the clock: {error}; trying again");
             std::thread::sleep(pause);
         }
-        // After a failure, too: a step in the meantime would be missed. Full means that one is waiting to be seen.
+        // A failure is reported as well, because a step in the meantime would be missed. If the channel is
+        // full, a report is already waiting.
         let _full = steps.try_send(());
     }
 }
 
-/// A timer that never expires, so a wait ends only when it is cancelled, which a step of the clock does. `None` after
-/// it failed.
+/// A timer that never expires. A wait on it ends only when it is cancelled, which a step of the clock does.
+/// `None` after it has failed.
 struct StepTimer(Option<TimerFd>);
 
 impl StepTimer {
@@ -51,11 +53,11 @@ impl StepTimer {
         Ok(Self(Some(armed_timer()?)))
     }
 
-    /// Makes the timer anew if it failed before.
+    /// Waits for a step. Makes the timer anew if it failed before.
     fn wait_for_step(&mut self) -> nix::Result<()> {
         let timer = self.0.take().map_or_else(armed_timer, Ok)?;
         timer.wait()?;
-        // Cancelled once, it would tell of no other step.
+        // A timer that was cancelled once reports no other step.
         arm(&timer)?;
         self.0 = Some(timer);
         Ok(())
@@ -68,7 +70,7 @@ fn armed_timer() -> nix::Result<TimerFd> {
     Ok(timer)
 }
 
-/// For a time that does not come: what matters is that it is an absolute one.
+/// Arms the timer for a time that never comes. All that matters is that the time is absolute.
 fn arm(timer: &TimerFd) -> nix::Result<()> {
     let never = Expiration::OneShot(TimeSpec::new(i64::from(i32::MAX) << 8, 0));
     timer.set(never, TimerSetTimeFlags::TFD_TIMER_ABSTIME | TimerSetTimeFlags::TFD_TIMER_CANCEL_ON_SET)
@@ -97,7 +99,7 @@ mod tests {
     #[test]
     fn a_timer_is_made_anew_after_a_failure() {
         let mut timer = StepTimer::new().unwrap();
-        // A descriptor that is no armed timer: a wait on it fails.
+        // This descriptor is no armed timer, so a wait on it fails.
         let unarmed = TimerFd::new(ClockId::CLOCK_REALTIME, TimerFlags::TFD_NONBLOCK).unwrap();
         timer.0 = Some(unarmed);
         assert_eq!(timer.wait_for_step(), Err(Errno::EAGAIN));

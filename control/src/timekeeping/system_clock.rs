@@ -1,10 +1,10 @@
-//! `source = "system"`: `CLOCK_REALTIME` is somebody else's work (chronyd, ntpd, ptp4l), and is mirrored.
+//! `source = "system"`: another daemon (chronyd, ntpd, ptp4l) keeps `CLOCK_REALTIME`, and it is mirrored.
 //!
 //! `CLOCK_REALTIME` and `CLOCK_MONOTONIC` are slewed alike, so between two steps their difference is
-//! constant and the line runs at the nominal rate. What can be said of the clock's quality comes from the
-//! kernel's discipline (adjtimex) and from the local daemon's own answers on loopback.
+//! constant and the line runs at the nominal rate. The clock's quality is known from the kernel's discipline
+//! (adjtimex) and from the local daemon's answers on loopback.
 //!
-//! Pure: readings come in, a [`ClockState`] goes out.
+//! This module is pure: readings come in, and a [`ClockState`] goes out.
 
 use protocol::time::{PHI_PPB, from_unix_ns};
 use protocol::{Reading, reference};
@@ -13,34 +13,38 @@ use responder::message::{LEAP_UNSYNCHRONISED, MAX_STRATUM};
 use responder::{ClockState, NtpShort, NtpTimestamp};
 use serde::Serialize;
 
+use super::kernel_leap::{self, Ahead};
 use crate::config::ClockConfig;
 use crate::sys::Adjtimex;
-use crate::sys::kernel_clock::Sample;
+use crate::sys::kernel_clock::CrossTimestamp;
 
-/// `CLOCK_REALTIME` and `CLOCK_MONOTONIC` diverged by this much: a step, not a reading that took its time.
+/// If `CLOCK_REALTIME` and `CLOCK_MONOTONIC` diverge by this much, the clock was stepped; it is more than a
+/// slow reading can explain.
 const STEP_NS: i128 = 1_000;
-/// Beyond its own error bound, the local daemon may be off the system clock by this much for the noise of
-/// a query over loopback.
+/// How far the local daemon may be off the system clock in addition to its own error bound, because of the
+/// noise of a query over loopback.
 const LOOPBACK_NOISE_NS: u64 = 1_000_000;
 
 /// Why the clock is not served as synchronised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unsynchronised {
-    /// adjtimex says so.
+    /// adjtimex reports it as unsynchronised.
     Kernel,
-    /// The local daemon's own answer says so.
+    /// The local daemon's answer says that it is not synchronised.
     Daemon,
     /// The error bound is above the configured limit.
     ErrorBound,
+    /// A leap second comes just now.
+    LeapSecond,
     /// There are no upstreams that agree on the time.
     NoAgreement,
-    /// The upstreams were not heard for too long, or are too far away.
+    /// The upstreams have not answered for too long, or are too far away.
     UpstreamError,
 }
 
 impl Unsynchronised {
-    /// What the operator should know, with the command to type.
+    /// Returns an explanation for the operator, with the command to type.
     #[must_use]
     pub const fn explain(self) -> &'static str {
         match self {
@@ -54,6 +58,9 @@ impl Unsynchronised {
             Self::ErrorBound => {
                 "the clock's error bound is above `clock.max_error_ms`: see `chronyc tracking` or `ntpq -p`"
             }
+            Self::LeapSecond => {
+                "a leap second comes just now: until the clock has taken it, no answer would surely be right"
+            }
             Self::NoAgreement => {
                 "no majority of the upstreams has told the time yet: see `pooltime-xdp peers`"
             }
@@ -65,23 +72,23 @@ impl Unsynchronised {
     }
 }
 
-/// What the local daemon last said of itself.
+/// The latest answer of the local daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalDaemon {
     /// Its answer.
     pub reading: Reading,
-    /// `CLOCK_MONOTONIC` at that time.
+    /// `CLOCK_MONOTONIC` when the answer came.
     pub monotonic_ns: u64,
 }
 
-/// What an observation came to.
+/// The result of an observation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Observation {
-    /// To publish.
+    /// The state to publish.
     pub state: ClockState,
-    /// Why it is not synchronised, if it is not.
+    /// Why it is not synchronised.
     pub unsynchronised: Option<Unsynchronised>,
-    /// The clock was stepped by so many nanoseconds since the last observation.
+    /// By how many nanoseconds the clock was stepped since the last observation.
     pub stepped_ns: Option<i128>,
 }
 
@@ -90,23 +97,24 @@ pub struct Observation {
 pub struct SystemClock {
     precision: i8,
     sequence: u32,
-    /// `CLOCK_REALTIME` less `CLOCK_MONOTONIC`: all readings since the last step agree that it is in here.
+    /// The range of `CLOCK_REALTIME` minus `CLOCK_MONOTONIC` on which all readings since the last step agree.
     difference: Option<(i128, i128)>,
     max_error_us: Option<i64>,
     reference_time: NtpTimestamp,
 }
 
 impl SystemClock {
-    /// A clock that has not been read yet.
+    /// Makes a clock that has not been read yet.
     #[must_use]
     pub fn new(precision: i8) -> Self {
         Self { precision, sequence: 0, difference: None, max_error_us: None, reference_time: NtpTimestamp(0) }
     }
 
-    /// Makes a state to publish of what the kernel and the local daemon say.
+    /// Makes the state to publish from readings of the clocks, the kernel's discipline and the local daemon's
+    /// answer.
     pub fn observe(
         &mut self,
-        sample: &Sample,
+        sample: &CrossTimestamp,
         kernel: &Adjtimex,
         daemon: Option<&LocalDaemon>,
         config: &ClockConfig,
@@ -120,18 +128,27 @@ impl SystemClock {
         self.note_correction(kernel, stepped_ns.is_some(), now);
 
         let limit_ns = config.max_error_ms.saturating_mul(1_000_000);
-        let mut source = Source::of(kernel, daemon, base_ns, config, self.reference_time);
+        let mut source = ClaimedSource::of(kernel, daemon, base_ns, config, self.reference_time);
         source.add_error(reading_error_ns);
         source.limit_error(limit_ns);
+        let leap = kernel_leap::ahead(kernel, now_ns, source.bound_ns());
+        if leap == Some(Ahead::Now) {
+            source.unsynchronised = source.unsynchronised.or(Some(Unsynchronised::LeapSecond));
+        }
         if let Some(stratum) = config.local_stratum.filter(|_| source.unsynchronised.is_some()) {
-            source = Source::local(stratum, source.leap, self.reference_time);
+            source = ClaimedSource::local(stratum, source.leap, self.reference_time);
             source.add_error(reading_error_ns);
         }
         let bound_ns = source.bound_ns();
-        // The moment at which the bound will have grown to the limit, or some seconds from now: whatever a
-        // daemon that has died would have noticed, this one notices no more.
+        // The horizon is the moment when the bound will have grown to the limit, or some seconds from now: if
+        // this daemon dies, it will not notice what happens afterwards.
         let until_limit_ns = limit_ns.saturating_sub(bound_ns).saturating_mul(1_000_000_000 / PHI_PPB);
         let horizon_ns = config.horizon_ms.saturating_mul(1_000_000).min(until_limit_ns);
+        // Nor would it notice a leap second.
+        let horizon_ns = match leap {
+            Some(Ahead::In(leap_ns)) => horizon_ns.min(leap_ns),
+            _ => horizon_ns,
+        };
 
         self.sequence = self.sequence.wrapping_add(1);
         let state = ClockState {
@@ -152,9 +169,9 @@ impl SystemClock {
         Observation { state, unsynchronised: source.unsynchronised, stepped_ns }
     }
 
-    /// Brings a reading in: the difference of the clocks is constant, so every reading narrows down where it
-    /// is, until one contradicts, which means a step. Gives the size of the step.
-    fn narrow_difference(&mut self, sample: &Sample) -> Option<i128> {
+    /// Takes in a reading. The difference of the clocks is constant, so every reading narrows its range until
+    /// one contradicts it, which means a step. Returns the size of the step.
+    fn narrow_difference(&mut self, sample: &CrossTimestamp) -> Option<i128> {
         let seen = (
             sample.realtime_ns - i128::from(sample.monotonic_after_ns),
             sample.realtime_ns - i128::from(sample.monotonic_before_ns),
@@ -173,8 +190,8 @@ impl SystemClock {
         (moved.abs() >= STEP_NS).then_some(moved)
     }
 
-    /// The kernel lets its maximum error grow until the clock's keeper sets it: when it has fallen, the
-    /// clock was corrected. A step is a correction, too.
+    /// Notes when the clock was corrected. The kernel lets its maximum error grow until the clock's keeper
+    /// sets it, so if it has fallen, the clock was corrected. A step is a correction too.
     fn note_correction(&mut self, kernel: &Adjtimex, stepped: bool, now: NtpTimestamp) {
         if stepped || self.max_error_us.is_none_or(|before| kernel.max_error_us < before) {
             self.reference_time = now;
@@ -183,8 +200,8 @@ impl SystemClock {
     }
 }
 
-/// What is said of the clock's own source.
-struct Source {
+/// What is known about the clock's own source.
+struct ClaimedSource {
     unsynchronised: Option<Unsynchronised>,
     leap: u8,
     stratum: u8,
@@ -194,7 +211,7 @@ struct Source {
     root_dispersion_ns: u64,
 }
 
-impl Source {
+impl ClaimedSource {
     fn of(
         kernel: &Adjtimex,
         daemon: Option<&LocalDaemon>,
@@ -203,12 +220,14 @@ impl Source {
         corrected: NtpTimestamp,
     ) -> Self {
         let kernel_synchronised = kernel.status & libc::STA_UNSYNC == 0 && kernel.state != libc::TIME_ERROR;
+        let daemon = daemon.filter(|daemon| daemon.speaks_for_the_system_clock());
         let leap = match kernel.state {
             libc::TIME_INS => 1,
             libc::TIME_DEL => 2,
+            // The clock's keeper may take it without the kernel, or has not told it yet.
+            libc::TIME_OK => daemon.map_or(0, |daemon| daemon.reading.server.leap & 3),
             _ => 0,
         };
-        let daemon = daemon.filter(|daemon| daemon.speaks_for_the_system_clock());
         let daemon_synchronised = daemon.map(|daemon| daemon.reading.server.is_synchronised());
         let unsynchronised = match (kernel_synchronised, daemon_synchronised) {
             (false, _) => Some(Unsynchronised::Kernel),
@@ -235,7 +254,7 @@ impl Source {
                 reference_id: config.reference_id(),
                 reference_time: corrected,
                 root_delay_ns: 0,
-                // maxerror is RFC 5905's root distance, as the clock's keeper last set it.
+                // maxerror is the root distance of RFC 5905, as the clock's keeper last set it.
                 root_dispersion_ns: u64::try_from(kernel.max_error_us)
                     .unwrap_or(u64::MAX)
                     .saturating_mul(1000),
@@ -244,8 +263,8 @@ impl Source {
     }
 }
 
-impl Source {
-    /// A clock that is its own reference.
+impl ClaimedSource {
+    /// Returns the source of a clock that is its own reference.
     const fn local(stratum: u8, leap: u8, corrected: NtpTimestamp) -> Self {
         Self {
             unsynchronised: None,
@@ -258,7 +277,7 @@ impl Source {
         }
     }
 
-    /// The root distance of RFC 5905, without what accrues from now on.
+    /// Returns the root distance of RFC 5905, without its growth from now on.
     const fn bound_ns(&self) -> u64 {
         (self.root_delay_ns / 2).saturating_add(self.root_dispersion_ns)
     }
@@ -275,8 +294,8 @@ impl Source {
 }
 
 impl LocalDaemon {
-    /// A daemon that serves another time than the system's (`chronyd -x`, a container's neighbour) says
-    /// nothing about the system clock.
+    /// Whether the local daemon's answer is about the system clock. One that serves another time (`chronyd
+    /// -x`, or a daemon in a neighbouring container) says nothing about it.
     fn speaks_for_the_system_clock(&self) -> bool {
         let Reading { server, offset_ns, .. } = &self.reading;
         let bound_ns = server.root_distance_ns().saturating_add(LOOPBACK_NOISE_NS);
@@ -284,8 +303,9 @@ impl LocalDaemon {
     }
 }
 
-/// A clock that was set back since its last correction must not say that this is yet to come: clients refuse
-/// such an answer (RFC 5905 appendix A.5.1.1). Zero is "never", not a time.
+/// Limits a reference time to the present. If the clock was set back since its last correction, the
+/// correction would seem to be in the future, and clients refuse such an answer (RFC 5905 appendix A.5.1.1).
+/// Zero means "never" and is kept.
 const fn earlier(reference_time: NtpTimestamp, now: NtpTimestamp) -> NtpTimestamp {
     if reference_time.0 != 0 && reference_time.since(now) > 0 { now } else { reference_time }
 }

@@ -6,12 +6,12 @@
 //! other programs. With `source = "system"` the clock is somebody else's work, and is mirrored instead.
 //!
 //! The daemon's loop waits for [`Timekeeper::event`] and has it handled. At every tick it calls [`Timekeeper::look`],
-//! [`Timekeeper::steer`] and [`Timekeeper::state`], in this order; nothing but `steer` changes the kernel's clock
-//! while the configuration stays the same.
+//! [`Timekeeper::before_steering`], [`Timekeeper::steer`] and [`Timekeeper::state`], in this order; nothing but `steer`
+//! changes the kernel's clock while the configuration stays the same.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -23,45 +23,48 @@ use tracing::warn;
 use super::drift::DriftFile;
 use super::kernel_steering::{Steering, refuse_rivals};
 use super::line_state;
-use super::rate_watch::RateWatch;
+use super::rate_watch::{RateChange, RateWatch};
+use super::slew_file::{LeftBehind, SlewFile};
 use super::sources::ntp::NtpSource;
 use super::sources::system::SystemSource;
 use super::sources::{Correction, Mirrored, Source};
 use super::system_clock::{Observation, Unsynchronised};
 use crate::config::{ClockConfig, ClockSource, Config};
-use crate::discipline::{self, Discipline, Drift, Line, LocalTime, ns_to_s};
+use crate::discipline::{self, ClockLine, Discipline, Drift, LeapList, LocalTime, ns_to_s};
 use crate::error::{Code, Error, Result};
 use crate::net::own_addresses::OwnAddresses;
 use crate::status::sources::{Peers, System};
 use crate::sys::kernel_clock::{KernelClock, monotonic_ns, precision};
 
-/// The clock that counts suspends got ahead by this much: there was one, in ns.
+/// If the clock that counts suspends gets ahead by this much, in ns, the machine was suspended.
 const SUSPEND_NS: u64 = 100_000_000;
-/// How often the drift file is written.
+/// Interval at which the drift file is written.
 const DRIFT_INTERVAL: Duration = Duration::from_hours(1);
-/// The loop sleeps this long at least: it must not spin.
+/// Shortest sleep of the loop, so that it cannot spin.
+/// The kernel's clock is not steered this near to a leap second, in s.
+const LEAP_QUIET_S: f64 = 2.0;
 const LEAST_SLEEP: Duration = Duration::from_millis(1);
 
-/// What a timekeeper has to know of the host it runs on.
+/// What a timekeeper must know about its host.
 #[derive(Clone, Debug, Default)]
 pub struct Host {
-    /// Its addresses, which are never asked for the time.
+    /// The host's addresses, which are never asked for the time.
     pub own: OwnAddresses,
-    /// Where another time daemon of this host may be asked.
+    /// Addresses at which another time daemon of this host may answer.
     pub local_daemons: Vec<SocketAddr>,
-    /// Where the drift file is kept.
+    /// The directory of the drift file.
     pub state_directory: PathBuf,
 }
 
-/// Something for [`Timekeeper::handle`].
+/// An event for [`Timekeeper::handle`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event(What);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
-    /// Sources are due, or a leap second.
+    /// Sources or a leap second are due.
     Due,
-    /// The source in this place has heard something.
+    /// The source with this index has received something.
     Arrived(usize),
 }
 
@@ -76,13 +79,24 @@ pub struct Timekeeper<K> {
     now: LocalTime,
     suspended_ns: u64,
     steering: Option<Steering>,
+    /// Where a slew of the kernel's clock is noted.
+    note: Option<SlewFile>,
+    /// A slew that was found at the start and has not been taken back yet.
+    left_behind: Option<LeftBehind>,
+    /// Changes of the clock's rate that [`Timekeeper::take_rate_changes`] has not returned yet.
+    retuned: Vec<RateChange>,
     drift: Option<DriftFile>,
-    drift_stored: Instant,
+    /// When the drift file was last written, and how well the frequency was known then, in s/s.
+    drift_stored: Option<(Instant, f64)>,
+    /// When it cannot be said whether the leap second to come has come, as of the last state.
+    leap_window: Option<(LocalTime, LocalTime)>,
+    /// The known leap seconds.
+    leap_list: Option<LeapList>,
     precision: i8,
     sequence: u32,
-    /// What was named last as the reference.
+    /// The reference ID that was published last.
     reference_id: u32,
-    /// Of the clock that is mirrored, as of the last state.
+    /// Correction of a mirrored clock, as of the last state.
     correction: Option<Correction>,
 }
 
@@ -91,7 +105,8 @@ impl<K: KernelClock + Clone> Timekeeper<K> {
     ///
     /// # Errors
     ///
-    /// The clocks cannot be read or, if that is wanted, not be steered; the list of leap seconds is wrong.
+    /// The clocks cannot be read, or cannot be steered although that is configured, or the list of leap
+    /// seconds is wrong.
     pub async fn begin(kernel: K, config: &Config, host: &Host) -> Result<Self> {
         match config.clock.source {
             ClockSource::System => {
@@ -119,19 +134,18 @@ impl<K: KernelClock + Clone> Timekeeper<K> {
     fn with(kernel: K, config: &Config, host: &Host, source: Box<dyn Source>) -> Result<Self> {
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(Error::because(Code::Os, "no random numbers"))?;
-        let disciplined = config.clock.source == ClockSource::Upstream;
-        let drift = disciplined.then(|| DriftFile::new(host.state_directory.join("drift")));
         let seed = u64::from_ne_bytes(seed);
-        let mut timekeeper = Self::new(kernel, precision()?, &config.clock, vec![source], drift, seed)?;
+        let directory = Some(host.state_directory.as_path());
+        let mut timekeeper = Self::new(kernel, precision()?, &config.clock, vec![source], directory, seed)?;
         timekeeper.configure_sources(config, &host.own);
         Ok(timekeeper)
     }
 
-    /// Puts another configuration in force: all of it or nothing.
+    /// Puts another configuration in force as a whole, or not at all.
     ///
     /// # Errors
     ///
-    /// As [`Timekeeper::begin`].
+    /// See [`Timekeeper::begin`].
     pub fn configure(&mut self, config: &Config, host: &Host) -> Result<()> {
         if config.clock.source != self.config.source {
             let next = Self::without_waiting(self.kernel.clone(), config, host)?;
@@ -144,13 +158,17 @@ impl<K: KernelClock + Clone> Timekeeper<K> {
         let settings = discipline_settings(&config.clock)?;
         match (&mut self.steering, steers(&config.clock)) {
             (Some(steering), true) => steering.configure(config.clock.steering()),
-            (None, true) => self.steering = Some(Steering::begin(&self.kernel, config.clock.steering())?),
+            (None, true) => {
+                let steering = Steering::begin(&self.kernel, config.clock.steering(), self.note.clone())?;
+                self.steering = Some(steering);
+            }
             (Some(steering), false) => {
                 steering.end(&self.kernel)?;
                 self.steering = None;
             }
             (None, false) => {}
         }
+        self.leap_list.clone_from(&settings.leap_list);
         self.discipline.configure(settings);
         self.config = config.clock.clone();
         self.configure_sources(config, &host.own);
@@ -159,36 +177,48 @@ impl<K: KernelClock + Clone> Timekeeper<K> {
 }
 
 impl<K: KernelClock> Timekeeper<K> {
-    /// Begins with these sources and what an earlier run has learnt of the oscillator.
+    /// Begins with these sources and with what an earlier run has learnt about the oscillator.
     fn new(
         kernel: K,
         precision: i8,
         config: &ClockConfig,
         sources: Vec<Box<dyn Source>>,
-        drift: Option<DriftFile>,
+        directory: Option<&Path>,
         seed: u64,
     ) -> Result<Self> {
-        let rates = kernel.rates()?;
-        let watch = RateWatch::new(rates, &kernel.discipline()?);
         let settings = discipline::Config { seed, ..discipline_settings(config)? };
-        // The file tells of the bare oscillator, the discipline knows the corrected clock.
-        let learnt = drift.as_ref().and_then(DriftFile::load).map(|drift| Drift {
-            frequency: (1.0 + drift.frequency) / (1.0 + watch.correction()) - 1.0,
-            ..drift
-        });
+        let leap_list = settings.leap_list.clone();
+        let drift = directory
+            .filter(|_| config.source == ClockSource::Upstream)
+            .map(|directory| DriftFile::new(directory.join("drift")));
+        let learnt = drift.as_ref().and_then(DriftFile::load);
+        let note = directory.map(|directory| SlewFile::new(directory.join("slew")));
+        let steering =
+            steers(config).then(|| Steering::begin(&kernel, config.steering(), note.clone())).transpose()?;
+        let expected = learnt.map(|drift| drift.frequency);
+        let left_behind = LeftBehind::find(&kernel, note.as_ref(), expected, steering.is_some())?;
+        let rates = kernel.clock_readings()?;
+        let watch = RateWatch::new(rates, &kernel.discipline()?);
         let now = LocalTime::from_ns(rates.monotonic_ns.cast_signed());
-        let steering = steers(config).then(|| Steering::begin(&kernel, config.steering())).transpose()?;
+        let mut discipline = Discipline::new(settings, &[], now, learnt);
+        // What is known beforehand is known of the bare oscillator, whatever correction is in force now.
+        discipline.frequency_changed(now, watch.correction());
         Ok(Self {
             kernel,
             config: config.clone(),
             sources,
-            discipline: Discipline::new(settings, &[], now, learnt),
+            discipline,
             watch,
             now,
             suspended_ns: rates.boottime_ns.saturating_sub(rates.monotonic_ns),
             steering,
+            note,
+            left_behind,
+            retuned: Vec::new(),
             drift,
-            drift_stored: Instant::now(),
+            drift_stored: None,
+            leap_window: None,
+            leap_list,
             precision,
             sequence: 0,
             reference_id: 0,
@@ -203,8 +233,8 @@ impl<K: KernelClock> Timekeeper<K> {
         }
     }
 
-    /// Takes note of other addresses of this host. A source that turns out to be this host is dropped at once, and
-    /// comes back when the address is gone.
+    /// Takes in a change of this host's addresses. A source that turns out to be this host is dropped at
+    /// once, and comes back when the address is gone.
     ///
     /// # Errors
     ///
@@ -217,7 +247,7 @@ impl<K: KernelClock> Timekeeper<K> {
         Ok(())
     }
 
-    /// Waits for something to handle. Nothing is lost if the wait is given up.
+    /// Waits for an event. Nothing is lost if the wait is cancelled.
     pub async fn event(&mut self) -> Event {
         let mut due = pin!(tokio::time::sleep(self.until_due()));
         poll_fn(|context| {
@@ -232,7 +262,8 @@ impl<K: KernelClock> Timekeeper<K> {
     }
 
     fn until_due(&self) -> Duration {
-        let discipline = self.discipline.next_wakeup().map(|at| {
+        let leap_ends = self.leap_window.map(|(_, end)| end);
+        let discipline = self.discipline.next_wakeup().into_iter().chain(leap_ends).min().map(|at| {
             let now = monotonic_ns().unwrap_or_default().cast_signed();
             Duration::from_nanos(u64::try_from(at.as_ns().saturating_sub(now)).unwrap_or(0))
         });
@@ -241,7 +272,7 @@ impl<K: KernelClock> Timekeeper<K> {
         discipline.into_iter().chain(sources).min().unwrap_or(Duration::MAX).max(LEAST_SLEEP)
     }
 
-    /// Does what an event asks for.
+    /// Handles an event.
     ///
     /// # Errors
     ///
@@ -261,10 +292,20 @@ impl<K: KernelClock> Timekeeper<K> {
                 }
             }
         }
-        if self.drift_stored.elapsed() >= DRIFT_INTERVAL {
+        if self.drift_is_due() {
             self.store_drift();
         }
         Ok(())
+    }
+
+    /// The drift file is written as soon as there is something to keep, when it has become twice as exact, and from time
+    /// to time.
+    fn drift_is_due(&self) -> bool {
+        let Some((stored, skew)) = self.drift_stored else {
+            return self.drift.is_some() && self.discipline.drift(self.now).is_some();
+        };
+        stored.elapsed() >= DRIFT_INTERVAL
+            || self.discipline.drift(self.now).is_some_and(|drift| drift.skew < skew / 2.0)
     }
 
     /// Looks at the clocks. What was done to them goes into the discipline.
@@ -277,23 +318,65 @@ impl<K: KernelClock> Timekeeper<K> {
         self.sources.iter_mut().try_for_each(|source| source.look(&self.kernel))
     }
 
-    /// Steers the kernel's clock as of the last look, where that is wanted and due, and takes in what this changed.
+    /// Plans how to steer the kernel's clock as of the last look, where that is wanted and due. What is served runs on
+    /// the same clock. Returns by how much its rate is about to change, in s/s: what is published must allow for that
+    /// before [`Timekeeper::steer`] makes the change, and stays true then if the daemon is killed in between.
+    pub fn before_steering(&mut self) -> f64 {
+        if let Some(left_behind) = &self.left_behind {
+            return left_behind.change();
+        }
+        let (now, limit_s) = (self.now, line_state::limit_s(&self.config));
+        let Some(steering) = self.steering.as_mut().filter(|steering| steering.is_due(now)) else {
+            return 0.0;
+        };
+        let line = self.discipline.line(now).filter(|line| line.bound_s(now) <= limit_s);
+        // The kernel takes the leap second by itself, some milliseconds before or after the line.
+        if line.is_some_and(|line| line.leap_at.is_some_and(|at| at.seconds_since(now).abs() < LEAP_QUIET_S))
+        {
+            return 0.0;
+        }
+        let tai_offset_s = line.zip(self.leap_list.as_ref()).and_then(|(line, list)| {
+            let tai_utc_s = list.tai_utc_s(line.utc_ns(now).div_euclid(1_000_000_000))?;
+            i32::try_from(tai_utc_s).ok()
+        });
+        let correction = self.watch.correction();
+        steering.plan(&self.kernel, line.as_ref(), limit_s, tai_offset_s, correction, now)
+    }
+
+    /// Whether a leap second comes within its window of the last state, or in a second.
+    #[cfg(test)]
+    fn leap_is_near(&self) -> bool {
+        self.leap_window.is_some_and(|(start, end)| start.seconds_since(self.now) < 0.01 || self.now < end)
+    }
+
+    /// Whether a leap second has ended just now, so that the clock should be published at once.
+    #[must_use]
+    pub fn leap_has_ended(&self) -> bool {
+        self.leap_window.is_some_and(|(_, end)| self.now >= end)
+    }
+
+    /// Makes the change that [`Timekeeper::before_steering`] has planned, and takes in what this changed.
     ///
     /// # Errors
     ///
     /// The clocks cannot be read.
     pub fn steer(&mut self) -> Result<()> {
-        let (now, limit_s) = (self.now, line_state::limit_s(&self.config));
-        let Some(steering) = self.steering.as_mut().filter(|steering| steering.is_due(now)) else {
-            return Ok(());
-        };
-        let line = self.discipline.line(now).filter(|line| line.bound_s(now) <= limit_s);
-        steering.correct(&self.kernel, line.as_ref(), self.watch.correction(), now);
-        self.read_clocks()?;
-        Ok(())
+        if let Some(left_behind) = self.left_behind.take() {
+            if let Err(error) = left_behind.unwind(&self.kernel, self.note.as_ref()) {
+                warn!("a slew of the kernel's clock that was left behind goes on: {error}");
+            }
+        } else if let Some(steering) = &mut self.steering {
+            steering.apply(&self.kernel);
+        }
+        self.read_clocks().map(drop)
     }
 
-    /// What there is to serve as of the last look.
+    /// Takes the changes of the clock's rate since the last call, whoever made them.
+    pub fn take_rate_changes(&mut self) -> Vec<RateChange> {
+        std::mem::take(&mut self.retuned)
+    }
+
+    /// Returns what should be served as of the last look.
     ///
     /// # Errors
     ///
@@ -309,7 +392,7 @@ impl<K: KernelClock> Timekeeper<K> {
         let unknown = line_state::unknown(now, self.sequence, self.precision);
         let Some(line) = self.discipline.line(now).filter(|line| line.stratum <= MAX_STRATUM) else {
             // While nothing is known, answers carry the kernel's time and say that it is not synchronised.
-            let state = line_state::of_kernel(&self.kernel.sample()?, unknown);
+            let state = line_state::of_kernel(&self.kernel.cross_timestamp()?, unknown);
             return Ok(Observation {
                 state,
                 unsynchronised: Some(Unsynchronised::NoAgreement),
@@ -320,6 +403,16 @@ impl<K: KernelClock> Timekeeper<K> {
         let named = self.sources.iter().find_map(|source| source.reference_id(line.reference));
         self.reference_id = named.unwrap_or(self.reference_id);
         let mut state = line_state::of_line(&line, now, &self.config, self.reference_id, unknown);
+        let window = line_state::leap_window(&line).filter(|(_, end)| now < *end);
+        self.leap_window = window;
+        if window.is_some_and(|(start, _)| now >= start) {
+            state.leap = LEAP_UNSYNCHRONISED;
+            return Ok(Observation {
+                state,
+                unsynchronised: Some(Unsynchronised::LeapSecond),
+                stepped_ns: None,
+            });
+        }
         let too_wide = line.bound_s(now) > line_state::limit_s(&self.config);
         if too_wide {
             state.leap = LEAP_UNSYNCHRONISED;
@@ -328,11 +421,12 @@ impl<K: KernelClock> Timekeeper<K> {
         Ok(Observation { state, unsynchronised, stepped_ns: None })
     }
 
-    /// Reads the clocks that tell what was done to `CLOCK_MONOTONIC`. Gives the local time.
+    /// Reads the clocks that show what was done to `CLOCK_MONOTONIC`. Returns the local time.
     fn read_clocks(&mut self) -> Result<LocalTime> {
-        let (rates, kernel) = (self.kernel.rates()?, self.kernel.discipline()?);
+        let (rates, kernel) = (self.kernel.clock_readings()?, self.kernel.discipline()?);
         for retuned in self.watch.observe(rates, &kernel) {
-            self.discipline.retuned(retuned.at, retuned.rate);
+            self.discipline.frequency_changed(retuned.at, retuned.rate);
+            self.retuned.push(retuned);
         }
         let now = LocalTime::from_ns(rates.monotonic_ns.cast_signed());
         let suspended_ns = rates.boottime_ns.saturating_sub(rates.monotonic_ns);
@@ -340,31 +434,31 @@ impl<K: KernelClock> Timekeeper<K> {
             if self.is_disciplined() {
                 warn!("the machine was suspended: the time is asked for anew");
             }
-            self.discipline.jumped(now);
+            self.discipline.time_lost(now);
         }
         self.suspended_ns = suspended_ns;
         self.now = now;
         Ok(now)
     }
 
-    /// Whether the time is of our own making, and not that of a clock which somebody else keeps.
+    /// Whether the time comes from our own discipline and not from a clock that another daemon keeps.
     fn is_disciplined(&self) -> bool {
         self.config.source == ClockSource::Upstream
     }
 
-    /// What the keeper of the clock does to it, where that is somebody else.
+    /// Returns the correction of a clock that another daemon keeps.
     #[must_use]
     pub const fn correction(&self) -> Option<Correction> {
         self.correction
     }
 
-    /// `system` or `upstream`.
+    /// Returns the source in the configuration: `system` or `upstream`.
     #[must_use]
     pub const fn label(&self) -> &'static str {
         self.config.source.label()
     }
 
-    /// What there is to see of the sources, and of the clock as it was last published.
+    /// Returns the state of the sources, and of the clock as it was last published.
     ///
     /// # Errors
     ///
@@ -397,7 +491,7 @@ impl<K: KernelClock> Timekeeper<K> {
         Ok(Peers { system, peers })
     }
 
-    fn describe(&self, system: &mut System, line: &Line, now: LocalTime) {
+    fn describe(&self, system: &mut System, line: &ClockLine, now: LocalTime) {
         const PPM: f64 = 1e6;
         system.frequency_ppm = Some(self.of_oscillator(line.frequency) * PPM);
         system.skew_ppm = Some(line.skew * PPM);
@@ -408,15 +502,15 @@ impl<K: KernelClock> Timekeeper<K> {
         }
     }
 
-    /// What the line is ahead of `CLOCK_REALTIME`, in s.
-    fn kernel_offset_s(&self, line: &Line) -> Option<f64> {
-        let sample = self.kernel.sample().ok()?;
+    /// Returns how far the line is ahead of `CLOCK_REALTIME`, in s.
+    fn kernel_offset_s(&self, line: &ClockLine) -> Option<f64> {
+        let sample = self.kernel.cross_timestamp().ok()?;
         let at_ns = u64::midpoint(sample.monotonic_before_ns, sample.monotonic_after_ns);
         let utc_ns = i128::from(line.utc_ns(LocalTime::from_ns(at_ns.cast_signed())));
         Some(ns_to_s(i64::try_from(utc_ns - sample.realtime_ns).ok()?))
     }
 
-    /// What happens to the kernel's clock, for people.
+    /// Describes what happens to the kernel's clock.
     fn steering(&self) -> String {
         match &self.steering {
             None => "left alone".into(),
@@ -426,22 +520,24 @@ impl<K: KernelClock> Timekeeper<K> {
         }
     }
 
-    /// True seconds in a second of the bare oscillator, less one, for a frequency of the corrected clock.
+    /// Converts a frequency of the corrected clock to one of the uncorrected oscillator: true seconds per
+    /// second, minus one.
     fn of_oscillator(&self, frequency: f64) -> f64 {
         (1.0 + frequency) * (1.0 + self.watch.correction()) - 1.0
     }
 
-    /// What to keep of the oscillator for the next run.
+    /// Returns what the next run should know about the oscillator.
     fn learnt(&self) -> Option<Drift> {
         let drift = self.discipline.drift(self.now)?;
         Some(Drift { frequency: self.of_oscillator(drift.frequency), ..drift })
     }
 
     fn store_drift(&mut self) {
-        self.drift_stored = Instant::now();
         if self.read_clocks().is_err() {
             return;
         }
+        let skew = self.discipline.drift(self.now).map_or(f64::INFINITY, |drift| drift.skew);
+        self.drift_stored = Some((Instant::now(), skew));
         if let (Some(file), Some(learnt)) = (&self.drift, self.learnt())
             && let Err(error) = file.store(&learnt)
         {
@@ -449,23 +545,23 @@ impl<K: KernelClock> Timekeeper<K> {
         }
     }
 
-    /// Keeps what was learnt, and lets go of the kernel's clock.
+    /// Stores what was learnt, and releases the kernel's clock.
     ///
     /// # Errors
     ///
-    /// The kernel's.
+    /// The kernel or the file system refuses.
     pub fn end(&mut self) -> Result<()> {
         self.store_drift();
-        self.steering.as_ref().map_or(Ok(()), |steering| steering.end(&self.kernel))
+        self.steering.as_mut().map_or(Ok(()), |steering| steering.end(&self.kernel))
     }
 }
 
-/// Whether the kernel's clock is to be steered: never one that somebody else keeps.
+/// Whether to steer the kernel's clock. One that another daemon keeps is never steered.
 fn steers(config: &ClockConfig) -> bool {
     config.source == ClockSource::Upstream && config.steer
 }
 
-/// The settings of the discipline. Without sources that it disciplines it has none, and no list of leap seconds.
+/// Returns the settings of the discipline. If it has no sources, it needs no list of leap seconds.
 fn discipline_settings(config: &ClockConfig) -> Result<discipline::Config> {
     match config.source {
         ClockSource::System => Ok(discipline::Config::default()),

@@ -1,4 +1,4 @@
-//! Commands that look and report, and need no daemon of their own.
+//! Commands that examine and report, and do not need a running daemon.
 
 pub mod doctor;
 pub mod import;

@@ -1,4 +1,4 @@
-//! From a server's name to its addresses.
+//! Resolves a server's name to its addresses.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
 
@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::error::{Code, Error, Result};
 
-/// Selects the address family of names.
+/// Options that select the address family of names.
 #[derive(Args, Debug)]
 pub(crate) struct FamilyArguments {
     /// Use only IPv4 addresses
@@ -17,7 +17,7 @@ pub(crate) struct FamilyArguments {
     ipv6: bool,
 }
 
-/// The addresses of a server, of one family or both.
+/// Returns the addresses of a server, of one family or of both.
 pub(crate) fn resolve(server: &str, port: u16, family: &FamilyArguments) -> Result<Vec<SocketAddr>> {
     let addresses: Vec<_> = (server, port)
         .to_socket_addrs()

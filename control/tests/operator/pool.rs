@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use control::tools::pool::probe::{Pace, check};
-use control::tools::pool::score::{Finding, judge};
+use control::tools::pool::monitor_check::{CheckSchedule, check};
+use control::tools::pool::score::{CheckFinding, score_effect};
 use serde_json::Value;
 
 use crate::double::Behaviour::{Kiss, NotAServer, OffsetMs, ReceivedAfterSent, Silent, Stratum, WrongOrigin};
 use crate::double::{ntp_server, web_server};
 use crate::{EX_NOINPUT, EX_UNAVAILABLE, EX_USAGE, pooltime};
 
-const HASTE: Pace = Pace { samples: 3, gap: Duration::from_millis(1), timeout: Duration::from_millis(500) };
+const HASTE: CheckSchedule =
+    CheckSchedule { samples: 3, gap: Duration::from_millis(1), timeout: Duration::from_millis(500) };
 /// What a busy machine may add to an offset.
 const TOLERANCE: f64 = 0.02;
 
@@ -37,10 +38,10 @@ fn each_fault_of_a_server_has_the_monitors_step_and_cap() {
         (OffsetMs(4_000), 3, -4.0, Some(-20.0)),
     ] {
         let checked = check(ntp_server(behaviour), HASTE);
-        let verdict = judge(&checked.best().finding);
+        let effect = score_effect(&checked.best().finding);
         assert_eq!(checked.samples.len(), samples, "{behaviour:?}: {checked:?}");
-        assert!((verdict.step - step).abs() < TOLERANCE, "{behaviour:?}: {verdict:?}, not {step}");
-        assert_eq!(verdict.cap, cap, "{behaviour:?}");
+        assert!((effect.step - step).abs() < TOLERANCE, "{behaviour:?}: {effect:?}, not {step}");
+        assert_eq!(effect.cap, cap, "{behaviour:?}");
     }
 }
 
@@ -52,8 +53,8 @@ fn a_reply_that_is_thrown_away_says_why() {
         (NotAServer, "mode"),
         (Silent, "no answer"),
     ] {
-        let checked = check(ntp_server(behaviour), Pace { samples: 1, ..HASTE });
-        assert_eq!(checked.best().finding, Finding::NoResponse);
+        let checked = check(ntp_server(behaviour), CheckSchedule { samples: 1, ..HASTE });
+        assert_eq!(checked.best().finding, CheckFinding::NoResponse);
         let failure = checked.best().failure.as_deref().unwrap();
         assert!(failure.contains(why), "{behaviour:?}: {failure}");
     }

@@ -1,9 +1,10 @@
-//! When requests come: as from independent clients, and at a rate that has a spike.
+//! When requests arrive: like those of independent clients, and at a rate that may have a spike.
 
-/// Entries of the table of [`exponential`] intervals.
+/// Number of entries in the table of [`exponential`] intervals.
 pub const INTERVALS: usize = 4096;
 
-/// Intervals between independent requests as a table to draw from: parts of their mean, with 16 bits of fraction.
+/// Makes a table of intervals between independent requests to draw from. Each entry is a fraction of the
+/// mean, with 16 bits of fraction.
 #[must_use]
 #[expect(
     clippy::cast_possible_truncation,
@@ -13,8 +14,8 @@ pub const INTERVALS: usize = 4096;
 )]
 #[cfg(not(target_arch = "bpf"))]
 pub fn exponential() -> Vec<u32> {
-    // The mean of the distribution over each of as many equal parts of its probability: all together have the
-    // mean 1, which the values in the middle would not have.
+    // Each entry is the mean of the distribution over one of the equal parts of its probability. The entries
+    // together then have the mean 1, which the values in the middle of the parts would not have.
     let integral = |left: f64| if left > 0.0 { left * (1.0 - left.ln()) } else { 0.0 };
     let part = |index: usize| {
         let left = |index: usize| 1.0 - index as f64 / INTERVALS as f64;
@@ -23,22 +24,22 @@ pub fn exponential() -> Vec<u32> {
     (0..INTERVALS).map(|index| (part(index) * 65_536.0).round() as u32).collect()
 }
 
-/// A rate that jumps up, stays there, and falls back in a straight line. Times are from the start of a step.
+/// A rate that jumps up, stays there, and falls back linearly. Times count from the start of a step.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Spike {
-    /// When it jumps.
+    /// When the rate jumps.
     pub start_ns: u64,
-    /// When it begins to fall.
+    /// When the rate begins to fall.
     pub end_ns: u64,
-    /// When it is back; not before `end_ns`.
+    /// When the rate is back at its base; not before `end_ns`.
     pub gone_ns: u64,
-    /// What is added to the rate at most: a multiple of it, with 8 bits of fraction. 0 for no spike.
+    /// What is added to the rate at most, as a multiple of it with 8 bits of fraction. 0 means no spike.
     pub extra: u64,
 }
 
 impl Spike {
-    /// The rate at a time as a multiple of the base rate, with 8 bits of fraction.
+    /// Returns the rate at a time as a multiple of the base rate, with 8 bits of fraction.
     #[must_use]
     #[inline(always)]
     pub const fn factor(&self, at_ns: u64) -> u64 {
@@ -47,7 +48,7 @@ impl Spike {
         } else if at_ns < self.end_ns {
             256 + self.extra
         } else {
-            // In 1024 ns, so that nothing overflows.
+            // Units of 1024 ns, so that nothing overflows.
             let (left, fall) = ((self.gone_ns - at_ns) >> 10, (self.gone_ns - self.end_ns) >> 10);
             256 + self.extra * left / (fall + 1)
         }

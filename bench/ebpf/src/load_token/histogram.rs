@@ -1,10 +1,10 @@
 //! Histograms of times, as the kernel keeps them.
 
-/// Buckets of a histogram: 32 to each power of two, up to 2^40 ns, and more up to a power of two.
+/// Number of buckets in a histogram: 32 for each power of two up to 2^40 ns, rounded up to a power of two.
 pub const BUCKETS: usize = 2048;
 const SUB_BITS: u32 = 5;
 
-/// The bucket of a value in nanoseconds.
+/// Returns the bucket of a value in nanoseconds.
 #[must_use]
 #[inline(always)]
 pub const fn bucket(value: u64) -> usize {
@@ -17,7 +17,7 @@ pub const fn bucket(value: u64) -> usize {
     ((exponent - SUB_BITS + 1) << SUB_BITS) as usize + (sub & 31) as usize
 }
 
-/// A value in the middle of a bucket.
+/// Returns a value in the middle of a bucket, in nanoseconds.
 #[must_use]
 pub const fn bucket_value(bucket: usize) -> u64 {
     let bucket = bucket as u64;

@@ -3,26 +3,27 @@
 /// What is wrong with a request that no server may answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Flaw {
+pub enum Malformation {
     /// Four bytes of the message are missing.
     Short,
-    /// Mode 4: an answer.
+    /// The mode is 4, that of an answer.
     Mode,
-    /// A wrong UDP checksum.
+    /// The UDP checksum is wrong.
     Checksum,
-    /// The UDP header tells of eight bytes more than there are.
+    /// The UDP header's length is eight bytes more than there are.
     Length,
 }
 
-impl Flaw {
-    /// All of them, by their numbers.
+impl Malformation {
+    /// All kinds, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT as usize] = [Self::Short, Self::Mode, Self::Checksum, Self::Length];
-    /// How many kinds there are.
+    /// Number of kinds.
     pub const COUNT: u32 = Self::Length as u32 + 1;
-    /// How many of them, from the first on, a UDP socket can send.
+    /// Number of kinds, counted from the first, that a UDP socket can send.
     pub const BY_SOCKETS: u64 = 2;
 
-    /// That of a request, of the first so many kinds; none, if it is not one of those that have one.
+    /// Returns how a request is malformed, or `None` if it is well-formed. `malformed` of 65,536 requests are
+    /// malformed, with equal shares of the first `kinds` kinds.
     #[must_use]
     #[inline(always)]
     pub const fn of(sequence: u64, malformed: u64, kinds: u64) -> Option<Self> {
@@ -39,7 +40,7 @@ impl Flaw {
     }
 }
 
-/// A number below 65,536 for each request, by which one is picked out of many.
+/// Returns a number below 65,536 for each request, which decides whether it is one of a share.
 #[must_use]
 #[inline(always)]
 pub const fn draw(sequence: u64) -> u64 {
@@ -52,11 +53,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_share_of_the_requests_has_a_flaw_and_each_kind_comes_as_often() {
+    fn a_share_of_the_requests_is_malformed_and_each_kind_comes_as_often() {
         let mut kinds = [0_u32; 4];
         for sequence in 0..1 << 16 {
-            if let Some(flaw) = Flaw::of(sequence, 6554, 4) {
-                kinds[flaw as usize] += 1;
+            if let Some(malformation) = Malformation::of(sequence, 6554, 4) {
+                kinds[malformation as usize] += 1;
             }
         }
         let all: u32 = kinds.iter().sum();

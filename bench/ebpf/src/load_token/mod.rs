@@ -1,45 +1,46 @@
 //! What a load test's request carries, and how its answer is checked.
 //!
-//! Pure, and built twice: for the bench, and for its programs that run in the kernel.
+//! This module is pure and is built twice: for the bench, and for its programs that run in the kernel.
 
+mod answer_class;
 mod arrivals;
 mod histogram;
-mod judge;
 mod malformation;
 mod request;
 mod window;
 
+pub use answer_class::{AnswerClass, Fault, classify};
 #[cfg(not(target_arch = "bpf"))]
 pub use arrivals::exponential;
 pub use arrivals::{INTERVALS, Spike};
 pub use histogram::{BUCKETS, bucket, bucket_value};
-pub use judge::{Fault, Judgement, judge};
-pub use malformation::{Flaw, draw};
+pub use malformation::{Malformation, draw};
 pub use request::*;
 pub use window::{WINDOWS, window, window_shift};
 
-/// Bits of a token that number the request; the rest is its time.
+/// Bits of a token that number the request; the remaining bits are its time.
 pub const SEQUENCE_BITS: u32 = 28;
-/// The most requests that one key can tell apart.
+/// Number of requests that one key can tell apart.
 pub const MAX_REQUESTS: u64 = 1 << SEQUENCE_BITS;
-/// Units of the time in a token: 2^4 ns, so that 36 bits last for 18 minutes.
+/// Unit of the time in a token: 2^4 ns, so that 36 bits last for 18 minutes.
 const TIME_SHIFT: u32 = 4;
 
-/// Entries of the table from which each request's version is taken, by its number.
+/// Number of entries in the table from which each request's version is taken, according to the request's
+/// number.
 pub const MIX: usize = 4096;
 
-/// What a request's transmit timestamp says to the one who knows the key: all that is needed to match and
-/// to time its answer, so that nothing has to be remembered of it.
+/// What a request's transmit timestamp means to the holder of the key: all that is needed to match and to
+/// time its answer, so that nothing about the request has to be remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token {
     /// Number of the request, below [`MAX_REQUESTS`].
     pub sequence: u64,
-    /// When it was sent: nanoseconds from the start of the step, to 16 ns.
+    /// When it was sent: nanoseconds from the start of the step, with a resolution of 16 ns.
     pub sent_ns: u64,
 }
 
-/// A key of one step of a load test. Timestamps sealed by it look random, as clients' should, and a
-/// timestamp that was not sealed by it opens to a number and a time that were never sent.
+/// The key of one step of a load test. Timestamps that it seals look random, as those of clients should. A
+/// timestamp that it did not seal opens to a number and a time that were never sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Key(pub u64);
 
@@ -48,7 +49,7 @@ const SECOND: u64 = 0x94d0_49bb_1331_11eb;
 const FIRST_INVERSE: u64 = inverse(FIRST);
 const SECOND_INVERSE: u64 = inverse(SECOND);
 
-/// The inverse of an odd number modulo 2^64: each of Newton's steps doubles the bits that are right.
+/// Returns the inverse of an odd number modulo 2^64. Each of Newton's steps doubles the number of right bits.
 const fn inverse(odd: u64) -> u64 {
     let mut inverse = odd;
     let mut step = 0;
@@ -60,7 +61,7 @@ const fn inverse(odd: u64) -> u64 {
 }
 
 impl Key {
-    /// The transmit timestamp of a request.
+    /// Returns the transmit timestamp of a request.
     #[must_use]
     #[inline(always)]
     pub const fn seal(self, token: Token) -> u64 {
@@ -69,7 +70,7 @@ impl Key {
         (mixed ^ mixed >> 32).wrapping_mul(SECOND)
     }
 
-    /// The inverse of [`Key::seal`].
+    /// Returns the token of a timestamp; the inverse of [`Key::seal`].
     #[must_use]
     #[inline(always)]
     pub const fn open(self, timestamp: u64) -> Token {
@@ -79,8 +80,8 @@ impl Key {
     }
 }
 
-/// The version of a request, out of a table that has each version in its share. The order is mixed, since
-/// numbers that are sent one after the other would meet the table's entries in theirs.
+/// Returns the entry of a request in a table that has each version in its share. The order is mixed, because
+/// requests sent one after the other would otherwise meet the table's entries in their order.
 #[must_use]
 #[inline(always)]
 pub const fn mix_index(sequence: u64) -> usize {
@@ -93,27 +94,27 @@ pub mod count {
     pub const SENT: usize = 0;
     /// Requests that were too late to be sent.
     pub const SKIPPED: usize = 1;
-    /// Requests that something came back to.
+    /// Requests that got anything back.
     pub const MATCHED: usize = 2;
     /// Right answers.
     pub const ANSWERED: usize = 3;
-    /// Answers after the time-out.
+    /// Answers that came after the timeout.
     pub const LATE: usize = 4;
     /// Kisses-o'-death.
     pub const KISSES: usize = 5;
-    /// Second answers.
+    /// Further answers to a request that already had one.
     pub const DUPLICATES: usize = 6;
     /// Sum of the offsets of right answers, in units of 2^-33 s, two's complement.
     pub const OFFSETS: usize = 7;
-    /// Requests sent that no server may answer; not among those of [`SENT`].
+    /// Requests that were sent although no server may answer them; they are not counted in [`SENT`].
     pub const MALFORMED: usize = 8;
-    /// The first of [`super::Fault::ALL`].
+    /// The index of the first of [`super::Fault::ALL`].
     pub const FAULTS: usize = 9;
-    /// All.
+    /// Number of all counts.
     pub const COUNTS: usize = 32;
 }
 
-/// Nanoseconds in units of 2^-32 s; right below 2^40.
+/// Converts nanoseconds to units of 2^-32 s; the result is exact below 2^40 ns.
 #[must_use]
 #[inline(always)]
 pub const fn ntp_units(ns: u64) -> u64 {
@@ -122,7 +123,7 @@ pub const fn ntp_units(ns: u64) -> u64 {
     (ns << 2) + (ns >> 32) * FRACTION + (((ns & 0xffff_ffff) * FRACTION) >> 32)
 }
 
-/// Units of 2^-32 s in nanoseconds, up to 2 s.
+/// Converts units of 2^-32 s to nanoseconds, up to 2 s.
 #[must_use]
 #[inline(always)]
 pub const fn nanoseconds(units: u64) -> u64 {

@@ -4,101 +4,102 @@ use responder::Packet;
 use responder::checksum::Sum;
 
 use super::arrivals::Spike;
-use super::malformation::{Flaw, draw};
+use super::malformation::{Malformation, draw};
 use super::{Key, Token};
 
-/// What all who send and check are told of a step; a map value of the programs in the kernel.
+/// What all senders and checkers know of a step; a map value of the programs in the kernel.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Plan {
-    /// [`Key`].
+    /// The value of the [`Key`].
     pub key: u64,
-    /// `CLOCK_MONOTONIC` at the start.
+    /// Start of the step on `CLOCK_MONOTONIC`.
     pub start_ns: u64,
-    /// Time of the step, from its start.
+    /// Duration of the step.
     pub duration_ns: u64,
-    /// Between two requests of one generator, with 16 bits of fraction.
+    /// Interval between two requests of one generator in nanoseconds, with 16 bits of fraction.
     pub interval: u64,
-    /// Generators that run side by side, each with every such number of the requests.
+    /// Number of generators that run side by side. Each sends every n-th request, where n is this number.
     pub generators: u64,
-    /// Answers that take longer are late.
+    /// Timeout per answer.
     pub timeout_ns: u64,
-    /// Requests further behind their time are not sent.
+    /// How far a request may be behind its due time and still be sent.
     pub late_ns: u64,
-    /// What the server's clock should have shown at the start, as an NTP timestamp; 0 if it is not known.
+    /// What the server's clock should have shown at the start, as an NTP timestamp; 0 if that is not known.
     pub ntp_start: u64,
-    /// How far it may be off, in units of 2^-32 s.
+    /// How far the server's clock may be off, in units of 2^-32 s.
     pub tolerance: u64,
     /// Index of the interface to send from.
     pub interface: u64,
-    /// The request's frame, without source port, version and transmit timestamp ...
+    /// The frame of the request, without source port, version and transmit timestamp.
     pub frame: [u64; FRAME_WORDS],
-    /// ... and the one's complement sum that its UDP checksum is the complement of.
+    /// The one's complement sum of that frame; its complement is the UDP checksum.
     pub sum: u64,
     /// The server's port.
     pub port: u64,
-    /// The lowest of the ports that requests come from ...
+    /// The lowest port that requests come from.
     pub first_port: u64,
-    /// ... and how many there are.
+    /// Number of ports that requests come from.
     pub ports: u64,
-    /// Where in the frame the word of the source address stands that tells the clients apart ...
+    /// Offset in the frame of the 32-bit word of the source address that tells clients apart.
     pub client_at: u64,
-    /// ... what it is for the first of them, in host order; there it is zero in `frame` and missing in `sum` ...
+    /// That word for the first client, in host order. It is zero in `frame` and missing in `sum`.
     pub first_client: u64,
-    /// ... and how many there are: a power of two, up to [`MAX_CLIENTS`].
+    /// Number of clients: a power of two, up to [`MAX_CLIENTS`].
     pub clients: u64,
-    /// The one's complement sum that an IPv4 header's checksum is the complement of, without that word.
+    /// The one's complement sum of the IPv4 header without that word, from which its checksum is computed.
     pub header_sum: u64,
-    /// Not 0: requests come as from independent clients, by [`exponential`](super::exponential) intervals.
+    /// If not 0, requests come as from independent clients, in [`exponential`](super::exponential) intervals.
     pub poisson: u64,
-    /// Not 0: the target sends requests back as they are, and nothing is judged but that they come.
+    /// If not 0, the target sends requests back unchanged, and nothing is checked but that they come back.
     pub echo: u64,
-    /// Not 0: answers that claim no synchronised clock are as good as others.
+    /// If not 0, answers that claim no synchronised clock are as good as others.
     pub lenient: u64,
-    /// Of 65,536 requests, those that come from the first client.
+    /// Number of requests per 65,536 that come from the first client.
     pub hot: u64,
-    /// What numbers of requests are mixed with before they say which client is meant.
+    /// Requests' numbers are mixed with this value before they select a client.
     pub scatter: u64,
-    /// Of 65,536 requests, those that have a [`Flaw`] ...
+    /// Number of requests per 65,536 that are [malformed](Malformation).
     pub malformed: u64,
-    /// ... and the port that those with the first flaw come from; the others' are behind it.
-    pub flaw_port: u64,
-    /// Bytes of a request behind the message.
+    /// The port that requests with the first malformation come from; the ports of the others follow.
+    pub malformed_port: u64,
+    /// Length in bytes of what follows the message in a request.
     pub extension: u64,
     /// [`window_shift`](super::window_shift) of the step.
     pub window_shift: u64,
-    /// When there are more requests than by the interval.
+    /// When the rate is higher than the interval says.
     pub spike: Spike,
 }
 
-/// The most sources that requests can come from.
+/// Largest number of sources that requests can come from.
 pub const MAX_CLIENTS: u64 = 1 << 24;
 /// [`Plan::client_at`] in IPv4 frames: the whole source address.
 pub const CLIENT_IPV4: u64 = 26;
-/// In IPv6 frames: the second half of the source's first 64 bits, for clients with networks of their own ...
+/// [`Plan::client_at`] in IPv6 frames whose clients have networks of their own: the second half of the
+/// source's first 64 bits.
 pub const CLIENT_IPV6_NETWORK: u64 = 26;
-/// ... or the end of the address, for clients in one network.
+/// [`Plan::client_at`] in IPv6 frames whose clients are in one network: the end of the source address.
 pub const CLIENT_IPV6_HOST: u64 = 34;
 
-/// Which of a number of clients, a power of two, a request comes from.
+/// Returns which of `clients` clients a request comes from; `clients` is a power of two.
 #[must_use]
 #[inline(always)]
 pub const fn client(sequence: u64, clients: u64) -> u64 {
     (sequence.wrapping_mul(0xd605_1c09_5f8f_b4a1) >> 24) & (clients.wrapping_sub(1)) & (MAX_CLIENTS - 1)
 }
 
-/// Words of a frame in [`Plan`]: an IPv6 request has 110 bytes.
+/// Number of words of a frame in [`Plan`]: an IPv6 request has 110 bytes.
 pub const FRAME_WORDS: usize = 14;
 
-/// Where the message stands in a frame without tags, options and extension headers.
+/// Offset of the message in an IPv4 frame without tags and options.
 pub const IPV4_MESSAGE: usize = 14 + 20 + 8;
-/// Likewise over IPv6.
+/// Offset of the message in an IPv6 frame without tags and extension headers.
 pub const IPV6_MESSAGE: usize = 14 + 40 + 8;
-/// Bytes of a message without extensions.
+/// Length of a message without extensions.
 pub const MESSAGE: usize = 48;
-/// UDP header and message.
+/// Length of a UDP header and a message.
 pub const DATAGRAM: u16 = 56;
-/// The most bytes that a request can have behind its message.
+/// Largest number of bytes that a request can have behind its message.
 pub const MAX_EXTENSION: u16 = 128;
 
 impl Plan {
@@ -108,19 +109,19 @@ impl Plan {
         [high, low] == [0x08, 0x00]
     }
 
-    /// Whether requests come from this port.
+    /// Whether well-formed requests come from this port.
     #[must_use]
     #[inline(always)]
     pub fn has_source(&self, port: u16) -> bool {
         u64::from(port).wrapping_sub(self.first_port) < self.ports
     }
 
-    /// The number of the flaw that requests from this port have, if they have one.
+    /// Returns the number of the malformation of requests from this port, or `None` if they are well-formed.
     #[must_use]
     #[inline(always)]
-    pub fn flaw_at(&self, port: u16) -> Option<u64> {
-        let number = u64::from(port).wrapping_sub(self.flaw_port);
-        if self.malformed != 0 && number < u64::from(Flaw::COUNT) { Some(number) } else { None }
+    pub fn malformation_at(&self, port: u16) -> Option<u64> {
+        let number = u64::from(port).wrapping_sub(self.malformed_port);
+        if self.malformed != 0 && number < u64::from(Malformation::COUNT) { Some(number) } else { None }
     }
 }
 
@@ -131,22 +132,22 @@ pub struct Request {
     first: u8,
     port: u16,
     client: [u8; 4],
-    flaw: Option<Flaw>,
+    malformation: Option<Malformation>,
 }
 
 impl Request {
-    /// The request of that number, sent at that time.
+    /// Makes the request with the token's number and time.
     #[must_use]
     #[inline(always)]
     pub fn new(plan: &Plan, token: Token, version: u8) -> Self {
-        let flaw = Flaw::of(token.sequence, plan.malformed, u64::from(Flaw::COUNT));
-        // Numbers one after the other come from ports far apart.
+        let malformation = Malformation::of(token.sequence, plan.malformed, u64::from(Malformation::COUNT));
+        // Requests with consecutive numbers come from ports that are far apart.
         let mixed = token.sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
-        let port = match flaw {
+        let port = match malformation {
             None => plan.first_port + ((mixed * plan.ports) >> 16),
-            Some(flaw) => plan.flaw_port + flaw as u64,
+            Some(malformation) => plan.malformed_port + malformation as u64,
         };
-        let mode = if matches!(flaw, Some(Flaw::Mode)) { 4 } else { 3 };
+        let mode = if matches!(malformation, Some(Malformation::Mode)) { 4 } else { 3 };
         let client = if draw(token.sequence) < plan.hot {
             0
         } else {
@@ -157,7 +158,7 @@ impl Request {
             first: (version & 7) << 3 | mode,
             port: port as u16,
             client: ((plan.first_client + client) as u32).to_be_bytes(),
-            flaw,
+            malformation,
         }
     }
 
@@ -165,10 +166,10 @@ impl Request {
     #[must_use]
     #[inline(always)]
     pub fn is_malformed(&self) -> bool {
-        self.flaw.is_some()
+        self.malformation.is_some()
     }
 
-    /// Makes a frame this request, whatever was in it. `None` if the frame is too short.
+    /// Turns a frame into this request, whatever it contained. Returns `None` if the frame is too short.
     #[inline(always)]
     pub fn write_to<P: Packet + ?Sized>(&self, frame: &mut P, plan: &Plan) -> Option<()> {
         if plan.is_ipv4() {
@@ -183,11 +184,11 @@ impl Request {
 
     #[inline(always)]
     fn write<const LENGTH: usize, const START: usize>(&self, bytes: &mut [u8; LENGTH], plan: &Plan) {
-        // What is left after the last word is the end of the transmit timestamp, which is written below.
+        // The remainder behind the last word is the end of the transmit timestamp, which is written below.
         let (chunks, _) = bytes.as_chunks_mut::<8>();
         for (index, chunk) in chunks.iter_mut().enumerate() {
-            // SAFETY: a frame has no more words than the plan. Volatile against a call of memcpy, which
-            // copies byte by byte in the kernel.
+            // SAFETY: a frame has no more words than the plan. The read is volatile so that it does not
+            // become a call of memcpy, which copies byte by byte in the kernel.
             let word = unsafe { core::ptr::read_volatile(plan.frame.as_ptr().add(index)) };
             *chunk = word.to_ne_bytes();
         }
@@ -210,12 +211,13 @@ impl Request {
             .word(self.client);
         let checksum = sum.double(self.transmit).udp_checksum();
         bytes[START - 2..START].copy_from_slice(&checksum);
-        match self.flaw {
-            None | Some(Flaw::Mode) => {}
-            Some(Flaw::Short) => {
+        match self.malformation {
+            None | Some(Malformation::Mode) => {}
+            Some(Malformation::Short) => {
                 let [a, b, c, d, ..] = self.transmit;
                 set_length(bytes, START - 4, DATAGRAM - 4);
-                // The length counts twice: in the header, and in the pseudo header. Four less is the complement more.
+                // The length counts twice: in the header and in the pseudo header. Subtracting 4 is adding
+                // its complement.
                 let sum = sum.word([a, b, c, d]).number(!4).number(!4);
                 bytes[START - 2..START].copy_from_slice(&sum.udp_checksum());
                 if START == IPV4_MESSAGE {
@@ -226,13 +228,13 @@ impl Request {
                     set_length(bytes, 18, DATAGRAM - 4);
                 }
             }
-            Some(Flaw::Checksum) => {
+            Some(Malformation::Checksum) => {
                 let [high, low] = checksum;
-                // Not to zero, which stands for none.
+                // The new checksum must not be zero, which means that there is none.
                 let other = if [high ^ 1, low] == [0, 0] { 2 } else { high ^ 1 };
                 bytes[START - 2..START].copy_from_slice(&[other, low]);
             }
-            Some(Flaw::Length) => {
+            Some(Malformation::Length) => {
                 set_length(bytes, START - 4, DATAGRAM + 8);
                 let sum = sum.double(self.transmit).number(8).number(8);
                 bytes[START - 2..START].copy_from_slice(&sum.udp_checksum());

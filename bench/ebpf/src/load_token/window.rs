@@ -1,12 +1,14 @@
-//! The time of a step in windows, so that it is known when something went wrong, and not only how often.
+//! The time of a step divided into windows, so that results show when something went wrong and not only how
+//! often.
 
-/// The most windows that a step has.
+/// Largest number of windows of a step.
 pub const WINDOWS: usize = 1024;
-/// The shortest windows have 2^23 ns: long enough for the requests in it to be more than a few, and short enough for
-/// a machine that stood still for some milliseconds to show in one or two of them.
+/// Binary logarithm of the shortest window in nanoseconds. A window of 2^23 ns is long enough to have more
+/// than a few requests, and short enough that a machine that stood still for some milliseconds shows in one
+/// or two windows only.
 const SHORTEST: u32 = 23;
 
-/// Windows of a step that lasts so long have 2 to the power of this nanoseconds.
+/// Returns the binary logarithm of the window length, in nanoseconds, of a step with this duration.
 #[must_use]
 pub const fn window_shift(duration_ns: u64) -> u32 {
     let mut shift = SHORTEST;
@@ -16,7 +18,7 @@ pub const fn window_shift(duration_ns: u64) -> u32 {
     shift
 }
 
-/// The window of a moment, in nanoseconds from the start of the step.
+/// Returns the window of a moment, given in nanoseconds from the start of the step.
 #[must_use]
 #[inline(always)]
 pub const fn window(at_ns: u64, shift: u64) -> usize {

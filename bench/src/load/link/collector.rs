@@ -24,18 +24,18 @@ const INTERVALS: &str = "GN_INTERVALS";
 const SEEN: &str = "GN_SEEN";
 const COUNTS: &str = "GN_COUNTS";
 const TIMES: &str = "GN_TIMES";
-const COURSE: &str = "GN_COURSE";
+const LOSS_WINDOWS: &str = "GN_WINDOWS";
 
-/// Answers that are waited for are counted this often.
+/// Interval at which the number of answers is read while waiting for them.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// See the module.
+/// The loaded program; see the module.
 pub(super) struct Collector {
     ebpf: Ebpf,
 }
 
 impl Collector {
-    /// With room for so many requests.
+    /// Loads the object with room for this number of requests.
     pub(super) fn load(requests: u64, load: &Load) -> Result<Self, Failure> {
         let mut collector = Self::of_object(requests)?;
         set_all(&mut collector.ebpf, MIX, load.mix.table().as_slice())?;
@@ -67,20 +67,20 @@ impl Collector {
         self.ebpf.map_mut(name).ok_or(missing)
     }
 
-    /// The program that takes answers where it is attached.
+    /// Returns the program that takes answers where it is attached.
     pub(super) fn collect(&mut self) -> Result<&mut Xdp, ProgramError> {
         self.ebpf.program_mut(COLLECT).ok_or(ProgramError::NotLoaded)?.try_into()
     }
 
-    /// Says what will be sent.
+    /// Publishes the plan of what will be sent.
     pub(super) fn begin(&mut self, plan: &Plan) -> Result<(), Failure> {
         set_first(&mut self.ebpf, PLAN, Value(*plan))
     }
 
-    /// Waits until everything that was sent has been answered, or would be answered too late.
+    /// Waits until every request has been answered, or until an answer would be too late.
     pub(super) fn wait(&self, sent: &Sent, timeout: Duration) -> Result<(), Failure> {
         let give_up_ns = monotonic_ns() + nanos(timeout);
-        // That nothing comes back takes all of the time to find out.
+        // If malformed requests were sent, it takes the whole timeout to find out that nothing comes back.
         let is_all = |matched: u64| sent.malformed == 0 && matched >= sent.right;
         while monotonic_ns() < give_up_ns && !is_all(self.counts()?[count::MATCHED]) {
             thread::sleep(LOOK_AGAIN);
@@ -88,23 +88,23 @@ impl Collector {
         Ok(())
     }
 
-    /// What the sender in the kernel has sent by the windows of time.
+    /// Returns what the sender in the kernel has sent, by window of time.
     pub(super) fn sent_by_window(&self) -> Result<Vec<u64>, Failure> {
-        self.sums::<WINDOWS>(COURSE, 0)
+        self.sums::<WINDOWS>(LOSS_WINDOWS, 0)
     }
 
-    /// What has been counted so far.
+    /// Returns the counts so far.
     pub(super) fn counts(&self) -> Result<Vec<u64>, Failure> {
         self.sums::<{ count::COUNTS }>(COUNTS, 0)
     }
 
-    /// What became of a step's requests.
+    /// Returns what became of a step's requests.
     pub(super) fn tally(&self, sent: Sent, step: &Step, load: &Load) -> Result<Tally, Failure> {
         let counts = self.counts()?;
         let mut tally = Tally::over(step.duration);
         (tally.sent, tally.malformed, tally.unsent) = (sent.right, sent.malformed, sent.unsent);
-        tally.course = sent.course;
-        tally.course.count(&[], &self.sums::<WINDOWS>(COURSE, 1)?);
+        tally.loss_windows = sent.loss_windows;
+        tally.loss_windows.count(&[], &self.sums::<WINDOWS>(LOSS_WINDOWS, 1)?);
         tally.matched = counts[count::MATCHED];
         tally.answered = counts[count::ANSWERED];
         tally.late = counts[count::LATE];
@@ -120,7 +120,7 @@ impl Collector {
                 }
             }
         }
-        // In halves of 2^-32 s.
+        // The sum is in units of 2^-33 s.
         #[expect(clippy::cast_precision_loss, reason = "53 bits are enough for a mean")]
         let offsets_ns = counts[count::OFFSETS].cast_signed() as f64 * 1e9 / 8_589_934_592.0;
         if load.shared_clock {
@@ -129,7 +129,7 @@ impl Collector {
         Ok(tally)
     }
 
-    /// A per-CPU array's entry, summed over the CPUs.
+    /// Returns an entry of a per-CPU array, summed over the CPUs.
     fn sums<const N: usize>(&self, name: &'static str, entry: u32) -> Result<Vec<u64>, Failure> {
         let access = |reason| Failure::MapAccess { map: name, reason };
         let map = self.ebpf.map(name).ok_or(access(MapError::KeyNotFound))?;

@@ -1,4 +1,4 @@
-//! What stands in the way of sending frames, with the way out.
+//! What prevents sending frames, with the way out.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,5 @@
-//! Frames by an `AF_PACKET` socket: to the driver without a queueing discipline, many in a call of the kernel.
+//! Sends frames through an `AF_PACKET` socket: directly to the driver without a queueing discipline, many
+//! with one call of the kernel.
 
 use std::io::IoSlice;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -16,13 +17,13 @@ use super::worker::Outlet;
 use super::{LinkError, Sender};
 use crate::failure::Failure;
 
-/// Frames handed over in one call.
+/// Number of frames handed over in one call.
 const BATCH: usize = 64;
-/// Room for frames that a driver has not sent yet.
+/// Size of the buffer for frames that a driver has not sent yet.
 const SEND_BUFFER: usize = 4 << 20;
 
 sockopt_impl!(
-    /// Frames go to the driver at once: the order of sending is the schedule's business.
+    /// Frames bypass the queueing discipline, because the schedule decides the order of sending.
     QdiscBypass,
     SetOnly,
     libc::SOL_PACKET,
@@ -30,23 +31,23 @@ sockopt_impl!(
     bool
 );
 
-/// See the module.
+/// The socket and its frames; see the module.
 pub(super) struct PacketOutlet {
     socket: OwnedFd,
     interface: String,
-    /// Frames of which the first `filled` are to be sent.
+    /// Frames, of which the first `filled` are to be sent.
     frames: Vec<Vec<u8>>,
     filled: usize,
 }
 
-/// A socket on the interface.
+/// Opens a socket on the interface.
 pub(super) fn open(setup: &Setup) -> Result<PacketOutlet, Failure> {
     let interface = &setup.route.interface;
     let refused = |errno: Errno| match errno {
         Errno::EPERM | Errno::EACCES => Failure::Privilege(vec!["CAP_NET_RAW".into()]),
         errno => error(interface, errno).into(),
     };
-    // Nothing is received: answers are taken before they get here.
+    // The socket receives nothing: answers are taken before they would get here.
     let socket =
         socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None).map_err(refused)?;
     let all = getifaddrs().map_err(refused)?;
@@ -79,7 +80,7 @@ impl Outlet for PacketOutlet {
         while sent < self.filled {
             let slices: Vec<[IoSlice<'_>; 1]> =
                 self.frames[sent..self.filled].iter().map(|frame| [IoSlice::new(frame)]).collect();
-            // They do not go along from one thread to another, so that they cannot be kept.
+            // The headers cannot be kept between calls, because they cannot move from one thread to another.
             let mut headers = MultiHeaders::<()>::preallocate(slices.len(), None);
             let result = sendmmsg(
                 self.socket.as_raw_fd(),
@@ -91,12 +92,12 @@ impl Outlet for PacketOutlet {
             );
             match result {
                 Ok(results) => sent += results.count(),
-                // The driver's queue is full and has let go of the first one.
+                // The driver's queue is full, and the kernel has dropped the first frame.
                 Err(Errno::ENOBUFS) => {
                     sent += 1;
                     dropped += 1;
                 }
-                // All of the buffer is still on its way.
+                // The whole buffer is still on its way.
                 Err(Errno::EAGAIN | Errno::EINTR) => std::hint::spin_loop(),
                 Err(errno) => return Err(error(&self.interface, errno).into()),
             }

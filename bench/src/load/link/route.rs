@@ -1,4 +1,4 @@
-//! The way to the server: interface, source address and next hop, by the kernel's own tables over netlink.
+//! The route to the server: interface, source address and next hop, from the kernel's tables over netlink.
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -15,11 +15,11 @@ use rtnetlink::{Handle, RouteMessageBuilder, new_connection};
 
 use super::LinkError;
 
-/// How often the next hop's MAC address is looked up, and how long to wait before the next time.
+/// How often the next hop's MAC address is looked up, and the interval between two attempts.
 const LOOKS: u32 = 64;
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-/// The kernel is told to find it out every so many times: it gives up at once on an interface that has just come up,
-/// while its own IPv6 address is still being checked for duplicates.
+/// Every so many attempts, the kernel is asked again to resolve it: it gives up at once on an interface that
+/// has just come up, while its own IPv6 address is still being checked for duplicates.
 const TELL_AGAIN: u32 = 10;
 
 /// A MAC address.
@@ -42,7 +42,7 @@ impl FromStr for Mac {
     }
 }
 
-/// What is said of the way on the command line, instead of what the kernel's tables say.
+/// What the command line says about the route, which overrides the kernel's tables.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Choices {
     pub(crate) interface: Option<String>,
@@ -56,7 +56,7 @@ impl Choices {
     }
 }
 
-/// See the module.
+/// The route; see the module.
 #[derive(Clone, Debug)]
 pub(super) struct Route {
     pub(super) interface: String,
@@ -67,7 +67,8 @@ pub(super) struct Route {
 }
 
 impl Route {
-    /// Asks the kernel, and has it find out the next hop's MAC address if it does not know it yet.
+    /// Asks the kernel for the route, and has it resolve the next hop's MAC address if it does not know it
+    /// yet.
     pub(super) fn find(target: SocketAddr, choices: &Choices) -> Result<Self, LinkError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| LinkError::Netlink(error.to_string()))?;
@@ -82,14 +83,14 @@ impl Route {
     }
 }
 
-/// A link that frames can go out by.
+/// An interface through which frames can be sent.
 struct Port {
     name: String,
     index: u32,
     mac: [u8; 6],
 }
 
-/// The kernel's tables.
+/// The kernel's tables, over netlink.
 struct Tables(Handle);
 
 impl Tables {
@@ -105,7 +106,7 @@ impl Tables {
         let index = chosen.as_ref().map_or(scope, |port| port.index);
         let hop = match self.route(target.ip(), index).await {
             Ok(hop) => hop,
-            // Who says where to send to needs no route.
+            // A user who says where to send needs no route.
             Err(_) if index != 0 && (choices.gateway.is_some() || choices.next_hop.is_some()) => {
                 Hop { index, source: None, gateway: None }
             }
@@ -126,7 +127,7 @@ impl Tables {
         Ok(Route { interface: port.name, index: port.index, source, source_mac: port.mac, next_hop_mac })
     }
 
-    /// The interface of an index or a name, if it is one that frames can go out by.
+    /// Returns the interface that is `wanted`, if frames can be sent through it.
     async fn interface(&self, wanted: impl Fn(u32, &str) -> bool, called: &str) -> Result<Port, LinkError> {
         let links: Vec<LinkMessage> = self.0.link().get().execute().try_collect().await.map_err(failed)?;
         let name = |link: &LinkMessage| {
@@ -155,7 +156,7 @@ impl Tables {
         }
     }
 
-    /// What the routing table says, by this interface only if its index is not 0.
+    /// Asks the routing table, only for routes through this interface if the index is not 0.
     async fn route(&self, target: IpAddr, index: u32) -> Result<Hop, LinkError> {
         let whole = if target.is_ipv4() { 32 } else { 128 };
         let mut question = RouteMessageBuilder::<IpAddr>::new()
@@ -182,7 +183,7 @@ impl Tables {
         }
     }
 
-    /// An address of the interface, of the target's family.
+    /// Returns an address of the interface, of the target's family.
     async fn source_on(&self, port: &Port, target: IpAddr) -> Result<IpAddr, LinkError> {
         let request = self.0.address().get().set_link_index_filter(port.index);
         let addresses: Vec<_> = request.execute().try_collect().await.map_err(failed)?;
@@ -197,7 +198,7 @@ impl Tables {
         fitting.next().ok_or_else(|| LinkError::NoAddress { interface: port.name.clone(), family })
     }
 
-    /// The MAC address of a neighbour, by the table, which is made to find out what it does not know.
+    /// Returns the MAC address of a neighbour from the table, and has the kernel resolve it if it is missing.
     async fn resolve(&self, port: &Port, address: IpAddr) -> Result<[u8; 6], LinkError> {
         for look in 0..LOOKS {
             if let Some(mac) = self.neighbour(port.index, address).await? {
@@ -234,7 +235,7 @@ impl Tables {
     }
 }
 
-/// What a route says.
+/// One hop of a route.
 struct Hop {
     index: u32,
     source: Option<IpAddr>,
@@ -266,7 +267,7 @@ fn plain(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-/// Whether the kernel itself would send to the MAC address of an entry in this state.
+/// Whether the kernel itself would use the MAC address of an entry in this state.
 fn is_known(state: NeighbourState) -> bool {
     use NeighbourState::{Delay, Permanent, Probe, Reachable, Stale};
     matches!(state, Reachable | Stale | Delay | Probe | Permanent)

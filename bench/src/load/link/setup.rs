@@ -1,9 +1,9 @@
-//! What is the same for all steps of a load on a link, and the plan of one.
+//! What is the same for all steps of a load on a link, and the plan of one step.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bench_ebpf::load_token::{self, Flaw, MAX_REQUESTS, Plan};
+use bench_ebpf::load_token::{self, MAX_REQUESTS, Malformation, Plan};
 use core_affinity::CoreId;
 
 use super::super::clock::{monotonic_ns, nanos, ntp_after};
@@ -16,23 +16,23 @@ use super::route::Route;
 use crate::failure::Failure;
 use crate::frames::Path;
 
-/// All is in place by then.
+/// Time from the plan to the start of a step, in which everything is put in place.
 const LEAD: Duration = Duration::from_millis(20);
 
-/// See the module.
+/// The setup; see the module.
 pub(super) struct Setup {
     pub(super) target: SocketAddr,
     pub(super) load: Load,
     pub(super) route: Route,
     pub(super) template: Template,
-    /// A worker on each.
+    /// The cores of the workers, one for each.
     pub(super) cores: Vec<CoreId>,
 }
 
-/// A step.
+/// One step.
 pub(super) struct Step {
     pub(super) plan: Plan,
-    /// Requests a second, of all workers together.
+    /// Requests per second of all workers together.
     pub(super) rate: f64,
     pub(super) duration: Duration,
 }
@@ -43,7 +43,7 @@ impl Setup {
             return Err(LinkError::Families.into());
         }
         let ports = load.source_ports.unwrap_or_default();
-        if load.profile.malformed() != 0 && ports.count() <= Flaw::COUNT {
+        if load.profile.malformed() != 0 && ports.count() <= Malformation::COUNT {
             return Err(LinkError::Ports(ports).into());
         }
         let mut cores = core_affinity::get_core_ids().unwrap_or_default();
@@ -73,15 +73,15 @@ impl Setup {
         self.load.source_ports.unwrap_or_default()
     }
 
-    /// Requests that are due in a step.
+    /// Returns the number of requests that are due in a step.
     pub(super) fn due(&self, rate: f64, duration: Duration) -> f64 {
         rate * self.load.profile.mean() * duration.as_secs_f64()
     }
 
-    /// A step that starts right away.
+    /// Plans a step that starts right away.
     pub(super) fn step(&self, rate: f64, duration: Duration) -> Step {
         let (load, template, ports) = (&self.load, &self.template, self.source_ports());
-        let flaws = if load.profile.malformed() == 0 { 0 } else { Flaw::COUNT };
+        let malformations = if load.profile.malformed() == 0 { 0 } else { Malformation::COUNT };
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -102,8 +102,8 @@ impl Setup {
             frame: template.frame,
             sum: u64::from(template.sum),
             port: u64::from(self.target.port()),
-            first_port: u64::from(ports.first()) + u64::from(flaws),
-            ports: u64::from(ports.count() - flaws),
+            first_port: u64::from(ports.first()) + u64::from(malformations),
+            ports: u64::from(ports.count() - malformations),
             client_at: template.client_at,
             first_client: u64::from(template.first_client),
             clients: u64::from(template.clients),
@@ -114,7 +114,7 @@ impl Setup {
             hot: load.profile.hot(),
             scatter: if load.profile == Profile::Spoofed { fastrand::u64(..MAX_REQUESTS) } else { 0 },
             malformed: load.profile.malformed(),
-            flaw_port: u64::from(ports.first()),
+            malformed_port: u64::from(ports.first()),
             extension: load.profile.extension().len() as u64,
             window_shift: load_token::window_shift(nanos(duration)).into(),
             spike: load.profile.spike(duration),

@@ -12,33 +12,33 @@ use super::Sent;
 use super::setup::{Setup, Step};
 use crate::failure::Failure;
 
-/// Frames that are handed over together at most, so that none waits long for the others.
+/// Largest number of frames that are handed over together, so that none waits long for the others.
 const BATCH: u64 = 64;
 
-/// Who sleeps may wake up this much too late. Who never sleeps, on the other hand, is the first to have to wait
-/// when others want the CPU.
+/// How much too late a sleeping thread may wake up. A thread that never sleeps, on the other hand, is the
+/// first that has to wait when others want the CPU.
 const OVERSLEPT: Duration = Duration::from_micros(150);
 
-/// Where frames go.
+/// A destination for frames.
 pub(super) trait Outlet {
-    /// Lets `write` make a frame, if there is room for one.
+    /// Lets `write` make a frame. Returns whether there was room for one.
     fn put(&mut self, write: impl FnOnce(&mut [u8])) -> bool;
 
-    /// Has the kernel send what was put; how many of those it has let drop.
+    /// Has the kernel send what was put. Returns how many of those frames it has dropped.
     fn flush(&mut self) -> Result<u64, Failure>;
 
-    /// Waits until all that was put has gone out; how much has not.
+    /// Waits until everything that was put has gone out. Returns how many frames have not.
     fn finish(&mut self) -> Result<u64, Failure>;
 }
 
-/// Sends a step's requests, by an outlet for each worker.
+/// Sends a step's requests, with one outlet for each worker.
 pub(super) fn send<O: Outlet + Send>(setup: &Setup, step: &Step, outlets: &mut [O]) -> Result<Sent, Failure> {
     let (results, finished) = unbounded();
     thread::scope(|scope| {
         for (index, (core, outlet)) in (0..).zip(setup.cores.iter().zip(outlets)) {
             let results = results.clone();
             scope.spawn(move || {
-                // Unpinned it works too, only less evenly.
+                // Without pinning it works too, only less evenly.
                 let _pinned = core_affinity::set_for_current(*core);
                 let _receiver_waits = results.send(Worker::new(setup, step, outlet, index).run());
             });
@@ -56,7 +56,8 @@ struct Worker<'a, O> {
     outlet: &'a mut O,
     schedule: Schedule,
     versions: Box<[u8; MIX]>,
-    /// The next request's number, and how far it is to the one after it: the others' are between.
+    /// The next request's number, and the distance to the one after it; the numbers between belong to other
+    /// workers.
     sequence: u64,
     stride: u64,
     sent: Sent,
@@ -104,8 +105,8 @@ impl<'a, O: Outlet> Worker<'a, O> {
         let plan = self.plan;
         for _ in 0..BATCH {
             let Some(due_ns) = self.schedule.due_ns().filter(|due_ns| *due_ns <= now_ns) else { return };
-            // After a while without the CPU: all that is overdue would go out in one burst that no client sends,
-            // and what is lost of it would be put down to the server.
+            // If the thread was without the CPU for a while, sending all overdue requests would be a burst
+            // that no client sends, and its losses would be blamed on the server.
             let hopeless = now_ns - due_ns > plan.late_ns || self.sequence >= MAX_REQUESTS;
             let token = Token { sequence: self.sequence, sent_ns: monotonic_ns() - plan.start_ns };
             let version = self.versions[mix_index(self.sequence)];
@@ -125,7 +126,7 @@ impl<'a, O: Outlet> Worker<'a, O> {
     }
 }
 
-/// Waits for no longer than this.
+/// Waits for at most this time.
 fn wait(time: Duration) {
     match time.checked_sub(OVERSLEPT) {
         Some(time) if time > OVERSLEPT => thread::sleep(time),

@@ -1,4 +1,5 @@
-//! Frames by an `AF_XDP` socket: from memory shared with the kernel, without a copy where the driver can.
+//! Sends frames through an `AF_XDP` socket: from memory shared with the kernel, without a copy if the driver
+//! supports it.
 #![expect(
     unsafe_code,
     reason = "the crate xdp leaves it to its user that frames do not outlive their memory"
@@ -22,18 +23,18 @@ use super::worker::Outlet;
 use super::{LinkError, Sender};
 use crate::failure::Failure;
 
-/// Frames that can be on their way.
+/// Number of frames that can be on their way.
 const FRAMES: u32 = 2048;
-/// Frames that one call of the kernel sends at most. Its own limit is 32.
+/// Largest number of frames that one call of the kernel sends. Its default limit is 32.
 const BUDGET: u32 = 256;
-/// What is still on its way after this will stay there.
+/// Frames that are still on their way after this time will stay there.
 const STUCK: Duration = Duration::from_millis(200);
 
-/// `linux/if_xdp.h`, since Linux 6.17.
+/// From `linux/if_xdp.h`, since Linux 6.17.
 const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 
 sockopt_impl!(
-    /// Frames that one call copies into packets at most.
+    /// Largest number of frames that one call copies into packets.
     CopyBudget,
     SetOnly,
     libc::SOL_XDP,
@@ -41,9 +42,9 @@ sockopt_impl!(
     u32
 );
 
-/// See the module.
+/// The socket and its memory; see the module.
 pub(super) struct XdpOutlet {
-    // Dropped first: the kernel uses the memory below as long as it is open.
+    // This field is dropped first, because the kernel uses the memory below as long as the socket is open.
     socket: XdpSocket,
     ring: WakableTxRing,
     completed: CompletionRing,
@@ -52,7 +53,7 @@ pub(super) struct XdpOutlet {
     interface: String,
 }
 
-/// A socket on that queue of the interface.
+/// Opens a socket on this queue of the interface.
 pub(super) fn open(setup: &Setup, queue: u32) -> Result<XdpOutlet, Failure> {
     let interface = &setup.route.interface;
     let refused = |reason: &dyn Display| error(interface, &reason.to_string());
@@ -77,7 +78,8 @@ pub(super) fn open(setup: &Setup, queue: u32) -> Result<XdpOutlet, Failure> {
     let (rings, flags) = socket.build_wakable_rings(&memory, rings).map_err(of_socket)?;
     let ring = rings.tx_ring.ok_or_else(|| refused(&"there is no transmit ring"))?;
     let socket = socket.bind(NicIndex(setup.route.index), queue, flags).map_err(of_socket)?;
-    // Older kernels, and drivers that copy nothing, have no such limit to lift: then calls are more.
+    // Older kernels have no such option, and drivers that copy nothing have no such limit; then there are
+    // more calls.
     let _as_it_was = setsockopt(&descriptor(&socket), CopyBudget, &BUDGET);
     Ok(XdpOutlet {
         socket,
@@ -113,7 +115,7 @@ impl Outlet for XdpOutlet {
             self.memory.free_packet(refused);
             return false;
         }
-        // SAFETY: the memory is dropped after the socket. Without a wake-up it queues the frame and nothing else.
+        // SAFETY: the memory is dropped after the socket. Without a wake-up this only queues the frame.
         let queued = unsafe { self.ring.send(&mut slab, false) };
         if matches!(queued, Ok(1)) {
             return true;
@@ -128,10 +130,10 @@ impl Outlet for XdpOutlet {
         let mut dropped = 0;
         loop {
             match send(self.socket.raw_fd(), &[], MsgFlags::MSG_DONTWAIT) {
-                // The driver's queue was full and has let go of one.
+                // The driver's queue was full, and the kernel has dropped one frame.
                 Err(Errno::EBUSY) => dropped += 1,
                 Err(Errno::EINTR) => {}
-                // What is left goes with the next call.
+                // The remaining frames go with the next call.
                 Ok(_) | Err(Errno::EAGAIN | Errno::ENOBUFS) => return Ok(dropped),
                 Err(errno) => return Err(error(&self.interface, &errno.desc().to_lowercase()).into()),
             }
@@ -151,7 +153,7 @@ impl Outlet for XdpOutlet {
 
 fn descriptor(socket: &XdpSocket) -> BorrowedFd<'_> {
     let descriptor: RawFd = socket.raw_fd();
-    // SAFETY: it is open as long as the socket, which outlives what is returned.
+    // SAFETY: the descriptor is open as long as the socket, which outlives what is returned.
     unsafe { BorrowedFd::borrow_raw(descriptor) }
 }
 

@@ -1,9 +1,9 @@
-//! The results as one page, with its plots in it.
+//! The results as one HTML page that contains its plots.
 
 use std::fmt::Write as _;
 
 use super::super::step::{Bucket, Percentiles};
-use super::Report;
+use super::LoadReport;
 
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 300.0;
@@ -16,8 +16,8 @@ struct Line {
     points: Vec<(f64, f64)>,
 }
 
-/// The page.
-pub(super) fn render(report: &Report) -> String {
+/// Returns the page.
+pub(super) fn render(report: &LoadReport) -> String {
     let mut rows = String::new();
     for step in &report.steps {
         let times = &step.round_trip_ns;
@@ -57,13 +57,13 @@ pub(super) fn render(report: &Report) -> String {
     )
 }
 
-fn loss_plot(report: &Report) -> String {
+fn loss_plot(report: &LoadReport) -> String {
     let points = report.steps.iter().map(|step| (step.rate, 100.0 * step.loss_fraction())).collect();
     plot("Lost, % of requests, by requests/s", &[Line { name: "lost", colour: "#c33", points }], false)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a plot has fewer than 53 bits of resolution")]
-fn times_plot(report: &Report) -> String {
+fn times_plot(report: &LoadReport) -> String {
     let of = |pick: fn(&Percentiles) -> u64| {
         report.steps.iter().map(|step| (step.rate, pick(&step.round_trip_ns).max(1) as f64 / 1e3)).collect()
     };
@@ -75,9 +75,9 @@ fn times_plot(report: &Report) -> String {
     plot("Round trip, us, by requests/s", &lines, true)
 }
 
-/// Of the last step.
+/// Plots the histogram of the last step.
 #[expect(clippy::cast_precision_loss, reason = "a plot has fewer than 53 bits of resolution")]
-fn histogram_plot(report: &Report) -> String {
+fn histogram_plot(report: &LoadReport) -> String {
     let Some(step) = report.steps.last() else { return String::new() };
     let point = |bucket: &Bucket| (bucket.below_ns as f64 / 1e3, bucket.count as f64);
     let points = step.histogram.iter().map(point).collect();
@@ -85,7 +85,7 @@ fn histogram_plot(report: &Report) -> String {
     plot("Answers of the last step by round trip, up to us", &[line], true)
 }
 
-/// A plot with a logarithmic horizontal axis, and a vertical one of either kind.
+/// Makes a plot with a logarithmic horizontal axis; the vertical one is logarithmic or linear.
 fn plot(title: &str, lines: &[Line], logarithmic: bool) -> String {
     let all = || lines.iter().flat_map(|line| &line.points);
     let scale = |value: f64| if logarithmic { value.max(1e-3).log10() } else { value };

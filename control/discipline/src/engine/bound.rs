@@ -1,16 +1,18 @@
-//! How far the published time may be wrong, and what it is counted from.
+//! How far the published time may be wrong, and from which reference that is counted.
 //!
-//! Two limits hold at once, and the published bound is the larger one.
+//! There are two limits, and the published bound is the larger one.
 //!
-//! - *The majority.* If most sources are truthful, true time is somewhere where a majority of the claimed intervals
-//!   overlap. The bound reaches to both ends of that, so a minority may lie as it likes, even by little and within
-//!   what the others hold possible. The estimate never leaves it.
-//! - *The reference.* True time is within half of the reference's round trip of what the reference would read without
-//!   queues. On top of that come the bias ascribed to its path, the uncertainty of the estimate (five standard
-//!   deviations, over all wanders that are still possible), the mean queue, and the server's own error.
+//! - *The majority.* If most sources are truthful, true time is where a majority of the claimed intervals
+//!   overlap. The bound reaches to both ends of that, so a minority may lie as it likes, even slightly and
+//!   within what the others hold possible. The estimate never leaves it.
+//! - *The reference.* True time is within half of the reference's round trip of what the reference would
+//!   measure without queues. To that are added the bias ascribed to its path, the uncertainty of the estimate
+//!   (five standard deviations, over all wanders that are still possible), the mean queue, and the server's
+//!   own error.
 //!
-//! Whatever a source has said ages by RFC 5905's PHI, and by what its own samples leave open of the frequency, from when it said so. While nothing new is agreed on, the last agreement
-//! ages in the same way: the bound grows until the caller's limit ends it.
+//! Each claim ages from the time when it was made, by PHI of RFC 5905 and by what the source's own samples
+//! leave open of the frequency. While nothing new is agreed on, the last agreement ages in the same way: the
+//! bound grows until the caller's limit ends it.
 
 use super::Discipline;
 use crate::aging::{Aging, PHI};
@@ -19,37 +21,38 @@ use crate::intersection::{Claim, majority_hull};
 use crate::source::{Source, Standing};
 use crate::time::LocalTime;
 
-/// Standard deviations of the estimate that the error bound covers.
+/// Number of standard deviations of the estimate that the error bound covers.
 pub(super) const BOUND_SIGMAS: f64 = 5.0;
-/// With so many samples it covers twice as many.
+/// With this number of samples it covers twice as many.
 const FEW_SAMPLES: f64 = 2.0;
 
-/// The source that the bound is counted from, as it was last heard.
+/// The source from which the bound is counted, as of its latest answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reference {
     pub(super) index: usize,
     pub(super) stratum: u8,
     /// Local time of its latest sample.
     pub(super) updated: LocalTime,
-    /// Round trip to it and on to its primary source, in s.
+    /// Round trip to the source and on to its primary source, in s.
     pub(super) root_delay_s: f64,
-    /// The rest of what it bounds the error by, in s.
+    /// The remaining error bound of the source, in s.
     pub(super) dispersion_s: f64,
 }
 
 /// What a majority last agreed on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Consensus {
-    /// When.
+    /// When it was agreed on.
     pub(super) at: LocalTime,
-    /// Where a majority of the claims overlaps, true time minus local time, in s.
+    /// Lower end of the overlap of a majority of the claims, as true time minus local time, in s; the upper
+    /// end follows.
     pub(super) low_s: f64,
     pub(super) high_s: f64,
-    /// How that is carried on where nothing newer is agreed on.
+    /// How the agreement is carried on while there is no newer one.
     pub(super) aging: Aging,
-    /// Sources that were about to speak, while those that have spoken go on agreeing.
+    /// Number of sources that were about to answer, while those that have answered still agree.
     pub(super) silent: Option<usize>,
-    /// When nobody was agreed with any more, and what the bound was then, in s.
+    /// When the agreement ended, and the bound at that time, in s.
     pub(super) least: Option<(LocalTime, f64)>,
     /// Whether it is a majority of all configured sources.
     pub(super) of_configured: bool,
@@ -59,7 +62,7 @@ pub(super) struct Consensus {
 }
 
 impl Consensus {
-    /// Both ends at `now`, if nothing newer is known.
+    /// Returns both ends at `now` if nothing newer is known.
     fn ends_s(&self, now: LocalTime) -> (f64, f64) {
         let age_s = now.seconds_since(self.at).max(0.0);
         let moved_s = self.aging.rate * age_s;
@@ -67,19 +70,19 @@ impl Consensus {
         (self.low_s + moved_s - wider_s, self.high_s + moved_s + wider_s)
     }
 
-    /// Other ends are agreed on.
+    /// Replaces the ends by those of a new agreement.
     pub(super) fn replace(&mut self, now: LocalTime, low_s: f64, high_s: f64, aging: Aging) {
         (self.at, self.low_s, self.high_s, self.aging) = (now, low_s, high_s, aging);
     }
 
-    /// The local clock runs faster by `rate` from `at` on.
-    pub(super) fn retune(&mut self, at: LocalTime, rate: f64) {
+    /// Takes in that the local clock runs faster by `rate` from `at` on.
+    pub(super) fn change_frequency(&mut self, at: LocalTime, rate: f64) {
         (self.low_s, self.high_s) = self.ends_s(at);
         self.at = at;
         self.aging.rate = (1.0 + self.aging.rate) / (1.0 + rate) - 1.0;
     }
 
-    /// The local clock, or what true time is called, has moved.
+    /// Takes in that the local clock, or the name of true time, has moved.
     pub(super) fn shift(&mut self, by_s: f64, uncertain_s: f64) {
         self.low_s += by_s - uncertain_s;
         self.high_s += by_s + uncertain_s;
@@ -87,7 +90,7 @@ impl Consensus {
 }
 
 impl Discipline {
-    /// The selected and reachable source that bounds the error most tightly.
+    /// Returns the selected and reachable source that gives the smallest error bound.
     pub(super) fn best_reference(&self, ensemble: &Ensemble, now: LocalTime) -> Option<Reference> {
         self.sources
             .iter()
@@ -108,7 +111,7 @@ impl Discipline {
             .min_by(|a, b| bound_of(a).total_cmp(&bound_of(b)))
     }
 
-    /// Between which offsets true time is at `now`, if a majority of the sources is truthful.
+    /// Returns the offsets between which true time is at `now` if a majority of the sources is truthful.
     pub(super) fn agreed_ends_s(&self, now: LocalTime) -> Option<(f64, f64)> {
         let consensus = self.consensus.as_ref()?;
         let aged = consensus.ends_s(now);
@@ -119,14 +122,14 @@ impl Discipline {
         Some(majority_hull(&claims, silent).map_or(aged, |hull| (hull.low_s, hull.high_s)))
     }
 
-    /// The bound at `now`, in s.
+    /// Returns the bound at `now`, in s.
     pub(super) fn bound_s(&self, now: LocalTime) -> Option<f64> {
         let (low_s, high_s) = self.agreed_ends_s(now)?;
         let offset_s = self.ensemble.as_ref()?.offset(now).mean.max(low_s).min(high_s);
         self.reference_with_bound(now, offset_s).map(|reference| bound_of(&reference))
     }
 
-    /// The same, while there is an agreement that goes on.
+    /// Returns the bound at `now`, in s, while the agreement lasts.
     pub(super) fn agreed_bound_s(&self, now: LocalTime) -> Option<f64> {
         self.consensus.as_ref()?.silent?;
         self.bound_s(now)
@@ -136,7 +139,7 @@ impl Discipline {
         let votes = |standing| {
             matches!(
                 standing,
-                Standing::Selected | Standing::Spare | Standing::Falseticker | Standing::NoMajority
+                Standing::Selected | Standing::Backup | Standing::Falseticker | Standing::NoMajority
             )
         };
         let believed = self.believed_rate(now);
@@ -148,7 +151,7 @@ impl Discipline {
             .collect()
     }
 
-    /// The reference at `now`, with the dispersion that the estimate `offset_s` has at least.
+    /// Returns the reference at `now`, with at least the dispersion of the estimate `offset_s`.
     pub(super) fn reference_with_bound(&self, now: LocalTime, offset_s: f64) -> Option<Reference> {
         let (ensemble, consensus) = (self.ensemble.as_ref()?, self.consensus.as_ref()?);
         let mut reference = if let Some(reference) = self.best_reference(ensemble, now) {
@@ -176,14 +179,14 @@ fn bound_of(reference: &Reference) -> f64 {
     reference.root_delay_s / 2.0 + reference.dispersion_s
 }
 
-/// The error that the round trip does not account for, in s. The estimate is off what the source reads by the bias
-/// that is ascribed to the path, and that reading itself is uncertain.
+/// Returns the error that the round trip does not account for, in s. The estimate differs from the source's
+/// samples by the bias that is ascribed to the path, and the samples themselves are uncertain.
 fn dispersion_of(source: &Source, ensemble: &Ensemble, index: usize, now: LocalTime) -> f64 {
     let server_s = source.latest.map_or(0.0, |latest| {
         let age_s = now.seconds_since(latest.at).max(0.0);
         latest.root_dispersion_s + latest.dispersion_s + PHI * age_s
     });
-    // A deviation estimated from few samples may be too small itself.
+    // A deviation that is estimated from few samples may be too small itself.
     let sigmas = BOUND_SIGMAS * (1.0 + FEW_SAMPLES / f64::from(source.path.samples().max(1)));
     ensemble.bias(index).mean.abs()
         + sigmas * ensemble.apparent_offset(index, now).sd()

@@ -1,7 +1,7 @@
-//! The discipline as a daemon drives it: requests due, samples in, a line out.
+//! The discipline as a daemon uses it: it says which requests are due, takes in samples, and returns a line.
 
+mod apply_leap;
 mod bound;
-mod leap_second;
 mod selection;
 mod surprise;
 mod update;
@@ -9,46 +9,47 @@ mod update;
 use crate::aging::{Aging, PHI};
 use crate::ensemble::Ensemble;
 use crate::leap::{Leap, LeapList};
-use crate::line::{LINE_VALID_S, Line};
-use crate::observation::Normal;
+use crate::line::{ClockLine, LINE_VALID_S};
+use crate::observation::Gaussian;
 use crate::source::{Sample, Source, SourceConfig, Standing};
 use crate::time::{LocalTime, s_to_ns};
+use apply_leap::LEAP_QUIET_S;
 use bound::Consensus;
-use leap_second::LEAP_QUIET_S;
 use surprise::Doubt;
 
-/// Frequency error of a clock never measured, one standard deviation, in s/s.
-const UNKNOWN_FREQUENCY: Normal = Normal { mean: 0.0, variance: 200e-6 * 200e-6 };
-/// What most clocks keep to.
-const USUAL_FREQUENCY: Normal = Normal { mean: 0.0, variance: 50e-6 * 50e-6 };
-/// How likely it is that a clock is not one of these, and that a frequency from an earlier run is wrong.
+/// Frequency error of a clock that was never measured, one standard deviation, in s/s.
+const UNKNOWN_FREQUENCY: Gaussian = Gaussian { mean: 0.0, variance: 200e-6 * 200e-6 };
+/// Frequency error of most clocks.
+const USUAL_FREQUENCY: Gaussian = Gaussian { mean: 0.0, variance: 50e-6 * 50e-6 };
+/// Probability that a clock is not one of these, and that a frequency from an earlier run is wrong.
 const UNUSUAL: f64 = 0.1;
 const WRONG_FILE: f64 = 0.01;
-/// A frequency from an earlier run is known no better than this, one standard deviation, in s/s: the temperature may be
-/// another one, or the file another machine's.
+/// Smallest uncertainty of a frequency from an earlier run, one standard deviation, in s/s: the temperature
+/// may have changed, or the file may come from another machine.
 const LEAST_SKEW: f64 = 10e-6;
-/// No oscillator that a kernel can discipline is further off, in s/s. What says so is ignored.
+/// Largest frequency error of an oscillator that a kernel can discipline, in s/s. A larger value is ignored.
 const MOST_FREQUENCY: f64 = 500e-6;
-/// A line is mostly renewed within this, in s.
+/// A line is usually renewed within this time, in s.
 const SOON_S: f64 = 30.0;
-/// An answer takes no longer than this, in s.
+/// Longest time until an answer, in s.
 const ANSWER_S: f64 = 2.0;
-/// Delays and dispersions from here on are nonsense, in s: NTP's short format ends here.
+/// Delays and dispersions from here on are nonsense, in s: the range of NTP's short format ends here.
 const MOST_S: f64 = 65_536.0;
 
-/// What holds for all sources.
+/// Settings that hold for all sources.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Fewest sources that must agree. Without it two, where three or more are configured, else one.
+    /// Smallest number of sources that must agree. By default it is two if three or more are configured,
+    /// otherwise one.
     pub min_sources: Option<usize>,
     /// Largest root distance of a source that may take part, in s.
     pub max_distance_s: f64,
-    /// At start-up a majority is counted of all configured sources; when so many seconds have passed since the
-    /// first answer, and each source has been asked, it is one of those heard.
+    /// At start-up a majority is counted of all configured sources. When this many seconds have passed since
+    /// the first answer and each source has been asked, it is counted of those that have answered.
     pub patience_s: f64,
     /// The leap seconds that are known for certain.
     pub leap_list: Option<LeapList>,
-    /// Makes this client's request times unlike another's.
+    /// Makes the times of this client's requests differ from those of others.
     pub seed: u64,
 }
 
@@ -58,55 +59,55 @@ impl Default for Config {
     }
 }
 
-/// What is known of the local clock's frequency from an earlier run.
+/// What is known about the local clock's frequency from an earlier run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Drift {
-    /// True seconds a local second, minus one.
+    /// True seconds per local second, minus one.
     pub frequency: f64,
-    /// Its standard deviation.
+    /// Standard deviation of the frequency.
     pub skew: f64,
     /// How fast it wandered, in s/s per square root of a second, if that was learnt.
     pub wander: Option<f64>,
 }
 
-/// What can be said of one source, for people.
+/// The state of one source, for people.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Report {
-    /// What the others make of it.
+pub struct SourceReport {
+    /// Its standing in the selection.
     pub standing: Standing,
-    /// The last eight requests, the latest in the lowest bit: 1 where answered.
+    /// Reach register of the last eight requests, with the latest in the lowest bit: 1 means answered.
     pub reach: u8,
-    /// The present interval as a power of two, in s.
+    /// The current poll interval as a power of two, in s.
     pub poll_log2: u8,
-    /// The shortest round trip of late, in s.
+    /// The shortest recent round trip, in s.
     pub delay_s: Option<f64>,
     /// Mean queueing delay in one direction, in s.
     pub jitter_s: Option<f64>,
-    /// How far the source's claim is from the estimate, in s: what it would have the clock corrected by.
+    /// Its offset relative to the estimate, in s: by how much it would correct that.
     pub offset_s: Option<f64>,
-    /// What of this is taken for asymmetry of its path, with its standard deviation, in s.
-    pub bias_s: Option<Normal>,
+    /// The part of the offset that is attributed to asymmetry of its path, with its standard deviation, in s.
+    pub bias_s: Option<Gaussian>,
     /// The latest sample.
     pub latest: Option<Sample>,
 }
 
-/// The discipline of one clock over some sources. A source is named by its index: its place in the list given to
-/// [`Discipline::new`], or what [`Discipline::add`] returned.
+/// The discipline of one clock by some sources. A source is named by its index: its place in the list given
+/// to [`Discipline::new`], or what [`Discipline::add`] returned.
 #[derive(Debug, Clone)]
 pub struct Discipline {
     config: Config,
     sources: Vec<Source>,
-    /// Until then a majority at start-up is one of all sources.
+    /// Until when a majority at start-up is one of all sources.
     patience_ends: Option<LocalTime>,
-    /// UTC minus local time that offsets inside are relative to, so that a double holds them to the ns.
+    /// UTC minus local time to which internal offsets are relative, so that a double is exact to the ns.
     origin_ns: i64,
-    /// What is known of the frequency where there is no estimate.
-    frequency: Normal,
-    /// What is known of the frequency of any local clock, as it is steered now.
-    unknown: Normal,
-    /// What is known of it instead since a jump, before which it was known well.
-    since_jump: Option<Normal>,
-    /// How likely it is that this is wrong, as long as no sample has confirmed it.
+    /// What is known about the frequency while there is no estimate.
+    frequency: Gaussian,
+    /// What is known about the frequency of any local clock, as it is steered now.
+    unknown: Gaussian,
+    /// What is known about it instead after a jump, before which it was known well.
+    since_jump: Option<Gaussian>,
+    /// Probability that this is wrong, until a sample has confirmed it.
     hearsay: Option<f64>,
     /// How fast the clock wandered in an earlier run.
     expected_wander: Option<f64>,
@@ -116,21 +117,24 @@ pub struct Discipline {
     /// When the local clock was last found to have jumped.
     jumped_at: Option<LocalTime>,
     doubt: Option<Doubt>,
-    /// Since when neither a majority holds the estimate possible nor a majority excludes it.
+    /// Since when the sources are split about the estimate: no majority holds it possible, and none excludes
+    /// it.
     split_since: Option<LocalTime>,
-    /// How many estimates were begun.
+    /// Number of estimates that were begun.
     estimates: u32,
     leap: Leap,
+    /// When the last leap second was taken.
+    leapt_at: Option<LocalTime>,
 }
 
 impl Discipline {
-    /// Begins at `now` with nothing known but, perhaps, the frequency.
+    /// Begins at `now` without any knowledge but, perhaps, that of the frequency.
     #[must_use]
     pub fn new(config: Config, sources: &[SourceConfig], now: LocalTime, drift: Option<Drift>) -> Self {
         let drift = drift.filter(|drift| drift.frequency.abs() <= MOST_FREQUENCY);
         let frequency = drift.map_or(USUAL_FREQUENCY, |drift| {
             let skew = drift.skew.max(LEAST_SKEW);
-            Normal { mean: drift.frequency, variance: skew * skew }
+            Gaussian { mean: drift.frequency, variance: skew * skew }
         });
         let mut discipline = Self {
             config,
@@ -149,6 +153,7 @@ impl Discipline {
             split_since: None,
             estimates: 0,
             leap: Leap::None,
+            leapt_at: None,
         };
         for source in sources {
             discipline.add(*source, now);
@@ -156,7 +161,7 @@ impl Discipline {
         discipline
     }
 
-    /// Adds a source, to be asked from `now` on, and returns its index. The others go on undisturbed.
+    /// Adds a source, to be asked from `now` on, and returns its index. The others are left undisturbed.
     pub fn add(&mut self, source: SourceConfig, now: LocalTime) -> usize {
         let seed = &mut self.config.seed;
         *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -173,24 +178,26 @@ impl Discipline {
         self.sources.len() - 1
     }
 
-    /// Takes a source out of the configuration. Its index may be given to another one.
+    /// Removes a source. Its index may be given to another one.
     pub fn retire(&mut self, index: usize) {
         self.close(index, Standing::Retired);
     }
 
-    /// When to call [`Discipline::due`] next: a request, a leap second or a decision is due then.
+    /// Returns when to call [`Discipline::due`] next: a request, a leap second or a decision is due then.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<LocalTime> {
         let requests =
-            self.sources.iter().filter(|source| source.closed.is_none()).map(|source| source.pace.next());
+            self.sources.iter().filter(|source| source.closed.is_none()).map(|source| source.schedule.next());
         requests.chain(self.leap_instant()).chain(self.patience_ends).min()
     }
 
-    /// The sources to ask at `now`. Each counts as asked.
+    /// Returns the sources to ask at `now`. Each counts as asked.
     pub fn due(&mut self, now: LocalTime) -> Vec<usize> {
         self.take_leap(now);
         let due: Vec<usize> = (0..self.sources.len())
-            .filter(|&index| self.sources[index].closed.is_none() && self.sources[index].pace.next() <= now)
+            .filter(|&index| {
+                self.sources[index].closed.is_none() && self.sources[index].schedule.next() <= now
+            })
             .collect();
         let bound_s = self.bound_s(now);
         for &index in &due {
@@ -201,14 +208,14 @@ impl Discipline {
             self.patience_ends = None;
         }
         if patience_ended || !due.is_empty() {
-            self.judge_after(now, bound_s);
+            self.select_without_news(now, bound_s);
         }
         due
     }
 
     /// Takes in a sample.
     ///
-    /// One that cannot be is ignored: a delay that is negative or not a number, or a source that was closed.
+    /// It is ignored if its delay is negative or not a number, or if the source is closed.
     pub fn sample(&mut self, index: usize, sample: &Sample) {
         let now = sample.at;
         let possible = [sample.delay_s, sample.dispersion_s, sample.root_delay_s, sample.root_dispersion_s]
@@ -227,46 +234,46 @@ impl Discipline {
         let aging = self.aging(index, now);
         let floor_s = self.sources[index].path.floor_s();
         let any_rate = self.any_rate();
-        let (recent, reading) = self.sources[index].record(sample, aging, any_rate);
+        let (recent, route) = self.sources[index].record(sample, aging, any_rate);
         let estimates = self.estimates;
-        self.reconsider_bias(index, &recent, reading, floor_s);
+        self.reconsider_bias(index, &recent, route, floor_s);
         if self.estimates == estimates {
-            self.examine(index, &recent, reading);
+            self.check_for_surprise(index, &recent, route);
         }
-        self.judge(now);
-        // An estimate that begins just now has this sample in it already.
+        self.select(now);
+        // An estimate that begins just now already contains this sample.
         let known = self.ensemble.is_some() && self.estimates == estimates;
-        let worth = if known { self.follow(index, &recent, reading) } else { None };
-        self.sources[index].pace.answered(worth);
+        let sample_value = if known { self.follow(index, &recent, route) } else { None };
+        self.sources[index].schedule.answered(sample_value);
     }
 
-    /// The server wants fewer requests (RATE kiss).
+    /// Takes in a RATE kiss: the server wants fewer requests.
     pub fn slow_down(&mut self, index: usize, now: LocalTime) {
-        self.sources[index].pace.slow_down(now);
+        self.sources[index].schedule.slow_down(now);
     }
 
-    /// The server wants no requests (DENY or RSTR kiss).
+    /// Takes in a DENY or RSTR kiss: the server wants no requests.
     pub fn deny(&mut self, index: usize) {
         self.close(index, Standing::Denied);
     }
 
-    /// The source answered, but what it said cannot be used: it is not synchronised, or to this host. It has no say
-    /// until its next sample.
+    /// Takes in an answer that cannot be used, because the source is not synchronised or is synchronised to
+    /// this host. The source has no vote until its next sample.
     pub fn unfit(&mut self, index: usize, now: LocalTime) {
         let bound_s = self.bound_s(now);
         let source = &mut self.sources[index];
         if source.closed.is_none() {
             source.forget();
             source.unfit = Some(Standing::Unfit);
-            self.judge_after(now, bound_s);
+            self.select_without_news(now, bound_s);
         }
     }
 
-    /// The local clock runs faster by `rate` (s/s) from `at` on, because somebody steers it.
-    pub fn retuned(&mut self, at: LocalTime, rate: f64) {
+    /// Takes in that the local clock runs faster by `rate` (s/s) from `at` on, because somebody steers it.
+    pub fn frequency_changed(&mut self, at: LocalTime, rate: f64) {
         let before = self.rate(at).mean;
         if let Some(ensemble) = &mut self.ensemble {
-            ensemble.retune(at, rate);
+            ensemble.change_frequency(at, rate);
         }
         self.frequency.mean = (1.0 + self.frequency.mean) / (1.0 + rate) - 1.0;
         for known in self.since_jump.iter_mut().chain([&mut self.unknown]) {
@@ -274,20 +281,21 @@ impl Discipline {
         }
         let slower = before - self.rate(at).mean;
         if let Some(consensus) = &mut self.consensus {
-            consensus.retune(at, rate);
+            consensus.change_frequency(at, rate);
         }
         for source in &mut self.sources {
             for recent in source.recent.iter_mut().chain(source.anchors.iter_mut().flatten()) {
-                // As if the clock had always run at the new rate and read the same at `at`.
+                // The result is as if the clock had always run at the new rate and shown the same time at
+                // `at`.
                 let carried_ns = s_to_ns(slower * at.seconds_since(recent.at));
                 recent.offset_ns = recent.offset_ns.saturating_add(carried_ns);
             }
         }
     }
 
-    /// The local clock did not count some time (suspend, a stopped guest): all but the frequency is void.
-    /// There is no line until the sources have been heard anew.
-    pub fn jumped(&mut self, now: LocalTime) {
+    /// Takes in that the local clock did not count some time (a suspend, a stopped guest): everything but the
+    /// frequency is void. There is no line until the sources have answered again.
+    pub fn time_lost(&mut self, now: LocalTime) {
         if let Some(ensemble) = self.ensemble.take() {
             self.frequency = ensemble.frequency(now);
         }
@@ -296,20 +304,21 @@ impl Discipline {
         self.patience_ends = None;
         for source in &mut self.sources {
             source.forget();
-            source.pace.restart(now);
+            source.schedule.restart(now);
         }
     }
 
-    /// The line to publish at `now`, or nothing while the time is not known.
+    /// Returns the line to publish at `now`, or `None` while the time is not known.
     #[must_use]
-    pub fn line(&self, now: LocalTime) -> Option<Line> {
+    pub fn line(&self, now: LocalTime) -> Option<ClockLine> {
         let (ensemble, consensus) = (self.ensemble.as_ref()?, self.consensus.as_ref()?);
         let frequency = ensemble.frequency(now);
         // The estimate never leaves what the majority agrees on.
         let (low_s, high_s) = self.agreed_ends_s(now)?;
         let offset_s = ensemble.offset(now).mean.max(low_s).min(high_s);
         let reference = self.reference_with_bound(now, offset_s)?;
-        // Claims widen at different rates, and which of them count changes: the bound may grow faster at first.
+        // Claims widen at different rates, and which of them count changes: the bound may grow faster at
+        // first.
         let mut dispersion_rate = PHI;
         for ahead_s in [SOON_S, LINE_VALID_S] {
             let later = now.plus_seconds(ahead_s);
@@ -320,7 +329,7 @@ impl Discipline {
                 - self.doubt_s(later);
             dispersion_rate = dispersion_rate.max(grown_s / ahead_s);
         }
-        Some(Line {
+        Some(ClockLine {
             at: now,
             offset_ns: self.origin_ns.saturating_add(s_to_ns(offset_s)),
             frequency: frequency.mean,
@@ -329,6 +338,7 @@ impl Discipline {
             updated: reference.updated,
             stratum: reference.stratum,
             leap: self.announced_leap(now),
+            leap_at: self.leap_instant().or(self.leapt_at),
             root_delay_s: reference.root_delay_s,
             root_dispersion_s: reference.dispersion_s,
             dispersion_rate,
@@ -336,39 +346,44 @@ impl Discipline {
         })
     }
 
-    /// The frequency to keep for the next run, once it is better known than at the start of this one.
+    /// Returns the frequency to store for the next run, once it is known better than at the start of this
+    /// one.
     #[must_use]
     pub fn drift(&self, now: LocalTime) -> Option<Drift> {
         let ensemble = self.ensemble.as_ref()?;
         let (frequency, wander) = (ensemble.frequency(now), Some(ensemble.wander()));
-        (frequency.sd() < 1e-6).then_some(Drift { frequency: frequency.mean, skew: frequency.sd(), wander })
+        (frequency.sd() < LEAST_SKEW).then_some(Drift {
+            frequency: frequency.mean,
+            skew: frequency.sd(),
+            wander,
+        })
     }
 
-    /// Uncertainty of the offset at `now`, one standard deviation, in s, and how fast the clock wanders, in s/s
-    /// per square root of a second.
+    /// Returns the uncertainty of the offset at `now`, one standard deviation, in s, and how fast the clock
+    /// wanders, in s/s per square root of a second.
     #[must_use]
     pub fn uncertainty(&self, now: LocalTime) -> Option<(f64, f64)> {
         let ensemble = self.ensemble.as_ref()?;
         Some((ensemble.offset(now).sd(), ensemble.wander()))
     }
 
-    /// Puts other settings in force, but for the seed.
+    /// Puts other settings in force, except the seed.
     pub fn configure(&mut self, config: Config) {
         self.config = Config { seed: self.config.seed, ..config };
     }
 
-    /// What can be said of a source at `now`.
+    /// Returns the state of a source at `now`.
     #[must_use]
-    pub fn report(&self, index: usize, now: LocalTime) -> Report {
+    pub fn report(&self, index: usize, now: LocalTime) -> SourceReport {
         let source = &self.sources[index];
         let offset_s = self.ensemble.as_ref().and_then(|ensemble| {
             let claim = source.claim(index, now, self.origin_ns, self.aging(index, now))?;
             Some(claim.offset_s - ensemble.offset(now).mean)
         });
-        Report {
+        SourceReport {
             standing: source.standing,
             reach: source.reach,
-            poll_log2: source.pace.poll_log2(),
+            poll_log2: source.schedule.poll_log2(),
             delay_s: source.latest.map(|_| source.path.floor_s()),
             jitter_s: source.latest.map(|_| source.path.one_way_excess_s()),
             offset_s,
@@ -377,13 +392,13 @@ impl Discipline {
         }
     }
 
-    /// The first source has spoken: the others get their chance, and at least one request each.
+    /// Gives the other sources a chance after the first one has answered, with at least one request each.
     fn be_patient(&mut self, now: LocalTime) {
         let asked_s = self
             .sources
             .iter()
             .filter(|source| source.closed.is_none())
-            .map(|source| source.pace.next().seconds_since(now) + ANSWER_S)
+            .map(|source| source.schedule.next().seconds_since(now) + ANSWER_S)
             .fold(self.config.patience_s, f64::max);
         self.patience_ends = Some(now.plus_seconds(asked_s));
     }
@@ -392,22 +407,22 @@ impl Discipline {
         (0..self.sources.len()).filter(|&index| self.sources[index].standing == Standing::Selected)
     }
 
-    /// The local clock's frequency.
-    fn rate(&self, now: LocalTime) -> Normal {
+    /// Returns the local clock's frequency.
+    fn rate(&self, now: LocalTime) -> Gaussian {
         self.ensemble.as_ref().map_or(self.frequency, |ensemble| ensemble.frequency(now))
     }
 
-    /// How the claims of a source are carried on.
+    /// Returns how the claims of a source are carried on.
     fn aging(&self, index: usize, now: LocalTime) -> Aging {
         self.aging_by(index, self.believed_rate(now))
     }
 
-    /// The frequency that the estimate has, if there is one.
+    /// Returns the frequency of the estimate, if there is one.
     fn believed_rate(&self, now: LocalTime) -> Option<f64> {
         self.ensemble.as_ref().map(|ensemble| ensemble.frequency(now).mean)
     }
 
-    /// As [`Self::aging`], given [`Self::believed_rate`], which is the same for all.
+    /// Works like [`Self::aging`], given [`Self::believed_rate`], which is the same for all sources.
     fn aging_by(&self, index: usize, believed: Option<f64>) -> Aging {
         let possible = self.sources[index].possible_frequencies();
         let believed = believed
@@ -415,8 +430,8 @@ impl Discipline {
         Aging::new(possible, self.any_rate(), believed)
     }
 
-    /// The frequency of the local clock, before any sample of a source is looked at.
-    fn any_rate(&self) -> Normal {
+    /// Returns the frequency of the local clock before any sample of a source is used.
+    fn any_rate(&self) -> Gaussian {
         self.since_jump.unwrap_or(self.unknown)
     }
 

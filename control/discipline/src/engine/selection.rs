@@ -1,48 +1,48 @@
-//! Who is followed: from the sources' claims to their standing.
+//! Which sources are followed: from the sources' claims to their standing.
 
 use super::Discipline;
 use super::bound::{BOUND_SIGMAS, Consensus};
 use crate::aging::Aging;
 use crate::intersection::{Agreement, Claim, agreement, majority_hull};
-use crate::observation::Normal;
+use crate::observation::Gaussian;
 use crate::source::{Source, Standing};
 use crate::time::{LocalTime, ns_to_s};
 
-/// Samples that a source needs to be believed at start-up.
+/// Number of samples that a source needs at start-up to be believed.
 const ENOUGH_EACH: usize = 2;
-/// Fewest sources that must agree, where so many or more are configured.
+/// Smallest number of sources that must agree, if at least this many are configured.
 const SEVERAL: usize = 3;
 const AGREEING_OF_SEVERAL: usize = 2;
 
-/// Half of the sources may exclude the estimate for so long before it is dropped, in s.
+/// How long half of the sources may exclude the estimate before it is dropped, in s.
 const SPLIT_S: f64 = 3600.0;
 
-/// The sources' samples span different times, over which the mean frequency may differ by so much, in s/s.
+/// How much the mean frequencies may differ over the different times that the sources' samples span, in s/s.
 const UNLIKE: f64 = 1e-6;
 
-/// What the claims say of the estimate.
-enum Verdict {
+/// What the claims say about the estimate.
+enum EstimateCheck {
     /// A majority holds it possible.
     Possible(Agreement),
-    /// Neither do so many, nor does a majority exclude it.
+    /// No majority holds it possible, and none excludes it.
     Split,
     /// A majority excludes it.
     Excluded,
-    /// Its frequency is not that of any clock: it was made of samples that do not belong together.
+    /// Its frequency is not that of any clock: it was made from samples that do not belong together.
     Astray,
 }
 
 impl Discipline {
-    /// Decides anew which sources are followed, after a new sample.
-    pub(super) fn judge(&mut self, now: LocalTime) {
-        self.judge_after(now, None);
+    /// Decides again which sources are followed, after a new sample.
+    pub(super) fn select(&mut self, now: LocalTime) {
+        self.select_without_news(now, None);
     }
 
-    /// Decides anew, without anything new: the bound, which was `bound_s` until now, does not shrink.
-    pub(super) fn judge_after(&mut self, now: LocalTime, bound_s: Option<f64>) {
+    /// Decides again without a new sample: the bound, which was `bound_s` until now, does not shrink.
+    pub(super) fn select_without_news(&mut self, now: LocalTime, bound_s: Option<f64>) {
         let agreed_s = bound_s.or_else(|| self.agreed_bound_s(now));
         if self.ensemble.is_none() {
-            // Nothing is relative to it yet.
+            // Nothing is relative to the origin yet.
             self.origin_ns = self.sources.iter().find_map(Source::first_offset_ns).unwrap_or(0);
         }
         let mut claims = Vec::with_capacity(self.sources.len());
@@ -64,21 +64,21 @@ impl Discipline {
         let silent = self.sources.iter().filter(|source| source.standing == Standing::Waiting).count();
         let hull = majority_hull(&claims, silent);
         let aging = self.common_aging(now, &claims);
-        let agreed = match self.verdict_on_estimate(now, &claims, aging) {
+        let agreed = match self.check_estimate(now, &claims, aging) {
             None => agreed,
-            Some(Verdict::Possible(estimate)) => {
+            Some(EstimateCheck::Possible(estimate)) => {
                 self.split_since = None;
                 estimate
             }
-            Some(Verdict::Astray) => {
+            Some(EstimateCheck::Astray) => {
                 self.drop_estimate(now, aging.rate);
                 agreed
             }
-            // Everybody is being asked again. Until then the bound holds both.
+            // All sources are being asked again. Until then the bound covers both times.
             Some(_) if self.sources.iter().any(|source| source.admitted && source.outlier.is_some()) => {
                 return self.hold(now, &claims, agreed_s);
             }
-            Some(Verdict::Split) if !self.has_been_split_for_long(now) => {
+            Some(EstimateCheck::Split) if !self.has_been_split_for_long(now) => {
                 if let (Some(consensus), Some(hull)) = (&mut self.consensus, hull) {
                     consensus.replace(now, hull.low_s, hull.high_s, aging);
                 }
@@ -89,7 +89,8 @@ impl Discipline {
                 agreed
             }
         };
-        // True time is within the hull if most sources are truthful: who does not reach it is not.
+        // True time is within the hull if most sources are truthful, so a source that does not reach it is
+        // not.
         let is_possible = |claim: &Claim| agreed.holds(claim) && hull.is_none_or(|hull| hull.holds(claim));
         let preferred =
             claims.iter().any(|claim| is_possible(claim) && self.sources[claim.source].config.prefer);
@@ -98,7 +99,7 @@ impl Discipline {
             source.standing = if !is_possible(claim) {
                 Standing::Falseticker
             } else if preferred && !source.config.prefer {
-                Standing::Spare
+                Standing::Backup
             } else {
                 Standing::Selected
             };
@@ -114,7 +115,7 @@ impl Discipline {
         self.settle_leap(now);
     }
 
-    /// Nobody is followed; what was agreed on last ages.
+    /// Follows no source; the last agreement ages.
     fn hold(&mut self, now: LocalTime, claims: &[Claim], bound_s: Option<f64>) {
         if let Some(consensus) = &mut self.consensus {
             consensus.silent = None;
@@ -125,7 +126,7 @@ impl Discipline {
         }
     }
 
-    /// How an agreement is carried on: within the frequencies that a majority leaves possible.
+    /// Returns how an agreement is carried on: within the frequencies that a majority leaves possible.
     fn common_aging(&self, now: LocalTime, claims: &[Claim]) -> Aging {
         let frequencies: Vec<Claim> = claims
             .iter()
@@ -143,13 +144,14 @@ impl Discipline {
         )
     }
 
-    /// What the claims say of the estimate, if there is one. Where a majority holds it possible, agreement is measured
-    /// against it: a source on its way out is noticed before it has left the overlap, and cannot move the overlap's edge.
-    fn verdict_on_estimate(&self, now: LocalTime, claims: &[Claim], aging: Aging) -> Option<Verdict> {
+    /// Returns what the claims say about the estimate, if there is one. If a majority holds it possible,
+    /// agreement is measured against it: a source that moves away is noticed before it has left the overlap,
+    /// and cannot move the overlap's edge.
+    fn check_estimate(&self, now: LocalTime, claims: &[Claim], aging: Aging) -> Option<EstimateCheck> {
         let ensemble = self.ensemble.as_ref()?;
         let (offset, frequency) = (ensemble.offset(now), ensemble.frequency(now));
         if (frequency.mean - aging.rate).abs() > aging.growth + BOUND_SIGMAS * frequency.sd() {
-            return Some(Verdict::Astray);
+            return Some(EstimateCheck::Astray);
         }
         let slack_s = BOUND_SIGMAS * offset.sd();
         let mut estimate =
@@ -159,25 +161,25 @@ impl Discipline {
         estimate.votes = voting.iter().filter(|claim| estimate.holds(claim)).count();
         let against = voting.len() - estimate.votes;
         Some(if against * 2 > voting.len() {
-            Verdict::Excluded
+            EstimateCheck::Excluded
         } else if estimate.votes * 2 > voting.len() && estimate.votes >= self.least_votes() {
-            Verdict::Possible(estimate)
+            EstimateCheck::Possible(estimate)
         } else {
-            Verdict::Split
+            EstimateCheck::Split
         })
     }
 
-    /// Whether half of the sources have excluded the estimate for longer than it takes sources that drift apart to stop
-    /// overlapping. The clock's own steadiness speaks for the estimate, but not for ever.
+    /// Whether half of the sources have excluded the estimate for longer than it takes sources that drift
+    /// apart to stop overlapping. The clock's own steadiness supports the estimate, but not for ever.
     fn has_been_split_for_long(&mut self, now: LocalTime) -> bool {
         now.seconds_since(*self.split_since.get_or_insert(now)) > SPLIT_S
     }
 
-    /// A majority agrees on a time that the estimate excludes: it was derived from something that was wrong. What is
-    /// older than each source's latest word may be wrong as well.
+    /// Drops the estimate, because a majority agrees on a time that it excludes: it was derived from
+    /// something wrong. All samples of each source but the latest may be wrong as well.
     fn drop_estimate(&mut self, now: LocalTime, rate: f64) {
         self.since_jump = None;
-        self.frequency = Normal { mean: rate, ..self.unknown };
+        self.frequency = Gaussian { mean: rate, ..self.unknown };
         self.ensemble = None;
         self.consensus = None;
         self.split_since = None;
@@ -187,7 +189,7 @@ impl Discipline {
             source.admitted = false;
             source.outlier = None;
             if source.closed.is_none() {
-                source.pace.ask_often(now, 4);
+                source.schedule.ask_often(now, 4);
             }
         }
     }
@@ -202,7 +204,7 @@ impl Discipline {
         };
         for (index, source) in self.sources.iter_mut().enumerate() {
             if source.standing == Standing::Falseticker && source.outlier.is_none() {
-                // Whatever was known of its path is void when it comes back.
+                // What was known about its path is void when it comes back.
                 source.admitted = false;
             } else if source.standing == Standing::Selected && !source.admitted {
                 source.admitted = true;
@@ -212,7 +214,7 @@ impl Discipline {
         }
     }
 
-    /// Keeps what a majority agrees on now.
+    /// Records what a majority agrees on now.
     fn record_consensus(
         &mut self,
         now: LocalTime,
@@ -241,17 +243,17 @@ impl Discipline {
         });
     }
 
-    /// What keeps a source from having a say, if anything does.
+    /// Returns what keeps a source from having a vote, if anything does.
     fn obstacle(&self, index: usize, claim: Option<&Claim>) -> Option<Standing> {
         let source = &self.sources[index];
-        // Later, one word of a source is one of many.
-        let enough = if source.pace.burst_over() || self.ensemble.is_some() { 1 } else { ENOUGH_EACH };
+        // Later on, one sample of a source is one of many.
+        let enough = if source.schedule.burst_over() || self.ensemble.is_some() { 1 } else { ENOUGH_EACH };
         if source.closed.is_some() {
             source.closed
         } else if let Some(unfit) = source.unfit {
             Some(unfit)
         } else if source.recent.len() < enough {
-            Some(if source.reach == 0 && source.pace.burst_over() {
+            Some(if source.reach == 0 && source.schedule.burst_over() {
                 Standing::Unreachable
             } else {
                 Standing::Waiting
@@ -265,7 +267,7 @@ impl Discipline {
         }
     }
 
-    /// Fewest sources that must agree.
+    /// Returns the smallest number of sources that must agree.
     fn least_votes(&self) -> usize {
         if let Some(least) = self.config.min_sources {
             return least;
@@ -273,18 +275,18 @@ impl Discipline {
         let trusted =
             self.sources.iter().filter(|source| source.closed.is_none() && source.config.trust).count();
         match (trusted, self.configured() >= SEVERAL) {
-            // Only they have a vote, and the operator has said that it is enough.
+            // Only trusted sources have a vote, and the operator has said that one is enough.
             (1, _) | (_, false) => 1,
             _ => AGREEING_OF_SEVERAL,
         }
     }
 
-    /// Sources that the configuration names.
+    /// Returns the number of configured sources.
     fn configured(&self) -> usize {
         self.sources.iter().filter(|source| source.closed != Some(Standing::Retired)).count()
     }
 
-    /// Sources that may still have a say.
+    /// Returns the number of sources that may still have a vote.
     fn expected(&self) -> usize {
         let silenced = |source: &&Source| matches!(source.standing, Standing::Distant | Standing::Unfit);
         self.sources.iter().filter(|source| source.closed.is_none() && !silenced(source)).count()

@@ -1,22 +1,24 @@
-//! Samples that contradict the estimate: was it the clock, the path, or the server?
+//! Samples that contradict the estimate: whether the clock, the path or the server has changed.
 //!
-//! A single one is evidence of nothing, so it is left out of the estimate, the bound is widened until it holds what
-//! the sample says, and everybody is asked again at once. Then:
+//! A single such sample is evidence of nothing. It is left out of the estimate, the bound is widened until
+//! it covers the sample, and all sources are asked again at once. Then:
 //!
-//! - If most sources are off by the same amount in the same direction, the local clock has jumped. The estimate moves
-//!   with it, and no sample from before the jump is used any more. What is known of the paths stays.
-//! - If the others go on as before, it was this source's path, whose bias is reopened, or its server, whose claim
-//!   then no longer meets the majority's.
+//! - If most sources are off by the same amount in the same direction, the local clock has jumped. The
+//!   estimate moves with it, and no sample from before the jump is used any more. What is known about the
+//!   paths is kept.
+//! - If the others continue as before, this source's path has changed, whose bias is reopened, or its server,
+//!   whose claim then no longer overlaps with the majority's.
 //! - If the next sample is as expected, it was nothing.
 //!
-//! A sole source can only be believed, with its second word. As a server that errs for some minutes looks the same as
-//! a clock that jumped, the bound holds both until the new time has lasted for some polls.
+//! With a sole source there is no choice but to believe its second such sample. A server that is wrong for
+//! some minutes looks like a clock that jumped, so the bound covers both times until the new one has lasted
+//! for some polls.
 
 use super::Discipline;
 use super::bound::BOUND_SIGMAS;
 use crate::aging::UNKNOWN_SIGMAS;
-use crate::observation::{Normal, Observation};
-use crate::path::Reading;
+use crate::observation::{Gaussian, Observation};
+use crate::path::RouteState;
 use crate::source::{Outlier, Recent};
 use crate::time::LocalTime;
 
@@ -24,18 +26,18 @@ use crate::time::LocalTime;
 const SURPRISE: f64 = BOUND_SIGMAS * BOUND_SIGMAS;
 /// A jump may come with a change of frequency of this size, one standard deviation, in s/s.
 const JUMP_FREQUENCY: f64 = 20e-6;
-/// No jump changes the frequency by more than this, in s/s, unless another one follows it...
+/// Largest change of the frequency that a jump causes, in s/s, unless another jump follows.
 const JUMP_CHANGE: f64 = 100e-6;
-/// ... within so many seconds.
+/// Time in seconds within which another jump must follow for that.
 const AGAIN_S: f64 = 600.0;
-/// Requests that a suspected jump may cause at each source.
+/// Number of requests that a suspected jump may cause at each source.
 const REQUESTS: u8 = 4;
-/// Polls for which a sole source's new time must last until the old one is given up.
+/// Number of polls for which a sole source's new time must last before the old one is given up.
 const DOUBT_POLLS: f64 = 8.0;
-/// So many contradictions in a row are believed, whatever they say.
+/// Number of consecutive contradicting samples that are believed, whatever they say.
 const BELIEVED_AFTER: u32 = 8;
 
-/// The bound holds an old time besides the new one.
+/// A time that the bound covers in addition to the new one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Doubt {
     pub(super) by_s: f64,
@@ -43,8 +45,8 @@ pub(super) struct Doubt {
 }
 
 impl Discipline {
-    /// Looks whether a sample contradicts the estimate, and decides what to make of it.
-    pub(super) fn examine(&mut self, index: usize, recent: &Recent, reading: Reading) {
+    /// Checks whether a sample contradicts the estimate, and decides what follows from it.
+    pub(super) fn check_for_surprise(&mut self, index: usize, recent: &Recent, route: RouteState) {
         let Some(ensemble) = &self.ensemble else {
             return;
         };
@@ -57,8 +59,8 @@ impl Discipline {
         let claim = source.claim_of(recent, index, recent.at, self.origin_ns, self.aging(index, recent.at));
         let offset = ensemble.offset(recent.at);
         let impossible = (claim.offset_s - offset.mean).abs() > claim.distance_s + BOUND_SIGMAS * offset.sd();
-        if reading == Reading::Held && !impossible {
-            // A long queue, or a longer path: nothing to go by yet.
+        if route == RouteState::Held && !impossible {
+            // The cause is a long queue or a longer path: the sample says nothing yet.
             return;
         }
         let far_s = (claim.offset_s - offset.mean).abs() + claim.distance_s;
@@ -79,7 +81,7 @@ impl Discipline {
         &mut self,
         index: usize,
         at: LocalTime,
-        innovation: Normal,
+        innovation: Gaussian,
         far_s: f64,
         impossible: bool,
     ) {
@@ -103,21 +105,21 @@ impl Discipline {
         self.sources[index].outlier = Some(outlier);
     }
 
-    /// Asks the source once more, and the others, as far as politeness allows.
+    /// Asks the source once more, and the others as well, as far as politeness allows.
     fn ask_all(&mut self, surprised: usize, now: LocalTime) {
         for (index, source) in self.sources.iter_mut().enumerate() {
             if source.closed.is_some() {
                 continue;
             }
             if index == surprised {
-                source.pace.ask_again(now);
+                source.schedule.ask_again(now);
             } else if source.outlier.is_none() {
-                source.pace.ask_now(now);
+                source.schedule.ask_now(now);
             }
         }
     }
 
-    /// Decides, if it can be decided.
+    /// Decides what has changed, if that can be decided.
     fn settle(&mut self, now: LocalTime) {
         let jury: Vec<usize> = (0..self.sources.len())
             .filter(|&index| self.sources[index].admitted && self.sources[index].reach != 0)
@@ -127,7 +129,8 @@ impl Discipline {
         let Some(largest) = largest_group(&outliers) else {
             return;
         };
-        // A sample speaks against a jump if it would have shown one of that size, and says nothing if it would not.
+        // A sample speaks against a jump if it would have shown one of that size, and says nothing if it
+        // would not.
         let since = largest.iter().map(|(_, outlier)| outlier.since).min().unwrap_or(now);
         let least_s = largest.iter().map(|(_, outlier)| outlier.by_s.abs()).fold(f64::INFINITY, f64::min);
         let (mut confirming, mut abstaining) = (0, 0);
@@ -141,7 +144,7 @@ impl Discipline {
         let alike = largest.len() > 1 || largest.iter().any(|(_, outlier)| outlier.alike > 1);
         let stubborn = jury.len() == 1 && outliers[0].1.in_a_row >= BELIEVED_AFTER;
         let majority = largest.len() * 2 > jury.len();
-        // Where the others cannot tell, what no change of a path explains is the clock's.
+        // If the others cannot tell, a change that no path explains is one of the clock.
         let unopposed = largest.len() * 2 > jury.len() - abstaining
             && largest.iter().all(|(_, outlier)| outlier.impossible);
         if (alike && (majority || unopposed)) || stubborn {
@@ -153,8 +156,8 @@ impl Discipline {
         }
     }
 
-    /// The source's own path has changed, or its server is wrong. The bias may have changed by what the source claims
-    /// to be possible, and no more.
+    /// Attributes the contradiction to the source: its path has changed, or its server is wrong. The bias may
+    /// have changed by what the source claims to be possible, and no more.
     fn blame(&mut self, index: usize, outlier: &Outlier) {
         let source = &mut self.sources[index];
         source.outlier = None;
@@ -163,7 +166,7 @@ impl Discipline {
         };
         let possible_s = outlier.by_s.abs().min(recent.distance_s());
         if let Some(ensemble) = &mut self.ensemble {
-            ensemble.release(index, possible_s * possible_s);
+            ensemble.inflate_bias(index, possible_s * possible_s);
         }
     }
 
@@ -180,25 +183,26 @@ impl Discipline {
         let since = group.iter().map(|(_, outlier)| outlier.since).min().unwrap_or(now);
         let again_s = self.jumped_at.map(|at| now.seconds_since(at));
         let frequency_sd = match again_s {
-            // The estimate did not fit even right after the last one: the frequency is another one, too.
+            // The estimate did not fit even right after the last jump, so the frequency has changed too.
             Some(elapsed_s) if elapsed_s < AGAIN_S => {
                 JUMP_FREQUENCY.max((by_s / elapsed_s.max(1.0)).abs().min(1e-3))
             }
             _ => JUMP_FREQUENCY,
         };
-        // A clock whose frequency was known keeps it through a jump, more or less: a second jump is not taken for it.
+        // A clock whose frequency was known approximately keeps it through a jump, so that a second jump is
+        // not taken for a change of frequency.
         let again = again_s.is_some_and(|elapsed_s| elapsed_s < AGAIN_S);
         self.since_jump =
             self.consensus.filter(|before| !again && before.aging.growth < JUMP_CHANGE).map(|before| {
                 let sd = (before.aging.growth + JUMP_CHANGE) / UNKNOWN_SIGMAS;
-                Normal { mean: before.aging.rate, variance: sd * sd }
+                Gaussian { mean: before.aging.rate, variance: sd * sd }
             });
         self.jumped_at = Some(now);
         let Some(ensemble) = &mut self.ensemble else {
             return;
         };
         ensemble.shift(by_s);
-        ensemble.loosen(least_s * least_s, frequency_sd * frequency_sd);
+        ensemble.inflate_clock(least_s * least_s, frequency_sd * frequency_sd);
         if let Some(consensus) = &mut self.consensus {
             consensus.shift(by_s, least_s);
         }
@@ -212,24 +216,25 @@ impl Discipline {
                 source.outlier = None;
             }
             if source.closed.is_none() {
-                source.pace.ask_often(now, REQUESTS);
+                source.schedule.ask_often(now, REQUESTS);
             }
         }
         withheld.sort_by_key(|observation| observation.at);
-        // The last one is the sample at hand, which follows in its turn.
+        // The last one is the current sample, which follows in its turn.
         withheld.pop();
         for observation in &withheld {
             ensemble.observe(observation, group.len());
         }
         if sole {
-            let interval_s = self.sources[group[0].0].pace.least_interval_s();
+            let interval_s = self.sources[group[0].0].schedule.least_interval_s();
             self.doubt = Some(Doubt { by_s: by_s.abs(), until: now.plus_seconds(DOUBT_POLLS * interval_s) });
         }
     }
 
-    /// The least that the bound may be while it is open what the latest samples mean, in s.
+    /// Returns the smallest possible bound while it is undecided what the latest samples mean, in s.
     pub(super) fn open_question_s(&self, now: LocalTime) -> f64 {
-        // What was wrong may be the estimate's frequency, so the aging of claims does not hold for the estimate.
+        // The estimate's frequency may be what was wrong, so the aging of claims does not hold for the
+        // estimate.
         let believed = self.rate(now).mean;
         self.sources
             .iter()
@@ -244,13 +249,13 @@ impl Discipline {
             .fold(0.0, f64::max)
     }
 
-    /// What the bound has to hold besides, in s, as a sole source's new time has not lasted.
+    /// Returns what the bound must cover in addition, in s, while a sole source's new time has not lasted.
     pub(super) fn doubt_s(&self, now: LocalTime) -> f64 {
         self.doubt.filter(|doubt| now < doubt.until).map_or(0.0, |doubt| doubt.by_s)
     }
 }
 
-/// The most outliers that agree with one of them.
+/// Returns the largest group of outliers that agree with one of them.
 fn largest_group(outliers: &[(usize, Outlier)]) -> Option<Vec<(usize, Outlier)>> {
     outliers
         .iter()

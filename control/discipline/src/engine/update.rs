@@ -3,31 +3,31 @@
 use super::Discipline;
 use crate::ensemble::Ensemble;
 use crate::intersection::Agreement;
-use crate::observation::{Normal, Observation};
-use crate::path::Reading;
-use crate::poll::Worth;
+use crate::observation::{Gaussian, Observation};
+use crate::path::RouteState;
+use crate::poll::SampleValue;
 use crate::source::{Recent, Standing};
 use crate::time::LocalTime;
 
-/// Samples that an estimate begins with, of all sources together.
+/// Number of samples with which an estimate begins, of all sources together.
 const ENOUGH_TOGETHER: usize = 3;
-/// Uncertainty that is good enough: this share of the reference's round trip.
+/// Uncertainty that is good enough, as a share of the reference's round trip.
 const ENOUGH_SHARE: f64 = 0.005;
-/// The least that is asked for, in s.
+/// Smallest uncertainty that is asked for, in s.
 const ENOUGH_S: f64 = 5e-6;
-/// By how much the prior of a bias must grow before the bias is reopened, as a ratio of variances.
+/// Growth of the prior variance of a bias at which the bias is reopened, as a ratio.
 const WIDENED: f64 = 1.5;
-/// A frequency that was learnt through queues since gone is known to this, one standard deviation, in s/s.
+/// Uncertainty of a frequency that was learnt through queues which are gone, one standard deviation, in s/s.
 const RELEARNT_FREQUENCY: f64 = 20e-6;
 
 impl Discipline {
-    /// Lets the estimate follow a sample of a selected source. Returns what the sample was worth, where that can be
+    /// Updates the estimate with a sample of a selected source. Returns the sample's value, if that can be
     /// told.
-    pub(super) fn follow(&mut self, index: usize, recent: &Recent, reading: Reading) -> Option<Worth> {
+    pub(super) fn follow(&mut self, index: usize, recent: &Recent, route: RouteState) -> Option<SampleValue> {
         if self.sources[index].standing != Standing::Selected {
-            return Some(Worth::NOTHING);
+            return Some(SampleValue::NOTHING);
         }
-        if reading == Reading::Held || self.sources[index].outlier.is_some() {
+        if route == RouteState::Held || self.sources[index].outlier.is_some() {
             return None;
         }
         let selected = self.selected().count();
@@ -43,9 +43,9 @@ impl Discipline {
         let before = ensemble.apparent_offset(reference, recent.at);
         ensemble.observe(&observation, selected);
         let after = ensemble.apparent_offset(reference, recent.at);
-        let interval_s = self.sources[index].pace.interval_s();
+        let interval_s = self.sources[index].schedule.interval_s();
         let uncertain_s = |seconds| ensemble.apparent_offset(reference, recent.at.plus_seconds(seconds)).sd();
-        Some(Worth {
+        Some(SampleValue {
             after_one_s: uncertain_s(interval_s),
             after_two_s: uncertain_s(2.0 * interval_s),
             enough_s: ENOUGH_S.max(ENOUGH_SHARE * self.sources[reference].path.floor_s()),
@@ -53,13 +53,13 @@ impl Discipline {
         })
     }
 
-    /// Fits what the estimate holds possible for the bias of a source to its latest sample: a route that changed, a
-    /// server that claims less than before, and a path that turns out to be far shorter than it had looked.
+    /// Adjusts the possible bias of a source to its latest sample: after a route change, if a server claims
+    /// less than before, or if a path turns out to be far shorter than it had looked.
     pub(super) fn reconsider_bias(
         &mut self,
         index: usize,
         recent: &Recent,
-        reading: Reading,
+        route: RouteState,
         floor_before_s: f64,
     ) {
         let source = &mut self.sources[index];
@@ -69,9 +69,9 @@ impl Discipline {
         let Some(ensemble) = &mut self.ensemble else {
             return;
         };
-        if let Reading::Changed { by_s } = reading {
-            // Half of the change is what the bias can have moved by.
-            ensemble.release(index, by_s * by_s / 4.0);
+        if let RouteState::Changed { by_s } = route {
+            // The bias can have moved by half of the change.
+            ensemble.inflate_bias(index, by_s * by_s / 4.0);
         }
         let prior = source.prior();
         if prior.bias_s2 > WIDENED * source.expected.bias_s2 {
@@ -82,7 +82,7 @@ impl Discipline {
         if floor_s >= floor_before_s / 2.0 {
             return;
         }
-        // All that was learnt over the long path may be wrong by half of it.
+        // Everything that was learnt over the long path may be wrong by half of it.
         source.path.restart(recent.delay_s);
         source.expected = source.prior();
         let known_better = self.sources.iter().enumerate().any(|(other, source)| {
@@ -95,7 +95,7 @@ impl Discipline {
         }
     }
 
-    /// An estimate from a sample that is worth more than all before it.
+    /// Begins a new estimate with a sample that is worth more than all before it.
     fn begin_anew_with(&mut self, index: usize, recent: &Recent) {
         let mut frequency = self.rate(recent.at);
         frequency.variance += RELEARNT_FREQUENCY * RELEARNT_FREQUENCY;
@@ -103,7 +103,7 @@ impl Discipline {
         self.begin(&[observation], frequency);
     }
 
-    /// Begins an estimate from all samples of the selected sources that fit what was agreed on.
+    /// Begins an estimate with all samples of the selected sources that agree with the majority.
     pub(super) fn start(&mut self, agreed: &Agreement, now: LocalTime) {
         let mut recents: Vec<(usize, Recent)> = Vec::new();
         for index in self.selected() {
@@ -112,12 +112,12 @@ impl Discipline {
                 |recent: &&Recent| agreed.holds(&source.claim_of(recent, index, now, self.origin_ns, aging));
             recents.extend(source.recent.iter().filter(fits).map(|recent| (index, *recent)));
         }
-        // One that is dropped is followed by another at once.
+        // An estimate that is dropped is replaced at once.
         let enough = if self.estimates == 0 { ENOUGH_TOGETHER } else { 1 };
         if recents.len() < enough {
             return;
         }
-        // Once more, from a source that is believed.
+        // The origin is set again, now from a source that is believed.
         self.origin_ns = recents[0].1.offset_ns;
         let mut observations: Vec<Observation> = recents
             .iter()
@@ -127,8 +127,8 @@ impl Discipline {
         self.begin(&observations, self.frequency);
     }
 
-    /// Begins an estimate with these observations, of which there is one at least.
-    fn begin(&mut self, observations: &[Observation], frequency: Normal) {
+    /// Begins an estimate with these observations, of which there is at least one.
+    fn begin(&mut self, observations: &[Observation], frequency: Gaussian) {
         let Some((first, rest)) = observations.split_first() else {
             return;
         };

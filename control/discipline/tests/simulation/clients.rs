@@ -1,13 +1,13 @@
 //! The clients under test: the discipline with a private line, and with a steered clock.
 
-use discipline::{Action, Discipline, Line, LocalTime, Sample, SteerConfig, ns_to_s, steer};
+use discipline::{Action, ClockLine, Discipline, LocalTime, Sample, SteerConfig, ns_to_s, steer};
 
 use crate::world::{Client, Reading};
 
 /// Publishes its line whenever it changes.
 pub(crate) struct PrivateLine {
     discipline: Discipline,
-    line: Option<Line>,
+    line: Option<ClockLine>,
 }
 
 impl PrivateLine {
@@ -42,8 +42,8 @@ impl Client for PrivateLine {
         0.0
     }
 
-    fn jumped(&mut self, now: LocalTime) {
-        self.discipline.jumped(now);
+    fn time_lost(&mut self, now: LocalTime) {
+        self.discipline.time_lost(now);
         self.line = None;
     }
 }
@@ -59,7 +59,7 @@ pub(crate) struct Steered {
     frequency: f64,
     extra: f64,
     slew_ends: Option<LocalTime>,
-    line: Option<Line>,
+    line: Option<ClockLine>,
     fresh: bool,
 }
 
@@ -86,7 +86,7 @@ impl Steered {
         let before = self.correction();
         self.frequency = (1.0 + self.frequency) * (1.0 + frequency) - 1.0;
         self.extra = extra;
-        self.discipline.retuned(now, (1.0 + self.correction()) / (1.0 + before) - 1.0);
+        self.discipline.frequency_changed(now, (1.0 + self.correction()) / (1.0 + before) - 1.0);
     }
 }
 
@@ -144,8 +144,8 @@ impl Client for Steered {
         self.correction()
     }
 
-    fn jumped(&mut self, now: LocalTime) {
-        self.discipline.jumped(now);
+    fn time_lost(&mut self, now: LocalTime) {
+        self.discipline.time_lost(now);
         self.line = None;
     }
 }

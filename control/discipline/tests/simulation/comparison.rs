@@ -6,7 +6,9 @@
 
 use std::fmt::Write as _;
 
-use discipline::{Ensemble, Line, LocalTime, Normal, Observation, Path, Prior, Sample, ns_to_s, s_to_ns};
+use discipline::{
+    ClockLine, Ensemble, Gaussian, LocalTime, Observation, Path, Prior, Sample, ns_to_s, s_to_ns,
+};
 
 use crate::figures::{Figures, measure, measure_client, median};
 use crate::regression::Regression;
@@ -18,13 +20,13 @@ const POLL_S: f64 = 64.0;
 const BURST: usize = 8;
 const BURST_INTERVAL_S: f64 = 2.0;
 const BIAS_SHARE: f64 = 0.05;
-const UNKNOWN_FREQUENCY: Normal = Normal { mean: 0.0, variance: 50e-6 * 50e-6 };
+const UNKNOWN_FREQUENCY: Gaussian = Gaussian { mean: 0.0, variance: 50e-6 * 50e-6 };
 
 /// An estimate from one source's samples.
 pub(crate) trait Filter {
     fn observe(&mut self, at: LocalTime, offset_s: f64, variance_s2: f64);
-    fn offset(&self, at: LocalTime) -> Option<Normal>;
-    fn frequency(&self, at: LocalTime) -> Option<Normal>;
+    fn offset(&self, at: LocalTime) -> Option<Gaussian>;
+    fn frequency(&self, at: LocalTime) -> Option<Gaussian>;
 }
 
 /// The bank of Kalman filters, with one source in it.
@@ -49,11 +51,11 @@ impl Filter for Kalman {
         }
     }
 
-    fn offset(&self, at: LocalTime) -> Option<Normal> {
+    fn offset(&self, at: LocalTime) -> Option<Gaussian> {
         self.ensemble.as_ref().map(|ensemble| ensemble.offset(at))
     }
 
-    fn frequency(&self, at: LocalTime) -> Option<Normal> {
+    fn frequency(&self, at: LocalTime) -> Option<Gaussian> {
         self.ensemble.as_ref().map(|ensemble| ensemble.frequency(at))
     }
 }
@@ -69,7 +71,7 @@ struct Upstream {
 struct Independent {
     upstreams: Vec<Upstream>,
     origin_ns: Option<i64>,
-    line: Option<Line>,
+    line: Option<ClockLine>,
 }
 
 impl Independent {
@@ -128,7 +130,8 @@ impl Client for Independent {
     }
 
     fn publish(&mut self, now: LocalTime) -> f64 {
-        self.line = self.combine(now).map(|(offset_s, frequency)| Line {
+        self.line = self.combine(now).map(|(offset_s, frequency)| ClockLine {
+            leap_at: None,
             at: now,
             offset_ns: self.origin_ns.unwrap_or(0) + s_to_ns(offset_s),
             frequency,
@@ -145,7 +148,7 @@ impl Client for Independent {
         0.0
     }
 
-    fn jumped(&mut self, _: LocalTime) {}
+    fn time_lost(&mut self, _: LocalTime) {}
 }
 
 const HEADER: &str = "\

@@ -104,8 +104,8 @@ impl Client for Watched {
         self.client.publish(now)
     }
 
-    fn jumped(&mut self, now: LocalTime) {
-        self.client.jumped(now);
+    fn time_lost(&mut self, now: LocalTime) {
+        self.client.time_lost(now);
     }
 }
 
@@ -468,7 +468,7 @@ impl Client for Cautious {
         0.0
     }
 
-    fn jumped(&mut self, now: LocalTime) {
+    fn time_lost(&mut self, now: LocalTime) {
         self.next = now;
         self.latest.fill(None);
         self.heard.fill(now);
@@ -529,7 +529,7 @@ impl Client for Stubborn {
         0.0
     }
 
-    fn jumped(&mut self, _: LocalTime) {}
+    fn time_lost(&mut self, _: LocalTime) {}
 }
 
 #[test]
@@ -574,8 +574,8 @@ impl Client for Careless {
         0.0
     }
 
-    fn jumped(&mut self, now: LocalTime) {
-        self.0.jumped(now);
+    fn time_lost(&mut self, now: LocalTime) {
+        self.0.time_lost(now);
     }
 }
 

@@ -3,7 +3,7 @@
 //! A window of up to 64 samples; while the signs of the residuals change too rarely to be chance, its oldest
 //! samples are dropped.
 
-use discipline::{LocalTime, Normal};
+use discipline::{Gaussian, LocalTime};
 
 use crate::comparison::Filter;
 
@@ -49,17 +49,17 @@ impl Filter for Regression {
         }
     }
 
-    fn offset(&self, at: LocalTime) -> Option<Normal> {
+    fn offset(&self, at: LocalTime) -> Option<Gaussian> {
         let fit = self.fit?;
         let ahead_s = at.seconds_since(fit.centre);
-        Some(Normal {
+        Some(Gaussian {
             mean: fit.offset_s + fit.slope * ahead_s,
             variance: fit.offset_variance + ahead_s * ahead_s * fit.slope_variance,
         })
     }
 
-    fn frequency(&self, _: LocalTime) -> Option<Normal> {
-        self.fit.map(|fit| Normal { mean: fit.slope, variance: fit.slope_variance })
+    fn frequency(&self, _: LocalTime) -> Option<Gaussian> {
+        self.fit.map(|fit| Gaussian { mean: fit.slope, variance: fit.slope_variance })
     }
 }
 

@@ -34,7 +34,7 @@ pub(crate) trait Client {
     /// It publishes, and steers its clock where it does so. Returns the correction of its clock's rate.
     fn publish(&mut self, now: LocalTime) -> f64;
     /// The clock stood still.
-    fn jumped(&mut self, now: LocalTime);
+    fn time_lost(&mut self, now: LocalTime);
 }
 
 /// A client's opinion.
@@ -176,7 +176,7 @@ pub(crate) fn run(
             continue;
         };
         if oscillator.wakes(begin_s) {
-            subject.jumped(world.clock.now());
+            subject.time_lost(world.clock.now());
         }
         world.live(subject.as_mut(), next_s);
         if (second + 1) % PUBLISH_EVERY_S == 0 {

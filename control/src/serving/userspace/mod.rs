@@ -267,7 +267,8 @@ fn host_time() -> Option<NtpTimestamp> {
 /// `CLOCK_MONOTONIC` when the kernel took the packet off the interface.
 fn received_at(realtime_ns: Option<i128>) -> Option<u64> {
     let reading = Machine::reading().ok()?;
-    let now = if reading.width_ns() < WIDEST_READING_NS { reading } else { Machine.sample().ok()? };
+    let now =
+        if reading.width_ns() < WIDEST_READING_NS { reading } else { Machine.cross_timestamp().ok()? };
     let waited_ns = realtime_ns.map_or(0, |realtime_ns| now.realtime_ns - realtime_ns);
     let waited_ns =
         if (0..LONGEST_WAIT_NS).contains(&waited_ns) { u64::try_from(waited_ns).ok()? } else { 0 };

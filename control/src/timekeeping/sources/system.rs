@@ -1,4 +1,4 @@
-//! `source = "system"`: the kernel's clock as somebody else keeps it, and what the local daemon says of it.
+//! `source = "system"`: the kernel's clock as another daemon keeps it, and that daemon's answers.
 
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
@@ -12,15 +12,15 @@ use crate::discipline::{Discipline, LocalTime};
 use crate::error::Result;
 use crate::net::query::exchange;
 use crate::sys::Adjtimex;
-use crate::sys::kernel_clock::{KernelClock, Sample, monotonic_ns};
+use crate::sys::kernel_clock::{CrossTimestamp, KernelClock, monotonic_ns};
 use crate::timekeeping::system_clock::{LocalDaemon, SystemClock};
 
-/// How often the local daemon is asked.
+/// Interval at which the local daemon is asked.
 const INTERVAL: Duration = Duration::from_secs(8);
-/// It is on the same host.
+/// Timeout for an answer; the daemon is on the same host.
 const TIMEOUT: Duration = Duration::from_millis(300);
 
-/// What came of asking the local daemon.
+/// The outcome of asking the local daemon.
 #[derive(Clone, Copy, Debug)]
 enum Heard {
     Answer(LocalDaemon),
@@ -39,17 +39,18 @@ impl Heard {
 /// Mirrors the kernel's clock.
 pub(in crate::timekeeping) struct SystemSource {
     clock: SystemClock,
-    /// As of the last look.
-    readings: Option<(Sample, Adjtimex)>,
-    /// What the local daemon said, unless it says nothing any more.
+    /// Readings of the last look.
+    readings: Option<(CrossTimestamp, Adjtimex)>,
+    /// The latest answer of the local daemon, unless it has stopped answering.
     local_daemon: Option<LocalDaemon>,
-    /// What it says is sent here, where there is one to ask.
+    /// Receives its answers, if there is an address to ask.
     answers: Option<mpsc::Receiver<Heard>>,
     arrived: Option<Heard>,
 }
 
 impl SystemSource {
-    /// A clock that has not been read yet. The daemon that keeps it may be asked at one of these addresses.
+    /// Makes a source that has not been read yet. The daemon that keeps the clock may answer at one of these
+    /// addresses.
     pub(in crate::timekeeping) fn new(precision: i8, local_daemons: &[SocketAddr]) -> Self {
         Self {
             clock: SystemClock::new(precision),
@@ -60,7 +61,8 @@ impl SystemSource {
         }
     }
 
-    /// Waits for the local daemon to answer for the first time, or not to: so even the first state can go by it.
+    /// Waits until the local daemon has answered or failed to answer for the first time, so that even the
+    /// first state can use its answer.
     pub(in crate::timekeeping) async fn hear_local_daemon(&mut self) {
         if let Some(answers) = &mut self.answers {
             self.local_daemon = answers.recv().await.and_then(Heard::answer);
@@ -91,7 +93,7 @@ impl Source for SystemSource {
 
     fn look(&mut self, kernel: &dyn KernelClock) -> Result<()> {
         let state = kernel.discipline()?;
-        self.readings = Some((kernel.sample()?, state));
+        self.readings = Some((kernel.cross_timestamp()?, state));
         Ok(())
     }
 
@@ -107,7 +109,7 @@ impl Source for SystemSource {
     }
 }
 
-/// Asks the local daemon at once and then again and again, beside the loop.
+/// Asks the local daemon at once and then again and again, outside the loop.
 fn watch(servers: Vec<SocketAddr>) -> mpsc::Receiver<Heard> {
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
@@ -123,7 +125,7 @@ fn watch(servers: Vec<SocketAddr>) -> mpsc::Receiver<Heard> {
     receiver
 }
 
-/// Asks the daemon on loopback, whichever family it listens on.
+/// Asks the daemon on loopback, in whichever family it listens.
 fn ask(servers: &[SocketAddr]) -> Option<LocalDaemon> {
     servers.iter().find_map(|server| {
         let reading = exchange(*server, TIMEOUT).ok()?;

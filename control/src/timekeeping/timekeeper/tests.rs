@@ -1,19 +1,20 @@
-//! The timekeeper on a made-up machine, with sources that know true time.
+//! The timekeeper on a fake machine, with sources that know true time.
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::task::Context;
 
 use super::*;
+use crate::config::MakeStep;
 use crate::discipline::{Leap, SourceConfig, s_to_ns};
-use crate::timekeeping::fake::Machine;
+use crate::timekeeping::fake::FakeMachine;
 
 const FAST: f64 = 30e-6;
 
 /// Upstreams that know true time.
 struct Upstreams {
-    machine: Machine,
-    /// What they announce; none while they are cut off.
+    machine: FakeMachine,
+    /// What they announce; `None` while they are unreachable.
     leap: Rc<Cell<Option<Leap>>>,
     asked: Vec<usize>,
 }
@@ -42,42 +43,100 @@ impl Source for Upstreams {
 
 /// Four upstreams, and the timekeeper that asks them.
 struct Daemon {
-    machine: Machine,
-    timekeeper: Timekeeper<Machine>,
-    /// What the upstreams announce; none while they are cut off.
+    machine: FakeMachine,
+    timekeeper: Timekeeper<FakeMachine>,
+    /// What the upstreams announce; `None` while they are unreachable.
     upstreams: Rc<Cell<Option<Leap>>>,
-    /// When UTC gets a second behind the machine's truth, which has no leap seconds.
-    leap_ns: Option<i128>,
+    /// When and by how much UTC leaves the machine's true time, which has no leap seconds.
+    leap: Option<(i128, f64)>,
+    /// What was served last.
+    served: Option<Observation>,
+    /// How often others had disturbed the machine by then.
+    disturbances: u32,
 }
 
 impl Daemon {
-    fn start(machine: &Machine, config: &ClockConfig) -> Self {
+    fn start(machine: &FakeMachine, config: &ClockConfig) -> Self {
+        Self::start_in(machine, config, None)
+    }
+
+    /// With what an earlier one left in its directory.
+    fn start_in(machine: &FakeMachine, config: &ClockConfig, directory: Option<&Path>) -> Self {
         let upstreams = Rc::new(Cell::new(Some(Leap::None)));
         let source = Upstreams { machine: machine.clone(), leap: Rc::clone(&upstreams), asked: Vec::new() };
         let mut timekeeper =
-            Timekeeper::new(machine.clone(), -24, config, vec![Box::new(source)], None, 1).unwrap();
+            Timekeeper::new(machine.clone(), -24, config, vec![Box::new(source)], directory, 1).unwrap();
         for _ in 0..4 {
             timekeeper.discipline.add(SourceConfig::default(), timekeeper.now);
         }
-        Self { machine: machine.clone(), timekeeper, upstreams, leap_ns: None }
+        Self { machine: machine.clone(), timekeeper, upstreams, leap: None, served: None, disturbances: 0 }
     }
 
-    /// A quarter of a second of the daemon's loop. What is served is checked against the truth.
+    /// Runs the daemon's loop for a quarter of a second, and checks what is served against the truth.
     fn tick(&mut self) -> Observation {
         self.machine.run(0.25);
         self.timekeeper.handle(Event(What::Due)).unwrap();
         self.timekeeper.handle(Event(What::Arrived(0))).unwrap();
+        let undisturbed = self.disturbances == self.machine.disturbances();
         self.timekeeper.look().unwrap();
+        let change = self.timekeeper.before_steering();
         self.timekeeper.steer().unwrap();
+        if undisturbed {
+            self.check_death_after_steering(change);
+        }
+        self.disturbances = self.machine.disturbances();
         let observation = self.timekeeper.state().unwrap();
         if observation.unsynchronised.is_none() {
-            let error_s = self.error_s(&observation.state);
-            let line = self.timekeeper.discipline.line(self.now()).unwrap();
-            let leapt = self.leap_ns.is_some_and(|leap_ns| self.machine.true_unix_ns() >= leap_ns);
-            let error_s = if leapt { error_s + 1.0 } else { error_s };
-            assert!(error_s.abs() <= line.bound_s(self.now()), "{error_s} s off: {line:?}");
+            self.check(&observation.state);
         }
+        self.served = Some(observation);
         observation
+    }
+
+    /// What the loop does at a tick, without the requests.
+    fn publish(&mut self) -> Observation {
+        self.timekeeper.handle(Event(What::Due)).unwrap();
+        self.timekeeper.look().unwrap();
+        self.timekeeper.state().unwrap()
+    }
+
+    /// Checks an answer of now against the truth.
+    fn check(&self, state: &ClockState) {
+        let now_ns = self.now().as_ns().cast_unsigned();
+        if !state.is_synchronised_at(now_ns) {
+            return;
+        }
+        let shift_s = self
+            .leap
+            .filter(|(leap_ns, _)| self.machine.true_unix_ns() >= *leap_ns)
+            .map_or(0.0, |(_, shift_s)| shift_s);
+        let error_s = self.error_s(state) - shift_s;
+        let bound_s = ns_to_s(state.root_dispersion_at(now_ns).as_nanos().cast_signed())
+            + ns_to_s(state.root_delay.as_nanos().cast_signed()) / 2.0;
+        assert!(error_s.abs() <= bound_s, "{error_s} s off: {state:?}");
+    }
+
+    /// If the daemon were killed now, the kernel's clock changed and the new line not published, what the program goes on
+    /// serving to its horizon would be right within its bound.
+    fn check_death_after_steering(&self, change: f64) {
+        let Some(served) = self.served.filter(|served| served.unsynchronised.is_none()) else { return };
+        let state =
+            if change.abs() < 1e-6 { served.state } else { line_state::allowing_for(served.state, change) };
+        let rate = self.machine.rate();
+        for after_s in [0.0, 0.5, 5.0, 20.0] {
+            let now_ns = self.now().plus_seconds(after_s * rate).as_ns().cast_unsigned();
+            if !state.is_synchronised_at(now_ns) || self.leap.is_some() {
+                return;
+            }
+            let served_ns = protocol::time::unix_ns(state.time_at(now_ns));
+            let error_s = self.machine.error_s(served_ns - i128::from(s_to_ns(after_s)));
+            let bound_s = ns_to_s(state.root_dispersion_at(now_ns).as_nanos().cast_signed())
+                + ns_to_s(state.root_delay.as_nanos().cast_signed()) / 2.0;
+            assert!(
+                error_s.abs() <= bound_s,
+                "{error_s} s off, {bound_s} s, {after_s} s after a death: {change} {rate} {state:?}"
+            );
+        }
     }
 
     fn run(&mut self, seconds: f64) -> Observation {
@@ -91,10 +150,10 @@ impl Daemon {
     }
 
     fn now(&self) -> LocalTime {
-        LocalTime::from_ns(self.machine.rates().unwrap().monotonic_ns.cast_signed())
+        LocalTime::from_ns(self.machine.clock_readings().unwrap().monotonic_ns.cast_signed())
     }
 
-    /// How far what is served is ahead of the truth.
+    /// Returns how far the served time is ahead of the truth.
     fn error_s(&self, state: &ClockState) -> f64 {
         let served = protocol::time::unix_ns(state.time_at(self.now().as_ns().cast_unsigned()));
         self.machine.error_s(served)
@@ -102,7 +161,8 @@ impl Daemon {
 }
 
 fn steered() -> ClockConfig {
-    ClockConfig { source: crate::config::ClockSource::Upstream, ..ClockConfig::default() }
+    let leap_seconds_list = Some("none".into());
+    ClockConfig { source: crate::config::ClockSource::Upstream, leap_seconds_list, ..ClockConfig::default() }
 }
 
 fn private() -> ClockConfig {
@@ -111,7 +171,7 @@ fn private() -> ClockConfig {
 
 #[test]
 fn a_private_line_is_right_at_once_and_leaves_the_kernel_alone() {
-    let machine = Machine::new(-3600.0, FAST);
+    let machine = FakeMachine::new(-3600.0, FAST);
     let mut daemon = Daemon::start(&machine, &private());
     assert_eq!(daemon.tick().unsynchronised, Some(Unsynchronised::NoAgreement));
     let observation = daemon.run(4.0);
@@ -126,7 +186,7 @@ fn a_private_line_is_right_at_once_and_leaves_the_kernel_alone() {
 
 #[test]
 fn a_steered_kernel_is_brought_to_the_truth_and_told_how_good_it_is() {
-    let machine = Machine::new(0.1, FAST);
+    let machine = FakeMachine::new(0.1, FAST);
     let mut daemon = Daemon::start(&machine, &steered());
     daemon.tick();
     assert_eq!(machine.kernel().status, libc::STA_UNSYNC);
@@ -135,16 +195,18 @@ fn a_steered_kernel_is_brought_to_the_truth_and_told_how_good_it_is() {
         daemon.tick();
         let kernel = machine.kernel();
         if kernel.status & libc::STA_UNSYNC == 0 {
-            // It was told a moment ago; the kernel lets it grow by 500 parts in 10^6 of itself.
+            // The kernel was told a moment ago; it lets its error grow by 500 ppm.
             let bound_s = ns_to_s(kernel.max_error_us * 1000) + 300e-6;
             assert!(machine.ahead_s().abs() <= bound_s, "{} s, {bound_s} s", machine.ahead_s());
-            assert!((machine.ahead_s() - before_s).abs() < 0.25 * 600e-6, "no steps, and no faster slew");
+            let moved_s = (machine.ahead_s() - before_s).abs();
+            // The slew that ended within this quarter of a second.
+            assert!(moved_s < 0.25 * 0.09, "no step: {moved_s} s");
         }
         before_s = machine.ahead_s();
     }
     daemon.run(60.0);
     assert!(machine.ahead_s().abs() < 2e-6, "{}", machine.ahead_s());
-    // What the upstreams said ages by 15 us per second until the next poll.
+    // The upstreams' claims age by 15 us per second until the next poll.
     assert!(machine.kernel().max_error_us < 2000 && machine.steps().is_empty());
     daemon.timekeeper.end().unwrap();
     assert!((correction_of(&machine) + FAST).abs() < 1e-8, "{}", correction_of(&machine));
@@ -154,9 +216,9 @@ fn a_steered_kernel_is_brought_to_the_truth_and_told_how_good_it_is() {
 
 #[test]
 fn a_slew_ends_when_the_time_is_not_known_any_more() {
-    let machine = Machine::new(0.5, FAST);
+    let machine = FakeMachine::new(0.9, FAST);
     let mut daemon = Daemon::start(&machine, &ClockConfig { max_error_ms: 1, ..steered() });
-    daemon.run(10.0);
+    daemon.run(8.0);
     assert!((correction_of(&machine) + FAST).abs() > 100e-6, "it slews");
     daemon.upstreams.set(None);
     machine.suspend(60.0);
@@ -167,15 +229,15 @@ fn a_slew_ends_when_the_time_is_not_known_any_more() {
 
 #[test]
 fn a_large_offset_is_stepped_at_the_start_and_never_again() {
-    let machine = Machine::new(-86_400.0, 0.0);
+    let machine = FakeMachine::new(-86_400.0, 0.0);
     let mut daemon = Daemon::start(&machine, &steered());
     daemon.run(600.0);
     assert_eq!(machine.steps().len(), 1);
     assert!(machine.ahead_s().abs() < 1e-5, "{}", machine.ahead_s());
-    // Somebody sets the clock.
+    // Another program sets the clock.
     for (offset_s, stops) in [(5, false), (5000, true)] {
         let step_ns = Some(offset_s * 1_000_000_000);
-        machine.change(&crate::sys::ClockChange { step_ns, ..Default::default() }).unwrap();
+        machine.disturb(&crate::sys::ClockChange { step_ns, ..Default::default() });
         daemon.run(60.0);
         assert_eq!(machine.steps().len(), if stops { 3 } else { 2 }, "no other step than that");
         assert_eq!(daemon.timekeeper.steering().contains("beyond the panic limit"), stops);
@@ -185,12 +247,82 @@ fn a_large_offset_is_stepped_at_the_start_and_never_again() {
 }
 
 #[test]
+fn the_way_back_takes_seconds_where_no_step_is_allowed() {
+    for (ahead_s, within_s) in [(0.02, 10.0), (-0.3, 15.0), (0.9, 25.0), (-5.0, 75.0)] {
+        let makestep = MakeStep { updates: 0, ..MakeStep::default() };
+        let machine = FakeMachine::new(ahead_s, FAST);
+        let mut daemon = Daemon::start(&machine, &ClockConfig { makestep, ..steered() });
+        daemon.run(within_s);
+        assert!(machine.ahead_s().abs() < 1e-3, "{ahead_s}: still {} s", machine.ahead_s());
+        assert!(machine.steps().is_empty());
+        daemon.run(5.0);
+        assert_eq!(machine.kernel().status & libc::STA_UNSYNC, 0);
+    }
+}
+
+#[test]
+fn a_step_is_allowed_by_updates_of_the_estimate_and_not_by_time() {
+    let machine = FakeMachine::new(0.0, FAST);
+    let mut daemon = Daemon::start(&machine, &steered());
+    daemon.run(4.0);
+    assert_eq!(machine.kernel().status & libc::STA_UNSYNC, 0, "it is set");
+    daemon.upstreams.set(None);
+    daemon.run(30.0);
+    assert!(daemon.timekeeper.steering.as_ref().unwrap().updates() < 12, "thirty corrections, and no answer");
+}
+
+#[test]
+fn a_slew_that_somebody_left_behind_is_not_taken_for_the_clock_s_rate() {
+    for (frequency_scaled_ppm, tick_us) in [(0, 9167), (0, 10_833), (400 << 16, 10_400), (-500 << 16, 9_000)]
+    {
+        for config in [steered(), private()] {
+            let machine = FakeMachine::new(0.3, FAST);
+            let rate = Some((frequency_scaled_ppm, tick_us));
+            machine.disturb(&crate::sys::ClockChange { rate, ..Default::default() });
+            let mut daemon = Daemon::start(&machine, &config);
+            let observation = daemon.run(60.0);
+            assert_eq!(observation.unsynchronised, None);
+            assert!(daemon.error_s(&observation.state).abs() < 1e-4);
+            let owns = config.steer;
+            assert_eq!((correction_of(&machine) + FAST).abs() < 5e-6, owns, "{}", correction_of(&machine));
+        }
+    }
+}
+
+#[test]
+fn a_daemon_that_is_killed_in_every_slew_never_adds_one_to_the_next() {
+    for ahead_s in [0.9_f64, -0.9, 0.05] {
+        let directory =
+            std::env::temp_dir().join(format!("pooltime-killed-{ahead_s}-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let machine = FakeMachine::new(ahead_s, FAST);
+        let mut least_s = ahead_s.abs();
+        for _ in 0..6 {
+            let mut daemon = Daemon::start_in(&machine, &steered(), Some(&directory));
+            daemon.run(5.0);
+            assert!(correction_of(&machine).abs() < 0.0834, "{}", correction_of(&machine));
+            // Killed: nothing is taken back, and the kernel goes on until the next start.
+            drop(daemon);
+            machine.run(0.1);
+        }
+        let mut daemon = Daemon::start_in(&machine, &steered(), Some(&directory));
+        daemon.run(30.0);
+        least_s = least_s.min(machine.ahead_s().abs());
+        assert!(least_s < 1e-3, "{least_s}");
+        assert!((correction_of(&machine) + FAST).abs() < 5e-6, "{}", correction_of(&machine));
+        daemon.timekeeper.end().unwrap();
+        assert!(!directory.join("slew").exists());
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}
+
+#[test]
 fn a_rival_ends_the_steering() {
-    let machine = Machine::new(0.0, 0.0);
+    let machine = FakeMachine::new(0.0, 0.0);
     let mut daemon = Daemon::start(&machine, &steered());
     daemon.run(60.0);
     let rate = Some((1 << 16, 10_000));
-    machine.change(&crate::sys::ClockChange { rate, ..Default::default() }).unwrap();
+    machine.disturb(&crate::sys::ClockChange { rate, ..Default::default() });
     assert_eq!(daemon.run(600.0).unsynchronised, None);
     assert!(daemon.timekeeper.steering().contains("another program"), "{}", daemon.timekeeper.steering());
     assert_eq!(machine.kernel().frequency_scaled_ppm, 1 << 16, "it is the rival's now");
@@ -198,12 +330,12 @@ fn a_rival_ends_the_steering() {
 
 #[test]
 fn what_others_do_to_the_kernel_s_rate_does_not_show_in_what_is_served() {
-    let machine = Machine::new(0.0, FAST);
+    let machine = FakeMachine::new(0.0, FAST);
     let mut daemon = Daemon::start(&machine, &private());
     daemon.run(900.0);
     for ppm in [100, -400, 0, 50] {
         let rate = Some((ppm << 16, 10_000));
-        machine.change(&crate::sys::ClockChange { rate, ..Default::default() }).unwrap();
+        machine.disturb(&crate::sys::ClockChange { rate, ..Default::default() });
         let observation = daemon.run(97.0);
         assert!(daemon.error_s(&observation.state).abs() < 150e-6);
     }
@@ -216,7 +348,7 @@ fn what_others_do_to_the_kernel_s_rate_does_not_show_in_what_is_served() {
 
 #[test]
 fn after_a_suspend_the_time_is_asked_for_anew() {
-    let machine = Machine::new(0.0, FAST);
+    let machine = FakeMachine::new(0.0, FAST);
     let mut daemon = Daemon::start(&machine, &private());
     assert_eq!(daemon.run(300.0).unsynchronised, None);
     machine.suspend(7200.0);
@@ -230,7 +362,7 @@ fn after_a_suspend_the_time_is_asked_for_anew() {
 
 #[test]
 fn without_upstreams_the_bound_grows_until_the_gate_closes() {
-    let machine = Machine::new(0.0, FAST);
+    let machine = FakeMachine::new(0.0, FAST);
     let mut daemon = Daemon::start(&machine, &ClockConfig { max_error_ms: 5, ..private() });
     daemon.run(60.0);
     daemon.upstreams.set(None);
@@ -243,7 +375,7 @@ fn without_upstreams_the_bound_grows_until_the_gate_closes() {
         }
         assert!(state.root_dispersion >= before);
         let at_horizon = state.root_dispersion_at(state.horizon_ns);
-        // Two units of 15 us for what was rounded up.
+        // Two units of 15 us allow for rounding up.
         assert!(at_horizon.as_nanos() <= 5_000_000 + 31_000, "{at_horizon:?} at the horizon");
         assert!(state.horizon_ns <= state.monotonic_base_ns + 20_000_000_000);
         before = state.root_dispersion;
@@ -252,31 +384,67 @@ fn without_upstreams_the_bound_grows_until_the_gate_closes() {
 }
 
 #[test]
-fn a_leap_second_is_announced_on_its_day_and_taken_by_what_is_served() {
-    let machine = Machine::new(0.0, 0.0);
-    let mut daemon = Daemon::start(&machine, &private());
-    daemon.upstreams.set(Some(Leap::Insert));
-    let observation = daemon.run(600.0);
-    assert_eq!(observation.state.leap, 0, "weeks ahead");
-    // To five minutes before the end of the month.
-    let end_ns = 1_793_491_200_000_000_000_i128;
-    let ahead_ns = end_ns - machine.true_unix_ns() - 300_100_000_000;
-    machine.suspend(ns_to_s(i64::try_from(ahead_ns).unwrap()));
-    let observation = daemon.run(200.0);
-    assert_eq!((observation.unsynchronised, observation.state.leap), (None, 1));
-    let utc_before_s = daemon.error_s(&observation.state);
-    assert!(utc_before_s.abs() < 1e-3);
-    daemon.upstreams.set(None);
-    daemon.leap_ns = Some(end_ns);
-    let observation = daemon.run(105.0);
-    assert!(
-        (daemon.error_s(&observation.state) + 1.0).abs() < 1e-3,
-        "{}",
-        daemon.error_s(&observation.state)
-    );
-    assert_eq!(observation.state.leap, 0);
+fn a_leap_second_is_announced_on_its_day_and_taken_at_its_instant() {
+    for (leap, shift_s) in [(Leap::Insert, -1.0), (Leap::Delete, 1.0)] {
+        let machine = FakeMachine::new(0.0, 0.0);
+        let mut daemon = Daemon::start(&machine, &private());
+        daemon.upstreams.set(Some(leap));
+        let observation = daemon.run(600.0);
+        assert_eq!(observation.state.leap, 0, "weeks ahead");
+        // To five minutes before the end of the month.
+        let end_ns = 1_793_491_200_000_000_000_i128;
+        let leap_ns = if leap == Leap::Delete { end_ns - 1_000_000_000 } else { end_ns };
+        let ahead_ns = end_ns - machine.true_unix_ns() - 300_100_000_000;
+        machine.suspend(ns_to_s(i64::try_from(ahead_ns).unwrap()));
+        let observation = daemon.run(200.0);
+        let announced = if leap == Leap::Insert { 1 } else { 2 };
+        assert_eq!((observation.unsynchronised, observation.state.leap), (None, announced));
+        assert!(daemon.error_s(&observation.state).abs() < 1e-3);
+        daemon.upstreams.set(None);
+        daemon.leap = Some((leap_ns, shift_s));
+        // Millisecond by millisecond, every answer that claims to be synchronised is right, and so would be those of a
+        // program whose daemon has died.
+        daemon.run(ns_to_s(i64::try_from(leap_ns - machine.true_unix_ns()).unwrap()) - 0.5);
+        let mut served = daemon.tick();
+        let mut unsure = 0;
+        for millisecond in 0..600 {
+            machine.run(0.001);
+            if daemon.timekeeper.leap_is_near() || millisecond % 250 == 0 {
+                served = daemon.publish();
+            }
+            unsure += i32::from(served.unsynchronised.is_some());
+            daemon.check(&served.state);
+        }
+        assert!((1..20).contains(&unsure), "{unsure} ms without a claim");
+        let observation = daemon.run(5.0);
+        assert_eq!((observation.unsynchronised, observation.state.leap), (None, 0));
+        assert!((daemon.error_s(&observation.state) - shift_s).abs() < 1e-3);
+    }
 }
 
-fn correction_of(machine: &Machine) -> f64 {
+#[test]
+fn a_daemon_that_dies_before_a_leap_second_serves_no_second_too_many() {
+    for (leap, shift_s) in [(Leap::Insert, -1.0), (Leap::Delete, 1.0)] {
+        let machine = FakeMachine::new(0.0, 0.0);
+        let mut daemon = Daemon::start(&machine, &private());
+        daemon.upstreams.set(Some(leap));
+        daemon.run(600.0);
+        let end_ns = 1_793_491_200_000_000_000_i128;
+        let leap_ns = if leap == Leap::Delete { end_ns - 1_000_000_000 } else { end_ns };
+        let ahead_ns = end_ns - machine.true_unix_ns() - 300_100_000_000;
+        machine.suspend(ns_to_s(i64::try_from(ahead_ns).unwrap()));
+        daemon.run(200.0);
+        let to_leap_s = ns_to_s(i64::try_from(leap_ns - machine.true_unix_ns()).unwrap());
+        daemon.leap = Some((leap_ns, shift_s));
+        let last = daemon.run(to_leap_s - 5.0);
+        assert_eq!(last.unsynchronised, None);
+        for _ in 0..25_000 {
+            machine.run(0.001);
+            daemon.check(&last.state);
+        }
+    }
+}
+
+fn correction_of(machine: &FakeMachine) -> f64 {
     crate::timekeeping::rate_watch::correction(&machine.kernel())
 }

@@ -1,4 +1,4 @@
-//! The addresses that are served: will they stay, and can the pool reach them?
+//! The served addresses: whether they will stay, and whether the pool can reach them.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -16,16 +16,16 @@ pub(super) struct Address {
     pub(super) interface: u32,
     pub(super) ip: IpAddr,
     prefix_length: u8,
-    /// How long it stays if nobody renews it; without, for ever.
+    /// Remaining lifetime in seconds if nothing renews the address; `None` means for ever.
     valid_s: Option<u32>,
     deprecated: bool,
     temporary: bool,
-    /// Still being checked for duplicates, or found to be one.
+    /// Whether duplicate address detection is still running or has failed.
     tentative: bool,
 }
 
 impl Address {
-    /// Of the kernel's message; none for addresses of the link or the host alone.
+    /// Reads the kernel's message. Returns `None` for addresses that are valid only on the link or the host.
     pub(super) fn of(message: &AddressMessage) -> Option<Self> {
         let header = &message.header;
         if !matches!(header.scope, AddressScope::Universe | AddressScope::Site) {
@@ -51,19 +51,19 @@ impl Address {
             prefix_length: header.prefix_len,
             valid_s: valid_s.filter(|valid_s| !for_ever && *valid_s != u32::MAX),
             deprecated: flags.contains(AddressFlags::Deprecated),
-            // The same bit is a second address of a network over IPv4.
+            // Over IPv4 the same flag marks a second address in a network.
             temporary: ip.is_ipv6() && flags.contains(AddressFlags::Secondary),
             tentative: checked,
         })
     }
 
-    /// Whether it is good for a server's clients for as long as anybody knows.
+    /// Whether clients can use the address for as long as anybody knows.
     const fn is_lasting(&self) -> bool {
         !self.deprecated && !self.temporary && !self.tentative
     }
 }
 
-/// What is known of an interface's addresses.
+/// The facts about an interface's addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Facts<'a> {
     name: &'a str,
@@ -71,17 +71,17 @@ struct Facts<'a> {
     ipv6: Ipv6,
 }
 
-/// What the kernel makes of IPv6.
+/// What the kernel does with IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ipv6 {
     Usable,
-    /// By this setting of sysctl.
+    /// IPv6 is disabled with this sysctl setting.
     Disabled(&'static str),
-    /// The kernel has none.
+    /// The kernel does not have IPv6.
     Missing,
 }
 
-/// Looks at the addresses of an interface and of those that stand on it.
+/// Examines the addresses of an interface and of the interfaces stacked on it.
 pub(super) fn examine(name: &str, addresses: &[Address], stack: &[u32]) -> Vec<Finding> {
     let addresses = addresses.iter().filter(|address| stack.contains(&address.interface)).collect();
     judge(&Facts { name, addresses, ipv6: ipv6(name) })
@@ -200,7 +200,7 @@ fn ipv6_findings(facts: &Facts<'_>) -> Vec<Finding> {
 }
 
 fn list(addresses: &[&Address]) -> String {
-    // The like of 2001:db8::/64 can have hundreds.
+    // A network such as 2001:db8::/64 can have hundreds of addresses.
     const MOST: usize = 4;
     let mut texts: Vec<_> = addresses.iter().take(MOST).map(|address| address.ip.to_string()).collect();
     if addresses.len() > MOST {
@@ -291,7 +291,7 @@ mod tests {
         assert_eq!(Address::of(&message), Some(address("198.51.100.1")));
         message.header.scope = AddressScope::Link;
         assert_eq!(Address::of(&message), None);
-        // A second address of a network is no temporary one over IPv4, and one over IPv6.
+        // A flag that marks a second address over IPv4 marks a temporary one over IPv6.
         for (ip, temporary) in [("198.51.100.1", false), ("2600:1f18::1", true)] {
             let mut message = AddressMessage::default();
             message.header.flags = AddressHeaderFlags::Secondary | AddressHeaderFlags::Deprecated;

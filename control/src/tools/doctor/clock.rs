@@ -1,4 +1,4 @@
-//! The clock: is the kernel's kept, and is what is served good and fresh?
+//! The clock: whether something keeps the kernel's, and whether the served one is good and fresh.
 
 use nix::libc;
 
@@ -12,10 +12,10 @@ use crate::sys::kernel_clock::{KernelClock as _, Machine};
 use crate::sys::port_owner::Holder;
 use crate::timekeeping::kernel_steering;
 
-/// A living daemon publishes four times a second.
+/// A living daemon publishes four times per second.
 const LATE_PUBLICATION_S: f64 = 2.0;
 
-/// What is known of the clock.
+/// The facts about the clock.
 #[derive(Clone, Debug)]
 struct Facts<'a> {
     instance: &'a Instance,
@@ -23,13 +23,13 @@ struct Facts<'a> {
     kernel: Option<Adjtimex>,
     /// Another program that steers the kernel's clock.
     keeper: Option<Holder>,
-    /// What is served, if something is.
+    /// The served clock, if there is one.
     served: Option<&'a Clock>,
-    /// Whether a daemon publishes it.
+    /// Whether a daemon publishes the served clock.
     running: bool,
 }
 
-/// Looks at the clock, and at what is served if a status could be had.
+/// Examines the kernel's clock, and the served one if there is a status.
 pub(super) fn examine(instance: &Instance, config: &ClockConfig, status: Option<&Status>) -> Vec<Finding> {
     judge(&Facts {
         instance,
@@ -48,7 +48,7 @@ fn judge(facts: &Facts<'_>) -> Vec<Finding> {
     findings
 }
 
-/// The kernel's clock, as far as what is served depends on it.
+/// Examines the kernel's clock, if the served time depends on it.
 fn kernel(facts: &Facts<'_>) -> Option<Finding> {
     let Facts { config, kernel, keeper, .. } = facts;
     let kernel = kernel.as_ref()?;
@@ -96,7 +96,7 @@ fn served_all_the_same(facts: &Facts<'_>) -> bool {
     facts.config.local_stratum.is_some() || facts.served.is_some_and(good)
 }
 
-/// What clients are told.
+/// Examines what clients receive.
 fn served(facts: &Facts<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(stratum) = facts.config.local_stratum {
@@ -137,7 +137,7 @@ fn served(facts: &Facts<'_>) -> Vec<Finding> {
             ),
         ));
     }
-    // Above stratum 5 the pool takes no server.
+    // The pool does not accept a server above stratum 5.
     if clock.synchronised && clock.stratum > 5 {
         findings.push(
             Finding::warning("stratum", format!("the stratum is {}", clock.stratum))

@@ -1,4 +1,4 @@
-//! The configuration file: can it be read, is it right, and is it wise?
+//! The configuration file: whether it can be read, is valid, and is sensible.
 
 use std::path::Path;
 
@@ -10,14 +10,14 @@ use crate::instance::Instance;
 use crate::serving::limits::configured;
 use crate::status::Status;
 
-/// Reads it. What is wrong with it is a finding, and the rest is looked at as if it were empty.
+/// Reads the file. An error in it is a finding, and everything else is examined as if the file were empty.
 pub(super) fn examine(path: Option<&Path>) -> (Config, Vec<Finding>) {
     let shown = path.unwrap_or(DEFAULT_PATH.as_ref());
     let read = if path.is_none() && !shown.exists() { Ok(None) } else { Config::load(Some(shown)).map(Some) };
     judge(&shown.display().to_string(), read)
 }
 
-/// Whether the daemon goes by the file as it is now.
+/// Whether the daemon runs with the file as it is now.
 pub(super) fn compare(config: &Config, status: &Status, instance: &Instance) -> Option<Finding> {
     let (clock, limits) = (&status.clock, status.limits.as_ref()?);
     let source = match config.clock.source {
@@ -52,7 +52,7 @@ fn judge(shown: &str, read: Result<Option<Config>>) -> (Config, Vec<Finding>) {
         }
         Err(error) => return (Config::default(), vec![wrong(shown, error)]),
     };
-    // Other files that it names.
+    // This reads the other files that the configuration names.
     let named = configured(&config.access).map(|_| ()).and_then(|()| config.clock.discipline().map(|_| ()));
     let mut findings: Vec<_> = named.err().into_iter().map(|error| wrong(shown, error)).collect();
     findings.extend(config.warnings().into_iter().map(|warning| warn(&config, warning)));

@@ -1,32 +1,33 @@
-//! Connection tracking: the table that fills up under NTP, and that XDP's answers never get into.
+//! Connection tracking: NTP can fill its table, except with requests that XDP answers, which never get there.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 
 use super::finding::Finding;
 
-/// From here on the table fills up soon: the kernel drops packets of new connections when it is full.
+/// Fill level above which the table is nearly full. The kernel drops packets of new connections when it is
+/// full.
 const FULL: f64 = 0.8;
-/// What this host's own exchanges with upstreams and passed-up requests come to.
+/// Number of entries that this host's own exchanges with upstreams and passed-up requests can explain.
 const FEW: usize = 1_000;
-/// Lines that are looked at: the table may have millions.
+/// Largest number of lines that are read: the table may have millions.
 const MOST_LINES: usize = 200_000;
 
-/// What keeps NTP out of the table.
+/// The command that keeps NTP out of the table.
 const NOTRACK: &str = "nft 'add table inet ntp; add chain inet ntp in { type filter hook prerouting priority raw; }; \
                        add chain inet ntp out { type filter hook output priority raw; }; \
                        add rule inet ntp in udp dport 123 notrack; add rule inet ntp out udp sport 123 notrack'";
 
-/// What is known of the table.
+/// The facts about the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Facts {
     count: u64,
     max: u64,
-    /// Of those that were looked at, how many are of port 123; needs root.
+    /// Number of entries for port 123 among those that were read; needs root.
     of_ntp: Option<usize>,
 }
 
-/// Looks at the table of this network namespace.
+/// Examines the table of this network namespace.
 pub(super) fn examine() -> Vec<Finding> {
     let number = |name: &str| {
         let text = std::fs::read_to_string(format!("/proc/sys/net/netfilter/{name}")).ok()?;
@@ -42,7 +43,8 @@ pub(super) fn examine() -> Vec<Finding> {
     judge(Facts { count, max, of_ntp })
 }
 
-/// Like `ipv4     2 udp      17 23 src=192.0.2.9 dst=192.0.2.1 sport=40000 dport=123 [UNREPLIED] src=...`.
+/// Whether a line is about NTP. It looks like `ipv4     2 udp      17 23 src=192.0.2.9 dst=192.0.2.1
+/// sport=40000 dport=123 [UNREPLIED] src=...`.
 fn is_ntp(line: &str) -> bool {
     let mut words = line.split_whitespace();
     words.nth(2) == Some("udp") && words.any(|word| word == "dport=123" || word == "sport=123")

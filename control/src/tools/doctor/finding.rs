@@ -1,4 +1,4 @@
-//! What there is to say to the operator: what was found, why it matters, and what to type.
+//! A finding for the operator: what was found, why it matters, and what to type.
 
 use serde::Serialize;
 
@@ -6,21 +6,21 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// As it should be.
+    /// Everything is as it should be.
     Ok,
     /// Good to know; nothing has to be done.
     Note,
-    /// Clients are served, but worse than they could be, or not for ever.
+    /// Clients are served, but less well than they could be, or not for ever.
     Warning,
     /// Clients or the pool do not get what they ask for.
     Problem,
 }
 
 impl Severity {
-    /// From the worst to the best.
+    /// All severities, from the worst to the best.
     pub(super) const WORST_FIRST: [Self; 4] = [Self::Problem, Self::Warning, Self::Note, Self::Ok];
 
-    /// The word for it.
+    /// Stable label, for text output.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -32,20 +32,20 @@ impl Severity {
     }
 }
 
-/// One thing that was looked at.
+/// The result of examining one thing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// The kind of finding: stays the same over versions, for programs.
+    /// Stable identifier of the kind of finding, for programs.
     pub id: &'static str,
-    /// How much it matters.
+    /// How much the finding matters.
     pub severity: Severity,
-    /// What was found, naming the thing.
+    /// What was found. The text names the thing.
     pub what: String,
     /// Why it matters.
     pub why: Option<String>,
-    /// A command line that mends it, to be typed by root.
+    /// A command that fixes it, to be typed by root.
     pub fix: Option<String>,
-    /// What mends it where no command does, or what to consider before.
+    /// What to do where no command fixes it, or what to consider before.
     pub advice: Option<String>,
 }
 
@@ -54,44 +54,44 @@ impl Finding {
         Self { id, severity, what: what.into(), why: None, fix: None, advice: None }
     }
 
-    /// Something that is as it should be.
+    /// Makes a finding about something that is as it should be.
     pub(super) fn ok(id: &'static str, what: impl Into<String>) -> Self {
         Self::new(id, Severity::Ok, what)
     }
 
-    /// Something that is good to know.
+    /// Makes a finding that is good to know.
     pub(super) fn note(id: &'static str, what: impl Into<String>) -> Self {
         Self::new(id, Severity::Note, what)
     }
 
-    /// Something that could be better.
+    /// Makes a finding about something that could be better.
     pub(super) fn warning(id: &'static str, what: impl Into<String>) -> Self {
         Self::new(id, Severity::Warning, what)
     }
 
-    /// Something that keeps clients or the pool from good time.
+    /// Makes a finding about something that keeps clients or the pool from getting good time.
     pub(super) fn problem(id: &'static str, what: impl Into<String>) -> Self {
         Self::new(id, Severity::Problem, what)
     }
 
-    /// Something that could not be looked at.
+    /// Makes a finding about something that could not be examined.
     pub(super) fn unseen(id: &'static str, what: &str, reason: impl std::fmt::Display) -> Self {
         Self::note(id, format!("not looked at: {what} ({reason})"))
     }
 
-    /// Why it matters.
+    /// Adds why it matters.
     #[must_use]
     pub(super) fn why(self, why: impl Into<String>) -> Self {
         Self { why: Some(why.into()), ..self }
     }
 
-    /// The command that mends it.
+    /// Adds the command that fixes it.
     #[must_use]
     pub(super) fn fix(self, command: impl Into<String>) -> Self {
         Self { fix: Some(command.into()), ..self }
     }
 
-    /// What else to do.
+    /// Adds other things to do.
     #[must_use]
     pub(super) fn advice(self, advice: impl Into<String>) -> Self {
         Self { advice: Some(advice.into()), ..self }
@@ -103,7 +103,7 @@ pub(super) fn ids(findings: &[Finding]) -> Vec<(&'static str, Severity)> {
     findings.iter().map(|finding| (finding.id, finding.severity)).collect()
 }
 
-/// The one finding of this kind.
+/// Returns the one finding of this kind.
 #[cfg(test)]
 #[track_caller]
 pub(super) fn only<'a>(findings: &'a [Finding], id: &str) -> &'a Finding {

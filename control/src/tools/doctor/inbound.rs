@@ -1,7 +1,8 @@
-//! The way in: do requests from other hosts reach the program?
+//! Incoming requests: whether those from other hosts reach the program.
 //!
-//! A query of this host to its own address goes over loopback and never meets the NIC, so it says nothing. What can
-//! be shown is which interface has the address, and that the program's counters rise when another host asks.
+//! A query from this host to its own address goes over loopback and never meets the NIC, so it shows
+//! nothing. What can be shown is which interface has the address, and that the program's counters rise when
+//! another host asks.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,13 +20,13 @@ use crate::instance::Instance;
 use crate::serving::limits::{Effective, configured};
 use crate::status::Status;
 
-/// Between two looks at the counters.
+/// Interval between two readings of the counters.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// Packets by the label of their verdict, over all families and versions.
+/// Number of packets by the label of their verdict, over all families and versions.
 type Tally = BTreeMap<String, u64>;
 
-/// What came in so far, by interface.
+/// Reports what has come in so far on each interface.
 pub(super) fn examine(status: &Status, command: &str) -> Vec<Finding> {
     let served = status.interfaces.iter().filter(|interface| interface.mode.is_some());
     served
@@ -49,7 +50,7 @@ pub(super) fn examine(status: &Status, command: &str) -> Vec<Finding> {
         .collect()
 }
 
-/// What is said before the waiting for a peer begins.
+/// Returns the instructions that are printed before waiting for a query.
 pub(super) fn instructions(peer: &str, status: &Status, patience: Duration) -> String {
     let addresses = to_ask(status.interfaces.iter().flat_map(|interface| &interface.addresses));
     format!(
@@ -58,13 +59,14 @@ pub(super) fn instructions(peer: &str, status: &Status, patience: Duration) -> S
     )
 }
 
-/// A peer cannot ask an address of the link without naming its own interface.
+/// Selects an address for the query: another host cannot use a link-local address without naming its own
+/// interface.
 fn to_ask<'a>(addresses: impl IntoIterator<Item = &'a String>) -> String {
     let others = addresses.into_iter().filter(|address| !address.starts_with("fe80:"));
     others.map(String::as_str).collect::<Vec<_>>().join(" ")
 }
 
-/// Waits until the counters rise, and says what became of the requests that raised them.
+/// Waits until the counters rise, and reports what became of the requests that raised them.
 pub(super) fn wait(
     peer: &str,
     instance: &Instance,
@@ -115,10 +117,10 @@ fn judge(peer: &str, risen: &Tally, patience: Duration) -> Finding {
         .advice("`pooltime-xdp access list` shows which clients are refused; `pass_for_others` counts requests to addresses that are not served")
 }
 
-/// Whether the configuration refuses the peer.
+/// Whether the configuration refuses the other host.
 fn denied(peer: &str, instance: &Instance, config: &Config) -> Option<Finding> {
     let address: IpAddr = peer.parse().ok()?;
-    // A list that cannot be read is another finding's.
+    // A list that cannot be read has a finding of its own.
     let entries = configured(&config.access).ok()?;
     let access = entries.into_iter().collect::<Effective>().of(address);
     (access == Access::Denied).then(|| {

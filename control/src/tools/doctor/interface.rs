@@ -1,4 +1,4 @@
-//! An interface: the program on it and the mode it runs in, and the settings that matter to that.
+//! An interface: the program on it, its mode, and the settings that matter to both.
 
 use responder::layout;
 
@@ -12,42 +12,42 @@ use crate::sys::ethtool::{Feature, Nic};
 /// The XDP program on an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Program {
-    /// None.
+    /// No program is attached.
     Absent,
-    /// This server's.
+    /// The program of this server.
     Own { mode: Mode, fallback: Option<String>, remark: Option<String> },
-    /// Somebody else's, or another instance's.
+    /// The program of somebody else or of another instance.
     Foreign { mode: Mode, id: u32, name: Option<String> },
-    /// One is there; whose cannot be told without root.
+    /// A program whose owner cannot be found out without root.
     Unknown { mode: Mode, id: u32 },
 }
 
-/// What is known of an interface.
+/// The facts about an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "readings, each of a thing of its own")]
 struct Facts {
     name: String,
-    /// How commands of this instance begin.
+    /// The beginning of commands to this instance.
     command: String,
     up: bool,
     mtu: u32,
     is_bond: bool,
     driver: Option<String>,
     program: Program,
-    /// Whether the server should be on it now.
+    /// Whether the server should be attached now.
     expected: bool,
-    /// Whether the driver says that it has native XDP.
+    /// Whether the driver reports native XDP.
     native: Option<bool>,
-    /// What keeps some drivers from it.
+    /// Settings that keep some drivers from native XDP.
     conditions: Vec<Condition>,
-    /// The host joins segments, and cannot be kept from it.
+    /// Whether the hypervisor merges segments in a way that this host cannot turn off.
     host_offloads: bool,
-    /// Features that take VLAN tags off and are on.
+    /// Features that are on and strip VLAN tags.
     strips: Vec<Feature>,
     slow_transmit: Option<String>,
 }
 
-/// Looks at an interface.
+/// Examines an interface.
 pub(super) fn examine(interface: &Interface, serving: &Serving, command: &str) -> Vec<Finding> {
     judge(&look(interface, serving, command))
 }
@@ -100,7 +100,7 @@ fn judge(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// The program, and the mode that it has or would get.
+/// Examines the program, and the mode that it has or would get.
 fn program(facts: &Facts) -> Vec<Finding> {
     let name = &facts.name;
     let driver = facts.driver.as_deref().unwrap_or("no driver's name");
@@ -174,7 +174,7 @@ fn foreign(facts: &Facts, mode: Mode, id: u32, program: Option<&str>) -> Finding
         ))
 }
 
-/// What attaching would come to.
+/// Predicts what attaching would result in.
 fn prospect(facts: &Facts, driver: &str) -> Vec<Finding> {
     let name = &facts.name;
     let not_native = if facts.is_bond {
@@ -198,13 +198,13 @@ fn prospect(facts: &Facts, driver: &str) -> Vec<Finding> {
         .why("kernels before 6.3 do not report it"),
         None => Finding::ok("xdp-mode", format!("{name} ({driver}): the driver has native XDP")),
     };
-    // Generic mode takes no queues of its own.
+    // Generic mode does not take queues of its own.
     let slow = facts.slow_transmit.as_ref().filter(|_| not_native.is_none());
     std::iter::once(finding).chain(slow.map(|text| Finding::note("transmit-queues", text.clone()))).collect()
 }
 
-/// Settings that keep drivers from native mode, or spoil it. Attached in native mode, the first are as they should
-/// be, whatever they are.
+/// Examines settings that keep drivers from native mode or spoil it. Once the program is attached in native
+/// mode, the former are fine, whatever they are.
 fn settings(facts: &Facts) -> Vec<Finding> {
     let name = &facts.name;
     let mut findings = Vec::new();
@@ -312,7 +312,7 @@ mod tests {
             assert!(found.what.contains("`pass` (id 12"), "{found:?}");
             assert_eq!(found.fix.as_deref(), Some(&*format!("ip link set dev eth0 {keyword} off")));
         }
-        // What another instance's link holds cannot be taken off like that.
+        // A program that another instance's link holds cannot be detached like this.
         let program = Program::Foreign { mode: Mode::Native, id: 12, name: Some(layout::PROGRAM.into()) };
         let findings = judge(&Facts { program, ..facts() });
         assert!(only(&findings, "xdp-foreign").fix.is_none() && findings[0].advice.is_some());

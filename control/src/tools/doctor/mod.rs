@@ -1,7 +1,8 @@
-//! `doctor`: looks at everything that keeps a server from serving well, and says what to type.
+//! `doctor` examines everything that can keep a server from serving well, and says what to type.
 //!
-//! A file a topic. Each reads facts (of the kernel, of other programs, over the network, all bounded in time), and
-//! judges them by a pure function; nothing is ever changed. [`finding`] is what a judgement is, `show` how it is shown.
+//! There is one file per topic. Its `examine` reads facts from the kernel, from other programs or over the
+//! network, always with a timeout. Its pure function `judge` turns the facts into findings. Nothing is ever
+//! changed. [`finding`] defines a finding, and `render` shows it.
 
 mod address;
 mod clock;
@@ -9,16 +10,16 @@ mod configuration;
 mod conntrack;
 mod finding;
 mod firewall;
-mod following;
 mod inbound;
 mod interface;
 mod native;
 mod port;
 mod queues;
-mod show;
+mod render;
+mod subprocess;
 mod system;
-mod tool;
 mod upstream;
+mod upstream_status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,16 +35,16 @@ use crate::instance::Instance;
 use crate::net::default_route::default_interface;
 use crate::net::interfaces::{Interface, Netlink};
 use crate::net::own_addresses::OwnAddresses;
-use crate::net::topology::{self, Place};
+use crate::net::topology::{self, LinkRelations};
 use crate::output::write;
 use crate::status::Status;
 use address::Address;
-use show::Report;
+use render::DoctorReport;
 use system::{Verb, service};
 
-/// `doctor ...`.
+/// Arguments of `doctor`.
 #[derive(clap::Args, Debug)]
-pub(crate) struct Arguments {
+pub(crate) struct DoctorArguments {
     /// Interfaces to look at [default: those that are attached or configured, or that of the default route]
     #[arg(value_name = "IFACE")]
     interfaces: Vec<String>,
@@ -64,7 +65,7 @@ pub(crate) struct Arguments {
 
 /// What is served at this moment.
 enum Serving {
-    /// That cannot be told, for want of root or because the daemon does not answer.
+    /// Unknown, because root is missing or the daemon does not answer.
     Unknown,
     Nothing,
     This(Box<Status>),
@@ -79,22 +80,22 @@ impl Serving {
     }
 }
 
-/// What the kernel says of the interfaces.
+/// What the kernel reports about the interfaces.
 struct Links {
     interfaces: Vec<Interface>,
-    places: Vec<Place>,
+    relations: Vec<LinkRelations>,
     addresses: Vec<Address>,
     own: OwnAddresses,
 }
 
-/// Looks and says; `known_status` gives what the daemon says, or what it left behind. The exit status is 0 if all is
-/// well, 1 for warnings, 2 for problems.
+/// Examines everything and prints the report. `known_status` returns the daemon's status, or what a daemon
+/// has left behind. The exit status is 0 if all is well, 1 for warnings, 2 for problems.
 pub(crate) fn run(
     instance: &Instance,
-    arguments: &Arguments,
+    arguments: &DoctorArguments,
     known_status: fn(&Instance) -> Result<Option<Status>>,
 ) -> Result<ExitCode> {
-    let mut report = Report::default();
+    let mut report = DoctorReport::default();
     let (config, findings) = configuration::examine(arguments.config.as_deref());
     report.add(system::examine(instance, config.clock.source));
     report.add(findings);
@@ -113,7 +114,7 @@ pub(crate) fn run(
     }
     report.add(clock::examine(instance, &config.clock, served));
     report.add(upstream::examine(&config, arguments.config.as_deref(), &links.own, instance));
-    report.add(served.map(following::examine).into_iter().flatten());
+    report.add(served.map(upstream_status::examine).into_iter().flatten());
     report.add(port::examine(&config, served.and_then(|status| Some(status.daemon.as_ref()?.pid))));
     let has_ipv6 = links.addresses.iter().any(|address| address.ip.is_ipv6());
     report.add(firewall::examine(&names, if has_ipv6 { Family::ALL } else { &[Family::Ipv4] }));
@@ -191,16 +192,17 @@ fn links() -> Result<Links> {
         let messages = netlink.address_messages().await?;
         Ok(Links {
             interfaces: netlink.interfaces().await?,
-            places: netlink.places().await?,
+            relations: netlink.relations().await?,
             addresses: messages.iter().filter_map(Address::of).collect(),
             own,
         })
     })
 }
 
-/// The interfaces that matter: what is asked for, else what is or should be attached, else the one to the world.
+/// Returns the interfaces to examine: those given on the command line, else those that are or should be
+/// attached, else the one of the default route.
 fn names(
-    arguments: &Arguments,
+    arguments: &DoctorArguments,
     config: &Config,
     served: Option<&Status>,
     links: &Links,
@@ -234,7 +236,7 @@ fn examine_interface(
     serving: &Serving,
     instance: &Instance,
 ) -> Vec<Finding> {
-    let stack = topology::from(interface.index, &links.places);
+    let stack = topology::stacked_on(interface.index, &links.relations);
     let mut findings = interface::examine(interface, serving, &instance.command());
     findings.extend(queues::examine(&interface.name));
     findings.extend(address::examine(&interface.name, &links.addresses, &stack));

@@ -1,6 +1,6 @@
-//! Whether a driver says that it has native XDP, over the kernel's generic netlink family `netdev`.
+//! Whether a driver reports native XDP, over the kernel's generic netlink family `netdev`.
 //!
-//! The crate of rtnetlink speaks routing netlink only, and these are two questions.
+//! The rtnetlink crate speaks routing netlink only, and this needs just two requests.
 
 use std::io;
 
@@ -8,12 +8,12 @@ use rtnetlink::packet_core::NlasIterator;
 use rtnetlink::sys::Socket;
 use rtnetlink::sys::protocols::NETLINK_GENERIC;
 
-/// Of `include/uapi/linux/genetlink.h`: the family that knows the others' numbers.
+/// From `include/uapi/linux/genetlink.h`: the family that knows the numbers of the others.
 const GENL_ID_CTRL: u16 = 0x10;
 const CTRL_CMD_GETFAMILY: u8 = 3;
 const CTRL_ATTR_FAMILY_ID: u16 = 1;
 const CTRL_ATTR_FAMILY_NAME: u16 = 2;
-/// Of `include/uapi/linux/netdev.h`.
+/// From `include/uapi/linux/netdev.h`.
 const NETDEV_CMD_DEV_GET: u8 = 1;
 const NETDEV_A_DEV_IFINDEX: u16 = 1;
 const NETDEV_A_DEV_XDP_FEATURES: u16 = 3;
@@ -21,11 +21,11 @@ const NETDEV_XDP_ACT_BASIC: u64 = 1;
 
 const NLMSG_ERROR: u16 = 2;
 const NLM_F_REQUEST: u16 = 1;
-/// `struct nlmsghdr` and `struct genlmsghdr`.
+/// Length of `struct nlmsghdr` and `struct genlmsghdr`.
 const HEADERS: usize = 16 + 4;
 
-/// Whether the driver of an interface has native XDP with its present settings; `None` where the kernel does not
-/// tell, which it does from Linux 6.3 on.
+/// Whether the driver of an interface has native XDP with its present settings. `None` if the kernel does not
+/// say; it does from Linux 6.3 on.
 pub(super) fn says_native(interface: u32) -> Option<bool> {
     let ask = || -> io::Result<bool> {
         let socket = Socket::new(NETLINK_GENERIC)?;
@@ -43,13 +43,13 @@ pub(super) fn says_native(interface: u32) -> Option<bool> {
     ask().ok()
 }
 
-/// Sends a request with one attribute and gives the answer.
+/// Sends a request with one attribute and returns the answer.
 fn exchange(socket: &Socket, family: u16, command: u8, attribute: &[u8]) -> io::Result<Vec<u8>> {
     let length = u32::try_from(HEADERS + attribute.len()).map_err(io::Error::other)?;
     let mut request = length.to_ne_bytes().to_vec();
     request.extend(family.to_ne_bytes());
     request.extend(NLM_F_REQUEST.to_ne_bytes());
-    // Sequence and port numbers, which a socket with one question at a time does not need.
+    // Sequence and port number are zero: a socket with one request at a time does not need them.
     request.extend([0; 8]);
     request.extend([command, 1, 0, 0]);
     request.extend(attribute);
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn loopback_has_no_native_mode_and_an_interface_that_is_not_there_none_that_is_known() {
-        // A kernel before 6.3 says nothing.
+        // A kernel before 6.3 does not say.
         assert_ne!(says_native(1), Some(true));
         assert_eq!(says_native(u32::MAX), None);
     }

@@ -1,4 +1,4 @@
-//! Port 123: who has it, and whether it answers.
+//! Port 123: which process holds it, and whether it answers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::config::{ClockSource, Config};
 use crate::net::query::{Failure, exchange};
 use crate::sys::port_owner::{self, Holder};
 
-/// It is on the same host.
+/// The answer comes from the same host.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What is known of port 123 in a family.
+/// The facts about port 123 in one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Facts {
     family: Family,
@@ -23,21 +23,21 @@ struct Facts {
     source: ClockSource,
     /// Whether this server's daemon runs.
     running: bool,
-    /// What came of asking it over loopback, where it is this server's own.
+    /// Why a query over loopback failed, if this server holds the port.
     failure: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Held {
     Free,
-    /// By this server's daemon.
+    /// This server's daemon holds it.
     Own,
     By(Holder),
-    /// By somebody who cannot be told without root.
+    /// An unknown process holds it: finding out which one needs root.
     Unknown,
 }
 
-/// Looks at both families. `daemon` is the process of this server's daemon.
+/// Examines both families. `daemon` is the process ID of this server's daemon.
 pub(super) fn examine(config: &Config, daemon: Option<u32>) -> Vec<Finding> {
     let families = Family::ALL.iter().copied();
     families.filter_map(|family| judge(&look(family, config, daemon))).collect()

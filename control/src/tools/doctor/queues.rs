@@ -1,22 +1,22 @@
-//! A NIC's queues: whether all CPUs can help with answers.
+//! The queues of a NIC: whether all CPUs can take part in answering.
 
 use responder::verdict::Family;
 
 use super::finding::Finding;
 use crate::sys::ethtool::{Nic, Queues};
 
-/// What is known of them.
+/// The facts about the queues.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Facts {
     name: String,
     driver: Option<String>,
     queues: Option<Queues>,
     cpus: u32,
-    /// Whether the queue of a UDP packet depends on its ports, of the families of which the driver tells.
+    /// Whether the queue of a UDP packet depends on its ports, for each family that the driver reports.
     by_ports: Vec<(Family, bool)>,
 }
 
-/// Looks at an interface's.
+/// Examines the queues of an interface.
 pub(super) fn examine(name: &str) -> Vec<Finding> {
     let nic = Nic(name);
     let by_ports = |family: &Family| Some((*family, nic.spreads_udp_by_ports(*family)?));
@@ -44,7 +44,7 @@ fn number(facts: &Facts, Queues { combined, max_combined }: Queues) -> Finding {
     let Facts { name, driver, cpus, .. } = facts;
     let what = format!("{name}: {combined} of {max_combined} queues in use, for {cpus} CPUs");
     let wanted = (*cpus).min(max_combined);
-    // Its driver wants a transmit queue for each CPU beside them, of the same ones, and that is worth more.
+    // The driver also wants a transmit queue for each CPU, out of the same queues, and that is worth more.
     if combined >= wanted || driver.as_deref() == Some("virtio_net") {
         return Finding::ok("queues", what);
     }
@@ -112,7 +112,7 @@ mod tests {
             (found.severity, found.fix.as_deref()),
             (Note, Some("ethtool -N eth0 rx-flow-hash udp6 sdfn"))
         );
-        // Of a driver that tells nothing, nothing is said.
+        // Nothing is reported about a driver that reports nothing.
         assert_eq!(ids(&judge(&Facts { by_ports: Vec::new(), ..facts() })), [("queues", Ok)]);
     }
 }

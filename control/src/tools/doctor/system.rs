@@ -1,4 +1,4 @@
-//! The machine: its kernel, and the places where the server keeps its things.
+//! The machine: its kernel, and the directories in which the server keeps its files.
 
 use std::path::{Path, PathBuf};
 
@@ -9,10 +9,10 @@ use super::finding::Finding;
 use crate::config::ClockSource;
 use crate::instance::{BPFFS, Instance};
 
-/// The oldest kernel that has all that the program needs.
+/// The oldest kernel that has everything that the program needs.
 const OLDEST: (u32, u32) = (5, 10);
 
-/// What to do with the daemon.
+/// An action on the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verb {
     Start,
@@ -20,7 +20,7 @@ pub(super) enum Verb {
     Restart,
 }
 
-/// The command for it, with systemd or without.
+/// Returns the command for an action on the daemon, with or without systemd.
 pub(super) fn service(instance: &Instance, verb: Verb) -> String {
     let (command, lock) = (instance.command(), instance.runtime_directory().join("lock"));
     let lock = lock.display();
@@ -38,18 +38,18 @@ fn is_systemd() -> bool {
     Path::new("/run/systemd/system").exists()
 }
 
-/// What is known of the machine.
+/// The facts about the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Facts {
-    /// The kernel's release.
+    /// Release of the kernel.
     release: String,
-    /// `net.core.bpf_jit_enable`.
+    /// Value of `net.core.bpf_jit_enable`.
     jit: Option<String>,
-    /// Whether bpffs is mounted at its place.
+    /// Whether bpffs is mounted where the server expects it.
     bpffs: bool,
-    /// Directories that cannot be written to, with what the server keeps there.
+    /// Directories on read-only file systems, with what the server keeps there.
     read_only: Vec<(PathBuf, Kept)>,
-    /// Whether systemd runs the machine.
+    /// Whether systemd is the init system.
     systemd: bool,
 }
 
@@ -61,7 +61,7 @@ enum Kept {
     Drift,
 }
 
-/// Looks at the machine.
+/// Examines the machine.
 pub(super) fn examine(instance: &Instance, source: ClockSource) -> Vec<Finding> {
     judge(&look(instance, source))
 }
@@ -83,7 +83,7 @@ fn look(instance: &Instance, source: ClockSource) -> Facts {
     }
 }
 
-/// The place, or the directory in which it would be made, if its file system is read-only.
+/// Returns the directory, or the one in which it would be created, if its file system is read-only.
 fn read_only(place: &Path) -> Option<PathBuf> {
     let there = place.ancestors().find(|directory| directory.exists())?;
     let flags = statvfs(there).ok()?.flags();

@@ -1,4 +1,4 @@
-//! The upstreams: does each answer, and does the way to it let longer packets through?
+//! The upstreams: whether each one answers, and whether the path to it lets longer packets through.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::Path;
@@ -15,39 +15,39 @@ use crate::instance::Instance;
 use crate::net::own_addresses::OwnAddresses;
 use crate::net::query::{Failure, converse, exchange, new_request};
 
-/// For looking its name up and for all its answers.
+/// Deadline for resolving the name and for all answers.
 const PATIENCE: Duration = Duration::from_secs(8);
-/// For each answer.
+/// Timeout per answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// An extension field that says nothing: a checksum complement of zero (RFC 7821), which servers skip. Of the least
-/// length that such a field may have, and too long for a MAC.
+/// The type of an extension field that means nothing: a checksum complement of zero (RFC 7821), which servers
+/// skip. The field has the minimum length and is too long for a MAC.
 const PADDING_KIND: u16 = 0x2005;
 const PADDING_BYTES: u16 = 28;
 
-/// What came of asking an upstream.
+/// The outcome of asking an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Reached {
-    /// Its name has no address, for this reason.
+    /// Its name could not be resolved, for this reason.
     NoAddress(String),
-    /// It is this host itself, or cannot be a server, for this reason.
+    /// It is this host itself or cannot be a server, for this reason.
     Unusable(String),
     /// It takes its time from this host.
     Loop(SocketAddr),
-    /// It did not answer.
+    /// It did not answer, for this reason.
     Silent(SocketAddr, String),
-    /// It refused.
+    /// It sent this kiss of death.
     Kiss(SocketAddr, String),
-    /// It answered, and a longer request, too, or not.
+    /// It answered. `long` tells whether it also answered a longer request.
     Answered { synchronised: bool, long: bool },
 }
 
-/// What a finding tells to type.
+/// Commands that findings suggest.
 struct Commands {
-    /// Opens the configuration, and puts it in force.
+    /// Opens the configuration and then puts it in force.
     edit: String,
 }
 
-/// Asks each configured upstream, all at the same time. None of this host's own addresses is asked.
+/// Asks all configured upstreams at the same time. This host's own addresses are never asked.
 pub(super) fn examine(
     config: &Config,
     path: Option<&Path>,
@@ -65,7 +65,7 @@ pub(super) fn examine(
     let (sender, receiver) = mpsc::channel();
     for (number, upstream) in config.upstream.iter().enumerate() {
         let (sender, upstream, own) = (sender.clone(), upstream.clone(), own.clone());
-        // A name that is being looked up cannot be given up; the thread ends with the process.
+        // Resolving a name cannot be cancelled; the thread ends with the process.
         std::thread::spawn(move || sender.send((number, reach(&upstream, &own))));
     }
     let deadline = Instant::now() + PATIENCE;
@@ -106,15 +106,16 @@ fn reach(upstream: &UpstreamConfig, own: &OwnAddresses) -> Reached {
     }
 }
 
-/// Whether a longer request is answered. If it is not and the next plain one is not either, it says nothing: the
-/// packet was lost, or the server answers one request at a time.
+/// Whether a longer request is answered. If neither it nor the next plain one is answered, that proves
+/// nothing: the packet was lost, or the server answers one request at a time. The result is then that it is
+/// answered.
 fn answers_long_requests(address: SocketAddr) -> bool {
     let Ok(request) = new_request() else { return true };
     let mut long = request.to_bytes().to_vec();
     long.extend(PADDING_KIND.to_be_bytes());
     long.extend(PADDING_BYTES.to_be_bytes());
     long.resize(LENGTH + usize::from(PADDING_BYTES), 0);
-    // The answer may have extension fields, too.
+    // The answer may have extension fields as well.
     let answered = converse(address, &long, TIMEOUT, |packet, _| request.read(packet, Strictness::HEADER));
     answered.is_ok() || exchange(address, TIMEOUT).is_err()
 }
@@ -125,7 +126,7 @@ fn judge(reached: &[(String, Reached)], commands: &Commands) -> Vec<Finding> {
     let answered = reached.len() - findings.len();
     match (answered, reached.len()) {
         (_, 0) => {
-            // The configuration's own findings say so.
+            // The findings about the configuration report this.
         }
         (0, _) => findings.push(
             Finding::problem("upstream-reach", "no upstream answers")

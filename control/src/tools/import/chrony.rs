@@ -1,4 +1,4 @@
-//! `chrony.conf`.
+//! Reads `chrony.conf`.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -6,7 +6,7 @@ use super::plan::{Access, Plan, quoted};
 use super::source;
 use crate::net::prefix::{Prefix, truncated};
 
-/// Takes a directive in.
+/// Reads a directive into the plan.
 pub(super) fn read(plan: &mut Plan<'_>, directive: &str, arguments: &[&str]) {
     match directive {
         "server" | "peer" | "pool" => source::read(plan, directive, arguments),
@@ -53,7 +53,7 @@ pub(super) fn read(plan: &mut Plan<'_>, directive: &str, arguments: &[&str]) {
     }
 }
 
-/// chronyd answers nobody whom no `allow` names.
+/// chronyd answers only clients that an `allow` names.
 pub(super) fn finish(plan: &mut Plan<'_>) {
     if !plan.has_access(Access::Allow) {
         plan.at(0, "allow");
@@ -132,7 +132,7 @@ fn access(plan: &mut Plan<'_>, arguments: &[&str], access: Access) {
     }
 }
 
-/// An address, a subnet, or the first bytes of an IPv4 one; bits beyond the length do not count.
+/// Parses an address, a subnet, or the first bytes of an IPv4 address. Bits beyond the length are ignored.
 fn prefix(text: &str) -> Option<Prefix> {
     let (address, length) = match text.split_once('/') {
         Some((address, length)) => (address, Some(length.parse::<u8>().ok()?)),
@@ -151,7 +151,7 @@ fn prefix(text: &str) -> Option<Prefix> {
 }
 
 fn ratelimit(plan: &mut Plan<'_>, arguments: &[&str]) {
-    // chronyd's own defaults: one in 8 s, 8 at once, one in 4 of the rest.
+    // These are the defaults of chronyd: one request in 8 s, 8 at once, and one in 4 of the others.
     let (mut interval_log2, mut burst, mut leak) = (3, 8_u32, 2_u8);
     let mut words = arguments.iter();
     while let Some(option) = words.next() {

@@ -1,5 +1,5 @@
-//! `import`: a configuration of ntpd or chronyd in, one of this server out, and a reason for whatever has no
-//! counterpart.
+//! `import` converts a configuration of ntpd or chronyd to one of this server, and gives a reason for
+//! everything that has no counterpart.
 
 mod chrony;
 mod ntp;
@@ -17,9 +17,9 @@ use crate::net::own_addresses::OwnAddresses;
 use crate::output::write;
 use plan::Plan;
 
-/// `import ...`.
+/// Arguments of `import`.
 #[derive(clap::Args, Debug)]
-pub(crate) struct Arguments {
+pub(crate) struct ImportArguments {
     /// Like /etc/ntp.conf or /etc/chrony/chrony.conf
     #[arg(value_name = "FILE")]
     file: PathBuf,
@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     interface: Vec<String>,
 }
 
-/// Whose configuration it is.
+/// The program that a configuration belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// ntpd's, of either make
@@ -40,8 +40,8 @@ pub enum Format {
     Chrony,
 }
 
-/// Prints the configuration to standard output, and to standard error what it leaves out.
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+/// Prints the configuration to standard output, and what it leaves out to standard error.
+pub(crate) fn run(arguments: &ImportArguments) -> Result<()> {
     let text = read_text(&arguments.file)?;
     let interfaces = if arguments.interface.is_empty() {
         default_interface().into_iter().collect()
@@ -51,7 +51,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let format = arguments.format.unwrap_or_else(|| detect(&arguments.file, &text));
     let own = OwnAddresses::of_this_host()?;
     let (config, notes) = convert(&text, format, &interfaces, &own);
-    // What is printed is right, or it is a fault of this program.
+    // If the printed configuration is invalid, this program has a bug.
     Config::parse_on(&config, &own).map_err(|error| {
         Error::new(
             Code::Software,
@@ -65,8 +65,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     write(&config)
 }
 
-/// The configuration as text, and what it leaves out: `LINE: DIRECTIVE: REASON`. Any text gives one that is
-/// right on a host with these addresses, none of which becomes an upstream.
+/// Returns the configuration as text, and what it leaves out as `LINE: DIRECTIVE: REASON`. Any input gives a
+/// configuration that is valid on a host with these addresses. None of them becomes an upstream.
 #[must_use]
 pub fn convert(
     text: &str,
@@ -78,7 +78,7 @@ pub fn convert(
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.split('#').next().unwrap_or_default();
         let words: Vec<&str> = line.split_whitespace().collect();
-        // chronyd takes these for comments, too, at the beginning of a line only.
+        // chronyd also takes these characters for comments, but only at the beginning of a line.
         let Some((directive, arguments)) =
             words.split_first().filter(|(first, _)| !first.starts_with([';', '%', '!']))
         else {
@@ -98,7 +98,8 @@ pub fn convert(
     plan.finish(interfaces)
 }
 
-/// By directives that only one of them has; by the file's name where there are none.
+/// Detects the format by directives that only one of the programs has, and by the file's name if there are
+/// none.
 fn detect(path: &Path, text: &str) -> Format {
     const NTP: [&str; 10] = [
         "restrict",

@@ -1,4 +1,4 @@
-//! `ntp.conf`, of the reference implementation and of `NTPsec`.
+//! Reads `ntp.conf` of the reference implementation and of `NTPsec`.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use super::plan::{Access, Plan, quoted};
 use super::source;
 use crate::net::prefix::{Prefix, truncated};
 
-/// Flags that hold here whatever is configured: nothing on the wire changes or reads the server.
+/// Flags that always hold here: nothing on the wire changes the server or reads its state.
 const ALWAYS: [&str; 12] = [
     "nomodify",
     "notrap",
@@ -22,7 +22,7 @@ const ALWAYS: [&str; 12] = [
     "version",
 ];
 
-/// Takes a directive in.
+/// Reads a directive into the plan.
 pub(super) fn read(plan: &mut Plan<'_>, directive: &str, arguments: &[&str]) {
     match directive {
         "server" | "peer" | "pool" => match arguments.first() {
@@ -61,7 +61,7 @@ pub(super) fn read(plan: &mut Plan<'_>, directive: &str, arguments: &[&str]) {
     }
 }
 
-/// What is told only when all of the file has been read.
+/// Does what requires the whole file; there is nothing here.
 pub(super) fn finish(_plan: &mut Plan<'_>) {}
 
 fn fudge(plan: &mut Plan<'_>, arguments: &[&str]) {
@@ -144,7 +144,7 @@ fn restrict(plan: &mut Plan<'_>, arguments: &[&str]) {
     }
 }
 
-/// `192.0.2.0 mask 255.255.255.0`; bits beyond the mask do not count.
+/// Parses `192.0.2.0 mask 255.255.255.0`. Bits beyond the mask are ignored.
 fn masked(address: &str, mask: &str) -> Option<Prefix> {
     let (address, mask): (IpAddr, IpAddr) = (address.parse().ok()?, mask.parse().ok()?);
     let (ones, contiguous) = match mask {

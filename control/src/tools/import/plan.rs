@@ -1,4 +1,4 @@
-//! The configuration that is being made: what was found so far, and how it is written.
+//! The configuration in the making: what was found so far, and how it is written.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -6,11 +6,11 @@ use std::fmt::Write as _;
 use crate::net::own_addresses::OwnAddresses;
 use crate::net::prefix::{Prefix, truncated};
 
-/// As many as a configuration takes.
+/// The largest number of upstreams in a configuration.
 const MOST_UPSTREAMS: usize = 32;
-/// As many as are of use.
+/// The number of upstreams that is useful.
 const GOOD_UPSTREAMS: usize = 4;
-/// A line of the imported file, and what is said of it, is shown up to so many characters.
+/// Largest number of characters that are shown of a line of the imported file and of each note about it.
 const SHOWN: usize = 160;
 
 /// An upstream server.
@@ -25,14 +25,14 @@ pub(super) struct Upstream {
     pub(super) maxpoll: Option<u8>,
 }
 
-/// What becomes of a source of requests.
+/// How requests from a prefix are treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
     Allow,
     Deny,
 }
 
-/// All that was found.
+/// Everything that was found in the imported file.
 #[derive(Debug)]
 pub(super) struct Plan<'a> {
     own: &'a OwnAddresses,
@@ -45,13 +45,13 @@ pub(super) struct Plan<'a> {
     clock: BTreeMap<&'static str, String>,
     /// How many upstreams must agree, and the line that says so.
     min_sources: Option<(u32, usize)>,
-    /// Keys of `[limits]`.
+    /// Keys of `[limits]` with their values as TOML.
     limits: BTreeMap<&'static str, String>,
     local_stratum: Option<(u32, u8)>,
 }
 
 impl<'a> Plan<'a> {
-    /// Nothing yet, for a host with these addresses.
+    /// Makes an empty plan for a host with these addresses.
     pub(super) fn on(own: &'a OwnAddresses) -> Self {
         Self {
             own,
@@ -67,13 +67,13 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Says which line the next notes are about.
+    /// Sets the line that the next notes are about.
     pub(super) fn at(&mut self, line: u32, directive: &str) {
         self.line = line;
         self.directive = shown(directive);
     }
 
-    /// This line has no equivalent, or not quite.
+    /// Notes that this line has no equivalent, or only a similar one.
     pub(super) fn note(&mut self, reason: &str) {
         self.notes.push(format!("{}: {}: {}", self.line, self.directive, shown(reason)));
     }
@@ -108,7 +108,8 @@ impl<'a> Plan<'a> {
         self.access.insert(prefix, access);
     }
 
-    /// `all` of chrony's directives: what was said of addresses within `prefix` counts no more.
+    /// Forgets what was said about addresses within `prefix`; that is the meaning of `all` in chrony's
+    /// directives.
     pub(super) fn forget_within(&mut self, prefix: Prefix) {
         self.access.retain(|known, _| {
             known.address().is_ipv4() != prefix.address().is_ipv4()
@@ -117,12 +118,12 @@ impl<'a> Plan<'a> {
         });
     }
 
-    /// Denies a prefix of which nothing was said.
+    /// Denies a prefix unless something was said about it.
     pub(super) fn deny_unless_named(&mut self, prefix: Prefix) {
         self.access.entry(prefix).or_insert(Access::Deny);
     }
 
-    /// Whether any source is treated in this way.
+    /// Whether any prefix is treated in this way.
     pub(super) fn has_access(&self, access: Access) -> bool {
         self.access.values().any(|known| *known == access)
     }
@@ -147,7 +148,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// The text, and the notes.
+    /// Returns the configuration and the notes.
     pub(super) fn finish(mut self, interfaces: &[String]) -> (String, Vec<String>) {
         let mut local_stratum = None;
         if let Some((line, stratum)) = self.local_stratum {
@@ -256,12 +257,12 @@ fn write_upstream(text: &mut String, upstream: &Upstream) -> std::fmt::Result {
     Ok(())
 }
 
-/// For comments and terminals, neither of which take control characters.
+/// Replaces control characters, which neither comments nor terminals should get.
 fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(SHOWN).collect()
 }
 
-/// As TOML writes a string.
+/// Returns the text as a TOML string.
 pub(super) fn quoted(text: &str) -> String {
     toml::Value::String(text.into()).to_string()
 }

@@ -1,13 +1,13 @@
-//! `server`, `pool` and `peer`, which both formats write nearly alike.
+//! Reads `server`, `pool` and `peer`, which both formats write nearly alike.
 
 use super::plan::{Plan, Upstream};
 
-/// What can be configured, as powers of two in s.
+/// Poll intervals that can be configured, as powers of two in s.
 const POLLS: std::ops::RangeInclusive<i32> = 3..=17;
-/// The configuration's own defaults.
+/// Default poll intervals of the configuration.
 const POLL_DEFAULTS: (u8, u8) = (6, 10);
 
-/// Options that take a value, of both formats, and have no counterpart.
+/// Options of both formats that take a value and have no counterpart.
 const WITH_VALUE: [&str; 18] = [
     "key",
     "version",
@@ -28,11 +28,11 @@ const WITH_VALUE: [&str; 18] = [
     "polltarget",
     "ask",
 ];
-/// More of them, that change nothing worth a word.
+/// Options with a value that change nothing worth a note.
 const SILENT_WITH_VALUE: [&str; 6] =
     ["presend", "minstratum", "ntsport", "maxsources", "maxunreach", "extfield"];
 
-/// Reads one.
+/// Reads such a directive.
 pub(super) fn read(plan: &mut Plan<'_>, directive: &str, arguments: &[&str]) {
     let mut words = arguments.iter().copied().peekable();
     while words.next_if(|word| matches!(*word, "-4" | "-6")).is_some() {

@@ -1,9 +1,9 @@
-//! Files as operators have them, and what becomes of each.
+//! Configurations as operators have them, and what each is converted to.
 
 use super::*;
 use crate::net::own_addresses::tests::own;
 
-/// What must be in the configuration, and what must not be; and what the notes say.
+/// An input, what the configuration must and must not contain, and what the notes say.
 struct Case {
     format: Format,
     file: &'static str,
@@ -12,16 +12,16 @@ struct Case {
     notes: &'static [&'static str],
 }
 
-/// A host of its own.
+/// The addresses of the host.
 fn host() -> OwnAddresses {
     own(&["203.0.113.1", "198.51.100.1", "2001:db8::1", "fe80::1"])
 }
 
-/// The configuration is right, and it and the notes are as the case says.
+/// Checks that the configuration is valid, and that it and the notes are as the case says.
 fn check(case: &Case) {
     let (config, notes) = convert(case.file, case.format, &["eth0".into()], &host());
     Config::parse_on(&config, &host()).unwrap_or_else(|error| panic!("{error}\n{config}"));
-    // The notes are in the text, too, as comments.
+    // The notes are also in the configuration, as comments.
     let active: Vec<_> = config.lines().filter(|line| !line.starts_with('#')).collect();
     let active = active.join("\n");
     for part in case.has {
@@ -75,7 +75,7 @@ fn shapes_of_ntp_conf() {
             lacks: &["key", "version"],
             notes: &["`key` has no equivalent", "`burst` loads"],
         },
-        // Closed to all but a network, by mask.
+        // A server that is closed to everybody but a network given by mask.
         Case {
             format,
             file: "restrict default ignore\nrestrict 10.1.2.3 mask 255.0.0.0 nomodify notrap\n",
@@ -92,7 +92,7 @@ fn shapes_of_ntp_conf() {
             lacks: &["0.0.0.0/0"],
             notes: &[],
         },
-        // A mask with a hole, a name, nothing at all.
+        // A mask with a hole, a name, and no address at all.
         Case {
             format,
             file: "restrict 10.0.0.0 mask 255.0.255.0\nrestrict friend.example nomodify\nrestrict\n\
@@ -115,7 +115,7 @@ fn shapes_of_ntp_conf() {
             lacks: &["address"],
             notes: &[],
         },
-        // The same as a last resort beside real servers.
+        // The local clock as a last resort next to real servers.
         Case {
             format,
             file: "server a.example\nserver 127.127.1.0\nfudge 127.127.1.0 stratum 12\n",
@@ -123,7 +123,7 @@ fn shapes_of_ntp_conf() {
             lacks: &["local_stratum"],
             notes: &["local stratum 12: not supported with upstreams"],
         },
-        // A receiver.
+        // A GPS receiver.
         Case {
             format,
             file: "server 127.127.20.0 mode 17 minpoll 4 prefer\nfudge 127.127.20.0 flag1 1 time2 0.5\nrefclock pps\n",
@@ -148,7 +148,7 @@ fn shapes_of_ntp_conf() {
             lacks: &["c.example", "iburst = false"],
             notes: &["symmetric mode is not supported"],
         },
-        // The same server twice, a forgotten word, a number that is none, polls out of range.
+        // The same server twice, a forgotten word, an invalid number, polls out of range.
         Case {
             format,
             file: "server a.example minpoll x\nserver A.example\nserver b.example iburts\nserver c.example minpoll 2\n\
@@ -171,7 +171,7 @@ fn shapes_of_ntp_conf() {
 fn shapes_of_chrony_conf() {
     let format = Format::Chrony;
     for case in [
-        // A client as shipped.
+        // A client's configuration as shipped.
         Case {
             format,
             file: "confdir /etc/chrony/conf.d\npool 2.debian.pool.ntp.org iburst\nsourcedir /run/chrony-dhcp\n\
@@ -181,7 +181,7 @@ fn shapes_of_chrony_conf() {
             lacks: &["allow", "deny"],
             notes: &["allow: it is missing, so chronyd answers no client", "8: leapsectz right/UTC"],
         },
-        // A server for everybody.
+        // A server that is open to everybody.
         Case {
             format,
             file: "server a.example iburst xleave\nserver b.example iburst nts\nmakestep 0.1 -1\nallow\n\
@@ -209,7 +209,7 @@ fn shapes_of_chrony_conf() {
             lacks: &[],
             notes: &[],
         },
-        // What is said last of a whole network.
+        // The last directive about a whole network decides.
         Case {
             format,
             file: "server a.example\nallow 10.1.0.0/16\ndeny all 10\nallow 1.2.3.4\nallow nobody.example\n",
@@ -225,7 +225,7 @@ fn shapes_of_chrony_conf() {
             lacks: &[],
             notes: &["6: manual: no equivalent"],
         },
-        // A rate above one a second, hardware, keys.
+        // A rate above one per second, hardware, keys.
         Case {
             format,
             file: "server 192.0.2.1 port 1123 key 1 trust\nratelimit interval -4 burst 64 kod 8\nhwtimestamp *\nallow\n\
@@ -239,7 +239,7 @@ fn shapes_of_chrony_conf() {
                 "local socket only",
             ],
         },
-        // Numbers that are none.
+        // Invalid numbers.
         Case {
             format,
             file: "server a.example\nmakestep one three\nmakestep 1\nlocal stratum x\nratelimit interval\nallow 1.2.3.4.5\n\
@@ -312,7 +312,7 @@ fn whatever_is_in_a_file_the_configuration_is_right() {
     ];
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     let mut random = |below: usize| {
-        // xorshift64, as good as any here.
+        // This is xorshift64, which is good enough here.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;

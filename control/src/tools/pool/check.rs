@@ -1,4 +1,4 @@
-//! `pool check`: the monitor's check of servers, once or again and again.
+//! `pool check`: the check that the pool's monitor makes of servers, once or repeatedly.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -7,23 +7,23 @@ use std::time::{Duration, Instant};
 use responder::udp::NTP_PORT;
 use serde_json::json;
 
+use super::monitor_check::{Check, MONITOR_SCHEDULE, check};
 use super::plot;
-use super::probe::{Check, MONITOR, check};
-use super::score::{Finding, JOINING_SCORE, Verdict, judge};
+use super::score::{CheckFinding, JOINING_SCORE, ScoreEffect, score_effect};
 use crate::error::{Code, Error, Result};
 use crate::net::address::is_public;
-use crate::output::{say, seconds};
+use crate::output::{print_line, seconds};
 use crate::serving::limits::duration;
 use crate::tools::resolve::{FamilyArguments, resolve};
 
-/// A check is three requests: no server minds that once a minute.
+/// A check has three requests, which no server minds once per minute.
 const LEAST_INTERVAL: Duration = Duration::from_mins(1);
-/// Points on the plot.
+/// Number of points on the plot.
 const PLOT_WIDTH: usize = 72;
 
-/// `pool check ...`.
+/// Arguments of `pool check`.
 #[derive(clap::Args, Debug)]
-pub(crate) struct Arguments {
+pub(crate) struct CheckArguments {
     /// Names or addresses of servers
     #[arg(required = true, value_name = "HOST")]
     servers: Vec<String>,
@@ -53,8 +53,8 @@ struct Target {
     scores: Vec<f64>,
 }
 
-/// Checks, says, and fails where the pool would not take one of them.
-pub(super) fn run(arguments: &Arguments) -> Result<()> {
+/// Checks servers and prints the results. Fails if the pool would not accept one of them.
+pub(super) fn run(arguments: &CheckArguments) -> Result<()> {
     if arguments.watch && arguments.every < LEAST_INTERVAL {
         return Err(Error::new(
             Code::Usage,
@@ -84,37 +84,37 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     }
 }
 
-/// Checks all of them at the same time. Whether all would be handed out.
-fn round(targets: &mut [Target], arguments: &Arguments) -> Result<bool> {
+/// Checks all targets at the same time. Returns whether the pool would hand out all of them.
+fn round(targets: &mut [Target], arguments: &CheckArguments) -> Result<bool> {
     let checks: Vec<Check> = thread::scope(|scope| {
         let running: Vec<_> =
-            targets.iter().map(|target| scope.spawn(|| check(target.address, MONITOR))).collect();
+            targets.iter().map(|target| scope.spawn(|| check(target.address, MONITOR_SCHEDULE))).collect();
         running.into_iter().map(|thread| thread.join().expect("a check does not panic")).collect()
     });
     let mut good = true;
     let mut lines = Vec::new();
     for (target, check) in targets.iter_mut().zip(&checks) {
-        let verdict = judge(&check.best().finding);
-        target.scores.push(verdict.apply(target.scores.last().copied().unwrap_or_default()));
-        good &= check.best().finding.may_join() && verdict.checks_to_join().is_some();
+        let effect = score_effect(&check.best().finding);
+        target.scores.push(effect.apply(target.scores.last().copied().unwrap_or_default()));
+        good &= check.best().finding.may_join() && effect.checks_to_join().is_some();
         if arguments.json {
-            lines.push(describe_json(target, check, &verdict));
+            lines.push(describe_json(target, check, &effect));
         } else {
-            say(format_args!("{}", describe(target, check, &verdict)))?;
+            print_line(format_args!("{}", describe(target, check, &effect)))?;
             if arguments.watch {
-                say(format_args!("{}", plot::draw(&target.scores, PLOT_WIDTH)))?;
+                print_line(format_args!("{}", plot::draw(&target.scores, PLOT_WIDTH)))?;
             }
         }
     }
     if arguments.json && arguments.watch {
-        lines.iter().try_for_each(|line| say(format_args!("{line}")))?;
+        lines.iter().try_for_each(|line| print_line(format_args!("{line}")))?;
     } else if arguments.json {
-        say(format_args!("{:#}", serde_json::Value::from(lines)))?;
+        print_line(format_args!("{:#}", serde_json::Value::from(lines)))?;
     }
     Ok(good)
 }
 
-fn describe(target: &Target, check: &Check, verdict: &Verdict) -> String {
+fn describe(target: &Target, check: &Check, effect: &ScoreEffect) -> String {
     let address = target.address.ip();
     let name =
         if target.server == address.to_string() { String::new() } else { format!("{} ", target.server) };
@@ -122,29 +122,29 @@ fn describe(target: &Target, check: &Check, verdict: &Verdict) -> String {
     let round_trip = best
         .round_trip_ns
         .map_or_else(String::new, |round_trip_ns| format!(", round trip {:.6} s", seconds(round_trip_ns)));
-    let answered = check.samples.iter().filter(|sample| sample.finding != Finding::NoResponse).count();
+    let answered = check.samples.iter().filter(|sample| sample.finding != CheckFinding::NoResponse).count();
     let mut lines = vec![format!(
         "{name}{address}: {}{round_trip} ({answered} of {} requests answered)",
         best.finding,
         check.samples.len()
     )];
     lines.extend(best.failure.clone());
-    let cap = verdict.cap.map_or_else(String::new, |cap| format!(", and the score at most {cap}"));
-    lines.push(format!("step {:+.3}{cap}: {}", verdict.step, verdict.reason));
-    lines.push(match verdict.checks_to_join() {
+    let cap = effect.cap.map_or_else(String::new, |cap| format!(", and the score at most {cap}"));
+    lines.push(format!("step {:+.3}{cap}: {}", effect.step, effect.reason));
+    lines.push(match effect.checks_to_join() {
         Some(checks) => format!(
             "forecast: {JOINING_SCORE} points after {checks} checks, {:.1} in the end",
-            verdict.limit()
+            effect.limit()
         ),
         None => format!(
             "forecast: {:.1} in the end, never the {JOINING_SCORE} that the pool requires",
-            verdict.limit()
+            effect.limit()
         ),
     });
     if let [_, .., score] = target.scores[..] {
         lines.push(format!("score {score:.1} after {} checks from 0", target.scores.len()));
     }
-    if matches!(best.finding, Finding::Time { .. }) && !best.finding.may_join() {
+    if matches!(best.finding, CheckFinding::Time { .. }) && !best.finding.may_join() {
         lines.push("the pool accepts strata 1 to 5".into());
     }
     if !is_public(address) {
@@ -153,7 +153,7 @@ fn describe(target: &Target, check: &Check, verdict: &Verdict) -> String {
     lines.join("\n  ")
 }
 
-fn describe_json(target: &Target, check: &Check, verdict: &Verdict) -> serde_json::Value {
+fn describe_json(target: &Target, check: &Check, effect: &ScoreEffect) -> serde_json::Value {
     let best = check.best();
     let samples: Vec<_> = check
         .samples
@@ -167,8 +167,8 @@ fn describe_json(target: &Target, check: &Check, verdict: &Verdict) -> serde_jso
         })
         .collect();
     let (stratum, offset_s) = match best.finding {
-        Finding::Time { stratum, .. } => (Some(stratum), Some(best.finding.offset_s())),
-        Finding::BadStratum(stratum) => (Some(stratum), None),
+        CheckFinding::Time { stratum, .. } => (Some(stratum), Some(best.finding.offset_s())),
+        CheckFinding::BadStratum(stratum) => (Some(stratum), None),
         _ => (None, None),
     };
     json!({
@@ -180,11 +180,11 @@ fn describe_json(target: &Target, check: &Check, verdict: &Verdict) -> serde_jso
         "stratum": stratum,
         "stratum_may_join": best.finding.may_join(),
         "offset_s": offset_s,
-        "step": verdict.step,
-        "cap": verdict.cap,
-        "reason": verdict.reason,
-        "score_in_the_end": verdict.limit(),
-        "checks_to_join": verdict.checks_to_join(),
+        "step": effect.step,
+        "cap": effect.cap,
+        "reason": effect.reason,
+        "score_in_the_end": effect.limit(),
+        "checks_to_join": effect.checks_to_join(),
         "score": target.scores.last(),
         "checks": target.scores.len(),
     })

@@ -1,4 +1,5 @@
-//! One HTTP GET: bounded in size and time, over a chosen family and from a chosen address of this host.
+//! A single HTTP GET that is limited in size and time. It goes over a given family and from a given address
+//! of this host.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -17,17 +18,17 @@ use ureq::unversioned::transport::{
 
 use crate::error::{Code, Error, Result, chain};
 
-/// For the whole exchange.
+/// Timeout for the whole exchange.
 const TIMEOUT: Duration = Duration::from_secs(20);
-/// The largest score pages have some hundred KiB.
+/// Largest page that is read; the largest score pages have some hundred KiB.
 const MAX_BYTES: u64 = 4 << 20;
 
 /// Where a request comes from.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct From {
-    /// This family, or whichever the kernel prefers.
+    /// The family, or `None` for the one that the kernel prefers.
     pub(super) family: Option<Family>,
-    /// This address of the host, or the one of the kernel's choice.
+    /// The address of this host, or `None` for the kernel's choice.
     pub(super) address: Option<IpAddr>,
 }
 
@@ -38,7 +39,7 @@ pub(super) enum Family {
     Ipv6,
 }
 
-/// Gets a page as text.
+/// Returns a page as text.
 pub(super) fn get(url: &str, from: From) -> Result<String> {
     let failed = |error: ureq::Error| {
         let error = match error {
@@ -62,7 +63,7 @@ pub(super) fn get(url: &str, from: From) -> Result<String> {
     response.body_mut().with_config().limit(MAX_BYTES).read_to_string().map_err(failed)
 }
 
-/// Connects over TCP, from an address if there is one.
+/// Connects over TCP, from a given address if there is one.
 #[derive(Debug)]
 struct FromAddress(Option<IpAddr>);
 
@@ -96,7 +97,7 @@ impl FromAddress {
             Some(address) => {
                 let family = if server.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
                 let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-                // It bounds connect(2), too.
+                // The timeout of sending also limits connect(2).
                 let timeout = TimeVal::seconds(i64::try_from(TIMEOUT.as_secs()).unwrap_or(i64::MAX));
                 setsockopt(&socket, sockopt::SendTimeout, &timeout)?;
                 bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address, 0)))?;
@@ -109,7 +110,7 @@ impl FromAddress {
     }
 }
 
-/// The library's own one cannot be made from a socket that is connected already.
+/// A connection. The library's own type cannot be made from a socket that is already connected.
 #[derive(Debug)]
 struct Connection {
     stream: TcpStream,
@@ -130,7 +131,7 @@ impl Transport for Connection {
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> std::result::Result<bool, ureq::Error> {
-        // What is left of the whole: a server that sends a byte now and then ends, too.
+        // The time that is left of the whole exchange also ends a server that sends a byte now and then.
         let left = timeout.not_zero().map_or(TIMEOUT, |left| *left);
         self.stream.set_read_timeout(Some(left))?;
         let amount = match self.stream.read(self.buffers.input_append_buf()) {
@@ -143,7 +144,7 @@ impl Transport for Connection {
         Ok(amount > 0)
     }
 
-    /// Only asked of connections that are kept for another request: none is.
+    /// Only matters for connections that are kept for another request; none is.
     fn is_open(&mut self) -> bool {
         false
     }

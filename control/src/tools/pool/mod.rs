@@ -1,9 +1,10 @@
-//! The NTP Pool, as an operator meets it: its monitor's check, the score it publishes, its proof of ownership.
+//! The NTP Pool from an operator's view: the monitor's check, the published score, and the proof of
+//! ownership.
 
 mod check;
 mod http;
+pub mod monitor_check;
 mod plot;
-pub mod probe;
 mod published;
 pub mod score;
 mod verify;
@@ -12,18 +13,18 @@ use clap::Subcommand;
 
 use crate::error::Result;
 
-/// `pool ...`.
+/// Commands of `pool`.
 #[derive(Subcommand, Debug)]
 pub(crate) enum PoolCommand {
     /// Check servers as the pool's monitor does, and forecast their score
-    Check(check::Arguments),
+    Check(check::CheckArguments),
     /// Show the score that the pool has published for a server
-    Score(published::Arguments),
+    Score(published::ScoreArguments),
     /// Show how to prove that a server is yours, or with --now do it from this host
-    Verify(verify::Arguments),
+    Verify(verify::VerifyArguments),
 }
 
-/// Does it.
+/// Runs the command.
 pub(crate) fn run(command: &PoolCommand) -> Result<()> {
     match command {
         PoolCommand::Check(arguments) => check::run(arguments),

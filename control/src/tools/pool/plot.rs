@@ -1,16 +1,17 @@
-//! A score's history as lines of text: a column a check, a mark where the pool begins to hand a server out.
+//! Draws the history of a score as lines of text: one column per check, and a mark where the pool begins to
+//! hand a server out.
 
 use std::fmt::Write as _;
 
 use super::score::JOINING_SCORE;
 
 const TOP: f64 = 20.0;
-/// Nothing brings a score below it: the largest loss is -10 a check, and 5 % are forgotten.
+/// No score is lower: the largest loss is -10 per check, and 5 % of a score are forgotten.
 const LOWEST: f64 = -200.0;
-/// Up to so many lines.
+/// Largest number of lines.
 const LINES: f64 = 11.0;
 
-/// Draws the last `width` scores, oldest first. The result has whole lines, or none without scores.
+/// Draws the last `width` scores, oldest first. The result has whole lines; without scores it is empty.
 #[must_use]
 #[expect(clippy::cast_possible_truncation, reason = "scores are clamped to some hundreds")]
 pub(super) fn draw(scores: &[f64], width: usize) -> String {
@@ -19,7 +20,7 @@ pub(super) fn draw(scores: &[f64], width: usize) -> String {
         return String::new();
     }
     let lowest = shown.iter().copied().fold(0.0, f64::min).max(LOWEST);
-    // Whole fives a line, so that 10 is one of them.
+    // A line stands for a multiple of five, so that 10 is one of them.
     let step = 5.0 * ((TOP - lowest) / 5.0 / LINES).ceil().clamp(1.0, 2.0);
     let step = if lowest < -90.0 { 20.0 } else { step };
     let line_of = |score: f64| ((TOP - score.clamp(LOWEST, TOP)) / step).round() as i32;

@@ -1,4 +1,4 @@
-//! `pool score`: what the pool itself has published about a server.
+//! `pool score`: what the pool has published about a server.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -9,16 +9,16 @@ use super::http::{self, From};
 use super::plot;
 use super::score::JOINING_SCORE;
 use crate::error::{Code, Error, Result};
-use crate::output::say;
+use crate::output::print_line;
 use crate::status::exposition::{Family, Format, Kind, Metric};
 
-/// Where the pool's pages are.
+/// The address of the pool's pages.
 pub(super) const PAGES: &str = "https://www.ntppool.org";
 const PLOT_WIDTH: usize = 72;
 
-/// `pool score ...`.
+/// Arguments of `pool score`.
 #[derive(clap::Args, Debug)]
-pub(crate) struct Arguments {
+pub(crate) struct ScoreArguments {
     /// The server's address: each has its own score
     #[arg(value_name = "ADDRESS")]
     address: IpAddr,
@@ -46,23 +46,23 @@ static MONITOR_SCORE: Metric = Metric {
     help: "Score from one of the pool's monitors.",
 };
 
-/// What is published about a server. The pool's page has more fields; these are all that is used.
+/// What is published about a server. The pool's page has more fields; these are the ones in use.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Published {
-    /// Newest last.
+    /// History of the score, newest last.
     #[serde(default, deserialize_with = "or_default")]
-    pub(super) history: Vec<Entry>,
-    /// Those that check this server, and the pool's own scorers.
+    pub(super) history: Vec<HistoryEntry>,
+    /// The monitors that check this server, and the pool's own scorers.
     #[serde(default, deserialize_with = "or_default")]
     pub(super) monitors: Vec<Monitor>,
 }
 
-/// A check, or what a scorer made of several.
+/// A check, or what a scorer made of several checks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Entry {
-    /// s since 1970.
+pub(super) struct HistoryEntry {
+    /// Seconds since 1970.
     pub(super) ts: i64,
-    /// In s, if there was an answer.
+    /// Offset in s, if there was an answer.
     pub(super) offset: Option<f64>,
     pub(super) step: f64,
     pub(super) score: f64,
@@ -74,18 +74,18 @@ pub(super) struct Entry {
 pub(super) struct Monitor {
     pub(super) id: u32,
     pub(super) name: String,
-    /// `monitor` or `score`.
+    /// The kind, `monitor` or `score`.
     #[serde(rename = "type")]
     pub(super) kind: String,
     #[serde(default)]
     pub(super) ts: String,
-    /// The latest.
+    /// The latest score.
     pub(super) score: f64,
     #[serde(default)]
     pub(super) status: String,
 }
 
-/// Gone and null are the same: the pool's pages write an empty list as null.
+/// Treats a missing value and null alike, because the pool's pages write an empty list as null.
 fn or_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(
     deserializer: D,
 ) -> std::result::Result<T, D::Error> {
@@ -93,7 +93,7 @@ fn or_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(
 }
 
 impl Published {
-    /// Asks the pool.
+    /// Fetches it from the pool.
     pub(super) fn of(address: IpAddr, base: &str) -> Result<Self> {
         let url = format!("{}/scores/{address}/json?monitor=*&limit=200", base.trim_end_matches('/'));
         let page = http::get(&url, From::default()).map_err(|error| {
@@ -107,24 +107,24 @@ impl Published {
         Ok(published)
     }
 
-    /// The score that decides: the median over the monitors.
+    /// Returns the score that decides: the median over the monitors.
     pub(super) fn main(&self) -> Option<&Monitor> {
         self.monitors.iter().find(|monitor| monitor.kind == "score" && monitor.name.contains("median"))
     }
 
-    /// Its history.
+    /// Returns the history of that score.
     pub(super) fn main_history(&self) -> Vec<f64> {
         let id = self.main().map(|monitor| monitor.id);
         self.history.iter().filter(|entry| entry.monitor_id == id).map(|entry| entry.score).collect()
     }
 }
 
-/// Asks the pool and shows it.
-pub(super) fn run(arguments: &Arguments) -> Result<()> {
+/// Fetches and prints the score.
+pub(super) fn run(arguments: &ScoreArguments) -> Result<()> {
     let published = Published::of(arguments.address, &arguments.base)?;
     if arguments.json {
         let score = published.main().map(|monitor| monitor.score);
-        return say(format_args!(
+        return print_line(format_args!(
             "{:#}",
             serde_json::json!({
                 "address": arguments.address.to_string(),
@@ -139,7 +139,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     } else {
         describe(arguments.address, &published)
     };
-    say(format_args!("{}", text.trim_end()))
+    print_line(format_args!("{}", text.trim_end()))
 }
 
 fn metrics(address: IpAddr, published: &Published) -> String {

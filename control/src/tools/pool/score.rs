@@ -1,71 +1,73 @@
-//! What the pool's monitor makes of a check: a step, sometimes a cap, and from check to check a score. Pure.
+//! How the pool scores a check: a step, sometimes a cap, and from check to check a score. This module is
+//! pure.
 //!
 //! The figures are those of the pool's own scorer (monitor 4.1.5). The leap indicator, root delay and root
 //! dispersion are not scored.
 
 use std::fmt;
 
-/// What every check keeps of the score before it.
+/// The fraction of the previous score that each check keeps.
 const KEPT: f64 = 0.95;
-/// A server is handed out from here on.
+/// The score from which on a server is handed out.
 pub const JOINING_SCORE: f64 = 10.0;
-/// And only with a stratum of these.
+/// The strata with which a server is handed out.
 pub const JOINING_STRATA: std::ops::RangeInclusive<u8> = 1..=5;
-/// The monitor's own limit; it looks no further than at the stratum of those above.
+/// The monitor's own limit. If the stratum is higher, it looks at nothing else.
 pub const HIGHEST_STRATUM: u8 = 10;
-/// Enough for any score to come as close to its limit as it ever will.
+/// Enough checks for any score to come as close to its limit as it ever will.
 const FORECAST_CHECKS: u32 = 500;
 
-/// What a check found.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Finding {
-    /// Nothing that could be taken for an answer.
+pub enum CheckFinding {
+    /// Nothing came back that could be taken for an answer.
     NoResponse,
     /// A kiss of death with its code.
     Kiss(String),
-    /// Stratum 0 without a code.
+    /// Stratum 0 without a kiss code.
     NoStratum,
     /// A stratum of 16, or above [`HIGHEST_STRATUM`].
     BadStratum(u8),
-    /// The time.
+    /// An answer with the time.
     Time {
-        /// 1 to [`HIGHEST_STRATUM`].
+        /// The stratum, from 1 to [`HIGHEST_STRATUM`].
         stratum: u8,
-        /// The server's clock less ours.
+        /// The server's clock minus ours.
         offset_ns: i64,
     },
 }
 
-/// What a finding does to the score.
+/// The effect of a check on the score.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Verdict {
-    /// Added.
+pub struct ScoreEffect {
+    /// What is added to the score.
     pub step: f64,
-    /// The score is not above this afterwards.
+    /// The highest score that is possible afterwards.
     pub cap: Option<f64>,
-    /// Why.
+    /// Why the score changes like this.
     pub reason: &'static str,
 }
 
-impl Verdict {
+impl ScoreEffect {
     const fn of(step: f64, cap: Option<f64>, reason: &'static str) -> Self {
         Self { step, cap, reason }
     }
 
-    /// The score after a check, from the one before it.
+    /// Returns the score after a check, from the one before it.
     #[must_use]
     pub fn apply(&self, score: f64) -> f64 {
         let next = score * KEPT + self.step;
         self.cap.map_or(next, |cap| next.min(cap))
     }
 
-    /// Where the score ends if all checks are like this one.
+    /// Returns the limit of the score if all checks are like this one.
     #[must_use]
     pub fn limit(&self) -> f64 {
         (0..FORECAST_CHECKS).fold(0.0, |score, _| self.apply(score))
     }
 
-    /// How many checks like this one bring a score of 0 to [`JOINING_SCORE`]; `None` if no number does.
+    /// Returns how many checks like this one bring a score of 0 to [`JOINING_SCORE`]; `None` if no number
+    /// does.
     #[must_use]
     pub fn checks_to_join(&self) -> Option<u32> {
         let mut score = 0.0;
@@ -76,36 +78,38 @@ impl Verdict {
     }
 }
 
-/// The verdict on a finding.
+/// Returns the effect of a check on the score.
 #[must_use]
-pub fn judge(finding: &Finding) -> Verdict {
+pub fn score_effect(finding: &CheckFinding) -> ScoreEffect {
     match finding {
-        Finding::NoResponse => Verdict::of(-5.0, None, "no response"),
-        Finding::Kiss(code) => match code.as_str() {
-            "RATE" => Verdict::of(-3.5, None, "kiss of death: the monitor asks too often for it"),
-            "RSTR" | "DENY" => Verdict::of(-10.0, Some(-50.0), "kiss of death: the monitor is not served"),
-            _ => Verdict::of(-4.0, None, "kiss of death"),
+        CheckFinding::NoResponse => ScoreEffect::of(-5.0, None, "no response"),
+        CheckFinding::Kiss(code) => match code.as_str() {
+            "RATE" => ScoreEffect::of(-3.5, None, "kiss of death: the monitor asks too often for it"),
+            "RSTR" | "DENY" => {
+                ScoreEffect::of(-10.0, Some(-50.0), "kiss of death: the monitor is not served")
+            }
+            _ => ScoreEffect::of(-4.0, None, "kiss of death"),
         },
-        Finding::NoStratum => Verdict::of(-2.0, Some(5.0), "not synchronised (stratum 0)"),
-        Finding::BadStratum(_) => Verdict::of(-4.0, None, "stratum above 10"),
-        Finding::Time { stratum, offset_ns } => judge_time(*stratum, *offset_ns),
+        CheckFinding::NoStratum => ScoreEffect::of(-2.0, Some(5.0), "not synchronised (stratum 0)"),
+        CheckFinding::BadStratum(_) => ScoreEffect::of(-4.0, None, "stratum above 10"),
+        CheckFinding::Time { stratum, offset_ns } => score_effect_of_time(*stratum, *offset_ns),
     }
 }
 
-fn judge_time(stratum: u8, offset_ns: i64) -> Verdict {
+fn score_effect_of_time(stratum: u8, offset_ns: i64) -> ScoreEffect {
     let away = std::time::Duration::from_nanos(offset_ns.unsigned_abs());
     let away_s = away.as_secs_f64();
     match away.as_nanos() {
-        3_000_000_001.. => Verdict::of(-4.0, Some(-20.0), "offset above 3 s"),
-        _ if stratum >= 8 => Verdict::of(-4.0, None, "stratum 8 or more"),
-        750_000_001.. => Verdict::of(-2.0, None, "offset above 750 ms"),
-        100_000_001.. => Verdict::of(-2.308 * away_s + 0.731, None, "offset above 100 ms"),
-        25_000_001.. => Verdict::of((-6.667 * away_s + 1.167).min(1.0), None, "offset above 25 ms"),
-        _ => Verdict::of(1.0, None, "offset within 25 ms"),
+        3_000_000_001.. => ScoreEffect::of(-4.0, Some(-20.0), "offset above 3 s"),
+        _ if stratum >= 8 => ScoreEffect::of(-4.0, None, "stratum 8 or more"),
+        750_000_001.. => ScoreEffect::of(-2.0, None, "offset above 750 ms"),
+        100_000_001.. => ScoreEffect::of(-2.308 * away_s + 0.731, None, "offset above 100 ms"),
+        25_000_001.. => ScoreEffect::of((-6.667 * away_s + 1.167).min(1.0), None, "offset above 25 ms"),
+        _ => ScoreEffect::of(1.0, None, "offset within 25 ms"),
     }
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for CheckFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoResponse => f.write_str("no response"),
@@ -117,8 +121,8 @@ impl fmt::Display for Finding {
     }
 }
 
-impl Finding {
-    /// The server's clock less ours, in s; 0 where there is none.
+impl CheckFinding {
+    /// Returns the server's clock minus ours in s; 0 where there is none.
     #[must_use]
     pub fn offset_s(&self) -> f64 {
         match self {
@@ -130,7 +134,7 @@ impl Finding {
         }
     }
 
-    /// Whether the pool takes a server of this stratum.
+    /// Whether the pool accepts a server of this stratum.
     #[must_use]
     pub fn may_join(&self) -> bool {
         matches!(self, Self::Time { stratum, .. } if JOINING_STRATA.contains(stratum))
@@ -141,22 +145,22 @@ impl Finding {
 mod tests {
     use super::*;
 
-    fn time(stratum: u8, offset_us: i64) -> Finding {
-        Finding::Time { stratum, offset_ns: offset_us * 1_000 }
+    fn time(stratum: u8, offset_us: i64) -> CheckFinding {
+        CheckFinding::Time { stratum, offset_ns: offset_us * 1_000 }
     }
 
     #[test]
     fn every_row_of_the_monitors_table_has_its_step_and_its_cap() {
-        let kiss = |code: &str| Finding::Kiss(code.into());
+        let kiss = |code: &str| CheckFinding::Kiss(code.into());
         for (finding, step, cap) in [
-            (Finding::NoResponse, -5.0, None),
+            (CheckFinding::NoResponse, -5.0, None),
             (kiss("RATE"), -3.5, None),
             (kiss("RSTR"), -10.0, Some(-50.0)),
             (kiss("DENY"), -10.0, Some(-50.0)),
             (kiss("INIT"), -4.0, None),
-            (Finding::NoStratum, -2.0, Some(5.0)),
-            (Finding::BadStratum(16), -4.0, None),
-            (Finding::BadStratum(11), -4.0, None),
+            (CheckFinding::NoStratum, -2.0, Some(5.0)),
+            (CheckFinding::BadStratum(16), -4.0, None),
+            (CheckFinding::BadStratum(11), -4.0, None),
             (time(2, 3_000_001), -4.0, Some(-20.0)),
             (time(9, 4_000_000), -4.0, Some(-20.0)),
             (time(8, 0), -4.0, None),
@@ -174,30 +178,32 @@ mod tests {
             (time(1, 0), 1.0, None),
         ] {
             for finding in [finding.clone(), negative(finding)] {
-                let verdict = judge(&finding);
-                assert!((verdict.step - step).abs() < 1e-4, "{finding:?}: {verdict:?}, not {step}");
-                assert_eq!(verdict.cap, cap, "{finding:?}");
+                let effect = score_effect(&finding);
+                assert!((effect.step - step).abs() < 1e-4, "{finding:?}: {effect:?}, not {step}");
+                assert_eq!(effect.cap, cap, "{finding:?}");
             }
         }
     }
 
-    fn negative(finding: Finding) -> Finding {
+    fn negative(finding: CheckFinding) -> CheckFinding {
         match finding {
-            Finding::Time { stratum, offset_ns } => Finding::Time { stratum, offset_ns: -offset_ns },
+            CheckFinding::Time { stratum, offset_ns } => {
+                CheckFinding::Time { stratum, offset_ns: -offset_ns }
+            }
             other => other,
         }
     }
 
     #[test]
     fn fourteen_good_checks_make_ten_points_and_no_number_makes_more_than_twenty() {
-        let good = judge(&time(2, 10_000));
+        let good = score_effect(&time(2, 10_000));
         assert_eq!(good.checks_to_join(), Some(14));
         assert!((good.limit() - 20.0).abs() < 1e-6, "{}", good.limit());
     }
 
     #[test]
     fn two_lost_checks_in_a_row_take_a_perfect_score_below_ten() {
-        let lost = judge(&Finding::NoResponse);
+        let lost = score_effect(&CheckFinding::NoResponse);
         let after_one = lost.apply(20.0);
         assert!(after_one >= JOINING_SCORE && lost.apply(after_one) < JOINING_SCORE);
     }
@@ -205,15 +211,15 @@ mod tests {
     #[test]
     fn a_middling_offset_never_joins() {
         for offset_us in [105_000, 200_000, 900_000, 4_000_000] {
-            assert_eq!(judge(&time(2, offset_us)).checks_to_join(), None);
+            assert_eq!(score_effect(&time(2, offset_us)).checks_to_join(), None);
         }
     }
 
     #[test]
     fn a_cap_holds_whatever_the_score_was() {
-        let denied = judge(&Finding::Kiss("DENY".into()));
+        let denied = score_effect(&CheckFinding::Kiss("DENY".into()));
         assert!((denied.apply(20.0) - -50.0).abs() < 1e-9);
-        assert!((judge(&Finding::NoStratum).apply(20.0) - 5.0).abs() < 1e-9);
-        assert!((judge(&time(2, 4_000_000)).apply(20.0) - -20.0).abs() < 1e-9);
+        assert!((score_effect(&CheckFinding::NoStratum).apply(20.0) - 5.0).abs() < 1e-9);
+        assert!((score_effect(&time(2, 4_000_000)).apply(20.0) - -20.0).abs() < 1e-9);
     }
 }

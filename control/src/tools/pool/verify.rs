@@ -1,22 +1,22 @@
-//! `pool verify`: the proof that a server is its operator's.
+//! `pool verify`: the proof that a server belongs to its operator.
 //!
-//! The pool's management pages ask the operator to fetch a page of its validation server from the address that is
-//! to be proved; the page names an address to open in the browser where one is logged in. The two validation
-//! servers, one a family, are those that the management pages showed in 2024 and later; the page of an unverified
-//! server names the present one, and `--url` takes it.
+//! The pool's management pages ask the operator to fetch a page of its validation server from the address
+//! that is to be proved. That page names an address to open in the browser in which the operator is logged
+//! in. There is one validation server per family. The built-in ones are those that the management pages have
+//! shown since 2024. The page of an unverified server names the present one, and `--url` takes it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use super::http::{self, Family, From};
 use crate::error::{Code, Error, Result};
-use crate::output::say;
+use crate::output::print_line;
 
 const VALIDATION_IPV4: &str = "https://validate4.ntppool.dev/p/";
 const VALIDATION_IPV6: &str = "https://validate6.ntppool.dev/p/";
 
-/// `pool verify ...`.
+/// Arguments of `pool verify`.
 #[derive(clap::Args, Debug)]
-pub(crate) struct Arguments {
+pub(crate) struct VerifyArguments {
     /// The server's address, one of this host
     #[arg(value_name = "ADDRESS")]
     address: IpAddr,
@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
 }
 
 /// Shows the step, or takes it.
-pub(super) fn run(arguments: &Arguments) -> Result<()> {
+pub(super) fn run(arguments: &VerifyArguments) -> Result<()> {
     let address = arguments.address;
     let (family, validation) = match address {
         IpAddr::V4(_) => (Family::Ipv4, VALIDATION_IPV4),
@@ -37,7 +37,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     };
     let url = arguments.url.as_deref().unwrap_or(validation);
     if !arguments.now {
-        return say(format_args!("{}", steps(address, url)));
+        return print_line(format_args!("{}", steps(address, url)));
     }
     require_own(address)?;
     let page = http::get(url, From { family: Some(family), address: Some(address) }).map_err(|error| {
@@ -46,9 +46,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
              address: pass it with --url",
         )
     })?;
-    // It goes to a terminal.
+    // The text goes to a terminal.
     let text: String = page.chars().filter(|c| !c.is_control() || *c == '\n').take(4_096).collect();
-    say(format_args!("{}", text.trim_end()))
+    print_line(format_args!("{}", text.trim_end()))
 }
 
 fn steps(address: IpAddr, url: &str) -> String {
@@ -64,7 +64,8 @@ fn steps(address: IpAddr, url: &str) -> String {
     )
 }
 
-/// Else the kernel would say "cannot assign requested address" after a name was looked up.
+/// Requires an address of this host. Otherwise the kernel would report "cannot assign requested address"
+/// after the name was resolved.
 fn require_own(address: IpAddr) -> Result<()> {
     let any: IpAddr =
         if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };

@@ -1,7 +1,7 @@
-//! Candidates for upstreams: measured as politely as a client's first contact is, and ranked.
+//! Candidates for upstreams: measures them as politely as a client's first contact, and ranks them.
 
 mod rank;
-mod show;
+mod render;
 
 use std::collections::HashSet;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -17,38 +17,38 @@ use crate::net::own_addresses::OwnAddresses;
 use crate::net::query::{Failure, exchange};
 pub use rank::{Fit, Ranked, Ranking, rank};
 
-/// Requests to a candidate: never more, and never faster (RFC 8633, section 3.1; what `iburst` does).
+/// Largest number of requests to a candidate, sent no faster than `iburst` does (RFC 8633, section 3.1).
 pub const MOST_REQUESTS: u8 = 8;
 const INTERVAL: Duration = Duration::from_secs(2);
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// Candidates of one run, each of which has a thread.
+/// Largest number of candidates of one run. Each has a thread.
 const MOST_CANDIDATES: usize = 64;
 const MOST_BYTES: u64 = 1 << 16;
 
-/// What came of asking a candidate.
+/// The outcome of asking a candidate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Measured {
-    /// As it was given.
+    /// The name as it was given.
     pub name: String,
     /// The address that was asked.
     pub address: Option<SocketAddr>,
-    /// Requests.
+    /// Number of requests sent.
     pub sent: u8,
-    /// The answers.
+    /// What the answers measured.
     pub readings: Vec<Reading>,
-    /// The last thing that went wrong.
+    /// The last error.
     pub failure: Option<String>,
-    /// A kiss of death ended it.
+    /// The kiss of death that ended it.
     pub kiss: Option<String>,
     /// Why it can never be an upstream of this host: it is this host itself, or takes its time from it.
     pub unusable: Option<String>,
 }
 
-/// Names of a file: one a line, `#` begins a comment.
+/// Reads names from a file, one per line; `#` begins a comment.
 ///
 /// # Errors
 ///
-/// It cannot be read, or a line is no name.
+/// The file cannot be read, or a line is no name.
 pub fn read_names(path: &Path) -> Result<Vec<String>> {
     let wrong = |what: String| Error::new(Code::Data, format_args!("{}: {what}", path.display()));
     let metadata = path.metadata().map_err(Error::because(Code::NoInput, path.display()))?;
@@ -69,12 +69,13 @@ pub fn read_names(path: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Asks all of them at the same time, each `requests` times, and waits until the last has answered or not. Names of
-/// the pool are not asked, nor is this host itself, which has these addresses.
+/// Asks all candidates at the same time, each `requests` times, and waits until the last has answered or its
+/// timeout has passed. Names of the pool are not asked, nor is this host itself, which has the addresses
+/// `own`.
 ///
 /// # Errors
 ///
-/// There are none or too many.
+/// There are no candidates or too many.
 pub fn measure(names: &[String], requests: u8, own: &OwnAddresses) -> Result<Vec<Measured>> {
     let mut seen = HashSet::new();
     let names: Vec<&String> = names.iter().filter(|name| seen.insert(*name)).collect();
@@ -105,7 +106,7 @@ fn is_no_part_of_names(c: char) -> bool {
 }
 
 impl Measured {
-    /// Not asked yet.
+    /// Makes the record of a candidate that has not been asked yet.
     fn of(name: &str) -> Self {
         Self {
             name: name.into(),

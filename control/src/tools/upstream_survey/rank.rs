@@ -1,4 +1,4 @@
-//! Which candidates to take: pure.
+//! Decides which candidates to take. This module is pure.
 
 use protocol::Reading;
 use serde::Serialize;
@@ -9,42 +9,42 @@ use crate::discipline::{Claim, agreement, ns_to_s};
 
 /// Fewer cannot outvote a falseticker and survive the loss of one (RFC 8633, section 3.2).
 const LEAST: usize = 4;
-/// More only cost their operators.
+/// More would only cost their operators.
 const MOST: usize = 7;
-/// Beyond the fourth, those are taken that are not worse than this many times the fourth.
+/// Beyond the fourth, a candidate is taken if it is at most this many times as bad as the fourth.
 const MUCH_WORSE: f64 = 2.0;
-/// Share of lost requests from which on a candidate is not fit.
+/// Share of lost requests above which a candidate is not fit.
 const LOSS_LIMIT: f64 = 0.5;
-/// Above this root distance the daemon would not use it (RFC 5905's MAXDIST).
+/// Largest root distance with which the daemon would use a source (MAXDIST of RFC 5905).
 const DISTANCE_LIMIT_S: f64 = 1.5;
-/// A stratum that leaves us one the pool takes (1 to 5 must be served).
+/// Highest stratum of an upstream that leaves us one which the pool accepts: 1 to 5 must be served.
 const STRATUM_LIMIT: u8 = 4;
 
-/// Whether a candidate is to be taken.
+/// Whether a candidate should be taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "verdict", content = "reason")]
 pub enum Fit {
-    /// Yes.
+    /// The candidate should be taken.
     Taken,
-    /// It is fit, but there are enough that are better.
+    /// It is fit, but there are enough better ones.
     Spare,
-    /// No, and why.
+    /// It is not fit, for this reason.
     Unfit(String),
 }
 
-/// A candidate and what was found out.
+/// A candidate and what was measured.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Ranked {
-    /// As it was given.
+    /// The name as it was given.
     pub name: String,
     /// The address that was asked.
     pub address: Option<String>,
-    /// Whether it is to be taken.
+    /// Whether it should be taken.
     #[serde(flatten)]
     pub fit: Fit,
     /// Share of the requests without an answer.
     pub loss: f64,
-    /// The figures, if it has answered.
+    /// The measured values, if it has answered.
     #[serde(flatten)]
     pub figures: Option<Figures>,
 }
@@ -52,23 +52,24 @@ pub struct Ranked {
 /// What the answers say.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Figures {
-    /// As on the wire.
+    /// The stratum as on the wire.
     pub stratum: u8,
-    /// As tools show it.
+    /// The reference ID as tools show it.
     pub reference: String,
     /// The shortest round trip.
     pub delay_s: f64,
-    /// The host's clock is behind the candidate's by this much, by the answer with the shortest round trip.
+    /// How far the host's clock is behind the candidate's, according to the answer with the shortest round
+    /// trip.
     pub offset_s: f64,
-    /// The same, against the median of the candidates.
+    /// That offset, relative to the median of the candidates.
     pub off_median_s: f64,
-    /// Root mean square of how far the other answers' offsets are from that.
+    /// Root mean square of the differences between that offset and those of the other answers.
     pub jitter_s: f64,
-    /// The most that its time may be wrong here: half of the round trip, and what it says of itself.
+    /// The largest possible error of its time here: half of the round trip, plus the error that it reports.
     pub root_distance_s: f64,
 }
 
-/// All of them: first those taken, then the others, each the better the earlier.
+/// All candidates: first those taken, then the others, each group from the best to the worst.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Ranking {
     /// The candidates.
@@ -88,12 +89,12 @@ pub fn rank(measured: &[Measured]) -> Ranking {
 }
 
 impl Ranking {
-    /// Those to configure.
+    /// Returns the candidates to configure.
     pub fn taken(&self) -> impl Iterator<Item = &Ranked> {
         self.candidates.iter().filter(|candidate| candidate.fit == Fit::Taken)
     }
 
-    /// Whether these are fewer than it takes to outvote a falseticker.
+    /// Whether there are too few to outvote a falseticker.
     #[must_use]
     pub fn is_short(&self) -> bool {
         self.taken().count() < LEAST
@@ -101,7 +102,7 @@ impl Ranking {
 }
 
 impl Ranked {
-    /// By itself: what the others say is not known yet.
+    /// Rates a candidate by itself; what the others say is not known yet.
     fn of(measured: &Measured) -> Self {
         let figures = Figures::of(&measured.readings);
         let answered = measured.readings.len();
@@ -129,7 +130,8 @@ impl Ranked {
         }
     }
 
-    /// What a request to it is worth, in s: the error it allows, the more often the less is lost. Unfit ones last.
+    /// Returns the cost of a request to it in s: the error that remains, increased if requests are lost.
+    /// Unfit candidates come last.
     fn badness(&self) -> f64 {
         match (&self.fit, &self.figures) {
             (Fit::Unfit(_), _) | (_, None) => f64::INFINITY,
@@ -194,7 +196,7 @@ fn compare_with_median(candidates: &mut [Ranked]) {
     }
 }
 
-/// One server under two names has one vote.
+/// Leaves out duplicates: one server under two names has one vote.
 fn leave_out_twins(candidates: &mut [Ranked]) {
     for index in 1..candidates.len() {
         let (earlier, later) = candidates.split_at_mut(index);
@@ -207,7 +209,8 @@ fn leave_out_twins(candidates: &mut [Ranked]) {
     }
 }
 
-/// Those that the majority contradicts, by the rule that the daemon goes by; all, where there is none.
+/// Leaves out those that the majority contradicts, with the daemon's own rule; without a majority, it leaves
+/// out all.
 fn leave_out_falsetickers(candidates: &mut [Ranked]) {
     let claim = |(source, candidate): (usize, &Ranked)| {
         let figures = candidate.fit_figures()?;
@@ -233,7 +236,7 @@ fn leave_out_falsetickers(candidates: &mut [Ranked]) {
     }
 }
 
-/// The best four, and up to seven of those that are about as good.
+/// Takes the best four, and up to seven of those that are about as good.
 fn take_best(candidates: &mut [Ranked]) {
     let fourth = candidates.get(LEAST - 1).map_or(f64::INFINITY, Ranked::badness);
     for (place, candidate) in candidates.iter_mut().enumerate().take(MOST) {
@@ -262,7 +265,7 @@ mod tests {
         Reading { server, offset_ns: offset_ms * 1_000_000, delay_ns: delay_ms * 1_000_000 }
     }
 
-    /// A candidate whose four requests were answered alike.
+    /// Makes a candidate whose four requests were answered alike.
     fn good(number: u8, delay_ms: i64) -> Measured {
         Measured {
             name: format!("ntp{number}.example.net"),

@@ -1,4 +1,4 @@
-//! One configured upstream: its name and addresses, and what came of asking it so far.
+//! One configured upstream: its name and addresses, and the results of asking it so far.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -12,11 +12,11 @@ use crate::discipline::{LocalTime, SourceConfig};
 use crate::net::own_addresses::OwnAddresses;
 use crate::status::sources;
 
-/// Requests in a row without an answer after which the name is looked up again.
+/// Number of consecutive requests without an answer after which the name is resolved again.
 const LOST_AFTER: u32 = 8;
-/// Between two look-ups of a name that fails, at first and at last.
+/// Shortest and longest interval between two attempts to resolve a name that fails.
 const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(256));
-/// Addresses that are remembered to have been asked.
+/// Number of addresses that are remembered as already asked.
 const REMEMBERED: usize = 16;
 
 /// One upstream.
@@ -24,13 +24,13 @@ const REMEMBERED: usize = 16;
 pub(super) struct Association {
     pub(super) number: u16,
     pub(super) config: UpstreamConfig,
-    /// Its index in the discipline; none while it has no address but such as cannot be an upstream.
+    /// Its index in the discipline; `None` while it has no usable address.
     pub(super) index: Option<usize>,
     pub(super) server: Option<SocketAddr>,
     pub(super) local: Option<IpAddr>,
     pub(super) asking: bool,
     pub(super) resolving: bool,
-    /// It has forbidden further requests.
+    /// Whether it has forbidden further requests.
     pub(super) denied: bool,
     retry_at: Instant,
     retry_after: Duration,
@@ -46,7 +46,7 @@ pub(super) struct Association {
 }
 
 impl Association {
-    /// One that has not been asked yet. It has no address before [`Association::readdress`].
+    /// Makes an association that has not been asked yet. It has no address before [`Association::readdress`].
     pub(super) fn new(number: u16, config: UpstreamConfig) -> Self {
         Self {
             number,
@@ -71,36 +71,36 @@ impl Association {
         }
     }
 
-    /// Whether it is configured by a name, which has to be looked up.
+    /// Whether it is configured by a name, which must be resolved.
     pub(super) fn is_name(&self) -> bool {
         self.literal().is_none()
     }
 
-    /// Whether it is among the sources of the discipline that are to be asked.
+    /// Whether it is among the sources of the discipline that are due.
     pub(super) fn is_due(&self, due: &[usize]) -> bool {
         self.index.is_some_and(|index| due.contains(&index))
     }
 
-    /// The address that it is configured by, if it is no name.
+    /// Returns the address by which it is configured, if that is not a name.
     fn literal(&self) -> Option<SocketAddr> {
         let address = self.config.address.parse::<IpAddr>().ok()?;
         Some(SocketAddr::new(address, self.config.port))
     }
 
-    /// Whether its name is to be looked up: it has no address yet, or the one it has is dead.
+    /// Whether its name should be resolved, because it has no address yet or its address no longer answers.
     pub(super) fn wants_address(&self) -> bool {
         let lost = self.server.is_none() || self.unanswered_since_resolved >= LOST_AFTER;
         self.literal().is_none() && lost && !self.resolving && !self.denied && self.retry_at <= Instant::now()
     }
 
-    /// When a name without an address is to be looked up again.
+    /// Returns when a name without an address should be resolved again.
     pub(super) fn next_look_up(&self) -> Option<Instant> {
         let wants = self.server.is_none() && self.literal().is_none() && !self.resolving && !self.denied;
         wants.then_some(self.retry_at)
     }
 
-    /// Compares what it has with the addresses of this host, which have changed. An address that cannot be an
-    /// upstream is dropped at once; one that can be again is taken up as one never met before.
+    /// Checks its address against those of this host, which have changed. An address that cannot be an
+    /// upstream is dropped at once. One that has become usable again is treated like a new one.
     pub(super) fn readdress(&mut self, own: &OwnAddresses) -> Readdressed {
         if self.denied {
             return Readdressed::Kept;
@@ -111,13 +111,13 @@ impl Association {
             self.local = None;
             self.latest = None;
             self.in_trouble(format!("{} {}: it is not asked", server.ip(), unusable.reason()));
-            // A name may have other addresses.
+            // The name may have other addresses.
             self.retry_at = Instant::now();
             self.retry_after = RETRY.0;
             return Readdressed::Dropped;
         }
         let Some(server) = self.literal() else {
-            // What the name stands for may be usable now.
+            // An address of the name may have become usable.
             self.retry_at = Instant::now();
             self.retry_after = RETRY.0;
             return Readdressed::Kept;
@@ -132,7 +132,7 @@ impl Association {
         Readdressed::Taken(self.take(server))
     }
 
-    /// Takes an address for its own. Gives how it is to be asked.
+    /// Takes an address. Returns how it should be asked.
     fn take(&mut self, server: SocketAddr) -> SourceConfig {
         let met = self.contacted.contains(&server) || self.contacted.len() >= REMEMBERED;
         if !met {
@@ -146,8 +146,9 @@ impl Association {
         SourceConfig { iburst: source.iburst && !met, ..source }
     }
 
-    /// Takes over what its name was resolved to. A new address is asked as a server never met before. `taken` are the addresses of the others, which have their votes already; those of this host
-    /// itself and others that cannot be an upstream are left out.
+    /// Takes in the addresses to which its name was resolved. A new address is asked like a new server.
+    /// `taken` are the addresses of other associations, which already have their votes. They are left out,
+    /// and so are those of this host itself and others that cannot be an upstream.
     pub(super) fn resolved(
         &mut self,
         result: Result<Vec<SocketAddr>, String>,
@@ -176,7 +177,7 @@ impl Association {
             self.in_trouble("other upstreams have all of its addresses".into());
             return Readdressed::Kept;
         }
-        // After the dead one, those behind it in the list have their turn.
+        // After an address that no longer answers, the next one in the list is tried.
         let start =
             free.iter().position(|address| Some(*address) == self.server).map_or(0, |index| index + 1);
         let (before, after) = free.split_at(start.min(free.len()));
@@ -213,7 +214,7 @@ impl Association {
         let count = self.rejected.entry(reject).or_default();
         let before = *count;
         *count += packets;
-        // A flood of them is told in as many lines as its number has bits.
+        // A flood of refused answers is logged in as many lines as its number has bits.
         if before.checked_ilog2() != count.checked_ilog2() {
             warn!("upstream {}: {count} answers refused so far, for {reject}", self.config.address);
         }
@@ -250,7 +251,7 @@ impl Association {
         }
     }
 
-    /// What is known without the discipline.
+    /// Returns what is known without the discipline.
     pub(super) fn view(&self, now: LocalTime) -> sources::Peer {
         let time = self.latest.map(|(time, _)| time);
         let seconds = |ns: u64| Duration::from_nanos(ns).as_secs_f64();
@@ -285,14 +286,14 @@ impl Association {
     }
 }
 
-/// What became of an upstream's address.
+/// How an upstream's address has changed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Readdressed {
-    /// Nothing.
+    /// The address is unchanged.
     Kept,
     /// It has no address that can be asked.
     Dropped,
-    /// It has an address again, to be asked in this way.
+    /// It has an address again, to be asked with these settings.
     Taken(SourceConfig),
 }
 
@@ -309,7 +310,7 @@ mod tests {
         association
     }
 
-    /// Other hosts.
+    /// Returns the address of another host.
     fn server(number: u8) -> SocketAddr {
         SocketAddr::from(([192, 0, 2, number], 123))
     }
@@ -371,7 +372,7 @@ mod tests {
         let all = [&here[..], &[server(2)]].concat();
         let source = taken(association.resolved(Ok(all.clone()), &[], &own, |_| true));
         assert_eq!((association.server, source.iburst), (Some(server(2)), true));
-        // The address moves here, as a failover may have it.
+        // The address moves to this host, as a failover may do it.
         let moved = crate::net::own_addresses::tests::own(&["192.0.2.2"]);
         assert_eq!(association.readdress(&moved), Readdressed::Dropped);
         assert!(association.wants_address(), "the name may have another one");

@@ -1,4 +1,4 @@
-//! One request to an upstream and what came of it, without blocking, with the kernel's time stamps.
+//! One request to an upstream and its outcome, without blocking, with the kernel's timestamps.
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSliceMut};
@@ -13,96 +13,96 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
-use super::stamp::Seen;
-use crate::sys::kernel_clock::{KernelClock as _, Machine, Sample, monotonic_ns};
+use super::timestamping::ExchangeTimestamps;
+use crate::sys::kernel_clock::{CrossTimestamp, KernelClock as _, Machine, monotonic_ns};
 use crate::sys::random;
 
-/// Longer datagrams are cut off; they are too long to be an answer anyway.
+/// Size of the receive buffer. Longer datagrams are cut off; they are too long to be an answer anyway.
 const BUFFER: usize = 64;
-/// After so many packets that are no answers the exchange is given up: somebody floods the port.
+/// After this many packets that are no answers the exchange is given up, because somebody floods the port.
 const PATIENCE: u64 = 64;
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Debug)]
 pub struct Exchange {
-    /// In the end.
-    pub outcome: Outcome,
-    /// Packets that were no answers to the request, by reason.
+    /// How it ended.
+    pub outcome: ExchangeOutcome,
+    /// Numbers of packets that were no answers to the request, by reason.
     pub refused: BTreeMap<Reject, u64>,
-    /// The address that was asked from.
+    /// The local address from which it was sent.
     pub local: Option<IpAddr>,
 }
 
 /// How an exchange ended.
 #[derive(Debug)]
-pub enum Outcome {
-    /// With an answer. Whether it can be used is [`ServerTime::usable`]'s to say.
+pub enum ExchangeOutcome {
+    /// An answer came. Whether it can be used is decided by [`ServerTime::usable`].
     Time(ServerTime, Times),
-    /// With a kiss of death.
+    /// A kiss of death came.
     Kiss(Kiss),
-    /// With an answer that contradicts itself.
+    /// An answer came that contradicts itself.
     Rejected(Reject),
-    /// Nothing came in time.
+    /// No answer came in time.
     Silence,
-    /// With an error of the network's: no route, port closed.
+    /// The network reported an error, such as no route or a closed port.
     Failed(io::Error),
 }
 
-/// Asks `server` once, from a socket of its own, so that each request has another source port (RFC 9109).
+/// Asks `server` once, from a new socket, so that each request has another source port (RFC 9109).
 pub async fn exchange(server: SocketAddr, patience: Duration) -> Exchange {
-    let mut exchange = Exchange { outcome: Outcome::Silence, refused: BTreeMap::new(), local: None };
+    let mut exchange = Exchange { outcome: ExchangeOutcome::Silence, refused: BTreeMap::new(), local: None };
     let deadline = Instant::now() + patience;
     let outcome = match timeout_at(deadline, exchange.run(server)).await {
         Ok(Ok(outcome)) => outcome,
-        Ok(Err(error)) => Outcome::Failed(error),
-        Err(_too_late) => Outcome::Silence,
+        Ok(Err(error)) => ExchangeOutcome::Failed(error),
+        Err(_too_late) => ExchangeOutcome::Silence,
     };
     Exchange { outcome, ..exchange }
 }
 
 impl Exchange {
-    async fn run(&mut self, server: SocketAddr) -> io::Result<Outcome> {
+    async fn run(&mut self, server: SocketAddr) -> io::Result<ExchangeOutcome> {
         let socket = UdpSocket::from_std(open(server)?)?;
         self.local = socket.local_addr().ok().map(|address| address.ip());
         let request = PendingRequest::new(random::bytes().map_err(io::Error::other)?);
-        let before = Machine.sample().map_err(io::Error::other)?;
+        let before = Machine.cross_timestamp().map_err(io::Error::other)?;
         socket.send(&request.to_bytes()).await?;
         let handed_over_ns = monotonic_ns().map_err(io::Error::other)?;
         while self.refused.values().sum::<u64>() < PATIENCE {
             let Arrival { bytes, length, stamp_ns, after } = arrival(&socket).await?;
             match request.read(&bytes[..length], Strictness::CLIENT) {
                 Err(reject) if reject.is_forgery() => *self.refused.entry(reject).or_default() += 1,
-                Err(reject) => return Ok(Outcome::Rejected(reject)),
-                Ok(Answer::Kiss(kiss)) => return Ok(Outcome::Kiss(kiss)),
+                Err(reject) => return Ok(ExchangeOutcome::Rejected(reject)),
+                Ok(Answer::Kiss(kiss)) => return Ok(ExchangeOutcome::Kiss(kiss)),
                 Ok(Answer::Time(time)) => {
-                    let seen = Seen {
+                    let seen = ExchangeTimestamps {
                         before,
                         handed_over_ns,
                         transmit_stamp_ns: transmit_stamp_ns(&socket),
                         receive_stamp_ns: stamp_ns,
                         after,
                     };
-                    return Ok(Outcome::Time(time, seen.times()));
+                    return Ok(ExchangeOutcome::Time(time, seen.times()));
                 }
             }
         }
-        Ok(Outcome::Silence)
+        Ok(ExchangeOutcome::Silence)
     }
 }
 
-/// A socket that keeps the kernel stamping packets: it begins to some time after the first socket has asked for
-/// it, and a socket for a single request would be too early.
+/// Opens a socket that keeps the kernel's timestamping on. The kernel turns it on some time after the first
+/// socket has asked for it, which would be too late for the socket of a single request.
 ///
 /// # Errors
 ///
-/// The kernel's.
+/// The kernel refuses.
 pub fn keep_stamping() -> io::Result<std::net::UdpSocket> {
     let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     ask_for_stamps(&socket)?;
     Ok(socket)
 }
 
-/// Connected, so that the kernel drops what comes from elsewhere and reports a closed port.
+/// Opens a connected socket, so that the kernel drops packets from elsewhere and reports a closed port.
 fn open(server: SocketAddr) -> io::Result<std::net::UdpSocket> {
     let any = match server {
         SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -110,7 +110,7 @@ fn open(server: SocketAddr) -> io::Result<std::net::UdpSocket> {
     };
     let socket = std::net::UdpSocket::bind(SocketAddr::new(any, 0))?;
     socket.set_nonblocking(true)?;
-    // Without stamps it works as well, only less precisely.
+    // It works without timestamps as well, but less precisely.
     let _without = ask_for_stamps(&socket);
     socket.connect(server)?;
     Ok(socket)
@@ -124,7 +124,7 @@ fn ask_for_stamps(socket: &std::net::UdpSocket) -> io::Result<()> {
     Ok(setsockopt(socket, sockopt::Timestamping, &flags)?)
 }
 
-/// Whether the host has a way to an address at all. Sends nothing.
+/// Whether the host has a route to an address at all. Sends nothing.
 #[must_use]
 pub fn has_route(server: SocketAddr) -> bool {
     open(server).is_ok()
@@ -134,35 +134,36 @@ struct Arrival {
     bytes: [u8; BUFFER],
     length: usize,
     stamp_ns: Option<i128>,
-    after: Sample,
+    after: CrossTimestamp,
 }
 
 async fn arrival(socket: &UdpSocket) -> io::Result<Arrival> {
     loop {
         let ready = socket.ready(Interest::READABLE | Interest::ERROR).await?;
-        // `try_io` knows single interests only.
+        // `try_io` accepts single interests only.
         let interest = if ready.is_error() { Interest::ERROR } else { Interest::READABLE };
         let mut bytes = [0; BUFFER];
         match socket.try_io(interest, || receive(socket, &mut bytes, MsgFlags::MSG_DONTWAIT)) {
             Ok((length, stamp_ns)) => {
-                let after = Machine.sample().map_err(io::Error::other)?;
+                let after = Machine.cross_timestamp().map_err(io::Error::other)?;
                 return Ok(Arrival { bytes, length: length.min(BUFFER), stamp_ns, after });
             }
-            // The request's stamp wakes up, too.
+            // The request's timestamp also wakes the socket up.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
     }
 }
 
-/// The stamp on the request is there before the answer is: the kernel made it when the request went.
+/// Returns the timestamp of the request. It is there before the answer is, because the kernel made it when
+/// the request was sent.
 fn transmit_stamp_ns(socket: &UdpSocket) -> Option<i128> {
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_ERRQUEUE;
     receive(socket, &mut [0; BUFFER], flags).ok()?.1
 }
 
-/// Takes a packet with its stamp, by `CLOCK_REALTIME`, in ns since 1970. One that was cut off is as long as the
-/// buffer, which no answer is.
+/// Receives a packet with its timestamp by `CLOCK_REALTIME`, in ns since 1970. A packet that was cut off is
+/// as long as the buffer, which no answer is.
 fn receive(socket: &UdpSocket, bytes: &mut [u8], flags: MsgFlags) -> io::Result<(usize, Option<i128>)> {
     let mut slices = [IoSliceMut::new(bytes)];
     let mut control =
@@ -188,10 +189,11 @@ mod tests {
 
     use super::*;
 
-    /// Long enough for anything; only a test that fails waits for it.
+    /// Longer than anything takes; only a failing test waits for it.
     const LONG: Duration = Duration::from_secs(10);
 
-    /// A server on loopback that answers each request by these packets, and what came of asking it.
+    /// Runs a server on loopback that answers each request with these packets, and returns the result of
+    /// asking it.
     fn asked(
         answers: impl Fn(&[u8; LENGTH]) -> Vec<Vec<u8>> + Send + 'static,
         patience: Duration,
@@ -228,10 +230,10 @@ mod tests {
         let _kept = keep_stamping().unwrap();
         let stamped = (0..100).any(|_| {
             let exchange = asked(|request| vec![answer(request)], LONG);
-            let Outcome::Time(time, times) = exchange.outcome else { panic!("{exchange:?}") };
+            let ExchangeOutcome::Time(time, times) = exchange.outcome else { panic!("{exchange:?}") };
             assert_eq!((time.stratum, exchange.local), (1, Some("127.0.0.1".parse().unwrap())));
             assert!(times.sent_ns < times.received_ns, "{times:?}");
-            // Without them it is never as small.
+            // Without timestamps the error is never this small.
             times.error_s < 20e-6
         });
         assert!(stamped);
@@ -247,24 +249,24 @@ mod tests {
             },
             LONG,
         );
-        assert!(matches!(exchange.outcome, Outcome::Time(..)), "{exchange:?}");
+        assert!(matches!(exchange.outcome, ExchangeOutcome::Time(..)), "{exchange:?}");
         assert_eq!(exchange.refused, [(Reject::Length, 2), (Reject::Origin, 1)].into());
     }
 
     #[test]
     fn a_flood_of_forgeries_is_given_up_on() {
         let exchange = asked(|_| vec![vec![0x24; 48]; 100], LONG);
-        assert!(matches!(exchange.outcome, Outcome::Silence), "{exchange:?}");
+        assert!(matches!(exchange.outcome, ExchangeOutcome::Silence), "{exchange:?}");
         assert_eq!(exchange.refused, [(Reject::Origin, PATIENCE)].into());
     }
 
     #[test]
     fn silence_and_a_closed_port_are_told_apart() {
         let exchange = asked(|_| vec![], Duration::from_millis(50));
-        assert!(matches!(exchange.outcome, Outcome::Silence), "{exchange:?}");
+        assert!(matches!(exchange.outcome, ExchangeOutcome::Silence), "{exchange:?}");
         let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let exchange = ask(closed, LONG);
-        let Outcome::Failed(error) = exchange.outcome else { panic!("{exchange:?}") };
+        let ExchangeOutcome::Failed(error) = exchange.outcome else { panic!("{exchange:?}") };
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 }

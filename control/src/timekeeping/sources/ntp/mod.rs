@@ -1,12 +1,12 @@
-//! The daemon as an NTP client: it asks the configured upstreams, and what they answer goes to the
+//! The daemon as an NTP client: asks the configured upstreams and passes their answers to the
 //! [`crate::discipline`].
 //!
-//! Requests and look-ups of names run beside the daemon's loop, one of each at most for an association.
+//! Requests and name resolution run outside the daemon's loop, with at most one of each per association.
 
 mod association;
 pub mod exchange;
 mod sample;
-mod stamp;
+mod timestamping;
 
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
@@ -21,29 +21,30 @@ use crate::discipline::{Discipline, LocalTime};
 use crate::net::own_addresses::OwnAddresses;
 use crate::status::sources::Peer;
 use association::{Association, Readdressed};
-use exchange::{Exchange, Outcome, exchange, has_route, keep_stamping};
+use exchange::{Exchange, ExchangeOutcome, exchange, has_route, keep_stamping};
 use sample::sample;
 
-/// How long an answer is waited for: less than the interval of a burst, so that one request at a time is under way.
+/// Timeout for an answer. It is shorter than the interval of a burst, so that only one request at a time is
+/// under way.
 const ANSWER: Duration = Duration::from_millis(1900);
 
-/// Something that came of a request.
+/// The result of a request or of resolving a name.
 #[derive(Debug)]
 enum Arrival {
-    /// A name was looked up.
+    /// A name was resolved.
     Resolved {
-        /// Whose.
+        /// The association of the name.
         association: u16,
-        /// To these addresses.
+        /// Its addresses.
         result: Result<Vec<SocketAddr>, String>,
     },
     /// A request has ended.
     Exchanged {
-        /// Whose.
+        /// The association that was asked.
         association: u16,
-        /// Which was asked.
+        /// The address that was asked.
         server: SocketAddr,
-        /// How.
+        /// The result.
         exchange: Exchange,
     },
 }
@@ -61,7 +62,7 @@ pub(in crate::timekeeping) struct NtpSource {
 }
 
 impl NtpSource {
-    /// Without upstreams: the configuration names them.
+    /// Makes a source without upstreams; the configuration adds them.
     pub(in crate::timekeeping) fn new(own: OwnAddresses) -> Self {
         let (sender, inbox) = mpsc::channel(64);
         Self {
@@ -120,8 +121,8 @@ impl NtpSource {
             association.refused(reject, count);
         }
         let (time, times) = match exchange.outcome {
-            Outcome::Time(time, times) => (time, times),
-            Outcome::Kiss(kiss) => {
+            ExchangeOutcome::Time(time, times) => (time, times),
+            ExchangeOutcome::Kiss(kiss) => {
                 association.kissed(kiss);
                 match kiss {
                     Kiss::Rate => discipline.slow_down(index, now),
@@ -130,11 +131,11 @@ impl NtpSource {
                 }
                 return;
             }
-            Outcome::Rejected(reject) => return association.refused(reject, 1),
-            Outcome::Failed(error) => return association.in_trouble(error.to_string()),
-            Outcome::Silence => return,
+            ExchangeOutcome::Rejected(reject) => return association.refused(reject, 1),
+            ExchangeOutcome::Failed(error) => return association.in_trouble(error.to_string()),
+            ExchangeOutcome::Silence => return,
         };
-        // What the routing table takes for its own need not be the address of an interface.
+        // An address that the routing table treats as local need not be that of an interface.
         let is_self = exchange.local.is_some_and(|local| local.to_canonical() == server.ip().to_canonical());
         let usable = if is_self {
             Err(Reject::Loop)
@@ -220,7 +221,7 @@ impl Source for NtpSource {
         if self.arrived.is_none() {
             match self.inbox.poll_recv(context) {
                 Poll::Ready(Some(arrival)) => self.arrived = Some(arrival),
-                // It does not end, since a sender is kept here.
+                // The channel never ends, because a sender is kept here.
                 Poll::Ready(None) | Poll::Pending => return Poll::Pending,
             }
         }
@@ -249,8 +250,9 @@ impl Source for NtpSource {
     }
 }
 
-/// Without an address it is no member of the discipline: nobody waits for its vote. With another address it is another
-/// server, and nothing that is known of the one before holds for it.
+/// Applies a change of address to the discipline. Without an address the association is no member of it, so
+/// that nobody waits for its vote. With another address it is another server, and nothing that is known about
+/// the one before holds for it.
 fn apply(association: &mut Association, change: Readdressed, discipline: &mut Discipline, now: LocalTime) {
     if change == Readdressed::Kept {
         return;
@@ -263,7 +265,7 @@ fn apply(association: &mut Association, change: Readdressed, discipline: &mut Di
     }
 }
 
-/// Looks a name up on a thread of its own, as the system's resolver blocks.
+/// Resolves a name on a thread of its own, because the system's resolver blocks.
 async fn resolve(name: String, port: u16, association: u16, sender: mpsc::Sender<Arrival>) {
     let found = tokio::net::lookup_host((name.as_str(), port)).await;
     let result = match found {

@@ -1,11 +1,11 @@
-//! What an exchange says to the discipline.
+//! Turns an exchange into a sample for the discipline.
 
 use protocol::time::short_s;
 use protocol::{Era, Reject, ServerTime, Times};
 
 use crate::discipline::{Leap, LocalTime, Sample};
 
-/// Makes a sample of what a server said and of the two ends of the exchange by `CLOCK_MONOTONIC`.
+/// Makes a sample from a server's answer and the times of both ends of the exchange by `CLOCK_MONOTONIC`.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! The packet filter, as far as it matters: XDP answers before it, so it concerns only what the program passes up
-//! and this host's own exchanges with its upstreams.
+//! The packet filter, as far as it matters. XDP answers before it, so it concerns only what the program
+//! passes up and this host's own exchanges with its upstreams.
 
 mod iptables;
 mod nft;
@@ -9,26 +9,26 @@ use responder::udp::NTP_PORT;
 use responder::verdict::Family;
 
 use super::finding::Finding;
-use super::tool::{Asked, ask};
+use super::subprocess::{ProgramOutput, ask};
 use ruleset::{Fate, Hook, Kind, Packet, Ruleset, State};
 
-/// What a server needs of a packet filter.
+/// A packet that a server needs a packet filter to accept.
 struct Need {
     id: &'static str,
     what: &'static str,
     packet: Packet<'static>,
-    /// Where it is needed over one family only.
+    /// The family, if it is needed over one family only.
     only: Option<Family>,
     why: &'static str,
-    /// Whether clients or this host lose something that they cannot do without.
+    /// Whether clients or this host lose something essential without it.
     vital: bool,
-    /// The packet as nft and iptables have it.
+    /// The packet in the syntax of nft and of iptables.
     nft: &'static str,
     iptables: &'static str,
 }
 
-/// Of a port that clients and this server's own requests come from, to port 123; the family and the interface are
-/// put in.
+/// A request to port 123 from a port that clients and this server's own requests use. Family and interface
+/// are filled in.
 const REQUEST: Packet<'_> = Packet {
     hook: Hook::In,
     family: Family::Ipv4,
@@ -41,7 +41,7 @@ const REQUEST: Packet<'_> = Packet {
 const REPLY: Packet<'_> =
     Packet { state: State::Established, source_port: NTP_PORT, destination_port: 40_000, ..REQUEST };
 
-/// Longer requests are for the few that have extension fields or keys.
+/// Only the few requests with extension fields or keys are longer.
 const FEW: &str = "clients with extension fields or keys get no answer; requests of 48 bytes are answered before the firewall";
 
 const NEEDS: [Need; 5] = [
@@ -97,7 +97,7 @@ const NEEDS: [Need; 5] = [
     },
 ];
 
-/// Who made the rules: its own tool is the one to change them with.
+/// What manages the rules, because they must be changed with the tool that made them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Manager {
     Ufw,
@@ -105,7 +105,7 @@ enum Manager {
     Nobody,
 }
 
-/// Looks at the rules for these interfaces' packets of these families.
+/// Examines the rules for packets of these families on these interfaces.
 pub(super) fn examine(interfaces: &[String], families: &[Family]) -> Vec<Finding> {
     match rules() {
         Ok(rules) => judge(&rules, interfaces, families),
@@ -113,33 +113,34 @@ pub(super) fn examine(interfaces: &[String], families: &[Family]) -> Vec<Finding
     }
 }
 
-/// Of nftables and iptables. Which of them there is nobody knows before, and both may be in use.
+/// Reads the rules of nftables and iptables. It is not known beforehand which of them exists, and both may be
+/// in use.
 fn rules() -> Result<Ruleset, String> {
-    // Without the elements of sets, which may be millions.
+    // The elements of sets are left out: there may be millions.
     let nft = ask("nft", &["--json", "--terse", "list", "ruleset"]);
     let tools = [("iptables-save", Family::Ipv4), ("ip6tables-save", Family::Ipv6)];
     let saved = tools.map(|(tool, family)| (ask(tool, &[]), family));
     combine(nft, saved)
 }
 
-fn combine(nft: Asked, saved: [(Asked, Family); 2]) -> Result<Ruleset, String> {
+fn combine(nft: ProgramOutput, saved: [(ProgramOutput, Family); 2]) -> Result<Ruleset, String> {
     let mut rules = Ruleset::default();
     let mut reasons = Vec::new();
     let mut seen = false;
     for (asked, family) in saved {
         match asked {
-            Asked::Said(text) => {
+            ProgramOutput::Text(text) => {
                 seen = true;
                 rules.chains.extend(iptables::read(&text, family).chains);
             }
-            Asked::Failed(why) => reasons.push(why),
-            Asked::NotThere => {}
+            ProgramOutput::Failed(why) => reasons.push(why),
+            ProgramOutput::NotInstalled => {}
         }
     }
     match nft {
-        Asked::Said(text) => {
+        ProgramOutput::Text(text) => {
             let nft = nft::read(&text).map_err(|why| format!("cannot parse the output of nft: {why}"))?;
-            // iptables of today keeps its rules in nftables, and shows them better itself.
+            // Today's iptables keeps its rules in nftables, but shows them better itself.
             let shown = |chain: &ruleset::Chain| {
                 seen && ["filter", "mangle", "raw", "nat", "security"]
                     .iter()
@@ -149,13 +150,13 @@ fn combine(nft: Asked, saved: [(Asked, Family); 2]) -> Result<Ruleset, String> {
             rules.chains.extend(nft.chains.into_iter().filter(|chain| !shown(chain)));
             seen = true;
         }
-        Asked::Failed(why) => reasons.push(why),
-        Asked::NotThere => {}
+        ProgramOutput::Failed(why) => reasons.push(why),
+        ProgramOutput::NotInstalled => {}
     }
     match (seen, reasons.is_empty()) {
         (true, _) => Ok(rules),
         (false, false) => Err(format!("needs root: {}", reasons.join("; "))),
-        // A kernel with rules and nothing to make them with would be odd.
+        // A kernel that has rules without a tool to make them would be odd.
         (false, true) => Err("neither nft nor iptables-save is installed".into()),
     }
 }
@@ -166,7 +167,7 @@ fn judge(rules: &Ruleset, interfaces: &[String], families: &[Family]) -> Vec<Fin
     for need in &NEEDS {
         for family in families.iter().copied().filter(|family| need.only.is_none_or(|only| only == *family)) {
             let unmet = unmet(need, rules, family, interfaces, manager);
-            // A chain for both families needs one exception.
+            // A chain that is for both families needs one exception.
             let told =
                 |new: &Finding| findings.iter().any(|old: &Finding| old.id == new.id && old.fix == new.fix);
             findings.extend(unmet.filter(|unmet| !told(unmet)));
@@ -192,7 +193,7 @@ fn judge(rules: &Ruleset, interfaces: &[String], families: &[Family]) -> Vec<Fin
     findings
 }
 
-/// What drops a packet that NTP needs; the first interface it happens on will do.
+/// Returns what drops a packet that NTP needs, on the first interface where that happens.
 fn unmet(
     need: &Need,
     rules: &Ruleset,
@@ -315,24 +316,30 @@ mod tests {
 
     #[test]
     fn rules_that_iptables_keeps_in_nftables_are_taken_from_iptables() {
-        let said = |text: &str| Asked::Said(text.into());
+        let said = |text: &str| ProgramOutput::Text(text.into());
         let nft = r#"{"nftables": [{"chain": {"family": "ip", "table": "filter", "name": "INPUT", "type": "filter", "hook": "input", "policy": "drop"}},
             {"chain": {"family": "ip", "table": "mine", "name": "input", "type": "filter", "hook": "input", "policy": "accept"}}]}"#;
         let save = "*filter\n:INPUT DROP [0:0]\nCOMMIT\n";
-        let both = combine(said(nft), [(said(save), Family::Ipv4), (Asked::NotThere, Family::Ipv6)]).unwrap();
+        let both =
+            combine(said(nft), [(said(save), Family::Ipv4), (ProgramOutput::NotInstalled, Family::Ipv6)])
+                .unwrap();
         let tables: Vec<_> = both.chains.iter().map(|chain| chain.table.as_str()).collect();
         assert_eq!(tables, ["ipv4 filter", "ip mine"]);
-        let alone =
-            combine(said(nft), [(Asked::NotThere, Family::Ipv4), (Asked::NotThere, Family::Ipv6)]).unwrap();
+        let alone = combine(
+            said(nft),
+            [(ProgramOutput::NotInstalled, Family::Ipv4), (ProgramOutput::NotInstalled, Family::Ipv6)],
+        )
+        .unwrap();
         assert_eq!(alone.chains.len(), 2);
     }
 
     #[test]
     fn what_cannot_be_looked_at_is_said_with_the_reason() {
-        let nothing = || [(Asked::NotThere, Family::Ipv4), (Asked::NotThere, Family::Ipv6)];
-        assert!(combine(Asked::NotThere, nothing()).unwrap_err().contains("neither nft nor"));
-        let denied = Asked::Failed("netlink: Operation not permitted".into());
+        let nothing =
+            || [(ProgramOutput::NotInstalled, Family::Ipv4), (ProgramOutput::NotInstalled, Family::Ipv6)];
+        assert!(combine(ProgramOutput::NotInstalled, nothing()).unwrap_err().contains("neither nft nor"));
+        let denied = ProgramOutput::Failed("netlink: Operation not permitted".into());
         assert!(combine(denied, nothing()).unwrap_err().contains("needs root: netlink"));
-        assert!(combine(Asked::Said("[".into()), nothing()).unwrap_err().contains("cannot parse"));
+        assert!(combine(ProgramOutput::Text("[".into()), nothing()).unwrap_err().contains("cannot parse"));
     }
 }

@@ -1,11 +1,12 @@
-//! nftables, as `nft --json list ruleset` shows it.
+//! Reads nftables rules as `nft --json list ruleset` prints them.
 
 use responder::verdict::Family;
 use serde_json::Value;
 
 use super::ruleset::{Action, Chain, Destination, Hook, Kind, Rule, Ruleset, State, Test};
 
-/// Reads it. What is of another kind (bridges, interfaces' own hooks) or not for packets of this host is left out.
+/// Reads the rules. Tables of other kinds (bridges, an interface's own hooks) and chains that do not see
+/// packets of this host are left out.
 pub(super) fn read(json: &str) -> Result<Ruleset, String> {
     let json: Value = serde_json::from_str(json).map_err(|error| error.to_string())?;
     let list = json["nftables"].as_array().ok_or("no list of nftables")?;
@@ -39,7 +40,7 @@ fn read_chain(chain: &Value) -> Option<Chain> {
         _ => return None,
     };
     let hook = match chain["hook"].as_str() {
-        // Those of type nat see first packets only, and drop none.
+        // Chains of type nat see only first packets and drop none.
         Some(_) if chain["type"].as_str() == Some("nat") => None,
         Some("prerouting" | "input") => Some(Hook::In),
         Some("output" | "postrouting") => Some(Hook::Out),
@@ -57,7 +58,8 @@ fn read_chain(chain: &Value) -> Option<Chain> {
     })
 }
 
-/// A rule may decide for several sorts of packets at once, by a map to verdicts: a rule for each then.
+/// Reads a rule. With a verdict map, a rule decides about several kinds of packets at once; it becomes one
+/// rule for each.
 fn read_rule(rule: &Value) -> Vec<Rule> {
     let (mut tests, mut rules) = (Vec::new(), Vec::new());
     let text =
@@ -70,7 +72,7 @@ fn read_rule(rule: &Value) -> Vec<Rule> {
         match kind.as_str() {
             "match" => tests.push(read_match(value)),
             "vmap" => rules.extend(read_map(value, &tests, &text)),
-            // Of iptables' own: nft does not show what it is.
+            // This is a match of iptables, whose content nft does not show.
             "xt" | "limit" | "quota" | "ct count" | "connlimit" => tests.push(Test::Unknown),
             _ => {
                 if let Some(action) = verdict(kind, value) {
@@ -95,7 +97,7 @@ fn verdict(kind: &str, value: &Value) -> Option<Action> {
 }
 
 fn read_map(map: &Value, tests: &[Test], text: &str) -> Vec<Rule> {
-    // By name, whose elements are not asked for, or as a set.
+    // The map is given by name, in which case its elements are not known, or as a set.
     let elements = map["data"]["set"].as_array().map(Vec::as_slice).unwrap_or_default();
     let rule = |element: &Value| {
         let (kind, value) = element.get(1)?.as_object()?.iter().next()?;
@@ -131,7 +133,7 @@ fn test(left: &Value, right: &Value, negated: bool) -> Test {
                 Test::Kind(if solicits == negated { Vec::new() } else { vec![Kind::Solicitation] })
             });
         }
-        // A packet that has such a header is none that matters here.
+        // No packet that matters here has such a header.
         (Some("tcp" | "icmp" | "sctp" | "dccp" | "esp" | "ah" | "igmp"), _) => return Test::Kind(Vec::new()),
         (Some("ip"), Some("protocol")) | (Some("ip6"), Some("nexthdr")) => {
             return words(right).map_or(Test::Unknown, |words| protocol_test(&words, negated));
@@ -179,7 +181,7 @@ fn protocol_test(words: &[String], negated: bool) -> Test {
     Test::Kind(kinds.into_iter().filter(|(names, _)| passes(names)).map(|(_, kind)| kind).collect())
 }
 
-/// A word, or a set of them.
+/// Reads a word or a set of words.
 fn words(value: &Value) -> Option<Vec<String>> {
     let list = value["set"].as_array().or(value.as_array());
     match list {
@@ -190,7 +192,7 @@ fn words(value: &Value) -> Option<Vec<String>> {
 
 fn word(value: &Value) -> Option<String> {
     match value {
-        // Names of sets begin so.
+        // Names of sets begin with this character.
         Value::String(text) if text.starts_with('@') => None,
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
@@ -198,7 +200,7 @@ fn word(value: &Value) -> Option<String> {
     }
 }
 
-/// A port, a range, or a set of both.
+/// Reads a port, a range, or a set of both.
 fn ports(value: &Value) -> Option<Vec<(u16, u16)>> {
     if let Some(list) = value["set"].as_array() {
         return list.iter().map(|value| ports(value)?.first().copied()).collect();
@@ -220,7 +222,8 @@ mod tests {
     use super::*;
     use crate::tools::doctor::firewall::ruleset::{Fate, Packet, REQUEST};
 
-    /// As nft 1.0.6 shows a workstation's ruleset: policy drop, established and SSH accepted.
+    /// The ruleset of a workstation as nft 1.0.6 prints it: the policy is drop; established connections and
+    /// SSH are accepted.
     const CLOSED: &str = r#"{"nftables": [
         {"metainfo": {"version": "1.0.6", "release_name": "Lester Gooch #5", "json_schema_version": 1}},
         {"table": {"family": "inet", "name": "filter", "handle": 1}},

@@ -1,14 +1,15 @@
-//! Rules of a packet filter, whoever made them, and what becomes of a packet in them.
+//! Rules of a packet filter of any kind, and the fate of a packet in them.
 
 use responder::verdict::Family;
 
-/// Jumps from chain to chain that are followed; the kernel takes 16.
+/// Largest depth of jumps that is followed; the kernel accepts 16.
 const DEEPEST: usize = 16;
 
-/// Rules that are looked at for a packet: chains that jump to each other over and over end somewhere.
+/// Largest number of rules that are evaluated for a packet, so that chains that jump to each other over and
+/// over end.
 const MOST_STEPS: u32 = 1_000_000;
 
-/// All rules there are, as far as they are for packets from or to this host.
+/// All rules that are for packets from or to this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ruleset {
     pub(super) chains: Vec<Chain>,
@@ -17,55 +18,56 @@ pub(super) struct Ruleset {
 /// A chain of rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Chain {
-    /// The table that it is in: chains of other tables may have the same name.
+    /// The table of the chain: chains of other tables may have the same name.
     pub(super) table: String,
     pub(super) name: String,
-    /// The family whose packets it sees; both if none.
+    /// The family whose packets the chain sees; `None` means both.
     pub(super) family: Option<Family>,
-    /// Where packets enter it, if they do.
+    /// Where packets enter the chain, if it is a base chain.
     pub(super) hook: Option<Hook>,
-    /// What becomes of those that no rule decides on.
+    /// Whether the chain's policy accepts packets that no rule decides on.
     pub(super) accepts: bool,
     pub(super) rules: Vec<Rule>,
-    /// What lets the packets of a port through, put before all rules: with `{}` for it.
+    /// The command that accepts the packets of a port before all other rules, with `{}` in place of the port.
     pub(super) exception: String,
 }
 
-/// Which packets enter a chain.
+/// The hook at which packets enter a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hook {
-    /// Those to this host.
+    /// Packets to this host.
     In,
-    /// Those from it.
+    /// Packets from this host.
     Out,
 }
 
-/// A rule: if all tests hold, the action is taken.
+/// A rule: if all tests hold, its action is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rule {
-    /// As the filter's own tool shows it.
+    /// The rule as the filter's own tool shows it.
     pub(super) text: String,
     pub(super) tests: Vec<Test>,
     pub(super) action: Action,
 }
 
-/// A test of a packet.
+/// A condition on a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Test {
-    /// Only packets of these kinds pass.
+    /// The packet is of one of these kinds.
     Kind(Vec<Kind>),
-    /// Only this family's.
+    /// The packet is of this family.
     Family(Family),
-    /// Ports in one of these ranges, or in none of them.
+    /// The source port is in one of these ranges; if the flag is set, it is in none of them.
     SourcePort(Vec<(u16, u16)>, bool),
     DestinationPort(Vec<(u16, u16)>, bool),
-    /// Which states of a flow pass.
+    /// The flow is in one of these states.
     State(Vec<State>),
-    /// To an address of this kind.
+    /// The destination is an address of this kind.
     Destination(Destination),
-    /// Of this interface; a `*` at the end stands for anything. Or not of it.
+    /// The packet uses this interface at the hook; a `*` at the end of the name matches any suffix. If the
+    /// flag is set, it uses another interface.
     Interface(Hook, String, bool),
-    /// Anything else: it may hold or not.
+    /// An unknown condition, which may hold or not.
     Unknown,
 }
 
@@ -73,41 +75,41 @@ pub(super) enum Test {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Accept,
-    /// Silently or not.
+    /// Drops the packet, silently or with an error message.
     Drop,
     Jump(String),
     Goto(String),
     Return,
-    /// Counts, logs, marks: the next rule decides.
+    /// Counts, logs or marks; the next rule decides.
     Nothing,
 }
 
-/// What a packet is, as far as it matters here.
+/// The kind of a packet, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// With ports.
+    /// A UDP datagram, with its ports.
     Udp,
-    /// A neighbour asks for the station of an IPv6 address.
+    /// A neighbour solicitation: a neighbour asks for the MAC address of an IPv6 address.
     Solicitation,
 }
 
-/// Whose address a packet goes to.
+/// The kind of a packet's destination address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Destination {
-    /// One of this host's.
+    /// An address of this host.
     Local,
-    /// A group's: neighbours are asked for by one.
+    /// A multicast address, which neighbour solicitations are sent to.
     Multicast,
-    /// Another one, which no packet that matters here has.
+    /// Another address, which no packet that matters here has.
     Other,
 }
 
-/// What connection tracking makes of a packet.
+/// The state of a packet in connection tracking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     New,
     Established,
-    /// Solicitations always are.
+    /// Not tracked; neighbour solicitations never are.
     Untracked,
 }
 
@@ -123,13 +125,13 @@ pub(super) struct Packet<'a> {
     pub(super) destination_port: u16,
 }
 
-/// What becomes of a packet.
+/// The fate of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fate<'a> {
     Passes,
-    /// In this chain, which packets enter by the hook, by this rule, or by the chain's policy.
+    /// The rule, or else the chain's policy, drops it. The chain is the one that packets enter at the hook.
     Dropped(&'a Chain, Option<&'a Rule>),
-    /// It depends on what is not known here: perhaps by this rule.
+    /// Its fate depends on what is not known here; the rule may drop it.
     Unsure(&'a Chain, Option<&'a Rule>),
 }
 
@@ -140,14 +142,14 @@ enum Holds {
     Perhaps,
 }
 
-/// What became of a packet in a chain and those that it jumps to.
+/// The outcome of a chain and of those that it jumps to.
 enum End<'a> {
     Accepted,
     Dropped(Option<&'a Rule>),
     Returned,
 }
 
-/// What may have become of it before that.
+/// What may have become of the packet before that.
 #[derive(Default)]
 struct Doubts<'a> {
     accepted: bool,
@@ -156,7 +158,8 @@ struct Doubts<'a> {
 }
 
 impl Ruleset {
-    /// What becomes of a packet. An accepting chain decides for itself alone, a dropping one for all.
+    /// Returns the fate of a packet. A chain that accepts decides only for itself, one that drops decides for
+    /// all.
     pub(super) fn fate(&self, packet: Packet<'_>) -> Fate<'_> {
         let mut unsure = None;
         for chain in self.chains.iter().filter(|chain| chain.hook == Some(packet.hook)) {
@@ -186,7 +189,7 @@ impl Ruleset {
         doubts: &mut Doubts<'a>,
         depth: usize,
     ) -> End<'a> {
-        // Whether a rule may have ended the chain: what later ones do is in doubt then.
+        // Whether a rule may have ended the chain; if so, the effect of later rules is uncertain.
         let mut perhaps_returned = false;
         for rule in &chain.rules {
             doubts.steps += 1;
@@ -262,7 +265,7 @@ impl Test {
                 Destination::Multicast => packet.kind == Kind::Solicitation,
                 Destination::Other => false,
             },
-            // A packet to this host has no interface that it leaves by.
+            // A packet to this host has no output interface.
             Self::Interface(hook, name, negated) => {
                 let is_it = *hook == packet.hook
                     && name
@@ -276,7 +279,7 @@ impl Test {
     }
 }
 
-/// A request for the time, as it comes in.
+/// A request for the time, at the input hook.
 #[cfg(test)]
 pub(super) const REQUEST: Packet<'_> = Packet {
     hook: Hook::In,
@@ -350,7 +353,7 @@ mod tests {
         };
         assert!(matches!(empty(Action::Jump("ntp".into())).fate(REQUEST), Fate::Dropped(..)));
         assert_eq!(empty(Action::Goto("ntp".into())).fate(REQUEST), Fate::Passes);
-        // A loop, which the kernel would not take.
+        // The kernel would not accept such a loop.
         let mut ruleset = of(vec![rule(&[], Action::Jump("input".into()))], true);
         assert_eq!(ruleset.fate(REQUEST), Fate::Passes);
         ruleset.chains[0].accepts = false;

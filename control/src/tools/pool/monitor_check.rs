@@ -1,4 +1,5 @@
-//! The pool's monitor's check of one address: its request, its samples, its rules for an answer.
+//! The check that the pool's monitor makes of one address: its request, its samples, and its rules for an
+//! answer.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -6,32 +7,33 @@ use std::time::Duration;
 
 use protocol::{Answer, PendingRequest, Reading, Reject, Strictness, Times};
 
-use super::score::{Finding, HIGHEST_STRATUM};
+use super::score::{CheckFinding, HIGHEST_STRATUM};
 use crate::net::query::{Failure, converse, new_request};
 
-/// What the monitor's client library sends.
+/// The precision that the monitor's client library sends.
 const PRECISION_BYTE: u8 = 0x20;
 
 /// How many samples a check takes, and when.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// So many.
+pub struct CheckSchedule {
+    /// Number of samples.
     pub samples: u32,
-    /// From the end of one to the next.
+    /// Time from the end of one sample to the next.
     pub gap: Duration,
-    /// For each answer.
+    /// Timeout per answer.
     pub timeout: Duration,
 }
 
-/// The monitor's.
-pub const MONITOR: Pace = Pace { samples: 3, gap: Duration::from_secs(2), timeout: Duration::from_secs(3) };
+/// The schedule of the monitor.
+pub const MONITOR_SCHEDULE: CheckSchedule =
+    CheckSchedule { samples: 3, gap: Duration::from_secs(2), timeout: Duration::from_secs(3) };
 
-/// One request, and what came of it.
+/// One request, and what came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sample {
-    /// What it says.
-    pub finding: Finding,
-    /// Round trip less the server's residence, if it is an answer with the time.
+pub struct CheckSample {
+    /// What the answer says.
+    pub finding: CheckFinding,
+    /// Round trip minus the server's residence time, if the answer has the time.
     pub round_trip_ns: Option<i64>,
     /// Why there is no answer.
     pub failure: Option<String>,
@@ -40,36 +42,36 @@ pub struct Sample {
 /// A whole check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
-    /// Those taken, in order: a refusal ends the check.
-    pub samples: Vec<Sample>,
-    /// The one that counts.
+    /// The samples in order. A refusal ends the check.
+    pub samples: Vec<CheckSample>,
+    /// Index of the sample that counts.
     pub counts: usize,
 }
 
 impl Check {
     /// The sample that counts.
     #[must_use]
-    pub fn best(&self) -> &Sample {
+    pub fn best(&self) -> &CheckSample {
         &self.samples[self.counts]
     }
 }
 
 /// Checks a server.
 #[must_use]
-pub fn check(server: SocketAddr, pace: Pace) -> Check {
-    let mut samples: Vec<Sample> = Vec::new();
-    for number in 0..pace.samples.max(1) {
+pub fn check(server: SocketAddr, schedule: CheckSchedule) -> Check {
+    let mut samples: Vec<CheckSample> = Vec::new();
+    for number in 0..schedule.samples.max(1) {
         if number > 0 {
-            thread::sleep(pace.gap);
+            thread::sleep(schedule.gap);
         }
-        let sample = take(server, pace.timeout);
-        let refused = !matches!(sample.finding, Finding::Time { .. } | Finding::NoResponse);
+        let sample = take(server, schedule.timeout);
+        let refused = !matches!(sample.finding, CheckFinding::Time { .. } | CheckFinding::NoResponse);
         samples.push(sample);
         if refused {
             return Check { counts: samples.len() - 1, samples };
         }
     }
-    // Without a time they are all alike, and the first one counts.
+    // Samples without a time are all alike, and the first one counts.
     let counts = samples
         .iter()
         .enumerate()
@@ -79,9 +81,9 @@ pub fn check(server: SocketAddr, pace: Pace) -> Check {
     Check { samples, counts }
 }
 
-fn take(server: SocketAddr, timeout: Duration) -> Sample {
-    let lost = |failure: String| Sample {
-        finding: Finding::NoResponse,
+fn take(server: SocketAddr, timeout: Duration) -> CheckSample {
+    let lost = |failure: String| CheckSample {
+        finding: CheckFinding::NoResponse,
         round_trip_ns: None,
         failure: Some(failure),
     };
@@ -91,7 +93,7 @@ fn take(server: SocketAddr, timeout: Duration) -> Sample {
     };
     let mut bytes = request.to_bytes();
     bytes[3] = PRECISION_BYTE;
-    // The monitor takes the first packet that comes, or throws it away and has nothing.
+    // The monitor looks at the first packet that comes; if it discards that, it has nothing.
     let first = |packet: &[u8], times: &Times| Ok(read(packet, request, times));
     match converse(server, &bytes, timeout, first) {
         Ok(Ok(sample)) => sample,
@@ -101,20 +103,20 @@ fn take(server: SocketAddr, timeout: Duration) -> Sample {
     }
 }
 
-/// Reads an answer as the monitor does. The error is why it throws it away.
-fn read(packet: &[u8], request: PendingRequest, times: &Times) -> Result<Sample, Reject> {
-    let without_time = |finding| Sample { finding, round_trip_ns: None, failure: None };
+/// Reads an answer as the monitor does. The error says why it discards the packet.
+fn read(packet: &[u8], request: PendingRequest, times: &Times) -> Result<CheckSample, Reject> {
+    let without_time = |finding| CheckSample { finding, round_trip_ns: None, failure: None };
     let server = match request.read(packet, Strictness::MONITOR)? {
-        Answer::Kiss(kiss) => return Ok(without_time(Finding::Kiss(kiss.code()))),
+        Answer::Kiss(kiss) => return Ok(without_time(CheckFinding::Kiss(kiss.code()))),
         Answer::Time(server) => server,
     };
     Ok(match server.stratum {
-        0 => without_time(Finding::NoStratum),
-        stratum if stratum > HIGHEST_STRATUM => without_time(Finding::BadStratum(stratum)),
+        0 => without_time(CheckFinding::NoStratum),
+        stratum if stratum > HIGHEST_STRATUM => without_time(CheckFinding::BadStratum(stratum)),
         stratum => {
             let Reading { offset_ns, delay_ns, .. } = server.reading(times)?;
-            Sample {
-                finding: Finding::Time { stratum, offset_ns },
+            CheckSample {
+                finding: CheckFinding::Time { stratum, offset_ns },
                 round_trip_ns: Some(delay_ns.max(0)),
                 failure: None,
             }
@@ -143,7 +145,7 @@ mod tests {
         bytes
     }
 
-    fn read_it(bytes: &[u8]) -> Result<Sample, Reject> {
+    fn read_it(bytes: &[u8]) -> Result<CheckSample, Reject> {
         let times = Times {
             sent_ns: SENT_S * 1_000_000_000,
             received_ns: (SENT_S + 5) * 1_000_000_000,
@@ -155,7 +157,7 @@ mod tests {
     #[test]
     fn an_answer_has_an_offset_and_a_round_trip() {
         let sample = read_it(&answer()).unwrap();
-        assert_eq!(sample.finding, Finding::Time { stratum: 2, offset_ns: -1_000_000_000 });
+        assert_eq!(sample.finding, CheckFinding::Time { stratum: 2, offset_ns: -1_000_000_000 });
         assert_eq!(sample.round_trip_ns, Some(4_000_000_000));
     }
 
@@ -179,10 +181,10 @@ mod tests {
     #[test]
     fn strata_that_are_none_are_told_apart() {
         for (stratum, code, finding) in [
-            (0, *b"RATE", Finding::Kiss("RATE".into())),
-            (0, [0; 4], Finding::NoStratum),
-            (16, [0; 4], Finding::BadStratum(16)),
-            (11, [0; 4], Finding::BadStratum(11)),
+            (0, *b"RATE", CheckFinding::Kiss("RATE".into())),
+            (0, [0; 4], CheckFinding::NoStratum),
+            (16, [0; 4], CheckFinding::BadStratum(16)),
+            (11, [0; 4], CheckFinding::BadStratum(11)),
         ] {
             let mut bytes = answer();
             bytes[1] = stratum;

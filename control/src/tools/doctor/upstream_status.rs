@@ -1,14 +1,14 @@
-//! What the daemon makes of its upstreams: whom it follows, and whom it does not believe.
+//! The daemon's view of its upstreams: which ones it follows, and which ones it does not believe.
 
 use super::finding::Finding;
 use crate::status::sources::{Peer, Tally};
 use crate::status::{Discipline, Status};
 
-/// Says it of a daemon that takes its time from upstreams.
+/// Examines the status of a daemon that takes its time from upstreams.
 pub(super) fn examine(status: &Status) -> Vec<Finding> {
     let Some(discipline) = &status.clock.discipline else { return Vec::new() };
     let mut findings: Vec<_> = steering(discipline).into_iter().collect();
-    // Without a majority none of them is false, and the clock's own finding says so.
+    // Without a majority no upstream counts as false; the finding about the clock reports that.
     if status.clock.synchronised {
         let disbelieved = status.upstreams.iter().filter(|peer| peer.tally == Tally::Falseticker);
         findings.extend(disbelieved.map(false_one));

@@ -1,4 +1,4 @@
-//! Frames that the kernel lets circulate through a program on some CPUs until a moment comes.
+//! Lets the kernel run frames through a program on some CPUs, again and again until a given moment.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use nix::sys::signal::Signal;
 
 use super::super::clock::monotonic_ns;
 
-/// Frames that circulate; what one round has made is sent together.
+/// Number of frames that circulate. What one round has made is sent together.
 const BATCH: u32 = 64;
-/// A frame's round without a request takes no less.
+/// The shortest time in which a frame makes a round without becoming a request.
 const LEAST_NS: u64 = 40;
-/// Ends a circulation, and how long to wait before it is sent again.
+/// The signal that ends a test run, and the interval at which it is repeated.
 const END: Signal = Signal::SIGUSR1;
 const SIGNALS: Duration = Duration::from_millis(5);
 
-/// Lets copies of a frame circulate on each of the cores until then.
+/// Lets copies of a frame circulate on each of the cores until `end_ns` on `CLOCK_MONOTONIC`.
 ///
-/// In a single call of the kernel if possible, ended by a signal: between two calls the kernel waits for
-/// milliseconds until nobody uses the program any more.
+/// A single call of the kernel does all of it if possible, and a signal ends the call. Between two calls
+/// the kernel waits for milliseconds until nothing uses the program any more.
 pub(super) fn circulate(
     program: &Xdp,
     cores: &[CoreId],
@@ -32,7 +32,7 @@ pub(super) fn circulate(
     end_ns: u64,
 ) -> Result<(), ProgramError> {
     let on = |core: CoreId| -> Result<(), ProgramError> {
-        // The counters of requests made are those of the CPU.
+        // The program counts the requests that it made separately for each CPU.
         if !core_affinity::set_for_current(core) {
             return Err(std::io::Error::last_os_error().into());
         }
@@ -43,7 +43,7 @@ pub(super) fn circulate(
             }
             let result = program.test_run(TestRunOptions {
                 data_in: Some(frame),
-                // Even if no signal gets through, it comes to an end.
+                // The call ends even if no signal gets through.
                 repeat: u32::try_from(left_ns / LEAST_NS).unwrap_or(u32::MAX).max(1),
                 attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
                 ..TestRunOptions::default()
@@ -57,12 +57,13 @@ pub(super) fn circulate(
             }
         }
     };
-    // Without somebody who listens to it, the signal would end the process.
+    // Without a handler, the signal would end the process.
     let heard = Arc::new(AtomicBool::new(false));
     let listener = signal_hook::flag::register(END as i32, heard)?;
     let (identities, started) = crossbeam_channel::unbounded();
     let (results, finished) = crossbeam_channel::unbounded();
-    // Closed when all is over: until then there is a thread for the signal to go to.
+    // The channel closes when everything is over. Until then each thread exists, so that the signal has a
+    // recipient.
     let (open, closed) = crossbeam_channel::bounded::<()>(0);
     let outcome = thread::scope(|scope| {
         for core in cores {
@@ -84,7 +85,7 @@ pub(super) fn circulate(
                     running -= 1;
                     outcome = outcome.and(result);
                 }
-                // Again and again: one that comes just before the call ends nothing.
+                // The signal is repeated, because one that comes just before a call ends nothing.
                 Err(_) => threads.iter().for_each(|thread| {
                     let _heard = pthread_kill(*thread as Pthread, END);
                 }),
@@ -97,8 +98,8 @@ pub(super) fn circulate(
     outcome
 }
 
-/// The name of a thread as a word: to some C libraries it is a number, to others a pointer, which no other thread is
-/// given.
+/// Returns the identity of a thread as a word. Some C libraries use a number and others a pointer, which no
+/// other thread is given.
 #[allow(clippy::cast_possible_truncation, reason = "it is a word everywhere")]
 fn word(thread: Pthread) -> usize {
     thread as usize

@@ -1,27 +1,28 @@
-//! From times to costs. Two things are compared only as they were next to each other.
+//! Turns times into costs. Two things are compared only when they ran next to each other.
 //!
-//! What writing the frame takes is subtracted within each round, so that a slow round is slow on both sides of the
-//! difference. That does for rows that are far apart. What a row costs more than the plain one is less than what the
-//! machine's speed changes by from one row to the next, so those two take turns of a fraction of a millisecond, and
-//! the difference is that of neighbouring turns. Of a round's differences it is the median: something else that has the
-//! CPU for a while makes a few of them very large or very small, and a mean would go with them.
+//! The time for writing the frame is subtracted within each round, so that a slow round is slow on both
+//! sides of the difference. That is enough for rows that are far apart. What a row costs more than the plain
+//! one is smaller than the changes in the machine's speed from one row to the next. Therefore those two take
+//! turns of a fraction of a millisecond, and the difference is that of neighbouring turns. A round's result
+//! is the median of its differences: something else that takes the CPU for a while makes a few of them very
+//! large or very small, and would distort a mean.
 
 use super::subjects::{Method, PASS, REARMED_PASS, Subject};
 use crate::statistics::Summary;
 use bench_ebpf::alternation::Pair;
 
-/// What a row cost beside the plain one in a round.
+/// The cost of a row compared with the plain one in a round.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Comparison {
-    /// Nanoseconds more for a run.
+    /// Additional nanoseconds per run.
     pub(super) more_ns: f64,
-    /// Nanoseconds of the plain row, writing the frame included.
+    /// Nanoseconds per run of the plain row, including the time for writing the frame.
     pub(super) plain_ns: f64,
 }
 
 impl Comparison {
-    /// Of turns, the plain row's first, on each CPU and with each copy of the program: the mean of their medians. `None`
-    /// without any.
+    /// Compares from turns on each CPU and with each copy of the program, in which the plain row has the
+    /// first turn. The result is the mean of their medians, or `None` if there are none.
     pub(super) fn of(runs: &[Vec<Pair>]) -> Option<Self> {
         let mean_of_medians = |ns: fn(&Pair) -> f64| {
             let medians = runs.iter().map(|pairs| {
@@ -40,31 +41,31 @@ impl Comparison {
     }
 }
 
-/// Nanoseconds for a run, by subject and round.
+/// Nanoseconds per run, by subject and round.
 #[derive(Debug)]
 pub(super) struct Times {
     rows: Vec<Vec<f64>>,
-    /// Of the rows that have a plain one.
+    /// Comparisons of the rows that have a plain one.
     comparisons: Vec<Vec<Comparison>>,
 }
 
 impl Times {
-    /// Of this many subjects.
+    /// Makes an empty table for this number of subjects.
     pub(super) fn new(subjects: usize) -> Self {
         Self { rows: vec![Vec::new(); subjects], comparisons: vec![Vec::new(); subjects] }
     }
 
-    /// Adds the next round's time.
+    /// Adds a subject's time in the next round.
     pub(super) fn add(&mut self, subject: usize, ns: f64) {
         self.rows[subject].push(ns);
     }
 
-    /// Adds the same round's comparison with the plain row.
+    /// Adds the comparison with the plain row in the same round.
     pub(super) fn add_comparison(&mut self, subject: usize, comparison: Comparison) {
         self.comparisons[subject].push(comparison);
     }
 
-    /// The cost of a subject, round by round.
+    /// Returns the cost of a subject in each round.
     pub(super) fn costs(&self, subjects: &[Subject], subject: usize) -> Vec<f64> {
         let times = &self.rows[subject];
         if subjects[subject].method == Method::Direct {
@@ -73,29 +74,29 @@ impl Times {
         times.iter().zip(self.rearming(subjects)).map(|(time, rearming)| time - rearming).collect()
     }
 
-    /// What writing the frame takes, round by round.
+    /// Returns the time for writing the frame in each round.
     pub(super) fn rearming(&self, subjects: &[Subject]) -> Vec<f64> {
         let (pass, rearmed_pass) = (self.of(subjects, PASS), self.of(subjects, REARMED_PASS));
         rearmed_pass.iter().zip(pass).map(|(rearmed, pass)| rearmed - pass).collect()
     }
 
-    /// The same as a multiple of what `XDP_PASS` took in the same round.
+    /// Returns the cost as a multiple of what `XDP_PASS` took in the same round.
     pub(super) fn ratios(&self, subjects: &[Subject], subject: usize) -> Vec<f64> {
         let costs = self.costs(subjects, subject);
         costs.iter().zip(self.of(subjects, PASS)).map(|(cost, pass)| cost / pass).collect()
     }
 
-    /// What a subject costs more than its plain row, round by round.
+    /// Returns what a subject costs more than its plain row in each round.
     pub(super) fn more(&self, subject: usize) -> Vec<f64> {
         self.comparisons[subject].iter().map(|comparison| comparison.more_ns).collect()
     }
 
-    /// The same as a multiple of what `XDP_PASS` took in the same round.
+    /// Returns that difference as a multiple of what `XDP_PASS` took in the same round.
     pub(super) fn more_ratios(&self, subjects: &[Subject], subject: usize) -> Vec<f64> {
         self.more(subject).iter().zip(self.of(subjects, PASS)).map(|(more, pass)| more / pass).collect()
     }
 
-    /// How many times as much it costs as its plain row, round by round.
+    /// Returns the cost as a multiple of the plain row's cost in each round.
     pub(super) fn times_plain(&self, subjects: &[Subject], subject: usize) -> Vec<f64> {
         let times = |(comparison, rearming): (&Comparison, f64)| {
             1.0 + comparison.more_ns / (comparison.plain_ns - rearming)
@@ -121,7 +122,7 @@ mod tests {
     const PLAIN_NS: f64 = 120.0;
     const MORE_NS: f64 = 3.0;
 
-    /// Pairs of turns, each turn slower than it should be by this much.
+    /// Makes pairs of turns in which each turn is slower than it should be by this much.
     fn comparison(noise_ns: impl Fn(usize) -> f64) -> Comparison {
         let pair = |index: usize| {
             let [before, after] = [noise_ns(2 * index), noise_ns(2 * index + 1)];
@@ -133,10 +134,10 @@ mod tests {
 
     #[test]
     fn noise_that_lasts_longer_than_a_turn_cancels() {
-        // A slow spell that begins and ends in the middle of a pair.
+        // A slow spell begins and ends in the middle of a pair.
         let spell = comparison(|turn| if (11..40).contains(&turn) { 80.0 } else { 0.0 });
         assert!((spell.more_ns - MORE_NS).abs() < 1e-9, "{spell:?}");
-        // Slower all the time: a pair's order is the other way round in the next one.
+        // The machine becomes slower all the time; pairs of neighbours have opposite orders.
         #[expect(clippy::cast_precision_loss, reason = "turns")]
         let drift = comparison(|turn| turn as f64 * 0.5);
         assert!((drift.more_ns - MORE_NS).abs() < 1e-9, "{drift:?}");
@@ -163,7 +164,7 @@ mod tests {
             let noise: Vec<f64> = (0..64)
                 .map(|_| {
                     seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                    // Never faster, and now and then much slower.
+                    // The noise is never negative, and large now and then.
                     let chance = f64::from((seed >> 40) as u32) / f64::from(1 << 24);
                     20.0 * chance.powi(8)
                 })

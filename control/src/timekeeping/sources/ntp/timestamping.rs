@@ -1,34 +1,34 @@
-//! When a request went and its answer came, by `CLOCK_MONOTONIC`, from the kernel's stamps of both.
+//! When a request was sent and its answer came by `CLOCK_MONOTONIC`, from the kernel's timestamps of both.
 //!
-//! The kernel stamps packets by `CLOCK_REALTIME`, which may be stepped at any moment. Each stamp is carried over by a
-//! reading of both clocks next to it, and believed only where it falls between the moments that the program saw
-//! itself; else those count, with the error that they have.
+//! The kernel timestamps packets by `CLOCK_REALTIME`, which may be stepped at any moment. Each timestamp is
+//! converted with a reading of both clocks next to it. It is believed only if it falls between the moments
+//! that the program saw itself; otherwise those moments count, with their larger error.
 
 use protocol::Times;
 
 use crate::discipline::ns_to_s;
-use crate::sys::kernel_clock::Sample;
+use crate::sys::kernel_clock::CrossTimestamp;
 
-/// How late a program may see what happened before it was woken up, in s. What it sees too late also makes the
+/// How late a program may notice what happened before it was woken up, in s. A late notice also makes the
 /// round trip longer, and half of that is part of the error bound anyway.
 const WAKE_UP_S: f64 = 50e-6;
 
-/// What is known of the ends of an exchange.
+/// What is known about both ends of an exchange.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Seen {
-    /// Both clocks, just before the request was handed to the kernel.
-    pub(super) before: Sample,
-    /// `CLOCK_MONOTONIC` when the kernel had taken it.
+pub(super) struct ExchangeTimestamps {
+    /// Both clocks, just before the request was passed to the kernel.
+    pub(super) before: CrossTimestamp,
+    /// `CLOCK_MONOTONIC` after the kernel had taken the request.
     pub(super) handed_over_ns: u64,
-    /// The kernel's stamp on the request.
+    /// The kernel's timestamp of the request.
     pub(super) transmit_stamp_ns: Option<i128>,
-    /// The kernel's stamp on the answer.
+    /// The kernel's timestamp of the answer.
     pub(super) receive_stamp_ns: Option<i128>,
-    /// Both clocks, just after the answer was handed to the program.
-    pub(super) after: Sample,
+    /// Both clocks, just after the program had received the answer.
+    pub(super) after: CrossTimestamp,
 }
 
-impl Seen {
+impl ExchangeTimestamps {
     pub(super) fn times(&self) -> Times {
         let begin = self.before.monotonic_before_ns.cast_signed();
         let end = self.after.monotonic_after_ns.cast_signed();
@@ -49,8 +49,8 @@ impl Seen {
     }
 }
 
-/// A stamp by `CLOCK_REALTIME` as a moment of `CLOCK_MONOTONIC`, with its error in s.
-fn carry_over(stamp_ns: i128, reading: &Sample) -> (i64, f64) {
+/// Converts a timestamp by `CLOCK_REALTIME` to `CLOCK_MONOTONIC`, with its error in s.
+fn carry_over(stamp_ns: i128, reading: &CrossTimestamp) -> (i64, f64) {
     let middle_ns = i128::midpoint(reading.monotonic_before_ns.into(), reading.monotonic_after_ns.into());
     let at_ns = middle_ns - (reading.realtime_ns - stamp_ns);
     let half_width_ns = reading.width_ns().cast_signed() / 2;
@@ -63,18 +63,19 @@ mod tests {
 
     const REALTIME_NS: i128 = 1_790_000_000_000_000_000;
 
-    /// A reading that took 40 ns, by clocks that differ by this much.
-    fn reading(monotonic_ns: u64, difference_ns: i128) -> Sample {
-        Sample {
+    /// Makes a reading that took 40 ns, of clocks that differ by this much.
+    fn reading(monotonic_ns: u64, difference_ns: i128) -> CrossTimestamp {
+        CrossTimestamp {
             monotonic_before_ns: monotonic_ns - 20,
             realtime_ns: i128::from(monotonic_ns) + difference_ns,
             monotonic_after_ns: monotonic_ns + 20,
         }
     }
 
-    /// Asked at 1 ms, sent by the kernel at 1.02 ms, answered at 2 ms, seen at 2.1 ms.
-    fn seen() -> Seen {
-        Seen {
+    /// Makes an exchange that was asked at 1 ms, sent by the kernel at 1.02 ms, answered at 2 ms and seen at
+    /// 2.1 ms.
+    fn seen() -> ExchangeTimestamps {
+        ExchangeTimestamps {
             before: reading(1_000_000, REALTIME_NS),
             handed_over_ns: 1_030_000,
             transmit_stamp_ns: Some(REALTIME_NS + 1_020_000),
@@ -83,7 +84,7 @@ mod tests {
         }
     }
 
-    fn ends_ns(seen: &Seen) -> (i64, i64) {
+    fn ends_ns(seen: &ExchangeTimestamps) -> (i64, i64) {
         let times = seen.times();
         (times.sent_ns, times.received_ns)
     }
@@ -98,7 +99,7 @@ mod tests {
     fn a_step_between_the_stamps_changes_nothing() {
         for step_ns in [-3_600_000_000_000, -1000, 1000, 1_000_000_000] {
             let stepped = REALTIME_NS + step_ns;
-            let seen = Seen {
+            let seen = ExchangeTimestamps {
                 receive_stamp_ns: Some(stepped + 2_000_000),
                 after: reading(2_100_000, stepped),
                 ..seen()
@@ -110,15 +111,17 @@ mod tests {
     #[test]
     fn a_stamp_that_cannot_be_is_not_believed() {
         let step_ns = 1_000_000_000;
-        let before_the_step = Seen { after: reading(2_100_000, REALTIME_NS + step_ns), ..seen() };
+        let before_the_step =
+            ExchangeTimestamps { after: reading(2_100_000, REALTIME_NS + step_ns), ..seen() };
         assert_eq!(ends_ns(&before_the_step), (1_020_000, 2_099_980));
-        let after_the_step = Seen { transmit_stamp_ns: Some(REALTIME_NS + step_ns + 1_020_000), ..seen() };
+        let after_the_step =
+            ExchangeTimestamps { transmit_stamp_ns: Some(REALTIME_NS + step_ns + 1_020_000), ..seen() };
         assert_eq!(ends_ns(&after_the_step), (1_000_020, 2_000_000));
     }
 
     #[test]
     fn without_stamps_the_error_says_so() {
-        let seen = Seen { transmit_stamp_ns: None, receive_stamp_ns: None, ..seen() };
+        let seen = ExchangeTimestamps { transmit_stamp_ns: None, receive_stamp_ns: None, ..seen() };
         assert_eq!(ends_ns(&seen), (1_000_020, 2_099_980));
         assert!(seen.times().error_s > 30e-6);
     }

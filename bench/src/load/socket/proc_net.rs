@@ -1,16 +1,16 @@
-//! What the kernel counts and tells nobody but who looks into its tables.
+//! Counters that the kernel reports only in its tables in `/proc/net`.
 
 use std::fs;
 use std::net::UdpSocket;
 
-/// Datagrams with a wrong checksum that came to this host so far, by the kernel's own tables.
+/// Returns the number of datagrams with a wrong checksum that this host has received so far.
 pub(super) fn wrong_checksums() -> u64 {
     let [four, six] = ["/proc/self/net/snmp", "/proc/self/net/snmp6"]
         .map(|path| fs::read_to_string(path).unwrap_or_default());
     checksum_errors_in(&four) + checksum_errors_in_6(&six)
 }
 
-/// By a table of the shape of `/proc/net/snmp`: a line of names, and a line of values below it.
+/// Reads it from a table like `/proc/net/snmp`: a line of names, followed by a line of values.
 fn checksum_errors_in(table: &str) -> u64 {
     let mut lines = table.lines().filter(|line| line.starts_with("Udp:"));
     let (Some(names), Some(values)) = (lines.next(), lines.next()) else { return 0 };
@@ -18,14 +18,14 @@ fn checksum_errors_in(table: &str) -> u64 {
     columns.find(|(name, _)| *name == "InCsumErrors").and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
 }
 
-/// By a table of the shape of `/proc/net/snmp6`: a name and a value a line.
+/// Reads it from a table like `/proc/net/snmp6`: a name and a value per line.
 fn checksum_errors_in_6(table: &str) -> u64 {
     let value = table.lines().find_map(|line| line.strip_prefix("Udp6InCsumErrors"));
     value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
 }
 
-/// What the kernel dropped because these sockets' buffers were full, by its own tables. Not a loss of the
-/// server's.
+/// Returns the number of datagrams that the kernel dropped because the buffers of these sockets were full.
+/// The server did not lose them.
 pub(super) fn dropped_at(sockets: &[UdpSocket]) -> u64 {
     let ports: Vec<u16> =
         sockets.iter().filter_map(|socket| Some(socket.local_addr().ok()?.port())).collect();
@@ -33,7 +33,7 @@ pub(super) fn dropped_at(sockets: &[UdpSocket]) -> u64 {
     tables.iter().flatten().map(|table| drops_in(table, &ports)).sum()
 }
 
-/// Drops of sockets bound to these ports in a table of `/proc/net/udp`'s shape.
+/// Returns the drops of sockets bound to these ports, from a table like `/proc/net/udp`.
 fn drops_in(table: &str, ports: &[u16]) -> u64 {
     let of_line = |line: &str| {
         let mut fields = line.split_whitespace();

@@ -1,4 +1,5 @@
-//! Keeps a core from going to sleep, so that no figure has the way in it in which a machine, or its host, wakes up.
+//! Keeps a core from going to sleep, so that no figure includes the time that a machine or its hypervisor
+//! takes to wake up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,13 +11,13 @@ use nix::unistd::gettid;
 use super::lab;
 use crate::failure::Failure;
 
-/// A thread that runs whenever nobody else wants the core; as long as this lives.
-pub(super) struct Awake {
+/// A thread that runs whenever nothing else wants the core, for as long as this lives.
+pub(super) struct AwakeCpu {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Awake {
+impl AwakeCpu {
     pub(super) fn keep(core: usize) -> Result<Self, Failure> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -29,13 +30,13 @@ impl Awake {
             }
         });
         let awake = Self { stop, thread: Some(thread) };
-        // The thread sends it first of all.
+        // Sending its identity is the first thing that the thread does.
         started.recv().map_or(Ok(()), lab::give_least_priority)?;
         Ok(awake)
     }
 }
 
-impl Drop for Awake {
+impl Drop for AwakeCpu {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {

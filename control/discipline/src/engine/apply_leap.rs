@@ -1,13 +1,14 @@
-//! Taking a leap second: when it is due on the local clock, and what it does to all that is known.
+//! Applies a leap second: when it is due on the local clock, and how it changes what is known.
 
 use super::Discipline;
 use crate::leap::{self, Leap};
 use crate::time::{LocalTime, ns_to_s, s_to_ns};
 
 const NS_PER_S: i64 = 1_000_000_000;
-/// Samples this near to a leap second are dropped: the servers do not agree on what to call the second.
+/// Samples within this time of a leap second are dropped, because servers do not agree on the name of that
+/// second.
 pub(super) const LEAP_QUIET_S: f64 = 5.0;
-/// A leap second is announced to clients this long ahead, in s.
+/// How long before a leap second it is announced to clients, in s.
 const LEAP_ANNOUNCED_S: f64 = 86_400.0;
 
 impl Discipline {
@@ -32,7 +33,7 @@ impl Discipline {
         now.as_ns().saturating_add(self.origin_ns).saturating_add(s_to_ns(offset_s))
     }
 
-    /// Local time of the announced leap second's end.
+    /// Returns the local time at which the announced leap second ends.
     pub(super) fn leap_instant(&self) -> Option<LocalTime> {
         if self.leap == Leap::None {
             return None;
@@ -42,7 +43,7 @@ impl Discipline {
         let offset = ensemble.offset(at);
         let utc_ns = self.utc_ns(at, offset.mean);
         let end_ns = leap::month_end(utc_ns.div_euclid(NS_PER_S)).saturating_mul(NS_PER_S);
-        // An inserted second repeats the month's last label, a deleted one skips it.
+        // An inserted second repeats the last label of the month, a deleted one skips it.
         let ahead_s = ns_to_s(end_ns.saturating_sub(utc_ns)) - self.leap.shift_s().max(0.0);
         Some(at.plus_seconds(ahead_s / (1.0 + ensemble.frequency(at).mean)))
     }
@@ -55,9 +56,8 @@ impl Discipline {
     }
 
     pub(super) fn take_leap(&mut self, now: LocalTime) {
-        if self.leap_instant().is_none_or(|instant| now < instant) {
-            return;
-        }
+        let Some(instant) = self.leap_instant().filter(|instant| now >= *instant) else { return };
+        self.leapt_at = Some(instant);
         let shift_s = self.leap.shift_s();
         if let Some(ensemble) = &mut self.ensemble {
             ensemble.shift(shift_s);

@@ -1,5 +1,6 @@
-//! How a step went, window by window of the time in which its requests were sent: a machine that stood still for some
-//! milliseconds loses as many requests as a server that is a little too slow all the time, but not in as many windows.
+//! Losses of a step by window of the time in which its requests were sent. A machine that stood still for
+//! some milliseconds loses as many requests as a server that is always a little too slow, but in fewer
+//! windows.
 
 use std::time::Duration;
 
@@ -8,35 +9,35 @@ use serde::{Deserialize, Serialize};
 
 use super::clock::nanos;
 
-/// See the module.
+/// Requests and right answers by window; see the module.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-pub(crate) struct Course {
+pub(crate) struct LossWindows {
     window_ns: u64,
-    /// By window: requests sent ...
+    /// Requests sent in each window.
     sent: Vec<u64>,
-    /// ... and those of them that were answered right.
+    /// Those requests of each window that were answered right.
     answered: Vec<u64>,
 }
 
-impl Course {
-    /// Of a step that lasts so long.
+impl LossWindows {
+    /// Makes the windows of a step with this duration.
     pub(crate) fn over(duration: Duration) -> Self {
         Self { window_ns: 1 << window_shift(nanos(duration)), sent: Vec::new(), answered: Vec::new() }
     }
 
-    /// Counts a request that was sent so long after the start.
+    /// Counts a request that was sent this long after the start.
     pub(crate) fn sent_at(&mut self, ns: u64) {
         let window = self.window(ns);
         count(&mut self.sent, window, 1);
     }
 
-    /// Counts the right answer to a request that was sent so long after the start.
+    /// Counts the right answer to a request that was sent this long after the start.
     pub(crate) fn answered_at(&mut self, ns: u64) {
         let window = self.window(ns);
         count(&mut self.answered, window, 1);
     }
 
-    /// Takes back requests that did not go out after all, the latest first.
+    /// Takes back requests that did not go out, the latest first.
     pub(crate) fn unsend(&mut self, mut requests: u64) {
         for sent in self.sent.iter_mut().rev() {
             let here = requests.min(*sent);
@@ -45,7 +46,7 @@ impl Course {
         }
     }
 
-    /// Adds what was counted elsewhere, by window.
+    /// Adds counts from elsewhere, by window.
     pub(crate) fn count(&mut self, sent: &[u64], answered: &[u64]) {
         for (counts, more) in [(&mut self.sent, sent), (&mut self.answered, answered)] {
             for (window, more) in more.iter().enumerate().filter(|(_, more)| **more > 0) {
@@ -54,24 +55,25 @@ impl Course {
         }
     }
 
-    /// Adds another worker's.
+    /// Adds the counts of another worker.
     pub(crate) fn add(&mut self, other: &Self) {
         self.count(&other.sent, &other.answered);
     }
 
-    /// Length of a window.
+    /// Returns the length of a window in milliseconds.
     pub(crate) fn window_ms(&self) -> f64 {
         Duration::from_nanos(self.window_ns).as_secs_f64() * 1e3
     }
 
-    /// Windows in which requests were sent, and those of them in which not all were answered right.
+    /// Returns the number of windows in which requests were sent, and the number of those in which not all
+    /// were answered right.
     pub(crate) fn windows(&self) -> (usize, usize) {
         let windows = self.failures();
         (windows.len(), windows.iter().filter(|(_, failed)| *failed > 0).count())
     }
 
-    /// Requests without a right answer as a part of those sent, the worst windows left out, as many as are such a part
-    /// of all.
+    /// Returns the fraction of requests sent that had no right answer. The worst windows are left out, up to
+    /// a fraction `left_out` of all windows.
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
@@ -86,7 +88,7 @@ impl Course {
         if sent == 0 { 0.0 } else { failed as f64 / sent as f64 }
     }
 
-    /// By window: requests sent, and those without a right answer.
+    /// Returns requests sent and requests without a right answer for each window.
     fn failures(&self) -> Vec<(u64, u64)> {
         let answered = self.answered.iter().copied().chain(std::iter::repeat(0));
         let windows = self.sent.iter().zip(answered).filter(|(sent, _)| **sent > 0);
@@ -113,36 +115,36 @@ mod tests {
 
     const WINDOW: u64 = 1 << 23;
 
-    /// Twenty windows with a thousand requests each, of which some are lost in some windows.
-    fn course(lost: &[(u64, u64)]) -> Course {
-        let mut course = Course::over(Duration::from_nanos(20 * WINDOW));
+    /// Makes twenty windows with a thousand requests each, of which some windows lose some.
+    fn windows(lost: &[(u64, u64)]) -> LossWindows {
+        let mut windows = LossWindows::over(Duration::from_nanos(20 * WINDOW));
         for window in 0..20 {
             let lost = lost.iter().find(|(in_window, _)| *in_window == window).map_or(0, |(_, lost)| *lost);
             for request in 0..1000 {
-                course.sent_at(window * WINDOW + request);
+                windows.sent_at(window * WINDOW + request);
                 if request >= lost {
-                    course.answered_at(window * WINDOW + request);
+                    windows.answered_at(window * WINDOW + request);
                 }
             }
         }
-        course
+        windows
     }
 
     #[test]
     fn a_burst_of_losses_is_left_out_and_a_steady_loss_is_not() {
-        let burst = course(&[(7, 900), (8, 100)]);
+        let burst = windows(&[(7, 900), (8, 100)]);
         assert_eq!(burst.windows(), (20, 2));
         assert!((burst.failure_fraction(0.0) - 0.05).abs() < 1e-9);
         assert!(burst.failure_fraction(0.1).abs() < 1e-9);
         assert!((burst.failure_fraction(0.05) - 100.0 / 19_000.0).abs() < 1e-9);
-        let steady = course(&(0..20).map(|window| (window, 50)).collect::<Vec<_>>());
+        let steady = windows(&(0..20).map(|window| (window, 50)).collect::<Vec<_>>());
         assert_eq!(steady.windows(), (20, 20));
         assert!((steady.failure_fraction(0.1) - 0.05).abs() < 1e-9);
     }
 
     #[test]
     fn workers_add_up_and_what_did_not_go_out_is_taken_back() {
-        let (mut one, other) = (course(&[(3, 10)]), course(&[(3, 20)]));
+        let (mut one, other) = (windows(&[(3, 10)]), windows(&[(3, 20)]));
         one.add(&other);
         assert!((one.failure_fraction(0.0) - 30.0 / 40_000.0).abs() < 1e-9);
         one.unsend(3000);
@@ -151,7 +153,7 @@ mod tests {
 
     #[test]
     fn nothing_sent_is_no_failure() {
-        let nothing = Course::over(Duration::from_mins(10));
+        let nothing = LossWindows::over(Duration::from_mins(10));
         assert_eq!((nothing.windows(), nothing.failure_fraction(0.0)), ((0, 0), 0.0));
     }
 }

@@ -1,5 +1,5 @@
-//! Where on an interface answers are taken: held from the first step to the last, because some NICs reset the link
-//! whenever a native program comes or goes.
+//! The XDP attachment at which answers are taken. It is held from the first step to the last, because some
+//! NICs reset the link whenever a native program comes or goes.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ use crate::failure::Failure;
 pub(super) enum Mode {
     /// In the driver.
     Native,
-    /// Behind it.
+    /// In the generic path, after the driver.
     Generic,
 }
 
@@ -29,15 +29,16 @@ impl fmt::Display for Mode {
     }
 }
 
-/// See the module. It is given back when this goes out of scope, or by the kernel, whatever ends the process.
-pub(super) struct Place {
+/// The attachment; see the module. It is detached when this is dropped, or by the kernel when the process
+/// ends for any reason.
+pub(super) struct XdpAttachment {
     interface: String,
     mode: Mode,
     link: Option<XdpLink>,
 }
 
-impl Place {
-    /// In the driver if it can be had there.
+impl XdpAttachment {
+    /// Attaches in the driver if that is possible, and otherwise in the generic path.
     pub(super) fn take(interface: &str) -> Result<Self, Failure> {
         let mut collector = Collector::of_object(1)?;
         let mut take = |mode| -> Result<XdpLink, LinkError> {
@@ -57,7 +58,7 @@ impl Place {
         self.mode
     }
 
-    /// Has another collector take the answers from now on, in one go.
+    /// Replaces the program atomically, so that another collector takes the answers from now on.
     pub(super) fn give_to(&mut self, collector: &mut Collector) -> Result<(), Failure> {
         let link = self.link.take().ok_or_else(|| refused(&self.interface, ProgramError::NotLoaded))?;
         let program = collector.collect().map_err(|error| refused(&self.interface, error))?;

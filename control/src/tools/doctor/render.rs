@@ -1,4 +1,4 @@
-//! Findings for people, for programs, and as an exit status.
+//! Renders findings for people and for programs, and as an exit status.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -7,12 +7,12 @@ use serde::Serialize;
 
 use super::finding::{Finding, Severity};
 
-/// Of the JSON's shape: keys may be added to it, none goes away.
+/// Version of the JSON format. Keys may be added within a version; none is removed.
 const FORMAT: u32 = 1;
 
-/// All that was found.
+/// All findings.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(super) struct Report {
+pub(super) struct DoctorReport {
     findings: Vec<Finding>,
 }
 
@@ -21,10 +21,10 @@ struct Json<'a> {
     format: u32,
     worst: Severity,
     #[serde(flatten)]
-    report: &'a Report,
+    report: &'a DoctorReport,
 }
 
-impl Report {
+impl DoctorReport {
     pub(super) fn add(&mut self, findings: impl IntoIterator<Item = Finding>) {
         self.findings.extend(findings);
     }
@@ -33,7 +33,8 @@ impl Report {
         self.findings.iter().map(|finding| finding.severity).max().unwrap_or(Severity::Ok)
     }
 
-    /// As monitoring plugins end: 0 where all is well, 1 for warnings, 2 for problems.
+    /// Returns the exit code as monitoring plugins define it: 0 if all is well, 1 for warnings, 2 for
+    /// problems.
     pub(super) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self.worst() {
             Severity::Ok | Severity::Note => 0,
@@ -47,7 +48,7 @@ impl Report {
         Ok(serde_json::to_string_pretty(&json)? + "\n")
     }
 
-    /// The worst first, what is well in a line each, and the sum.
+    /// Returns the text: the worst findings first, those that are well in one line each, and the totals.
     pub(super) fn to_text(&self) -> String {
         let mut text = String::new();
         for severity in Severity::WORST_FIRST {
@@ -90,7 +91,8 @@ fn write_finding(text: &mut String, finding: &Finding) -> std::fmt::Result {
     Ok(())
 }
 
-/// Rules and names come from elsewhere: nothing in them shall move a terminal's cursor.
+/// Rules and names come from elsewhere, so control characters are removed: nothing may move a terminal's
+/// cursor.
 fn calm(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
@@ -99,8 +101,8 @@ fn calm(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn report(findings: impl IntoIterator<Item = Finding>) -> Report {
-        let mut report = Report::default();
+    fn report(findings: impl IntoIterator<Item = Finding>) -> DoctorReport {
+        let mut report = DoctorReport::default();
         report.add(findings);
         report
     }

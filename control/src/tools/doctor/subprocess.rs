@@ -1,4 +1,4 @@
-//! Other programs' knowledge: asked within bounds of time and size.
+//! Runs other programs within limits of time and output.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -7,29 +7,29 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Rulesets of whole countries are smaller.
+/// Largest output that is read; the rulesets of whole countries are smaller.
 const MOST_BYTES: u64 = 8 << 20;
 
-/// What came of asking a program.
+/// The outcome of running a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
-    /// It is not installed.
-    NotThere,
-    /// It said this.
-    Said(String),
-    /// It failed, for this reason.
+pub(super) enum ProgramOutput {
+    /// The program is not installed.
+    NotInstalled,
+    /// The program succeeded with this output.
+    Text(String),
+    /// The program failed for this reason.
     Failed(String),
 }
 
-/// Runs a program of the system's to its end and takes what it says.
-pub(super) fn ask(program: &str, arguments: &[&str]) -> Asked {
+/// Runs one of the system's programs to its end and returns its output.
+pub(super) fn ask(program: &str, arguments: &[&str]) -> ProgramOutput {
     match find(program) {
         Some(path) => run(&path, arguments, PATIENCE),
-        None => Asked::NotThere,
+        None => ProgramOutput::NotInstalled,
     }
 }
 
-/// Ordinary users often have no sbin in their path.
+/// Finds a program. The path of ordinary users often has no sbin, so that is searched as well.
 fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/sbin", "/usr/bin"].map(PathBuf::from);
@@ -39,8 +39,8 @@ fn find(program: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-fn run(program: &Path, arguments: &[&str], patience: Duration) -> Asked {
-    let failed = |error: std::io::Error| Asked::Failed(format!("{}: {error}", program.display()));
+fn run(program: &Path, arguments: &[&str], patience: Duration) -> ProgramOutput {
+    let failed = |error: std::io::Error| ProgramOutput::Failed(format!("{}: {error}", program.display()));
     let mut command = Command::new(program);
     command.args(arguments).env("LC_ALL", "C");
     let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
@@ -52,7 +52,7 @@ fn run(program: &Path, arguments: &[&str], patience: Duration) -> Asked {
     let complained = read_aside(child.stderr.take());
     let deadline = Instant::now() + patience;
     let left = || deadline.saturating_duration_since(Instant::now());
-    // Its output ends when it does, or when it is killed.
+    // The output ends when the program ends or is killed.
     let output = said.recv_timeout(left()).ok();
     let status = loop {
         match child.try_wait() {
@@ -64,18 +64,18 @@ fn run(program: &Path, arguments: &[&str], patience: Duration) -> Asked {
     let (Some(output), Some(status)) = (output, status) else {
         let _ended_already = child.kill();
         let _ended = child.wait();
-        return Asked::Failed(format!(
+        return ProgramOutput::Failed(format!(
             "{} did not finish within {} s",
             program.display(),
             patience.as_secs()
         ));
     };
     if status.success() {
-        return Asked::Said(output);
+        return ProgramOutput::Text(output);
     }
     let complaint = complained.recv_timeout(left()).unwrap_or_default();
     let first = complaint.lines().next().unwrap_or_default().trim();
-    Asked::Failed(if first.is_empty() {
+    ProgramOutput::Failed(if first.is_empty() {
         format!("{}: {status}", program.display())
     } else {
         first.to_owned()
@@ -99,16 +99,16 @@ fn read_aside(pipe: Option<impl std::io::Read + Send + 'static>) -> mpsc::Receiv
 mod tests {
     use super::*;
 
-    fn shell(script: &str, patience: Duration) -> Asked {
+    fn shell(script: &str, patience: Duration) -> ProgramOutput {
         run(Path::new("/bin/sh"), &["-c", script], patience)
     }
 
     #[test]
     fn what_a_program_says_is_taken_and_why_it_fails() {
-        assert_eq!(shell("echo rules", PATIENCE), Asked::Said("rules\n".into()));
+        assert_eq!(shell("echo rules", PATIENCE), ProgramOutput::Text("rules\n".into()));
         let failed = shell("echo 'netlink: Permission denied' >&2; echo more >&2; exit 1", PATIENCE);
-        assert_eq!(failed, Asked::Failed("netlink: Permission denied".into()));
-        assert_eq!(ask("no-such-program-anywhere", &[]), Asked::NotThere);
+        assert_eq!(failed, ProgramOutput::Failed("netlink: Permission denied".into()));
+        assert_eq!(ask("no-such-program-anywhere", &[]), ProgramOutput::NotInstalled);
     }
 
     #[test]
@@ -118,7 +118,7 @@ mod tests {
             ["exec sleep 60", "exec >&- 2>&-; exec sleep 60", "while :; do echo more and more; done"]
         {
             let asked = shell(script, Duration::from_millis(300));
-            assert!(matches!(asked, Asked::Failed(_)), "{script}: {asked:?}");
+            assert!(matches!(asked, ProgramOutput::Failed(_)), "{script}: {asked:?}");
         }
         assert!(start.elapsed() < Duration::from_secs(30));
     }

@@ -1,41 +1,42 @@
-//! What an answer is counted as.
+//! Checks the answers that a socket receives, and counts each in its class.
 
 use std::time::Duration;
 
-use bench_ebpf::load_token::{self, Fault, Judgement, Key, MIX};
+use bench_ebpf::load_token::{self, AnswerClass, Fault, Key, MIX};
 use responder::NtpTimestamp;
 
 use super::tally::{Seen, Tally};
 use crate::frames::MESSAGE;
 
-/// Moments of a step on two clocks.
+/// The start of a step on two clocks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Start {
-    /// On the sender's clock: nanoseconds.
+    /// On the sender's clock, in nanoseconds.
     pub(super) monotonic_ns: u64,
-    /// At the same moment, on the clock that the server is compared with.
+    /// At the same moment on the clock that the server is compared with.
     pub(super) ntp: NtpTimestamp,
 }
 
-/// Takes the answers to one worker's requests of one step.
-pub(super) struct Inspector {
+/// Checks the answers to one worker's requests of one step.
+pub(super) struct AnswerChecker {
     pub(super) key: Key,
     pub(super) versions: Box<[u8; MIX]>,
     pub(super) start: Start,
     pub(super) timeout: Duration,
-    /// How far receive timestamps may lie outside; `None` where the clocks are not the same.
+    /// How far receive timestamps may lie outside the time between sending and receiving; `None` where the
+    /// clocks are not the same.
     pub(super) tolerance: Option<Duration>,
-    /// The server may say that it is not synchronised.
+    /// Whether the server may say that it is not synchronised.
     pub(super) lenient: bool,
-    /// Bytes of a request: answers have no more.
+    /// Length of a request in bytes; an answer must not be longer.
     pub(super) length: usize,
-    /// Answers are the requests as they were sent.
+    /// Whether answers are the unchanged requests.
     pub(super) echo: bool,
     pub(super) seen: Seen,
 }
 
-impl Inspector {
-    /// Counts an answer that came `now_ns` after the start. `issued` requests have been sent so far.
+impl AnswerChecker {
+    /// Checks and counts an answer that came `now_ns` after the start, when `issued` requests had been sent.
     pub(super) fn take(&mut self, answer: &[u8], now_ns: u64, issued: u64, tally: &mut Tally) {
         let Some(message) = answer.first_chunk::<MESSAGE>() else {
             return tally.fault(Fault::Short);
@@ -72,10 +73,10 @@ impl Inspector {
             let tolerance = units(tolerance);
             (sent.wrapping_sub(tolerance), received.wrapping_add(tolerance))
         });
-        match load_token::judge(words, version, window, self.lenient) {
-            Judgement::Kiss => tally.kisses += 1,
-            Judgement::Wrong(fault) => tally.fault(fault),
-            Judgement::Time { receive, transmit } => {
+        match load_token::classify(words, version, window, self.lenient) {
+            AnswerClass::Kiss => tally.kisses += 1,
+            AnswerClass::Wrong(fault) => tally.fault(fault),
+            AnswerClass::Time { receive, transmit } => {
                 tally.answer(token, now_ns);
                 let residence = nanoseconds(transmit.wrapping_sub(receive));
                 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative")]
@@ -89,19 +90,19 @@ impl Inspector {
         }
     }
 
-    /// The comparison clock `ns` after the start. It is not read anew for each answer: over a step the two do
-    /// not drift apart.
+    /// Returns the time of the comparison clock `ns` after the start. The clock is not read anew for each
+    /// answer, because the two clocks do not drift apart over a step.
     fn ntp_at(&self, ns: u64) -> u64 {
         self.start.ntp.0.wrapping_add(units(Duration::from_nanos(ns)))
     }
 }
 
-/// In units of 2^-32 s.
+/// Converts to units of 2^-32 s.
 fn units(time: Duration) -> u64 {
     (time.as_secs() << 32) | ((u64::from(time.subsec_nanos()) << 32) / 1_000_000_000)
 }
 
-/// A signed difference of NTP timestamps in nanoseconds.
+/// Converts a signed difference of NTP timestamps to nanoseconds.
 #[expect(clippy::cast_precision_loss, reason = "differences of interest have fewer than 53 bits")]
 fn nanoseconds(difference: u64) -> f64 {
     difference.cast_signed() as f64 * 1e9 / 4_294_967_296.0

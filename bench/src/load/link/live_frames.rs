@@ -1,8 +1,8 @@
-//! The sender in the kernel: frames are let loose by `BPF_PROG_TEST_RUN`, made into requests by one XDP program,
-//! and sent by a redirect.
+//! The sender in the kernel: `BPF_PROG_TEST_RUN` sends frames around, and one XDP program turns them into
+//! requests and sends them with a redirect.
 //!
-//! The frames circulate as fast as they can and the program makes a request of one only when one is due, so that
-//! the schedule is kept to the microsecond without a timer.
+//! The frames circulate as fast as they can, and the program makes a request only when one is due. This
+//! keeps the schedule to the microsecond without a timer.
 
 use aya::maps::{PerCpuArray, PerCpuValues};
 use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions};
@@ -10,20 +10,20 @@ use aya::util::nr_cpus;
 use bench_ebpf::load_token::count;
 use core_affinity::CoreId;
 
-use super::super::course::Course;
+use super::super::loss_windows::LossWindows;
 use super::super::plan::Spacing;
-use super::circulation::circulate;
 use super::collector::Collector;
-use super::place::Mode;
 use super::route::Route;
 use super::setup::{Setup, Step};
+use super::test_run_loop::circulate;
+use super::xdp_attachment::Mode;
 use super::{LinkError, Sender, Sent};
 use crate::failure::Failure;
 
 const GENERATE: &str = "generate";
 const WORKER: &str = "GN_WORKER";
 
-/// Whether frames can be let loose here, and would go out by the interface.
+/// Checks that live frames work here and would leave through the interface.
 pub(super) fn check(route: &Route, mode: Mode) -> Result<(), Failure> {
     if mode != Mode::Native {
         return Err(refused(route, "its driver has no native XDP, so nothing can be redirected to it").into());
@@ -44,7 +44,7 @@ pub(super) fn check(route: &Route, mode: Mode) -> Result<(), Failure> {
     })
 }
 
-/// Loads the program and tells it which generators there are.
+/// Loads the program and assigns the generators to the CPUs.
 pub(super) fn prepare(collector: &mut Collector, cores: &[CoreId]) -> Result<(), Failure> {
     collector.load_program(GENERATE)?;
     let access = |reason| Failure::MapAccess { map: WORKER, reason };
@@ -69,8 +69,8 @@ pub(super) fn send(collector: &Collector, setup: &Setup, step: &Step) -> Result<
     let counts = collector.counts()?;
     let (right, malformed) = (counts[count::SENT], counts[count::MALFORMED]);
     let due = setup.due(step.rate, step.duration);
-    // The number of independent requests is not fixed: five standard deviations fewer are no failure to send. Nor is a
-    // rounded slope of a spike.
+    // The number of independent requests is random: five standard deviations fewer are no failure to send.
+    // Nor is the rounding of a spike's slope.
     let tolerated = match (setup.load.spacing, step.plan.spike.extra) {
         (Spacing::Even, 0) => 0.0,
         (Spacing::Even, _) => due / 500.0,
@@ -78,9 +78,9 @@ pub(super) fn send(collector: &Collector, setup: &Setup, step: &Step) -> Result<
     };
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "capped")]
     let missing = ((due - tolerated).max(0.0) as u64).saturating_sub(right + malformed);
-    let mut course = Course::over(step.duration);
-    course.count(&collector.sent_by_window()?, &[]);
-    Ok(Sent { right, malformed, unsent: missing.max(counts[count::SKIPPED]), course })
+    let mut loss_windows = LossWindows::over(step.duration);
+    loss_windows.count(&collector.sent_by_window()?, &[]);
+    Ok(Sent { right, malformed, unsent: missing.max(counts[count::SKIPPED]), loss_windows })
 }
 
 fn refused(route: &Route, reason: &str) -> LinkError {

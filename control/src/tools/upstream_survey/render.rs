@@ -1,10 +1,10 @@
-//! A ranking for people: a table and reasons as comments, and the configuration's lines.
+//! Renders a ranking for people: a table and reasons as comments, and the lines for the configuration.
 
 use std::fmt;
 
 use super::{Fit, Ranked, Ranking};
 
-/// All of it is TOML: it can be put into a configuration as it is.
+/// The text is TOML as a whole, so that it can be put into a configuration as it is.
 impl fmt::Display for Ranking {
     fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = self.candidates.iter().map(|candidate| candidate.name.chars().count());
@@ -32,7 +32,7 @@ impl fmt::Display for Ranking {
             )?;
         }
         for candidate in self.taken() {
-            // A name came from the command line; what TOML would not take as it is, is escaped.
+            // A name came from the command line; what TOML would not accept as it is, is escaped.
             writeln!(
                 text,
                 "\n[[upstream]]\naddress = {}\niburst = true",

@@ -1,0 +1,167 @@
+//! Slews of the kernel's clock that were left behind, and the note by which a daemon knows its predecessor's.
+//!
+//! A slew is a rate of the kernel's clock that somebody has to take back. A daemon that ends does so. One that is killed
+//! cannot, and the next one would take the slewed rate for the clock's own and put its slew on top of it. The note says
+//! which rate was settled and which one was set, and holds only for the boot in which it was written.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use super::rate_watch::{correction, for_adjtimex};
+use crate::error::{Code, Error, Result};
+use crate::sys::ClockChange;
+use crate::sys::kernel_clock::KernelClock;
+
+/// What the kernel makes of a rate differs by less than this, in s/s.
+const ROUNDED: f64 = 1e-9;
+/// No oscillator needs a correction that is further from what is known of it, in s/s: it is a slew.
+const MOST_CORRECTION: f64 = 600e-6;
+
+/// Rates of the kernel's clock, as corrections of the bare oscillator in s/s.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Slew {
+    /// The rate without the slew.
+    pub(super) settled: f64,
+    /// The rate with the slew.
+    pub(super) slewing: f64,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Note {
+    boot_id: String,
+    settled_ppm: f64,
+    slewing_ppm: f64,
+}
+
+/// Where the note is kept.
+#[derive(Clone, Debug)]
+pub(super) struct SlewFile {
+    path: PathBuf,
+}
+
+impl SlewFile {
+    /// The file with this path.
+    pub(super) const fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Returns the note of this boot. One that makes no sense or is of another boot says nothing.
+    pub(super) fn load(&self) -> Option<Slew> {
+        let note: Note = toml::from_str(&fs::read_to_string(&self.path).ok()?).ok()?;
+        let slew = Slew { settled: note.settled_ppm * 1e-6, slewing: note.slewing_ppm * 1e-6 };
+        (note.boot_id == boot_id() && slew.settled.is_finite() && slew.slewing.is_finite()).then_some(slew)
+    }
+
+    /// Writes the note, so that a kill at any moment leaves the old one or the new one. It need not survive a crash of
+    /// the machine, after which the kernel's clock is not slewed any more.
+    ///
+    /// # Errors
+    ///
+    /// The file system's.
+    pub(super) fn store(&self, slew: &Slew) -> Result<()> {
+        let note =
+            Note { boot_id: boot_id(), settled_ppm: slew.settled * 1e6, slewing_ppm: slew.slewing * 1e6 };
+        let text = toml::to_string(&note).map_err(Error::because(Code::Software, "the note of a slew"))?;
+        let temporary = self.path.with_extension("new");
+        fs::write(&temporary, text)
+            .and_then(|()| fs::rename(&temporary, &self.path))
+            .map_err(Error::because(Code::Io, format_args!("cannot write {}", self.path.display())))
+    }
+
+    /// Removes the note.
+    pub(super) fn clear(&self) {
+        let _not_there = fs::remove_file(&self.path);
+    }
+}
+
+/// A slew that was found at the start, and is to be taken back.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct LeftBehind {
+    /// The rate that was found, as a correction of the bare oscillator in s/s.
+    found: f64,
+    /// The rate to go back to.
+    settled: f64,
+    /// Whether the slew is a predecessor's.
+    is_noted: bool,
+}
+
+impl LeftBehind {
+    /// Looks for a slew that was left behind. `note` knows a predecessor's. Somebody else's is recognised only by a daemon
+    /// that owns the kernel's clock: as a rate that the oscillator cannot need, given what is `expected` of it.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub(super) fn find<K: KernelClock>(
+        kernel: &K,
+        note: Option<&SlewFile>,
+        expected: Option<f64>,
+        owns_clock: bool,
+    ) -> Result<Option<Self>> {
+        let found = correction(&kernel.discipline()?);
+        let noted = note.and_then(SlewFile::load).filter(|slew| (slew.slewing - found).abs() < ROUNDED);
+        if let Some(Slew { settled, .. }) = noted {
+            return Ok(Some(Self { found, settled, is_noted: true }));
+        }
+        let settled = expected.unwrap_or(0.0);
+        let is_foreign = owns_clock && (found - settled).abs() > MOST_CORRECTION;
+        Ok(is_foreign.then_some(Self { found, settled, is_noted: false }))
+    }
+
+    /// Returns by how much the rate of the clock changes when the slew is taken back, in s/s.
+    pub(super) fn change(&self) -> f64 {
+        (1.0 + self.settled) / (1.0 + self.found) - 1.0
+    }
+
+    /// Takes the slew back.
+    ///
+    /// # Errors
+    ///
+    /// Without the privilege, or the kernel's.
+    pub(super) fn unwind<K: KernelClock>(self, kernel: &K, note: Option<&SlewFile>) -> Result<()> {
+        kernel.change(&ClockChange { rate: Some(for_adjtimex(self.settled)), ..ClockChange::default() })?;
+        warn!(
+            "the kernel's clock ran at {:+.1} ppm, a slew that {} has left behind: it runs at {:+.3} ppm now",
+            self.found * 1e6,
+            if self.is_noted { "a killed daemon" } else { "another program" },
+            self.settled * 1e6
+        );
+        if let Some(note) = note {
+            note.clear();
+        }
+        Ok(())
+    }
+}
+
+/// Identifies this boot of the machine (`Documentation/admin-guide/sysctl/kernel.rst`, `random`).
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_of_one_boot_and_goes_when_it_is_cleared() {
+        let path = std::env::temp_dir().join(format!("pooltime-slew-{}", std::process::id()));
+        let file = SlewFile::new(path.clone());
+        assert_eq!(file.load(), None);
+        let slew = Slew { settled: -12.5e-6, slewing: 83_000e-6 };
+        file.store(&slew).unwrap();
+        let loaded = file.load().unwrap();
+        assert!((loaded.settled - slew.settled).abs() < 1e-15, "{loaded:?}");
+        assert!((loaded.slewing - slew.slewing).abs() < 1e-12, "{loaded:?}");
+        let text = fs::read_to_string(&path).unwrap();
+        for other in [text.replace(&boot_id(), "another"), text.replace("83", "nan"), String::new()] {
+            fs::write(&path, other).unwrap();
+            assert_eq!(file.load(), None);
+        }
+        file.clear();
+        assert!(!path.exists());
+    }
+}
