@@ -41,6 +41,11 @@ impl Daemon {
         matches!(self, Self::Steering | Self::Watching | Self::System)
     }
 
+    /// Whether it tells others whom it follows.
+    pub(crate) fn tells_its_source(self) -> bool {
+        self != Self::Timesyncd
+    }
+
     /// What its files are named after.
     fn name(self) -> &'static str {
         match self {

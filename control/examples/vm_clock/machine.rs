@@ -21,6 +21,7 @@ pub(crate) struct Machine {
     line: PathBuf,
     start: PathBuf,
     store: PathBuf,
+    has_slept: bool,
 }
 
 impl Machine {
@@ -34,6 +35,7 @@ impl Machine {
             line: line.into(),
             start: start.into(),
             store: store.into(),
+            has_slept: false,
         })
     }
 
@@ -51,19 +53,39 @@ impl Machine {
     /// Ends the machine, and starts another one in the state that was saved. A machine that took a state back in the
     /// same process would not take its time back: QEMU's emulation lets no time stamp counter go backwards.
     pub(crate) fn restore(&mut self) -> Result<()> {
+        let from = format!("file:{}", self.store.display());
+        self.replace(&["-incoming", &from])?;
+        self.guest = Guest::connect(&self.line)?;
+        self.qmp()?.wait_until_it_runs()
+    }
+
+    /// Wakes a machine that is suspended.
+    pub(crate) fn wake(&mut self) -> Result<()> {
+        self.has_slept = true;
+        self.qmp()?.wake()
+    }
+
+    /// Boots a machine that has slept anew: it would wake at once from a second sleep.
+    pub(crate) fn refresh(&mut self) -> Result<()> {
+        if self.has_slept {
+            self.replace(&[])?;
+            self.guest = Guest::boot(&self.line)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the machine, and starts one with these options.
+    fn replace(&mut self, options: &[&str]) -> Result<()> {
         if let Some(qmp) = self.qmp.take() {
             qmp.quit()?;
         }
         for socket in [&self.monitor, &self.line] {
             let _gone_already = std::fs::remove_file(socket);
         }
-        let from = format!("file:{}", self.store.display());
-        Command::new("bash")
-            .arg(&self.start)
-            .args(["-incoming", &from])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()?;
+        let mut start = Command::new("bash");
+        start.arg(&self.start).args(options).stdin(Stdio::null()).stdout(Stdio::null());
+        // It ends when its monitor is told to, or by scripts/vm.
+        let _qemu = start.spawn()?;
         let deadline = Instant::now() + PATIENCE;
         while !(self.monitor.exists() && self.line.exists()) {
             if Instant::now() > deadline {
@@ -72,7 +94,7 @@ impl Machine {
             sleep(LOOK);
         }
         self.qmp = Some(Qmp::connect(&self.monitor)?);
-        self.guest = Guest::connect(&self.line)?;
-        self.qmp()?.wait_until_it_runs()
+        self.has_slept = false;
+        Ok(())
     }
 }

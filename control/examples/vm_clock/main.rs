@@ -151,6 +151,7 @@ fn host(arguments: &HostArguments) -> Result<ExitCode> {
     }
     let mut failures = 0;
     for (number, Wanted { scenario, magnitude, daemon }) in wanted.into_iter().enumerate().skip(done) {
+        machine.refresh()?;
         let random = Random::new(arguments.seed.wrapping_add(number as u64));
         let played = play(&mut machine, scenario, magnitude, daemon, random);
         let named = scenario.magnitude(magnitude);

@@ -200,10 +200,28 @@ impl<'machine> Play<'machine> {
         self.zero = at;
     }
 
-    /// Notes strata and references of all synchronised answers.
-    pub(crate) fn note_what_it_says_of_itself(&mut self) {
-        let identities = identities(&self.oracle.so_far().answers);
-        self.note(identities);
+    /// Notes strata and references of all synchronised answers. Those of a keeper that tells its own must be true: all
+    /// upstreams are of stratum 1.
+    pub(crate) fn compare_identities(&mut self, keeper: Daemon) {
+        let answers = self.oracle.so_far().answers;
+        self.note(identities(&answers));
+        let true_references: Vec<_> = self.upstreams.iter().map(FakeUpstream::reference_id).collect();
+        let is_false =
+            |answer: &Answer| answer.stratum != 2 || !true_references.contains(&answer.reference_id);
+        let synchronised = || answers.iter().filter(|answer| answer.is_synchronised());
+        let falsehoods = synchronised().filter(|answer| is_false(answer)).count();
+        if keeper.tells_its_source() && falsehoods > 0 {
+            self.fault(format!("{falsehoods} answers with a false stratum or reference"));
+        }
+        let mut was_synchronised = false;
+        let mut losses = 0;
+        for answer in &answers {
+            losses += u32::from(was_synchronised && !answer.is_synchronised());
+            was_synchronised = answer.is_synchronised();
+        }
+        if losses > 0 {
+            self.fault(format!("synchronisation was lost {losses} times"));
+        }
     }
 
     /// Between these two nobody can know better.

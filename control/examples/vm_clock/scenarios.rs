@@ -295,7 +295,7 @@ fn suspend(play: &mut Play, time_s: f64) -> Result<()> {
     }
     watch(Duration::from_secs_f64(time_s));
     let resumed = Instant::now();
-    play.machine.qmp()?.wake()?;
+    play.machine.wake()?;
     play.machine.guest.finish()?;
     after_a_gap(play, began, resumed);
     Ok(())
@@ -396,7 +396,9 @@ fn system(play: &mut Play, off_s: f64, keeper: Daemon) -> Result<()> {
     play.now_is_zero();
     play.start_beside(keeper)?;
     watch(Duration::from_secs(2));
-    serve_the_system(play)
+    play.start()?;
+    watch_the_system(play, keeper);
+    Ok(())
 }
 
 /// The same with chronyd, which is started after ours.
@@ -406,22 +408,16 @@ fn system_ours_first(play: &mut Play, off_s: f64) -> Result<()> {
     play.start()?;
     watch(Duration::from_secs(2));
     play.start_beside(Daemon::Chronyd)?;
-    watch_the_system(play);
+    watch_the_system(play, Daemon::Chronyd);
     Ok(())
 }
 
-fn serve_the_system(play: &mut Play) -> Result<()> {
-    play.start()?;
-    watch_the_system(play);
-    Ok(())
-}
-
-fn watch_the_system(play: &mut Play) {
+fn watch_the_system(play: &mut Play, keeper: Daemon) {
     if !play.wait_until_synchronised(Duration::from_mins(2)) {
         play.fault("never synchronised");
     }
     watch(Duration::from_mins(2));
-    play.note_what_it_says_of_itself();
+    play.compare_identities(keeper);
 }
 
 /// Starts the daemon and waits until it is synchronised.
