@@ -43,8 +43,8 @@ pub struct Error {
     pub remedy: Option<String>,
 }
 
-/// A result with the crate's error.
-pub type Result<T> = std::result::Result<T, Error>;
+/// A result with the crate's error, where no other is named.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// Makes an error that does not yet say what to do.

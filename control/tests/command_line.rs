@@ -201,6 +201,17 @@ fn a_bpffs_that_is_not_mounted_is_mounted() {
 
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
+fn a_time_namespace_with_an_offset_is_refused() {
+    let lab = Lab::up(&[]);
+    let attach = [POOLTIME, "--instance", lab.name(), "attach", "lan0"];
+    let shifted = ["unshare", "--time", "--fork", "--monotonic=-500"];
+    let said = lab.exec("server", &[&shifted[..], &attach].concat()).expect_code(EX_UNAVAILABLE);
+    assert!(said.contains("time namespace") && said.contains("-500 s off"), "{said}");
+    assert!(said.contains("host's time namespace"), "{said}");
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
 fn the_daemon_is_small_and_says_how_small() {
     const LIMIT_BYTES: u64 = 32 << 20;
     let lab = Lab::up(&[]);

@@ -16,7 +16,7 @@ use control::sys::adjtimex;
 use lab::wire::PORT;
 use lab::{CONFIG, Lab, Tally, not_run, tool, wait_for};
 use nix::sys::signal::Signal;
-use program::{Program, message_of, request, word};
+use program::{Program, message_of, publish_clock, request, word};
 use responder::verdict::{Action, Verdict};
 use responder::{Access, ClockState, Policy};
 
@@ -52,7 +52,7 @@ fn clock() -> ClockState {
 #[ignore = "needs root: scripts/test runs it"]
 fn a_source_over_its_rate_gets_its_burst_the_leak_and_few_kisses_from_the_program() {
     let (program, mut datapath) = Program::load("limits");
-    datapath.publish_clock(&clock()).unwrap();
+    publish_clock(&mut datapath, &clock());
     let config = LimitsConfig { rate: 1, burst: 100, ..LimitsConfig::default() };
     datapath.publish_policy(&config.policy(Denied::Drop, 1).unwrap()).unwrap();
     assert_ne!(datapath.policy().key, [0; 3]);
@@ -75,7 +75,7 @@ fn a_source_over_its_rate_gets_its_burst_the_leak_and_few_kisses_from_the_progra
 #[ignore = "needs root: scripts/test runs it"]
 fn the_longest_prefix_of_the_access_lists_decides_in_the_program() {
     let (program, mut datapath) = Program::load("access");
-    datapath.publish_clock(&clock()).unwrap();
+    publish_clock(&mut datapath, &clock());
     let limits =
         LimitsConfig { rate: 1, burst: 10, strict_burst: 3, leak: 16, kod: 0, ..LimitsConfig::default() };
     let list = |entries: &[(&str, Access)]| -> BTreeMap<Prefix, Access> {
@@ -112,7 +112,7 @@ fn the_longest_prefix_of_the_access_lists_decides_in_the_program() {
     drop(program);
 
     let (program, mut datapath) = Program::load("access-2");
-    datapath.publish_clock(&clock()).unwrap();
+    publish_clock(&mut datapath, &clock());
     let mut in_force = InForce::inheriting(datapath.access_maps().unwrap(), Arc::default()).unwrap();
     let two = list(&[("0.0.0.0/0", Access::Denied), ("198.51.0.0/16", Access::Strict)]);
     in_force.put(&lists(two)).unwrap();
@@ -252,6 +252,22 @@ fn a_reload_applies_lists_and_rates_or_leaves_them_as_they_are() {
     let limits = server.status().limits.unwrap();
     assert_eq!((limits.rate, limits.access_entries), (2, 1));
     assert_eq!(flood(&lab, "10.77.0.1", 10, 1).1, 0);
+
+    // Lists that can be loaded, with more addresses than can be served: they go back, too.
+    lab.file("list", "10.99.0.0/16\n10.98.0.0/16\n");
+    let many: Vec<_> = (0..100).map(|host| format!("\"10.80.0.{host}\"")).collect();
+    lab.file(
+        "server.toml",
+        &format!("serve = [{}]\n{}", many.join(", "), with("").replace("rate = 2", "rate = 3")),
+    );
+    server.signal(Signal::SIGHUP);
+    wait_for("the refusal", || server.log().contains("too many to serve").then_some(()));
+    wait_for("the lists to be as before", || (server.status().limits?.access_entries == 1).then_some(()));
+    assert_eq!(server.status().limits.unwrap().rate, 2);
+    let listed = server.command(&["access", "list"]).expect_success();
+    assert!(listed.contains("10.77.0.2/32") && !listed.contains("10.99.0.0/16"), "{listed}");
+    assert_eq!(flood(&lab, "10.77.0.1", 10, 1).1, 0, "the program and the sockets still deny it");
+    lab.file("server.toml", &with(""));
 
     // A hundred thousand entries, and the client's not among them.
     let line = |number: u32| format!("11.{}.{}.{}", number >> 16, number >> 8 & 255, number & 255);

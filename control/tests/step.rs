@@ -20,7 +20,7 @@ use control::sys::{Adjtimex, ClockChange};
 use control::timekeeping::system_clock::Observation;
 use control::timekeeping::timekeeper::{Host, Timekeeper};
 use nix::sched::{CloneFlags, unshare};
-use program::{Program, double, message_of, request};
+use program::{Program, double, message_of, request, wait_for_flips};
 use responder::NtpTimestamp;
 use responder::verdict::Action;
 
@@ -102,8 +102,8 @@ fn step_back_and_forth() {
             -SECOND_NS / 10,
         ] {
             assert_near(program_offset_ns(&program), total_ns.load(Ordering::SeqCst), "before the step");
-            // Sometime between two publications; in the last round just after one, when the publisher has to
-            // wait for readers of the slot that it is about to write.
+            // Sometime between two publications; in the last round just after one, when readers may still have the slot
+            // in hand that is about to be written.
             thread::sleep(Duration::from_millis(7 * (4 - round)));
             if round == 4 {
                 publisher.publish(observe(&mut timekeeper), &mut datapath, &sockets.shared).unwrap();
@@ -111,6 +111,7 @@ fn step_back_and_forth() {
             total_ns.fetch_add(step_ns, Ordering::SeqCst);
             let noticed = Instant::now();
             publisher.publish(observe(&mut timekeeper), &mut datapath, &sockets.shared).unwrap();
+            wait_for_flips(&mut datapath);
             let offset_ns = program_offset_ns(&program);
             let took = noticed.elapsed();
             assert_near(offset_ns, total_ns.load(Ordering::SeqCst), "the program, after the step");

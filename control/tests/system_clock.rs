@@ -117,6 +117,22 @@ fn no_line_claims_to_be_synchronised_past_a_leap_second_or_while_the_kernel_is_l
 }
 
 #[test]
+fn a_clock_that_lost_time_is_not_served_as_good_until_its_keeper_has_corrected_it() {
+    let mut clock = SystemClock::new(PRECISION);
+    let mut observe = |second: u64, max_error_us: i64, lost: bool| {
+        if lost {
+            clock.time_lost();
+        }
+        let kernel = Adjtimex { max_error_us, ..KEPT };
+        clock.observe(&at(second * SECOND_NS, DIFFERENCE_NS), &kernel, None, &ClockConfig::default())
+    };
+    assert_eq!(observe(10, 1000, false).unsynchronised, None);
+    assert_served_as_unsynchronised(&observe(11, 1500, true), Unsynchronised::TimeLost);
+    assert_served_as_unsynchronised(&observe(20, 6000, false), Unsynchronised::TimeLost);
+    assert_eq!(observe(21, 900, false).unsynchronised, None, "the keeper has set the error bound anew");
+}
+
+#[test]
 fn the_keeper_s_own_leap_indicator_counts_where_the_kernel_has_not_been_told() {
     let mut keeper = daemon(10 * SECOND_NS);
     keeper.reading.server.leap = 1;

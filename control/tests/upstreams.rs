@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use control::status::Status;
 use control::status::sources::{Peers, Tally};
 use lab::upstreams::{NETWORK, UPSTREAMS, Upstreams, address, give_addresses};
-use lab::{Lab, Server, not_run, tool, wait_for};
+use lab::{CONFIG, Lab, Server, not_run, tool, wait_for};
 use nix::sys::signal::Signal;
 use protocol::reference_id;
 
@@ -120,6 +120,41 @@ fn upstreams_make_a_clock_and_a_reload_keeps_what_is_known_of_them() {
     let grown_s = dispersion_s() - before_s;
     assert!(grown_s < 100e-6 + 1e-3 * start.elapsed().as_secs_f64(), "{grown_s} s in {:?}", start.elapsed());
     assert!(server.status().clock.synchronised);
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn a_reload_changes_from_the_system_clock_to_upstreams_and_back() {
+    let Some(chronyd) = tool("chronyd") else {
+        return not_run("chronyd is not there");
+    };
+    let lab = Lab::up(&[]);
+    let addresses: Vec<String> = (0..UPSTREAMS).map(address).collect();
+    give_addresses(&lab, UPSTREAMS);
+    let _upstreams = Upstreams::start(&lab, &chronyd);
+    let server = lab.server(CONFIG, &[]);
+    let clock = || server.status().clock;
+    assert_eq!((clock().source.as_deref(), clock().stratum), (Some("system"), 4));
+    for _ in 0..2 {
+        lab.file("server.toml", &config("", &addresses));
+        server.signal(Signal::SIGHUP);
+        wait_for("the upstreams' time to be served", || {
+            let clock = clock();
+            let is_theirs = clock.source.as_deref() == Some("upstream") && clock.synchronised;
+            (is_theirs && clock.stratum == 2).then_some(())
+        });
+        assert_served_within_its_own_bound(&lab);
+        assert_eq!(names(&peers(&server)), addresses);
+
+        lab.file("server.toml", CONFIG);
+        server.signal(Signal::SIGHUP);
+        wait_for("the system's time to be served", || {
+            let clock = clock();
+            (clock.source.as_deref() == Some("system") && clock.stratum == 4).then_some(())
+        });
+        assert!(clock().synchronised && peers(&server).peers.is_empty());
+        lab.pooltime("client", &["query", "10.77.0.1"]).expect_success();
+    }
 }
 
 #[test]

@@ -11,7 +11,8 @@ use std::time::Duration;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::config::Config;
-use crate::daemon::protocol::{AccessWord, Request, ask, ask_running};
+use crate::daemon::client::{AskError, ask};
+use crate::daemon::protocol::{AccessWord, Request};
 use crate::daemon::{self, Options};
 use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
@@ -20,11 +21,11 @@ use crate::net::own_addresses::OwnAddresses;
 use crate::net::prefix::Prefix;
 use crate::output::{print_json, print_line, write};
 use crate::serving::limits::{Listed, duration};
-use crate::serving::xdp::{self, ModeRequest};
+use crate::serving::xdp::{self, ModeRequest, OpenError};
 use crate::status::Status;
 use crate::status::health::Health;
 use crate::status::sources::Peers;
-use crate::tools::doctor;
+use crate::tools::doctor::{self, StatusError};
 use crate::tools::import;
 use crate::tools::pool::{self, PoolCommand};
 
@@ -240,8 +241,7 @@ fn execute(arguments: Arguments) -> Result<ExitCode> {
         Command::Limit(entry) => set_access(&instance, &entry, AccessWord::Limit),
         Command::Access(AccessCommand::List { json }) => list_access(&instance, json),
         Command::Access(AccessCommand::Remove { prefix }) => {
-            let messages: Vec<String> = ask_running(&instance, &Request::RemoveAccess { prefix })?;
-            messages.iter().try_for_each(|message| print_line(format_args!("{message}")))
+            print_all(&ask::<Vec<String>>(&instance, &Request::RemoveAccess { prefix })?)
         }
         Command::Query(arguments) => query::query(&arguments),
         Command::Import(arguments) => import::run(&arguments),
@@ -263,8 +263,9 @@ fn execute(arguments: Arguments) -> Result<ExitCode> {
 fn attach(instance: &Instance, arguments: AttachArguments) -> Result<()> {
     let AttachArguments { interfaces, mode, config, replace, log_format } = arguments;
     let request = Request::Attach { interfaces: interfaces.clone(), mode, replace };
-    if let Some(messages) = ask::<Vec<String>>(instance, &request)? {
-        return messages.iter().try_for_each(|message| print_line(format_args!("{message}")));
+    match ask::<Vec<String>>(instance, &request) {
+        Err(AskError::NoDaemon { .. }) => {}
+        answer => return print_all(&answer?),
     }
     log::start(log_format);
     daemon::run(&Options {
@@ -279,8 +280,9 @@ fn attach(instance: &Instance, arguments: AttachArguments) -> Result<()> {
 
 fn detach(instance: &Instance, interfaces: &[String]) -> Result<()> {
     let request = Request::Detach { interfaces: interfaces.to_vec() };
-    if let Some(messages) = ask::<Vec<String>>(instance, &request)? {
-        return messages.iter().try_for_each(|message| print_line(format_args!("{message}")));
+    match ask::<Vec<String>>(instance, &request) {
+        Err(AskError::NoDaemon { .. }) => {}
+        answer => return print_all(&answer?),
     }
     xdp::require_privileges(instance)?;
     let directory = instance.pin_directory();
@@ -315,10 +317,18 @@ fn current_status(instance: &Instance) -> Result<Status> {
 }
 
 /// Like [`current_status`], but `None` if neither exists.
-fn known_status(instance: &Instance) -> Result<Option<Status>> {
-    match ask(instance, &Request::Status)? {
-        Some(status) => Ok(Some(status)),
-        None => daemon::status_without_daemon(instance),
+fn known_status(instance: &Instance) -> Result<Option<Status>, StatusError> {
+    match ask(instance, &Request::Status) {
+        Ok(status) => Ok(Some(status)),
+        Err(AskError::NoDaemon { .. }) => {
+            daemon::status_without_daemon(instance).map_err(|error| match error {
+                OpenError::NotAllowed(missing) => StatusError::NotAllowed(missing.into()),
+                OpenError::Failed(error) => StatusError::Failed(error),
+            })
+        }
+        Err(error @ AskError::NotAllowed { .. }) => Err(StatusError::NotAllowed(error.into())),
+        Err(error @ AskError::Silent { .. }) => Err(StatusError::Silent(error.into())),
+        Err(error) => Err(StatusError::Failed(error.into())),
     }
 }
 
@@ -333,7 +343,7 @@ fn health(instance: &Instance, json: bool) -> Result<()> {
 }
 
 fn peers(instance: &Instance, json: bool) -> Result<()> {
-    let peers: Peers = ask_running(instance, &Request::Peers)?;
+    let peers: Peers = ask(instance, &Request::Peers)?;
     if json {
         return print_json(&peers);
     }
@@ -348,12 +358,15 @@ fn peers(instance: &Instance, json: bool) -> Result<()> {
 fn set_access(instance: &Instance, entry: &AccessArguments, access: AccessWord) -> Result<()> {
     let seconds = entry.time.map(|time| time.as_secs());
     let request = Request::SetAccess { prefix: entry.prefix, access, seconds };
-    let messages: Vec<String> = ask_running(instance, &request)?;
+    print_all(&ask::<Vec<String>>(instance, &request)?)
+}
+
+fn print_all(messages: &[String]) -> Result<()> {
     messages.iter().try_for_each(|message| print_line(format_args!("{message}")))
 }
 
 fn list_access(instance: &Instance, json: bool) -> Result<()> {
-    let entries: Vec<Listed> = ask_running(instance, &Request::ListAccess)?;
+    let entries: Vec<Listed> = ask(instance, &Request::ListAccess)?;
     if json {
         return print_json(&entries);
     }

@@ -3,7 +3,8 @@
 use std::io::{IsTerminal as _, Write as _, stdout};
 use std::time::Duration;
 
-use crate::daemon::protocol::{Request, ask_running};
+use crate::daemon::client::ask;
+use crate::daemon::protocol::Request;
 use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
 use crate::status::traffic::Top;
@@ -20,7 +21,7 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 pub(super) fn show(instance: &Instance, json: bool, once: bool) -> Result<()> {
     let gone = |error: std::io::Error| Error::because(Code::Io, "standard output")(error);
     loop {
-        let top: Top = ask_running(instance, &Request::Top)?;
+        let top: Top = ask(instance, &Request::Top)?;
         let live = stdout().is_terminal() && !json && !once;
         let text = if json {
             let text = serde_json::to_string_pretty(&top);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use tracing::warn;
 
-use super::wrong;
+use super::{ConfigError, wrong};
 use crate::discipline::{self, LeapList, SteerConfig};
 use crate::error::{Code, Error, Result};
 
@@ -141,7 +141,7 @@ impl ClockConfig {
     /// # Errors
     ///
     /// The list cannot be read or understood.
-    pub fn discipline(&self) -> Result<discipline::Config> {
+    pub fn discipline(&self) -> Result<discipline::Config, ConfigError> {
         Ok(discipline::Config {
             min_sources: self.min_sources,
             // A source that is worse than what may be served cannot vouch for it.
@@ -153,7 +153,7 @@ impl ClockConfig {
 
     /// Reads the list of leap seconds: the one that is configured, or else the one that the system ships, if there is
     /// one that can be read.
-    fn leap_list(&self) -> Result<Option<LeapList>> {
+    fn leap_list(&self) -> Result<Option<LeapList>, ConfigError> {
         let Some(path) = &self.leap_seconds_list else {
             let shipped = std::fs::read_to_string(SHIPPED_LEAP_LIST).ok();
             return Ok(shipped.and_then(|text| {
@@ -165,8 +165,8 @@ impl ClockConfig {
             return Ok(None);
         }
         let failed = format!("clock.leap_seconds_list: {}", path.display());
-        let text = std::fs::read_to_string(path).map_err(Error::because(Code::NoInput, &failed))?;
-        LeapList::parse(&text).map(Some).map_err(Error::because(Code::Config, &failed))
+        let text = std::fs::read_to_string(path).map_err(ConfigError::unreadable(&failed))?;
+        Ok(Some(LeapList::parse(&text).map_err(Error::because(Code::Config, &failed))?))
     }
 
     pub(super) fn check(&self) -> Result<()> {

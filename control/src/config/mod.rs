@@ -1,6 +1,7 @@
 //! The configuration file: TOML in which unknown keys are errors.
 
 mod clock;
+mod failure;
 mod limits;
 mod upstream;
 
@@ -13,8 +14,9 @@ use toml::Spanned;
 use crate::error::{Code, Error, Result};
 use crate::net::own_addresses::OwnAddresses;
 pub use clock::{ClockConfig, ClockSource, MakeStep};
+pub use failure::{ConfigError, Fault};
 pub use limits::{AccessConfig, Denied, LimitsConfig};
-pub use upstream::{UpstreamConfig, is_pool_name};
+pub use upstream::{UpstreamConfig, Warning, is_pool_name};
 
 /// The file that the daemon reads without `--config`.
 pub const DEFAULT_PATH: &str = "/etc/pooltime-xdp.toml";
@@ -83,7 +85,7 @@ impl Config {
     /// # Errors
     ///
     /// Unreadable, too large, not text, or as [`Config::parse`].
-    pub fn load(path: Option<&Path>) -> Result<Self> {
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
         Self::load_on(path, &OwnAddresses::default())
     }
 
@@ -92,14 +94,13 @@ impl Config {
     /// # Errors
     ///
     /// As [`Config::load`] and [`Config::parse_on`].
-    pub fn load_on(path: Option<&Path>, own: &OwnAddresses) -> Result<Self> {
+    pub fn load_on(path: Option<&Path>, own: &OwnAddresses) -> Result<Self, ConfigError> {
         let (path, required) = path.map_or((Path::new(DEFAULT_PATH), false), |path| (path, true));
         let text = match read_text(path) {
             Err(_) if !required && !path.exists() => return Ok(Self::default()),
             text => text?,
         };
-        Self::parse_on(&text, own)
-            .map_err(|error| Error { what: format!("{}: {}", path.display(), error.what), ..error })
+        Self::parse_on(&text, own).map_err(|error| error.at(path.display()))
     }
 
     /// Parses a configuration.
@@ -108,7 +109,7 @@ impl Config {
     ///
     /// The error names line and key, and for an unknown key the nearest known one.
     pub fn parse(text: &str) -> Result<Self> {
-        Self::parse_on(text, &OwnAddresses::default())
+        Ok(Self::parse_on(text, &OwnAddresses::default())?)
     }
 
     /// As [`Config::parse`], for a host with these addresses. The daemon does without: an address may become this
@@ -117,7 +118,7 @@ impl Config {
     /// # Errors
     ///
     /// As [`Config::parse`]; an upstream is this host itself.
-    pub fn parse_on(text: &str, own: &OwnAddresses) -> Result<Self> {
+    pub fn parse_on(text: &str, own: &OwnAddresses) -> Result<Self, ConfigError> {
         let config: Self = toml::from_str(text).map_err(|error| explain(text, &error))?;
         config.check()?;
         config.check_upstreams(text, &own.serving(&config.serve))?;
@@ -136,7 +137,7 @@ impl Config {
         Ok(())
     }
 
-    fn check(&self) -> Result<()> {
+    fn check(&self) -> Result<(), ConfigError> {
         self.clock.check()?;
         upstream::check(&self.clock, &self.upstream)?;
         self.limits.policy(self.access.denied, 1)?;
@@ -159,31 +160,29 @@ impl Config {
 
     /// Returns what is valid but not recommended.
     #[must_use]
-    pub fn warnings(&self) -> Vec<String> {
+    pub fn warnings(&self) -> Vec<Warning> {
         upstream::warnings(&self.clock, &self.upstream)
     }
 }
 
-fn wrong(key: &str, why: &str) -> Result<()> {
-    Err(Error::new(Code::Config, format_args!("{key}: {why}")))
+fn wrong<E: From<Error>>(key: &str, why: &str) -> Result<(), E> {
+    Err(Error::new(Code::Config, format_args!("{key}: {why}")).into())
 }
 
 /// Reads a file that should be a configuration, of whatever program.
-pub(crate) fn read_text(path: &Path) -> Result<String> {
-    let unreadable = |error| Error::because(Code::NoInput, format_args!("{}", path.display()))(error);
+pub(crate) fn read_text(path: &Path) -> Result<String, ConfigError> {
+    let unreadable = |error| ConfigError::unreadable(path.display())(error);
     let metadata = path.metadata().map_err(unreadable)?;
     if !metadata.is_file() || metadata.len() > MAX_BYTES {
-        return Err(Error::new(
-            Code::Config,
-            format_args!(
-                "{} is not a configuration file: not a regular file, or above {MAX_BYTES} bytes",
-                path.display()
-            ),
-        ));
+        let what = format!(
+            "{} is not a configuration file: not a regular file, or above {MAX_BYTES} bytes",
+            path.display()
+        );
+        return Err(Error::new(Code::Config, what).into());
     }
     let bytes = std::fs::read(path).map_err(unreadable)?;
-    String::from_utf8(bytes)
-        .map_err(|_| Error::new(Code::Config, format_args!("{} is not UTF-8 text", path.display())))
+    let not_text = |_| Error::new(Code::Config, format_args!("{} is not UTF-8 text", path.display()));
+    Ok(String::from_utf8(bytes).map_err(not_text)?)
 }
 
 /// Returns the line of an upstream's address, counted from 1.

@@ -1,12 +1,13 @@
 //! `[[upstream]]`: the servers to ask for the time, according to the pool's rules for its members.
 
 use std::collections::BTreeSet;
+use std::fmt::{self, Display};
 
 use responder::udp::NTP_PORT;
 use serde::Deserialize;
 
 use super::clock::{ClockConfig, ClockSource};
-use super::wrong;
+use super::{ConfigError, Fault, wrong};
 use crate::discipline::SourceConfig;
 use crate::error::{Code, Error, Result};
 
@@ -117,7 +118,7 @@ pub fn is_pool_name(name: &str) -> bool {
     name.strip_suffix(POOL).is_some_and(|zone| zone.is_empty() || zone.ends_with('.'))
 }
 
-pub(super) fn check(clock: &ClockConfig, upstreams: &[UpstreamConfig]) -> Result<()> {
+pub(super) fn check(clock: &ClockConfig, upstreams: &[UpstreamConfig]) -> Result<(), ConfigError> {
     let mut seen = BTreeSet::new();
     for (index, upstream) in upstreams.iter().enumerate() {
         let key = format!("upstream {} (`{}`)", index + 1, upstream.address);
@@ -131,11 +132,10 @@ pub(super) fn check(clock: &ClockConfig, upstreams: &[UpstreamConfig]) -> Result
     }
     if clock.source == ClockSource::Upstream {
         if upstreams.is_empty() {
-            return Err(Error::new(
-                Code::Config,
-                "clock.source: \"upstream\" needs upstreams, but none is configured",
-            )
-            .remedy("add 4 to 7 of them: `[[upstream]]`, `address = \"ntp.example.net\"`"));
+            let what = "clock.source: \"upstream\" needs upstreams, but none is configured";
+            let error = Error::new(Code::Config, what)
+                .remedy("add 4 to 7 of them: `[[upstream]]`, `address = \"ntp.example.net\"`");
+            return Err(ConfigError { fault: Fault::NoUpstreams, error });
         }
         if clock.min_sources.is_some_and(|fewest| fewest > upstreams.len()) {
             return wrong(
@@ -148,36 +148,65 @@ pub(super) fn check(clock: &ClockConfig, upstreams: &[UpstreamConfig]) -> Result
 }
 
 /// What is not wrong, but not good either.
-pub(super) fn warnings(clock: &ClockConfig, upstreams: &[UpstreamConfig]) -> Vec<String> {
-    let mut warnings = Vec::new();
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Warning {
+    /// So many upstreams, and `source = "system"`.
+    NotUsed(usize),
+    /// So many upstreams: a wrong one may win, or be missed.
+    TooFew(usize),
+    /// So many upstreams: more than anybody needs.
+    TooMany(usize),
+    /// An upstream is asked more often than strangers should.
+    PollsTooOften {
+        /// Its name or address.
+        upstream: String,
+        /// The shortest interval, as a power of two in s.
+        minpoll: u8,
+    },
+}
+
+impl Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotUsed(count) => write!(
+                f,
+                "{count} upstreams are not used, because `clock.source` is \"system\"; set it to \"upstream\" to use them"
+            ),
+            Self::TooFew(count) => {
+                let why = match count {
+                    1 => "nothing can tell when it is wrong",
+                    2 => "when they disagree, nothing can tell which one is wrong",
+                    _ => "if one of them fails, the remaining two may disagree",
+                };
+                write!(f, "{count} upstreams are too few: {why}; use 4 to 7")
+            }
+            Self::TooMany(count) => write!(f, "{count} upstreams are more than useful; use 4 to 7"),
+            Self::PollsTooOften { upstream, minpoll } => write!(
+                f,
+                "upstream `{upstream}`: minpoll {minpoll} polls every {} s: use it only for your own servers",
+                1 << minpoll
+            ),
+        }
+    }
+}
+
+pub(super) fn warnings(clock: &ClockConfig, upstreams: &[UpstreamConfig]) -> Vec<Warning> {
     let count = upstreams.len();
     if clock.source == ClockSource::System {
-        if count > 0 {
-            warnings.push(format!(
-                "{count} upstreams are not used, because `clock.source` is \"system\"; set it to \"upstream\" to use them"
-            ));
-        }
-        return warnings;
+        return if count > 0 { vec![Warning::NotUsed(count)] } else { Vec::new() };
     }
+    let mut warnings = Vec::new();
     if count < *GOOD.start() {
-        let why = match count {
-            1 => "nothing can tell when it is wrong",
-            2 => "when they disagree, nothing can tell which one is wrong",
-            _ => "if one of them fails, the remaining two may disagree",
-        };
-        warnings.push(format!("{count} upstreams are too few: {why}; use 4 to 7"));
+        warnings.push(Warning::TooFew(count));
     }
     if count > *GOOD.end() {
-        warnings.push(format!("{count} upstreams are more than useful; use 4 to 7"));
+        warnings.push(Warning::TooMany(count));
     }
-    for upstream in upstreams.iter().filter(|upstream| upstream.minpoll < POLITE_POLL) {
-        warnings.push(format!(
-            "upstream `{}`: minpoll {} polls every {} s: use it only for your own servers",
-            upstream.address,
-            upstream.minpoll,
-            1 << upstream.minpoll
-        ));
-    }
+    let too_often = upstreams.iter().filter(|upstream| upstream.minpoll < POLITE_POLL);
+    warnings.extend(too_often.map(|upstream| Warning::PollsTooOften {
+        upstream: upstream.address.clone(),
+        minpoll: upstream.minpoll,
+    }));
     warnings
 }
 
@@ -199,7 +228,7 @@ const fn max_poll() -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::Config;
+    use crate::config::{Config, Warning};
     use crate::net::own_addresses::tests::own;
 
     /// Makes a configuration with this number of upstreams.
@@ -282,7 +311,7 @@ mod tests {
         let own = own(&["192.0.2.1", "2001:db8::1"]);
         for address in ["192.0.2.1", "::ffff:192.0.2.1", "2001:DB8::1", "192.0.2.255"] {
             let text = with(4).replace("ntp1.example.net", address);
-            let error = Config::parse_on(&text, &own).unwrap_err();
+            let error = Config::parse_on(&text, &own).unwrap_err().error;
             assert!(error.what.starts_with(&format!("line 6: upstream 2: `{address}` is ")), "{error}");
             // The daemon starts with it, because it may be another host's address a moment later.
             Config::parse(&text).unwrap();
@@ -296,7 +325,7 @@ mod tests {
         );
         // An inline table has a line as well.
         let text = "upstream = [{ address = \"ntp1.example.net\" },\n  { address = \"192.0.2.1\" }]\n";
-        let error = Config::parse_on(text, &own).unwrap_err();
+        let error = Config::parse_on(text, &own).unwrap_err().error;
         assert!(error.what.starts_with("line 2: upstream 2: "), "{error}");
     }
 
@@ -336,13 +365,14 @@ mod tests {
             assert!(error.what.starts_with(key), "{line}: {error}");
         }
         let missing = with(4).replace("[clock]", "[clock]\nleap_seconds_list = \"/nowhere/leap\"");
-        let error = Config::parse(&missing).unwrap().clock.discipline().unwrap_err();
+        let error = Config::parse(&missing).unwrap().clock.discipline().unwrap_err().error;
         assert!(error.what.contains("/nowhere/leap"), "{error}");
     }
 
     #[test]
     fn upstreams_that_nobody_asks_are_warned_of() {
         let config = Config::parse(&with(4).replace("\"upstream\"", "\"system\"")).unwrap();
-        assert!(config.warnings()[0].contains("not used"));
+        assert_eq!(config.warnings(), [Warning::NotUsed(4)]);
+        assert!(config.warnings()[0].to_string().contains("not used"));
     }
 }

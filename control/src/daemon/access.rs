@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use responder::Access;
 use serde_json::Value;
-use tokio::sync::{mpsc as to_loop, oneshot};
+use tokio::sync::mpsc as to_loop;
 use tracing::{error, info};
 
-use super::protocol::Response;
+use super::listener::Caller;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::net::prefix::Prefix;
@@ -32,9 +32,9 @@ pub(super) enum Job {
     /// Takes the entries of a configuration. Reading it, and the files it names, is part of the job.
     Configure(Read),
     /// Makes a live entry, or takes it away, and says this of it.
-    Set { prefix: Prefix, entry: Option<Entry>, message: String, reply: oneshot::Sender<Response> },
+    Set { prefix: Prefix, entry: Option<Entry>, message: String, caller: Caller },
     /// Shows the entries.
-    Show(oneshot::Sender<Response>),
+    Show(Caller),
 }
 
 /// A job that is done, or an entry that has ended: what the loop has to do now.
@@ -50,7 +50,7 @@ pub(super) struct Done {
 pub(super) enum Next {
     Nothing,
     /// Somebody waits for this answer.
-    Answer(oneshot::Sender<Response>, Result<Value>),
+    Answer(Caller, Result<Value>),
     /// The lists of a configuration are in force: now the rest of it, or the lists are put back.
     Configure(Result<(Box<Config>, Settle)>),
 }
@@ -102,16 +102,18 @@ impl<M: Maps> Worker<M> {
             };
             match job {
                 Ok(Job::Configure(read)) => self.configure(read),
-                Ok(Job::Set { prefix, entry, message, reply }) => {
+                // A command whose caller has given up is not carried out.
+                Ok(Job::Set { caller, .. }) if !caller.is_waiting() => {}
+                Ok(Job::Set { prefix, entry, message, caller }) => {
                     let answer = self.set(prefix, entry).map(|()| {
                         info!("{message}");
                         vec![message].into()
                     });
-                    self.tell(Next::Answer(reply, answer));
+                    self.tell(Next::Answer(caller, answer));
                 }
-                Ok(Job::Show(reply)) => {
+                Ok(Job::Show(caller)) => {
                     let shown = serde_json::to_value(self.lists.show(Instant::now(), SHOWN));
-                    self.tell(Next::Answer(reply, shown.map_err(Error::because(Code::Software, "answer"))));
+                    self.tell(Next::Answer(caller, shown.map_err(Error::because(Code::Software, "answer"))));
                 }
                 Err(RecvTimeoutError::Timeout) => self.expire(),
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -119,7 +121,8 @@ impl<M: Maps> Worker<M> {
         }
     }
 
-    /// Puts the lists of a configuration in force, waits for the loop to do the rest, and puts them back if that failed.
+    /// Puts the lists of a configuration in force, waits for the loop to do the rest, and puts the old lists back if
+    /// that failed.
     fn configure(&mut self, read: Read) {
         let (config, before, changes) = match self.try_configure(read) {
             Err(error) => return self.tell(Next::Configure(Err(error))),
@@ -177,5 +180,120 @@ impl<M: Maps> Worker<M> {
         let done = Done { lists: self.in_force.flags(), entries: self.in_force.number(), next };
         // A daemon that ends does not listen any more.
         let _ended = self.done.send(done);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, PoisonError};
+
+    use responder::access::BLOCK_WORDS;
+
+    use super::*;
+    use crate::daemon::listener::caller;
+    use crate::serving::limits::Blocks;
+
+    /// Fake maps of the program, which a test can read.
+    #[derive(Clone, Default)]
+    struct Fake(Arc<Mutex<BTreeMap<Prefix, Access>>>);
+
+    impl Fake {
+        fn denied(&self) -> Vec<String> {
+            let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            entries.keys().map(ToString::to_string).collect()
+        }
+    }
+
+    impl Maps for Fake {
+        fn entries(&self) -> Result<Vec<(Prefix, Access)>> {
+            Ok(self.0.lock().unwrap().iter().map(|(prefix, access)| (*prefix, *access)).collect())
+        }
+
+        fn blocks(&self) -> Result<Blocks> {
+            Ok(Blocks::of(self.0.lock().unwrap().keys()))
+        }
+
+        fn set(&mut self, prefix: Prefix, access: Option<Access>) -> Result<()> {
+            let mut entries = self.0.lock().unwrap();
+            match access {
+                Some(access) => entries.insert(prefix, access),
+                None => entries.remove(&prefix),
+            };
+            Ok(())
+        }
+
+        fn set_block(&mut self, _entry: u32, _words: &[u64; BLOCK_WORDS]) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    struct Thread {
+        maps: Fake,
+        entries: Arc<RwLock<Effective>>,
+        jobs: mpsc::Sender<Job>,
+        done: to_loop::UnboundedReceiver<Done>,
+    }
+
+    impl Thread {
+        fn start() -> Self {
+            let (maps, entries) = (Fake::default(), Arc::<RwLock<Effective>>::default());
+            let (jobs, done) = start(maps.clone(), Arc::clone(&entries)).unwrap();
+            Self { maps, entries, jobs, done }
+        }
+
+        /// Puts the lists of a configuration in force, before the rest of it.
+        fn configure(&mut self, denied: &str) -> (Box<Config>, Settle, Done) {
+            let config = Config::parse(&format!("[access]\ndeny = [\"{denied}\"]\n"));
+            self.jobs.send(Job::Configure(Box::new(|| config))).unwrap();
+            let mut done = self.done.blocking_recv().unwrap();
+            match std::mem::replace(&mut done.next, Next::Nothing) {
+                Next::Configure(Ok((config, settle))) => (config, settle, done),
+                _ => panic!("it is not configured"),
+            }
+        }
+
+        /// Returns how the sockets treat an address.
+        fn access(&self, address: &str) -> Access {
+            self.entries.read().unwrap().of(address.parse().unwrap())
+        }
+    }
+
+    #[test]
+    fn a_reload_whose_rest_fails_puts_the_lists_back_for_both_paths() {
+        let mut thread = Thread::start();
+        let (_, settle, _) = thread.configure("192.0.2.0/24");
+        settle.keep();
+        let (_, settle, done) = thread.configure("198.51.100.0/24");
+        assert_eq!(thread.maps.denied(), ["198.51.100.0/24"], "in force while the rest is tried");
+        assert_eq!((done.entries, thread.access("198.51.100.7")), (1, Access::Denied));
+
+        // The rest of the configuration fails: the loop drops `settle` and does not keep the lists.
+        drop(settle);
+        let back = thread.done.blocking_recv().unwrap();
+        assert!(matches!(back.next, Next::Nothing));
+        assert_eq!(thread.maps.denied(), ["192.0.2.0/24"]);
+        assert_eq!(thread.access("198.51.100.7"), Access::Ordinary);
+        assert_eq!(thread.access("192.0.2.7"), Access::Denied);
+    }
+
+    #[test]
+    fn commands_wait_behind_a_reload_and_those_whose_callers_have_given_up_are_not_carried_out() {
+        let mut thread = Thread::start();
+        let (_, settle, _) = thread.configure("192.0.2.0/24");
+        let set = |prefix: &str, caller| Job::Set {
+            prefix: prefix.parse().unwrap(),
+            entry: Some(Entry { access: Access::Denied, until: None }),
+            message: "denied".into(),
+            caller,
+        };
+        let (given_up, answer) = caller();
+        thread.jobs.send(set("10.0.0.0/8", given_up)).unwrap();
+        let (waiting, _answer) = caller();
+        thread.jobs.send(set("10.1.0.0/16", waiting)).unwrap();
+        drop(answer);
+        settle.keep();
+        let done = thread.done.blocking_recv().unwrap();
+        assert!(matches!(done.next, Next::Answer(_, Ok(_))));
+        assert_eq!(thread.maps.denied(), ["10.1.0.0/16", "192.0.2.0/24"]);
     }
 }

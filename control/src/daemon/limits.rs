@@ -4,13 +4,14 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use responder::{Access, Policy};
-use tokio::sync::{mpsc as to_loop, oneshot};
+use tokio::sync::mpsc as to_loop;
 use tokio::time::interval;
 use tracing::{error, warn};
 
 use super::access::{self, Done, Job, Next, Settle};
-use super::protocol::{Request, Response};
-use super::{Daemon, PUBLISH_INTERVAL};
+use super::listener::Call;
+use super::protocol::Request;
+use super::{Daemon, PUBLISH_INTERVAL, wait_until};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::serving::limits::Entry;
@@ -43,11 +44,7 @@ impl Limits {
     }
 
     /// Passes on what is asked of the lists, and gives back what is not.
-    pub(super) fn take(
-        &self,
-        request: Request,
-        reply: oneshot::Sender<Response>,
-    ) -> Option<(Request, oneshot::Sender<Response>)> {
+    pub(super) fn take(&self, Call { request, caller }: Call) -> Option<Call> {
         let job = match request {
             Request::SetAccess { prefix, access, seconds } => {
                 let access = Access::from(access);
@@ -58,13 +55,13 @@ impl Limits {
                     None => "until it is removed or the daemon ends".into(),
                 };
                 let message = format!("{prefix}: {} {end}", access.label());
-                Job::Set { prefix, entry: Some(Entry { access, until }), message, reply }
+                Job::Set { prefix, entry: Some(Entry { access, until }), message, caller }
             }
             Request::RemoveAccess { prefix } => {
-                Job::Set { prefix, entry: None, message: format!("{prefix}: removed"), reply }
+                Job::Set { prefix, entry: None, message: format!("{prefix}: removed"), caller }
             }
-            Request::ListAccess => Job::Show(reply),
-            other => return Some((other, reply)),
+            Request::ListAccess => Job::Show(caller),
+            request => return Some(Call { request, caller }),
         };
         let _ended = self.jobs.send(job);
         None
@@ -78,9 +75,11 @@ impl Daemon {
         self.limits.configure(move || Ok(config));
         let mut publish = interval(PUBLISH_INTERVAL);
         let done = loop {
+            let next_publication = self.next_publication();
             tokio::select! {
                 done = self.limits.done() => break done,
                 _ = publish.tick() => self.publish_or_tell(),
+                () = wait_until(next_publication) => self.publish_waiting(),
             }
         };
         match done {
@@ -112,21 +111,17 @@ impl Daemon {
     }
 
     /// Does what comes after a change of the lists.
-    pub(super) async fn lists_changed(&mut self, Done { lists, entries, next }: Done) {
+    pub(super) fn lists_changed(&mut self, Done { lists, entries, next }: Done) {
         self.limits.entries = entries;
         match next {
-            Next::Configure(configured) => self.reloaded(configured, lists).await,
+            Next::Configure(configured) => self.reloaded(configured, lists),
             Next::Nothing => {
                 if let Err(error) = self.switch_lists(lists) {
                     error!("cannot switch the access lists: {error}");
                 }
             }
-            Next::Answer(reply, answer) => {
-                let response = match self.switch_lists(lists).and(answer) {
-                    Ok(value) => Response::Ok(value),
-                    Err(error) => Response::Error(error),
-                };
-                let _asker_is_gone = reply.send(response);
+            Next::Answer(caller, answer) => {
+                caller.answer(self.switch_lists(lists).and(answer));
             }
         }
     }

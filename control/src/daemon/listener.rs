@@ -3,27 +3,53 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
+use serde::Serialize;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{interval_at, timeout};
 
-use super::protocol::{MAX_LINE, PATIENCE, Request, Response};
+use super::protocol::{ALIVE_INTERVAL, MAX_LINE, PATIENCE, Request, Response};
 use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
 
-/// Commands that are served at a time; more wait.
-const CONNECTIONS: usize = 16;
+/// Connections that are served at a time, including those of commands that wait in a queue. More wait to be accepted.
+const CONNECTIONS: usize = 128;
 
-/// A request on its way to the loop, and the way back.
+/// A request on its way to the loop, with the caller.
 pub(super) struct Call {
     pub(super) request: Request,
-    pub(super) reply: oneshot::Sender<Response>,
-    pub(super) written: Written,
+    pub(super) caller: Caller,
 }
 
-/// Ends once the reply is on its way to the asker, or cannot be: within [`PATIENCE`] in any case.
+/// The command that sent a request and waits for the answer.
+pub(super) struct Caller {
+    reply: oneshot::Sender<Response>,
+    written: Written,
+}
+
+impl Caller {
+    /// Whether the caller still waits. If it has given up, its request is not to be carried out.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.reply.is_closed()
+    }
+
+    /// Answers the caller. Returns a future that is ready when the answer is written.
+    pub(super) fn answer<T: Serialize>(self, answer: Result<T>) -> Written {
+        let json = |value| serde_json::to_value(value).map_err(Error::because(Code::Software, "answer"));
+        let response = match answer.and_then(json) {
+            Ok(value) => Response::Ok(value),
+            Err(error) => Response::Error(error),
+        };
+        let _gone = self.reply.send(response);
+        self.written
+    }
+}
+
+/// Is ready when the answer is written to the socket or the caller is gone, at the latest after [`PATIENCE`].
 pub(super) struct Written(oneshot::Receiver<()>);
 
 impl IntoFuture for Written {
@@ -52,12 +78,12 @@ pub(super) fn listen(instance: &Instance) -> Result<mpsc::Receiver<Call>> {
         while let Ok(place) = Arc::clone(&places).acquire_owned().await {
             let Ok((stream, _)) = listener.accept().await else {
                 // Out of descriptors, for example.
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
             let sender = sender.clone();
             tokio::spawn(async move {
-                let _too_slow = timeout(PATIENCE, serve(stream, sender)).await;
+                let _gone_or_too_slow = serve(stream, sender, ALIVE_INTERVAL).await;
                 drop(place);
             });
         }
@@ -65,26 +91,61 @@ pub(super) fn listen(instance: &Instance) -> Result<mpsc::Receiver<Call>> {
     Ok(receiver)
 }
 
-async fn serve(stream: UnixStream, calls: mpsc::Sender<Call>) -> std::io::Result<()> {
+/// Serves one request, as long as the caller is connected.
+async fn serve(stream: UnixStream, calls: mpsc::Sender<Call>, alive: Duration) -> std::io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
-    BufReader::new(reader.take(MAX_LINE)).read_line(&mut line).await?;
+    timeout(PATIENCE, BufReader::new(reader.take(MAX_LINE)).read_line(&mut line)).await??;
     let (_until_written, written) = oneshot::channel();
     let response = match serde_json::from_str(&line) {
         Err(error) => Response::Error(Error::new(Code::Data, format_args!("not a request: {error}"))),
         Ok(request) => {
+            // If this fails, the caller has given up and has reported that nothing was changed. So nothing is.
+            send(&mut writer, &Response::Working).await?;
             let (reply, answer) = oneshot::channel();
+            let caller = Caller { reply, written: Written(written) };
             let ended = || Response::Error(Error::new(Code::TryAgain, "the daemon is ending"));
-            match calls.send(Call { request, reply, written: Written(written) }).await {
-                Ok(()) => answer.await.unwrap_or_else(|_| ended()),
+            match calls.send(Call { request, caller }).await {
+                Ok(()) => wait(answer, &mut writer, alive).await?.unwrap_or_else(ended),
                 Err(_) => ended(),
             }
         }
     };
-    let mut line = serde_json::to_string(&response)?;
-    line.push('\n');
-    writer.write_all(line.as_bytes()).await?;
+    send(&mut writer, &response).await?;
     writer.shutdown().await
+}
+
+/// Waits for the answer, and sends [`Response::Working`] meanwhile. Returns nothing if the loop has ended.
+///
+/// # Errors
+///
+/// The caller has closed the connection.
+async fn wait(
+    mut answer: oneshot::Receiver<Response>,
+    writer: &mut OwnedWriteHalf,
+    alive: Duration,
+) -> std::io::Result<Option<Response>> {
+    let mut alive = interval_at(tokio::time::Instant::now() + alive, alive);
+    loop {
+        tokio::select! {
+            answer = &mut answer => return Ok(answer.ok()),
+            _ = alive.tick() => send(writer, &Response::Working).await?,
+        }
+    }
+}
+
+async fn send(writer: &mut OwnedWriteHalf, response: &Response) -> std::io::Result<()> {
+    let mut line = serde_json::to_string(response)?;
+    line.push('\n');
+    timeout(PATIENCE, writer.write_all(line.as_bytes())).await?
+}
+
+/// Makes a caller for a test, and the receiver of its answer.
+#[cfg(test)]
+pub(super) fn caller() -> (Caller, oneshot::Receiver<Response>) {
+    let (reply, answer) = oneshot::channel();
+    let (_written, written) = oneshot::channel();
+    (Caller { reply, written: Written(written) }, answer)
 }
 
 #[cfg(test)]
@@ -93,34 +154,63 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_for_a_reply_to_be_written_waits_for_all_of_it() {
-        // Far more than a socket holds, so that writing has to wait for the asker.
+        // This is far more than a socket buffers, so writing has to wait for the client.
         let long = "x".repeat(4 << 20);
-        let (mut asker, stream) = UnixStream::pair().unwrap();
+        let (mut client, stream) = UnixStream::pair().unwrap();
         let (sender, mut calls) = mpsc::channel(1);
-        let serving = tokio::spawn(serve(stream, sender));
-        asker.write_all(b"{\"command\":\"status\"}\n").await.unwrap();
-        let Call { request, reply, written } = calls.recv().await.unwrap();
+        let serving = tokio::spawn(serve(stream, sender, ALIVE_INTERVAL));
+        client.write_all(b"{\"command\":\"status\"}\n").await.unwrap();
+        let Call { request, caller } = calls.recv().await.unwrap();
         assert_eq!(request, Request::Status);
-        reply.send(Response::Ok(serde_json::Value::String(long.clone()))).unwrap();
+        let written = caller.answer(Ok(&long));
 
         let mut written = written.into_future();
-        assert!(timeout(std::time::Duration::from_millis(50), &mut written).await.is_err());
+        assert!(timeout(Duration::from_millis(50), &mut written).await.is_err());
         let mut read = String::new();
-        let (all, ()) = tokio::join!(asker.read_to_string(&mut read), written);
+        let (all, ()) = tokio::join!(client.read_to_string(&mut read), written);
         all.unwrap();
         serving.await.unwrap().unwrap();
         assert!(read.contains(&long));
     }
 
     #[tokio::test]
-    async fn an_asker_who_is_gone_is_not_waited_for() {
-        let (mut asker, stream) = UnixStream::pair().unwrap();
+    async fn a_client_that_is_gone_is_not_waited_for() {
+        let (mut client, stream) = UnixStream::pair().unwrap();
         let (sender, mut calls) = mpsc::channel(1);
-        let _serving = tokio::spawn(serve(stream, sender));
-        asker.write_all(b"{\"command\":\"status\"}\n").await.unwrap();
+        let _serving = tokio::spawn(serve(stream, sender, ALIVE_INTERVAL));
+        client.write_all(b"{\"command\":\"status\"}\n").await.unwrap();
         let call = calls.recv().await.unwrap();
-        drop(asker);
-        call.reply.send(Response::Ok(serde_json::Value::String("x".repeat(4 << 20)))).unwrap();
-        timeout(PATIENCE, call.written.into_future()).await.unwrap();
+        drop(client);
+        let written = call.caller.answer(Ok("x".repeat(4 << 20)));
+        timeout(PATIENCE, written.into_future()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_client_is_told_that_the_daemon_is_working_and_is_noticed_when_gone() {
+        const ALIVE: Duration = Duration::from_millis(20);
+        let (mut client, stream) = UnixStream::pair().unwrap();
+        let (sender, mut calls) = mpsc::channel(1);
+        let serving = tokio::spawn(serve(stream, sender, ALIVE));
+        client.write_all(b"{\"command\":\"status\"}\n").await.unwrap();
+        let call = calls.recv().await.unwrap();
+        let mut lines = BufReader::new(client).lines();
+        for _ in 0..4 {
+            let line = timeout(PATIENCE, lines.next_line()).await.unwrap();
+            assert_eq!(line.unwrap().unwrap(), "\"working\"");
+        }
+        assert!(call.caller.is_waiting());
+        drop(lines);
+        assert!(timeout(PATIENCE, serving).await.unwrap().unwrap().is_err());
+        assert!(!call.caller.is_waiting());
+    }
+
+    #[tokio::test]
+    async fn the_request_of_a_client_that_has_given_up_is_not_accepted() {
+        let (mut client, stream) = UnixStream::pair().unwrap();
+        let (sender, mut calls) = mpsc::channel(1);
+        client.write_all(b"{\"command\":\"status\"}\n").await.unwrap();
+        drop(client);
+        assert!(serve(stream, sender, ALIVE_INTERVAL).await.is_err());
+        assert!(calls.recv().await.is_none());
     }
 }

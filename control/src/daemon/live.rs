@@ -4,32 +4,44 @@ use std::io::{IsTerminal as _, Write as _, stdout};
 use std::time::{Duration, Instant};
 
 use responder::verdict::Action;
+use tokio::sync::oneshot;
 use tokio::time::{Interval, interval};
 use tracing::error;
 
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::net::xdp_mode::Mode;
 use crate::status::{Status, total};
 
 /// Rewrites one line each second, if there is a terminal to write it on.
 pub(super) struct StatusLine {
     timer: Option<Interval>,
+    /// The status that was requested and has not arrived yet.
+    requested: Option<oneshot::Receiver<Result<Status>>>,
     before: Option<(Instant, u64)>,
 }
 
 impl StatusLine {
     pub(super) fn new(wanted: bool) -> Self {
         let timer = (wanted && stdout().is_terminal()).then(|| interval(Duration::from_secs(1)));
-        Self { timer, before: None }
+        Self { timer, requested: None, before: None }
     }
 
-    /// Waits until the line is to be written; for ever if it is not.
-    pub(super) async fn due(&mut self) {
-        match &mut self.timer {
-            Some(timer) => {
-                timer.tick().await;
+    /// Waits until the line is due, and returns the status to show. Waits for ever if there is no line. Nothing is lost
+    /// if the wait is given up.
+    pub(super) async fn next(
+        &mut self,
+        ask: impl Fn() -> oneshot::Receiver<Result<Status>>,
+    ) -> Result<Status> {
+        let Some(timer) = &mut self.timer else { return std::future::pending().await };
+        loop {
+            if let Some(requested) = &mut self.requested {
+                let status = requested.await;
+                self.requested = None;
+                let ended = |_| Err(Error::new(Code::Software, "the observer has ended"));
+                return status.unwrap_or_else(ended);
             }
-            None => std::future::pending().await,
+            timer.tick().await;
+            self.requested = Some(ask());
         }
     }
 
@@ -78,12 +90,11 @@ impl StatusLine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Code, Error};
     use crate::status::sample;
 
     #[test]
     fn a_status_that_cannot_be_had_does_not_end_the_line_and_the_rate_is_right_after_it() {
-        let mut line = StatusLine { timer: None, before: None };
+        let mut line = StatusLine { timer: None, requested: None, before: None };
         let start = Instant::now();
         let first = line.line(&sample(), start);
         line.show(Err(Error::new(Code::Os, "cannot list the interfaces over netlink")));

@@ -1,7 +1,8 @@
 //! The daemon: one loop around the clock, the interfaces' addresses and the control socket.
 
 mod access;
-mod attaching;
+pub mod client;
+mod interfaces;
 mod limits;
 mod listener;
 mod live;
@@ -13,42 +14,42 @@ mod service;
 mod traffic;
 mod view;
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use responder::ServedTable;
 use responder::udp::NTP_PORT;
 use responder::verdict::Family;
 use tokio::signal::unix::{self, SignalKind};
+use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use crate::config::Config;
 use crate::daemon::publisher::Publisher;
 use crate::error::{Code, Error, Result};
-use crate::http::{Listeners, Listening};
+use crate::http::{self, Listeners, Listening};
 use crate::instance::{Instance, Lock};
 use crate::net::default_route::default_interface;
-use crate::net::interfaces::{Addresses, Interface, Netlink};
+use crate::net::interfaces::{Absent, Interface, Netlink, named};
 use crate::net::own_addresses::OwnAddresses;
 use crate::serving::userspace::UserspacePath;
 use crate::serving::xdp::{self, Datapath, ModeRequest};
 use crate::sys::kernel_clock::Machine;
-use crate::timekeeping::step_watch;
+use crate::sys::{time_namespace, use_one_heap};
 use crate::timekeeping::timekeeper::{Event, Host, Timekeeper};
-use listener::Call;
-use protocol::{Request, Response};
+use crate::timekeeping::{pause_watch, step_watch};
+use interfaces::{Interfaces, Job, Message, Names, Reply};
+use listener::{Call, Written};
+use observer::Observer;
+use protocol::Request;
 use service::Service;
 pub use view::status_without_daemon;
 
 /// How often the clock is observed and published.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(250);
-/// Netlink drops messages under memory pressure: addresses are looked at this often anyway.
-const ADDRESS_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How a daemon is started.
 #[derive(Clone, Debug)]
@@ -65,25 +66,6 @@ pub struct Options {
     pub replace: bool,
     /// Whether the program goes when the daemon ends. A service leaves it, so that a restart loses nothing.
     pub detach_at_end: bool,
-}
-
-/// What is attached, beside what the kernel knows of it.
-struct Attached {
-    name: String,
-    mode: ModeRequest,
-}
-
-/// An interface that went away, or is not there yet: it is attached when it comes.
-struct Lost {
-    mode: ModeRequest,
-    /// The index of one of this name that refused the program: it is not asked again.
-    refused: Option<u32>,
-}
-
-impl Lost {
-    const fn of(mode: ModeRequest) -> Self {
-        Self { mode, refused: None }
-    }
 }
 
 /// Caught from before there is anything to leave behind. One that comes during the start waits for its end.
@@ -109,24 +91,20 @@ struct Daemon {
     config: Config,
     config_path: Option<PathBuf>,
     datapath: Datapath,
-    netlink: Netlink,
     timekeeper: Timekeeper<Machine>,
     publisher: Publisher,
+    /// When the clock is published again, if that was requested too soon after the last time.
+    publish_at: Option<Instant>,
     sockets: UserspacePath,
-    attached: BTreeMap<u32, Attached>,
-    /// By their names.
-    lost: BTreeMap<String, Lost>,
-    addresses: Addresses,
-    /// Of all interfaces, whether they are attached or not.
-    own_addresses: Addresses,
-    served: Option<Box<ServedTable>>,
+    interfaces: Interfaces,
     limits: limits::Limits,
+    observer: Observer,
     http: Listening,
-    reports: observer::Reports,
     rounds: traffic::Rounds,
     started: Instant,
     starts: u64,
-    told: Option<String>,
+    /// How often the machine was found to have stood still.
+    pauses: u64,
 }
 
 /// Runs a daemon until it is told to end.
@@ -135,6 +113,7 @@ struct Daemon {
 ///
 /// What kept it from starting; everything is then as it was.
 pub fn run(options: &Options) -> Result<()> {
+    use_one_heap();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)
@@ -144,6 +123,7 @@ pub fn run(options: &Options) -> Result<()> {
         let config = Config::load(options.config.as_deref())?;
         let names = interfaces(options, &config)?;
         xdp::require_privileges(&options.instance)?;
+        time_namespace::refuse_offset()?;
         let signals = Signals::catch()?;
         let lock = options.instance.lock()?;
         let mut daemon = match Daemon::start(options, config, &names, &lock).await {
@@ -154,7 +134,7 @@ pub fn run(options: &Options) -> Result<()> {
             }
         };
         let ended = daemon.serve(options, signals).await;
-        daemon.end(options, lock)?;
+        daemon.end(options, lock).await?;
         ended
     });
     // A name that is being looked up is not waited for.
@@ -188,17 +168,16 @@ impl Daemon {
     /// Looks at everything before it changes anything, then publishes clock and addresses before the first
     /// program is attached: there is no moment at which a request meets half a server.
     async fn start(options: &Options, config: Config, names: &[String], lock: &Lock) -> Result<Self> {
-        let netlink = Netlink::connect()?;
+        let netlink = Netlink::connect_to_ask()?;
         let listeners = Listeners::open(&config.metrics)?;
+        let present = netlink.interfaces().await?;
         let (mut wanted, mut missing) = (Vec::new(), Vec::new());
         for name in names {
-            match netlink.interface(name).await {
-                Ok(interface) => wanted.push(interface),
+            match named(&present, name) {
+                Ok(interface) => wanted.push(interface.clone()),
                 // A service serves what is there; who names interfaces at a prompt can name others.
-                Err(error) if error.code == Code::NoInput && !options.detach_at_end => {
-                    missing.push((name.clone(), error));
-                }
-                Err(error) => return Err(error),
+                Err(absent) if !options.detach_at_end => missing.push(absent),
+                Err(absent) => return Err(absent.into()),
             }
         }
         for warning in config.warnings() {
@@ -209,116 +188,120 @@ impl Daemon {
         let sockets = UserspacePath::start()?;
         let host = host(&options.instance, &sockets, own);
         let timekeeper = Timekeeper::begin(Machine, &config, &host).await?;
-        let datapath = Datapath::open_or_create(&options.instance, config.limits.table_entries)?;
-        let publisher = Publisher::inheriting(datapath.clock());
-        let http = listeners.listening.clone();
-        let limits = limits::Limits::start(&datapath, &sockets.shared)?;
-        let mut daemon = Self {
-            instance: options.instance.clone(),
-            config,
-            config_path: options.config.clone(),
-            datapath,
-            netlink,
-            timekeeper,
-            publisher,
-            reports: observer::start(listeners, &options.instance, Arc::clone(&sockets.shared))?,
-            sockets,
-            attached: BTreeMap::new(),
-            lost: missing.iter().map(|(name, _)| (name.clone(), Lost::of(options.mode))).collect(),
-            addresses: Addresses::default(),
-            own_addresses,
-            served: None,
-            limits,
-            http,
-            rounds: traffic::Rounds::new(),
-            started: Instant::now(),
-            starts: options.instance.count_start(lock)?,
-            told: None,
-        };
-        for listening in &daemon.sockets.listening {
-            if let Some(failure) = &listening.failure {
-                warn!("userspace path, {}: {failure}", listening.family.label());
+        let mut datapath = Datapath::open_or_create(&options.instance, config.limits.table_entries)?;
+        let taken_over = take_over(&mut datapath, &present, &mut wanted, missing);
+        let is_first = datapath.interfaces().next().is_none();
+        let begun = async {
+            let interfaces =
+                Interfaces::start(datapath.links().clone(), taken_over?, options.mode, own_addresses)?;
+            let publisher = Publisher::inheriting(datapath.clock());
+            let limits = limits::Limits::start(&datapath, &sockets.shared)?;
+            let observer = Observer::start(&options.instance, Arc::clone(&sockets.shared))?;
+            let http = listeners.listening.clone();
+            if !listeners.is_empty() {
+                let observer = observer.clone();
+                http::start(listeners, move || Ok(Box::new(observer)))?;
             }
-        }
-        let started = daemon.take_over(wanted, missing, options).await;
-        if started.is_err() && daemon.attached.is_empty() {
-            xdp::remove_pins(&options.instance.pin_directory())?;
-        }
-        started.map(|()| daemon)
-    }
-    async fn take_over(
-        &mut self,
-        mut wanted: Vec<Interface>,
-        missing: Vec<(String, Error)>,
-        options: &Options,
-    ) -> Result<()> {
-        // Interfaces that an earlier daemon of this instance left attached are served on.
-        for interface in self.netlink.interfaces().await? {
-            let known = self.datapath.interfaces().any(|index| index == interface.index);
-            if known && self.datapath.own_mode(&interface).is_some() {
-                let attached = Attached { name: interface.name.clone(), mode: options.mode };
-                self.attached.insert(interface.index, attached);
-                if !wanted.iter().any(|wanted| wanted.index == interface.index) {
-                    wanted.push(interface);
+            for listening in &sockets.listening {
+                if let Some(failure) = &listening.failure {
+                    warn!("userspace path, {}: {failure}", listening.family.label());
                 }
             }
+            let mut daemon = Self {
+                instance: options.instance.clone(),
+                config,
+                config_path: options.config.clone(),
+                datapath,
+                timekeeper,
+                publisher,
+                publish_at: None,
+                sockets,
+                interfaces,
+                limits,
+                observer,
+                http,
+                rounds: traffic::Rounds::new(),
+                started: Instant::now(),
+                starts: options.instance.count_start(lock)?,
+                pauses: 0,
+            };
+            daemon.begin(wanted, options).await.map(|()| daemon)
+        };
+        let begun = begun.await;
+        if begun.is_err() && is_first {
+            xdp::remove_pins(&options.instance.pin_directory())?;
         }
-        let gone: Vec<_> =
-            self.datapath.interfaces().filter(|index| !self.attached.contains_key(index)).collect();
-        for index in gone {
-            self.datapath.detach(index)?;
-        }
-        for (_, error) in missing {
-            if wanted.is_empty() {
-                return Err(error);
-            }
-            warn!("{}: it is attached when it comes; the others are served", error.what);
-        }
+        begun
+    }
+
+    async fn begin(&mut self, wanted: Vec<Interface>, options: &Options) -> Result<()> {
         self.publish_clock()?;
         self.configure_limits(&self.config.clone()).await?;
-        self.attach(wanted, options.mode, options.replace).await.map(|_messages| ())
+        let (mode, replace) = (options.mode, options.replace);
+        self.run_job(|done| Job::Begin { wanted, mode, replace, done }).await
+    }
+
+    /// Gives the thread of the interfaces a job and waits until it is done. Publishes the clock meanwhile. This is for
+    /// the start and the end.
+    async fn run_job(&mut self, job: impl FnOnce(Reply<()>) -> Job) -> Result<()> {
+        let (reply, mut done) = oneshot::channel();
+        self.interfaces.put(job(reply));
+        let mut publish = interval(PUBLISH_INTERVAL);
+        loop {
+            let next_publication = self.next_publication();
+            tokio::select! {
+                // Messages that the thread sent before the job was done come first.
+                biased;
+                Some(message) = self.interfaces.message() => { self.handle_message(message); }
+                done = &mut done => {
+                    let ended = || Error::new(Code::Software, "the thread of the interfaces has ended");
+                    return done.unwrap_or_else(|_| Err(ended()));
+                }
+                _ = publish.tick() => self.publish_or_tell(),
+                () = wait_until(next_publication) => self.publish_waiting(),
+            }
+        }
     }
 
     async fn serve(&mut self, options: &Options, signals: Signals) -> Result<()> {
         let Signals { mut interrupt, mut terminate, mut hangup } = signals;
         let mut calls = listener::listen(&self.instance)?;
         let mut steps = step_watch::watch()?;
+        let mut pauses = pause_watch::watch()?;
         let mut publish = interval(PUBLISH_INTERVAL);
         publish.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut look = interval(ADDRESS_INTERVAL);
         let mut live = live::StatusLine::new(options.detach_at_end);
         let mut service = Service::ready();
 
         loop {
+            let next_publication = self.next_publication();
             tokio::select! {
                 _ = publish.tick() => {
                     self.publish_or_tell();
                     service.alive(self.in_a_line());
                     crate::log::tell_repeats();
-                    self.reports.send_replace(Some(Arc::new(self.report())));
+                    self.observer.report(self.report());
                     self.look_at_traffic();
                 }
+                () = wait_until(next_publication) => self.publish_waiting(),
                 Some(()) = steps.recv() => self.publish_or_tell(),
+                Some(pause) = pauses.recv() => {
+                    self.pauses += 1;
+                    self.timekeeper.paused(pause);
+                    self.publish_or_tell();
+                }
                 event = self.timekeeper.event() => self.handle_event(event),
-                () = self.netlink.changed() => self.follow_interfaces().await,
-                _ = look.tick() => self.follow_interfaces().await,
-                Some(Call { request, reply, written }) = calls.recv() => {
-                    let Some((request, reply)) = self.limits.take(request, reply) else { continue };
-                    let detaches = matches!(request, Request::Detach { .. });
-                    let response = match self.handle(request).await {
-                        Ok(value) => Response::Ok(value),
-                        Err(error) => Response::Error(error),
-                    };
-                    let _asker_is_gone = reply.send(response);
-                    if detaches && self.attached.is_empty() && self.lost.is_empty() {
+                Some(message) = self.interfaces.message() => {
+                    if let Some(last_answer) = self.handle_message(message) {
                         Service::stopping();
                         // The runtime ends with this loop, and the task that writes the answer with the runtime.
-                        written.await;
+                        last_answer.await;
                         return Ok(());
                     }
                 }
-                Some(done) = self.limits.done() => self.lists_changed(done).await,
-                () = live.due() => live.show(self.status().await),
+                Some(call) = calls.recv() => self.handle(call),
+                Some(done) = self.limits.done() => self.lists_changed(done),
+                status = live.next(|| self.observer.ask()) => live.show(status),
                 _ = hangup.recv() => {
                     Service::reloading();
                     self.reload();
@@ -338,16 +321,15 @@ impl Daemon {
         }
     }
 
-    fn end(mut self, options: &Options, lock: Lock) -> Result<()> {
+    async fn end(mut self, options: &Options, lock: Lock) -> Result<()> {
+        let detach = options.detach_at_end;
+        let detached = self.run_job(|done| Job::End { detach, done }).await;
+        // This comes after the last publication, because publishing steers the clock.
         if let Err(error) = self.timekeeper.end() {
             error!("{error}");
         }
-        let nothing_left = self.attached.is_empty();
-        if options.detach_at_end || nothing_left {
-            let indices: Vec<_> = self.attached.keys().copied().collect();
-            for index in indices {
-                self.detach_one(index)?;
-            }
+        detached?;
+        if self.interfaces.names.attached.is_empty() {
             xdp::remove_pins(&self.instance.pin_directory())?;
             self.instance.clean_up(lock);
         } else {
@@ -362,80 +344,72 @@ impl Daemon {
         Ok(())
     }
 
-    async fn handle(&mut self, request: Request) -> Result<serde_json::Value> {
-        let json = |value: serde_json::Result<_>| value.map_err(Error::because(Code::Software, "answer"));
+    /// Answers a command, or passes it to the thread that carries it out.
+    fn handle(&mut self, call: Call) {
+        let Some(Call { request, caller }) = self.limits.take(call) else { return };
         match request {
-            Request::Status => json(serde_json::to_value(self.status().await?)),
-            Request::Peers => json(serde_json::to_value(self.peers()?)),
-            Request::Attach { interfaces, mode, replace } => {
-                let mut wanted = Vec::new();
-                for name in &interfaces {
-                    wanted.push(self.netlink.interface(name).await?);
-                }
-                json(serde_json::to_value(self.attach(wanted, mode, replace).await?))
+            Request::Status => {
+                self.observer.report(self.report());
+                let observer = self.observer.clone();
+                tokio::spawn(async move { caller.answer(observer.status().await) });
             }
-            Request::Detach { interfaces } => json(serde_json::to_value(self.detach(&interfaces)?)),
-            Request::Top => json(serde_json::to_value(self.top())),
+            Request::Peers => {
+                caller.answer(self.peers());
+            }
+            Request::Top => {
+                caller.answer(Ok(self.top()));
+            }
+            Request::Attach { interfaces: names, mode, replace } => {
+                self.interfaces.put(Job::Attach { names, mode, replace, caller });
+            }
+            Request::Detach { interfaces: names } => self.interfaces.put(Job::Detach { names, caller }),
             Request::SetAccess { .. } | Request::RemoveAccess { .. } | Request::ListAccess => {
-                Err(Error::new(Code::Software, "the lists' thread was not asked"))
+                caller.answer::<()>(Err(Error::new(Code::Software, "the lists' thread was not asked")));
             }
         }
     }
 
-    /// Follows the interfaces: their addresses, names, and whether they are there at all.
-    async fn follow_interfaces(&mut self) {
-        if let Err(error) = self.try_follow_interfaces().await {
-            error!("{error}");
+    /// Handles a message of the thread of the interfaces. When a command has detached the last interface, the daemon
+    /// ends, and the result is what to wait for before.
+    fn handle_message(&mut self, message: Message) -> Option<Written> {
+        match message {
+            Message::Own(addresses) => {
+                let own = OwnAddresses::new(&addresses, &self.config.serve);
+                if let Err(error) = self.timekeeper.set_own_addresses(&own) {
+                    error!("{error}");
+                }
+                self.interfaces.own_addresses = addresses;
+            }
+            Message::Serve(addresses, reply) => {
+                let before = std::mem::replace(&mut self.interfaces.addresses, addresses);
+                match self.publish_served() {
+                    Ok(()) => self.interfaces.serving = Some(reply),
+                    Err(error) => {
+                        self.interfaces.addresses = before;
+                        let _ended = reply.send(Err(error));
+                    }
+                }
+                self.confirm_served();
+            }
+            Message::TakeSlot(interface, reply) => {
+                let _ended = reply.send(self.datapath.take_slot(&interface));
+            }
+            Message::FreeSlot(interface, reply) => {
+                let _ended = reply.send(self.datapath.free_slot(interface));
+            }
+            Message::Names(names) => self.interfaces.names = names,
+            Message::Answer { caller, answer, detached } => {
+                let written = caller.answer(answer);
+                return (detached && self.interfaces.names.is_empty()).then_some(written);
+            }
         }
+        None
     }
 
-    async fn try_follow_interfaces(&mut self) -> Result<()> {
-        // First of all: from the moment on at which an upstream's address is ours, it is this server that answers.
-        self.own_addresses = self.netlink.own_addresses().await?;
-        self.timekeeper.set_own_addresses(&OwnAddresses::new(&self.own_addresses, &self.config.serve))?;
-        let present = self.netlink.interfaces().await?;
-        let gone: Vec<_> = self
-            .attached
-            .keys()
-            .copied()
-            .filter(|index| !present.iter().any(|interface| interface.index == *index))
-            .collect();
-        for index in gone {
-            if let Some(attached) = self.attached.remove(&index) {
-                warn!(
-                    "{} is gone, and the program with it; it is attached again when it comes back",
-                    attached.name
-                );
-                self.lost.insert(attached.name, Lost::of(attached.mode));
-            }
-            self.datapath.detach(index)?;
-        }
-        for interface in present {
-            let Some(attached) = self.attached.get_mut(&interface.index) else {
-                self.attach_lost(interface).await;
-                continue;
-            };
-            let mode = self.datapath.own_mode(&interface);
-            if let Some(Err(error)) = mode.map(|mode| self.datapath.keep_tags(&interface, mode)) {
-                error!("{}: {error}", interface.name);
-            }
-            if attached.name != interface.name {
-                info!("{} is called {} now", attached.name, interface.name);
-                attached.name = interface.name;
-            }
-        }
-        let indices: Vec<_> = self.attached.keys().copied().collect();
-        self.addresses = self.netlink.addresses(&indices).await?;
-        self.publish_served()
-    }
-
+    /// Publishes the addresses of the interfaces and those that the configuration adds.
     fn publish_served(&mut self) -> Result<()> {
-        let table = Box::new(self.addresses.table(&self.config.serve)?);
-        if self.served.as_ref() != Some(&table) {
-            self.datapath.publish_served(&table)?;
-            self.served = Some(table);
-        }
-        Ok(())
+        let table = self.interfaces.addresses.table(&self.config.serve)?;
+        self.datapath.publish_served(&table)
     }
 
     fn publish_clock(&mut self) -> Result<()> {
@@ -452,15 +426,51 @@ impl Daemon {
         Ok(())
     }
 
-    /// A clock that cannot be published is not served on: the horizon sees to that.
+    /// Publishes the clock, or logs why that failed: the program stops serving an old line at its horizon. If the last
+    /// publication was too recent, this one follows a few milliseconds later, because a line that allows for steering
+    /// has to be in force before the clock is steered.
     fn publish_or_tell(&mut self) {
-        let published = self.publish_clock();
-        self.tell("cannot publish the clock; answers will say so at the horizon", published);
+        self.publish_at = self.datapath.clock_blocked_until();
+        if self.publish_at.is_some() {
+            return;
+        }
+        if let Err(error) = self.publish_clock() {
+            error!("cannot publish the clock; answers will say so at the horizon: {error}");
+        }
+        self.confirm_served();
+    }
+
+    /// When something is to be published that came too soon after the last publication.
+    fn next_publication(&self) -> Option<Instant> {
+        self.datapath.next_flip().into_iter().chain(self.publish_at).min()
+    }
+
+    /// Publishes what came too soon after the last publication.
+    fn publish_waiting(&mut self) {
+        if let Err(error) = self.datapath.publish_waiting() {
+            error!("cannot publish clock or addresses: {error}");
+            if let Some(reply) = self.interfaces.serving.take() {
+                let _ended = reply.send(Err(error));
+            }
+        }
+        self.confirm_served();
+        if self.publish_at.is_some_and(|at| at <= Instant::now()) {
+            self.publish_or_tell();
+        }
+    }
+
+    /// Replies to the thread of the interfaces when the addresses are in force.
+    fn confirm_served(&mut self) {
+        if self.datapath.serves_what_was_published()
+            && let Some(reply) = self.interfaces.serving.take()
+        {
+            let _ended = reply.send(Ok(()));
+        }
     }
 
     /// For `systemctl status`.
     fn in_a_line(&self) -> String {
-        let names: Vec<_> = self.attached.values().map(|attached| attached.name.as_str()).collect();
+        let names: Vec<_> = self.interfaces.names.attached.values().map(String::as_str).collect();
         match self.publisher.unsynchronised() {
             None => format!("Serving synchronised time on {}", names.join(", ")),
             Some(reason) => {
@@ -472,22 +482,57 @@ impl Daemon {
     /// What the upstreams said is served at the next publication, and at once what changes the answers' kind.
     fn handle_event(&mut self, event: Event) {
         let synchronised = self.publisher.unsynchronised().is_none();
-        let handled = self.timekeeper.handle(event);
-        if handled.is_ok() && (!synchronised || self.timekeeper.leap_has_ended()) {
-            self.publish_or_tell();
+        match self.timekeeper.handle(event) {
+            Ok(()) if synchronised && !self.timekeeper.leap_has_ended() => {}
+            Ok(()) => self.publish_or_tell(),
+            Err(error) => error!("cannot follow the upstreams: {error}"),
         }
-        self.tell("cannot follow the upstreams", handled);
     }
+}
 
-    /// Logs an error of what is done all the time, once until it is another one.
-    fn tell(&mut self, what: &'static str, result: Result<()>) {
-        let Err(error) = result else { return };
-        let told = format!("{what}: {error}");
-        if self.told.as_ref() != Some(&told) {
-            error!("{told}");
-            self.told = Some(told);
+/// Waits until a time, or for ever if there is none.
+async fn wait_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Takes over what an earlier daemon of this instance left behind. Interfaces that are still attached are added to
+/// `wanted`, so that this build's program replaces the earlier one. What is left of interfaces that are gone is
+/// removed.
+///
+/// # Errors
+///
+/// There is no interface to attach to, or the remains cannot be removed.
+fn take_over(
+    datapath: &mut Datapath,
+    present: &[Interface],
+    wanted: &mut Vec<Interface>,
+    missing: Vec<Absent>,
+) -> Result<Names> {
+    let mut names = Names::default();
+    let known: Vec<_> = datapath.interfaces().collect();
+    for index in known {
+        let own = present.iter().find(|interface| interface.index == index);
+        let Some(own) = own.filter(|interface| datapath.links().own_mode(interface).is_some()) else {
+            datapath.links().detach(index)?;
+            datapath.free_slot(index)?;
+            continue;
+        };
+        names.attached.insert(index, own.name.clone());
+        if !wanted.contains(own) {
+            wanted.push(own.clone());
         }
     }
+    for absent in missing {
+        if wanted.is_empty() {
+            return Err(absent.into());
+        }
+        warn!("{absent}: it is attached when it comes; the others are served");
+        names.lost.push(absent.name);
+    }
+    Ok(names)
 }
 
 /// What the timekeeper has to know of this host. Another time daemon may be asked over the families whose port 123 is

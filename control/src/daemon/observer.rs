@@ -1,15 +1,15 @@
-//! The server as the HTTP thread sees it: that thread reads the maps and the kernel itself, and hears from the loop
-//! what only that knows.
+//! The thread that reads the server's state for commands and for HTTP. It reads the maps and asks the kernel, which may
+//! take long. The loop reports to it what only the loop knows.
 
-use std::cell::RefCell;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
-use tokio::sync::watch;
+use tokio::runtime::Runtime;
+use tokio::sync::{oneshot, watch};
 
 use super::view::Report;
 use crate::error::{Code, Error, Result};
-use crate::http::{self, Listeners, Look};
+use crate::http::Look;
 use crate::instance::Instance;
 use crate::net::interfaces::Netlink;
 use crate::serving::userspace::Shared;
@@ -17,52 +17,90 @@ use crate::serving::xdp::Datapath;
 use crate::status::Status;
 use crate::status::traffic::Talker;
 
-/// Where the loop says what only it knows.
-pub(super) type Reports = watch::Sender<Option<Arc<Report>>>;
-
-struct Observer {
-    datapath: RefCell<Datapath>,
-    netlink: Netlink,
-    reports: watch::Receiver<Option<Arc<Report>>>,
-    sockets: Arc<Shared>,
+/// The channels to the thread.
+#[derive(Clone)]
+pub(super) struct Observer {
+    /// What only the loop knows.
+    reports: watch::Sender<Option<Arc<Report>>>,
+    requests: mpsc::Sender<oneshot::Sender<Result<Status>>>,
 }
 
-/// Starts the HTTP thread, if it is to listen anywhere.
-///
-/// # Errors
-///
-/// The kernel's.
-pub(super) fn start(listeners: Listeners, instance: &Instance, sockets: Arc<Shared>) -> Result<Reports> {
-    let (reports, receiver) = watch::channel(None);
-    if listeners.is_empty() {
-        return Ok(reports);
+impl Observer {
+    /// Starts the thread. The maps have to be pinned.
+    ///
+    /// # Errors
+    ///
+    /// The maps are not pinned, or the kernel cannot create the thread.
+    pub(super) fn start(instance: &Instance, sockets: Arc<Shared>) -> Result<Self> {
+        let missing = || Error::new(Code::Software, "the maps are not pinned");
+        let datapath = Datapath::open(instance)?.ok_or_else(missing)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(Error::because(Code::Os, "cannot start the event loop of the observer"))?;
+        let (reports, latest) = watch::channel(None);
+        let (requests, queue) = mpsc::channel::<oneshot::Sender<_>>();
+        let mut reader = Reader { datapath, runtime, reports: latest, sockets };
+        // The thread is never joined: it ends with the process, and a panic in it ends the process (see Cargo.toml).
+        std::thread::Builder::new()
+            .name("observer".into())
+            .spawn(move || {
+                for reply in queue {
+                    let _gone = reply.send(reader.status());
+                }
+            })
+            .map_err(Error::because(Code::Os, "cannot start the observer's thread"))?;
+        Ok(Self { reports, requests })
     }
-    let failed = || Error::new(Code::Software, "the maps are not pinned");
-    let datapath = Datapath::open(instance)?.ok_or_else(failed)?;
-    http::start(listeners, move || {
-        Ok(Box::new(Observer {
-            datapath: RefCell::new(datapath),
-            netlink: Netlink::connect()?,
-            reports: receiver,
-            sockets,
-        }))
-    })?;
-    Ok(reports)
+
+    /// Takes the latest report of the loop.
+    pub(super) fn report(&self, report: Report) {
+        self.reports.send_replace(Some(Arc::new(report)));
+    }
+
+    /// Requests the server's state. The thread answers requests in their order.
+    pub(super) fn ask(&self) -> oneshot::Receiver<Result<Status>> {
+        let (reply, answer) = oneshot::channel();
+        // A thread that has ended drops the reply, and the receiver notices.
+        let _ended = self.requests.send(reply);
+        answer
+    }
+
+    /// Returns the server's state, as [`Observer::ask`].
+    ///
+    /// # Errors
+    ///
+    /// The state cannot be read, or the daemon is starting or ending.
+    pub(super) async fn status(&self) -> Result<Status> {
+        self.ask().await.unwrap_or_else(|_| Err(Error::new(Code::TryAgain, "the daemon is ending")))
+    }
 }
 
 impl Look for Observer {
     fn status(&self) -> Pin<Box<dyn Future<Output = Result<Status>> + '_>> {
-        Box::pin(async {
-            let starting = || Error::new(Code::TryAgain, "the daemon is starting");
-            let report = self.reports.borrow().clone().ok_or_else(starting)?;
-            let links = self.netlink.interfaces().await?;
-            let mut datapath = self.datapath.borrow_mut();
-            datapath.reread()?;
-            report.status(&datapath, &self.sockets, &links)
-        })
+        Box::pin(self.status())
     }
 
     fn sources(&self) -> Option<Vec<Talker>> {
         self.reports.borrow().as_ref().and_then(|report| report.sources.clone())
+    }
+}
+
+/// The thread's access to the server's state.
+struct Reader {
+    datapath: Datapath,
+    runtime: Runtime,
+    reports: watch::Receiver<Option<Arc<Report>>>,
+    sockets: Arc<Shared>,
+}
+
+impl Reader {
+    fn status(&mut self) -> Result<Status> {
+        let starting = || Error::new(Code::TryAgain, "the daemon is starting");
+        let report = self.reports.borrow().clone().ok_or_else(starting)?;
+        // A new connection each time needs no check that the last one is still open.
+        let links = self.runtime.block_on(async { Netlink::connect_to_ask()?.interfaces().await })?;
+        self.datapath.reread()?;
+        report.status(&self.datapath, &self.sockets, &links)
     }
 }

@@ -1,22 +1,24 @@
-//! What is said over the control socket: one line of JSON each way.
+//! The protocol of the control socket: lines of JSON, a request one way and the answer the other.
+//!
+//! Before the answer the daemon sends [`Response::Working`]: once when it accepts the request, and then every
+//! [`ALIVE_INTERVAL`]. So a client can tell a busy daemon from one that hangs, however long an access list takes to
+//! load or a driver to attach. A request that was not accepted is not carried out.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use responder::Access;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Code, Error, Result};
-use crate::instance::Instance;
+use crate::error::Error;
 use crate::net::prefix::Prefix;
 use crate::serving::xdp::ModeRequest;
 
 /// Longer lines are refused by both sides.
 pub(super) const MAX_LINE: u64 = 1 << 20;
-/// Neither side waits longer for the other.
+/// The longest time that one side waits for the other side to send or receive a line.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// Interval at which the daemon says that it is still working on a request.
+pub(super) const ALIVE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What a command asks of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,68 +88,14 @@ impl From<AccessWord> for Access {
     }
 }
 
-/// The daemon's answer.
+/// A line of the daemon.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Response {
+    /// The request is accepted, and the answer follows.
+    Working,
     /// Done, with what was asked for.
     Ok(serde_json::Value),
     /// Not done.
     Error(Error),
-}
-
-/// Asks the instance's daemon; `None` if none runs.
-///
-/// # Errors
-///
-/// The daemon's own, or it does not answer.
-pub fn ask<T: DeserializeOwned>(instance: &Instance, request: &Request) -> Result<Option<T>> {
-    let path = instance.socket();
-    let stream = match UnixStream::connect(&path) {
-        Ok(stream) => stream,
-        Err(error)
-            if matches!(
-                error.kind(),
-                std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused
-            ) =>
-        {
-            return Ok(None);
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            return Err(Error::new(Code::NoPermission, format_args!("{} is root's", path.display()))
-                .remedy(format_args!("run it as root: `sudo {} ...`", instance.command())));
-        }
-        Err(error) => return Err(Error::because(Code::Io, format_args!("{}", path.display()))(error)),
-    };
-    let silent = |error| {
-        Error::because(Code::TryAgain, format_args!("the daemon behind {} does not answer", path.display()))(
-            error,
-        )
-    };
-    stream.set_read_timeout(Some(PATIENCE)).map_err(silent)?;
-    stream.set_write_timeout(Some(PATIENCE)).map_err(silent)?;
-    let mut line = serde_json::to_string(request).map_err(Error::because(Code::Software, "request"))?;
-    line.push('\n');
-    (&stream).write_all(line.as_bytes()).map_err(silent)?;
-    let mut answer = String::new();
-    BufReader::new(stream.take(MAX_LINE)).read_line(&mut answer).map_err(silent)?;
-    let garbled = |error| {
-        Error::because(Code::Software, "the daemon's answer makes no sense; is it another version?")(error)
-    };
-    match serde_json::from_str(&answer).map_err(garbled)? {
-        Response::Ok(value) => serde_json::from_value(value).map(Some).map_err(garbled),
-        Response::Error(error) => Err(error),
-    }
-}
-
-/// Asks the daemon, which has to run.
-///
-/// # Errors
-///
-/// It does not, or as [`ask`].
-pub fn ask_running<T: DeserializeOwned>(instance: &Instance, request: &Request) -> Result<T> {
-    ask(instance, request)?.ok_or_else(|| {
-        Error::new(Code::Unavailable, "no daemon runs")
-            .remedy(format_args!("`sudo {} attach IFACE` starts it", instance.command()))
-    })
 }

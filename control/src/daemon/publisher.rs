@@ -74,6 +74,10 @@ impl Publisher {
     }
 
     /// Takes note that the rate of the clock has changed. A line that was inherited is put on the new rate.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be written.
     pub fn rate_changed(&mut self, change: &RateChange, datapath: &mut Datapath) -> Result<()> {
         let Some(line) = self.inherited else { return Ok(()) };
         let line = line_state::retuned(line, change.at.as_ns().cast_unsigned(), change.rate);

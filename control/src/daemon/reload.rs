@@ -3,6 +3,7 @@
 use tracing::{error, info, warn};
 
 use super::Daemon;
+use super::interfaces::Job;
 use super::limits::Configured;
 use super::service::Service;
 use crate::config::Config;
@@ -19,11 +20,11 @@ impl Daemon {
     /// Reads the file again. Its lists come first, and [`Self::reloaded`] when they are in force.
     pub(super) fn reload(&self) {
         let path = self.config_path.clone();
-        self.limits.configure(move || Config::load(path.as_deref()));
+        self.limits.configure(move || Ok(Config::load(path.as_deref())?));
     }
 
     /// The lists of a configuration are in force: now the rest of it, or the lists go back, too.
-    pub(super) async fn reloaded(&mut self, configured: Configured, lists: u8) {
+    pub(super) fn reloaded(&mut self, configured: Configured, lists: u8) {
         let before = Configuration { config: self.config.clone(), lists: self.datapath.policy().lists };
         let replaced = configured.and_then(|(config, settle)| {
             let new = Configuration { config: *config, lists };
@@ -35,7 +36,7 @@ impl Daemon {
             Ok(()) => {
                 self.config.warnings().iter().for_each(|warning| warn!("{warning}"));
                 self.publish_or_tell();
-                self.follow_interfaces().await;
+                self.interfaces.put(Job::Follow);
                 info!("configuration reloaded");
             }
             Err(error) => error!("configuration not reloaded, the old one stays in force: {error}"),
@@ -48,7 +49,7 @@ impl Daemon {
         if before.metrics.listen != config.metrics.listen {
             warn!("metrics.listen: the addresses stay what they are until the daemon is restarted");
         }
-        let own = OwnAddresses::new(&self.own_addresses, &config.serve);
+        let own = OwnAddresses::new(&self.interfaces.own_addresses, &config.serve);
         self.timekeeper.configure(config, &super::host(&self.instance, &self.sockets, own))?;
         self.publish_served()?;
         self.apply_limits(config, *lists)

@@ -92,7 +92,7 @@ impl Daemon {
     /// Of all interfaces and the sockets.
     fn all_counters(&self) -> Result<Box<[Count; COUNTERS]>> {
         let mut sum = self.sockets.shared.counters();
-        for index in self.attached.keys() {
+        for index in self.interfaces.names.attached.keys() {
             for (total, count) in sum.iter_mut().zip(self.datapath.counters(*index)?.iter()) {
                 total.packets = total.packets.wrapping_add(count.packets);
             }

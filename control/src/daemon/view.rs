@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::Daemon;
+use super::interfaces::Interfaces;
 use crate::config::LimitsConfig;
 use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
 use crate::net::interfaces::{Interface, Netlink};
 use crate::serving::userspace::Shared;
-use crate::serving::xdp::Datapath;
+use crate::serving::xdp::{Datapath, OpenError};
 use crate::status::sources::Peers;
 use crate::status::traffic::{Clients, Talker};
 use crate::status::{self, Status};
@@ -27,6 +28,7 @@ pub(super) struct Report {
     /// Why the clock is not synchronised.
     reason: Option<&'static str>,
     steps: u64,
+    pauses: u64,
     offset_s: Option<f64>,
     frequency_ppm: Option<f64>,
     discipline: Option<status::Discipline>,
@@ -53,13 +55,14 @@ struct Served {
 
 impl Daemon {
     pub(super) fn report(&self) -> Report {
-        let attached = self.attached.iter().map(|(index, attached)| Served {
+        let Interfaces { names, addresses, .. } = &self.interfaces;
+        let attached = names.attached.iter().map(|(index, name)| Served {
             index: *index,
-            name: attached.name.clone(),
-            addresses: self.addresses.of(*index).map(|address| address.to_string()).collect(),
+            name: name.clone(),
+            addresses: addresses.of(*index).map(|address| address.to_string()).collect(),
         });
         let lost =
-            self.lost.keys().map(|name| Served { index: 0, name: name.clone(), addresses: Vec::new() });
+            names.lost.iter().map(|name| Served { index: 0, name: name.clone(), addresses: Vec::new() });
         let listening = self.sockets.listening.iter().map(|listening| status::UserspacePath {
             family: listening.family.label().into(),
             failure: listening.failure.clone(),
@@ -72,6 +75,7 @@ impl Daemon {
             source: self.timekeeper.label(),
             reason: self.publisher.unsynchronised().map(Unsynchronised::explain),
             steps: self.publisher.steps(),
+            pauses: self.pauses,
             offset_s: correction.and_then(|correction| correction.offset_s).or(peers.system.offset_s),
             frequency_ppm: correction
                 .map(|correction| correction.frequency_ppm)
@@ -88,11 +92,6 @@ impl Daemon {
             http: self.http.all(),
             sources: self.config.metrics.show_sources.then(|| self.top().by_drops),
         }
-    }
-
-    pub(super) async fn status(&self) -> Result<Status> {
-        let links = self.netlink.interfaces().await?;
-        self.report().status(&self.datapath, &self.sockets.shared, &links)
     }
 
     /// The upstreams, and the clock as it was last published.
@@ -123,6 +122,7 @@ impl Report {
         let clock = &mut status.clock;
         clock.source = Some(self.source.into());
         clock.steps = self.steps;
+        clock.pauses = self.pauses;
         clock.offset_s = self.offset_s;
         clock.frequency_ppm = self.frequency_ppm;
         clock.discipline.clone_from(&self.discipline);
@@ -187,11 +187,11 @@ fn observe(datapath: &Datapath) -> Result<Status> {
 
 /// An interface, if it is there: what the kernel says of it now, not what was asked for.
 fn interface(datapath: &Datapath, index: u32, link: Option<&Interface>) -> Result<status::Interface> {
-    let (fallback, remark) = datapath.notes(index);
+    let (fallback, remark) = datapath.links().notes(index);
     Ok(status::Interface {
         name: link.map_or_else(|| format!("index {index}"), |link| link.name.clone()),
         index,
-        mode: link.and_then(|link| datapath.own_mode(link)),
+        mode: link.and_then(|link| datapath.links().own_mode(link)),
         fallback,
         remark,
         up: link.is_some_and(|link| link.up),
@@ -206,7 +206,7 @@ fn interface(datapath: &Datapath, index: u32, link: Option<&Interface>) -> Resul
 /// # Errors
 ///
 /// Missing privileges, or pinned state of another layout version.
-pub fn status_without_daemon(instance: &Instance) -> Result<Option<Status>> {
+pub fn status_without_daemon(instance: &Instance) -> Result<Option<Status>, OpenError> {
     let Some(datapath) = Datapath::open(instance)? else {
         return Ok(None);
     };
@@ -215,9 +215,9 @@ pub fn status_without_daemon(instance: &Instance) -> Result<Option<Status>> {
         .build()
         .map_err(Error::because(Code::Os, "cannot start the event loop"))?;
     let (links, addresses) = runtime.block_on(async {
-        let netlink = Netlink::connect()?;
+        let netlink = Netlink::connect_to_ask()?;
         let indices: Vec<_> = datapath.interfaces().collect();
-        Ok((netlink.interfaces().await?, netlink.addresses(&indices).await?))
+        Ok::<_, Error>((netlink.interfaces().await?, netlink.addresses(&indices).await?))
     })?;
     let mut status = observe(&datapath)?;
     for index in datapath.interfaces() {

@@ -96,6 +96,8 @@ metrics! {
         |status| one(status.clock.age_s);
     "pooltime_clock_steps_total" Counter [] "System clock steps that the daemon noticed." =
         |status| one(number(status.clock.steps));
+    "pooltime_clock_pauses_total" Counter [] "Pauses of the virtual machine that the daemon noticed." =
+        |status| one(number(status.clock.pauses));
 
     "pooltime_upstream_selected" Gauge ["upstream", "address"] "Whether the clock follows the upstream." =
         |status| each_upstream(status, |peer| {

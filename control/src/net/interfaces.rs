@@ -1,5 +1,6 @@
 //! The host's interfaces and addresses over netlink, and notifications of their changes.
 
+use std::fmt::{self, Display};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
 use std::pin::Pin;
@@ -13,7 +14,7 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached};
 use rtnetlink::sys::SocketAddr;
-use rtnetlink::{Handle, LinkUnspec, MulticastGroup, new_multicast_connection};
+use rtnetlink::{Handle, LinkUnspec, MulticastGroup, new_connection, new_multicast_connection};
 use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
 
@@ -47,6 +48,40 @@ pub struct Interface {
     pub xdp: Option<AttachedXdp>,
     /// State of the driver.
     pub driver: Driver,
+}
+
+/// The error that no interface has a given name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Absent {
+    /// The name that was looked up.
+    pub name: String,
+    /// The names of all interfaces of the host.
+    pub present: Vec<String>,
+}
+
+impl Display for Absent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "there is no interface `{}`", self.name)
+    }
+}
+
+impl From<Absent> for Error {
+    fn from(absent: Absent) -> Self {
+        let present = absent.present.join(", ");
+        Self::new(Code::NoInput, absent).remedy(format_args!("there are: {present}"))
+    }
+}
+
+/// Returns the interface with this name.
+///
+/// # Errors
+///
+/// There is no such interface.
+pub fn named<'a>(interfaces: &'a [Interface], name: &str) -> Result<&'a Interface, Absent> {
+    interfaces.iter().find(|interface| interface.name == name).ok_or_else(|| Absent {
+        name: name.to_owned(),
+        present: interfaces.iter().map(|interface| interface.name.clone()).collect(),
+    })
 }
 
 /// A driver's queues, and the frames that it lost.
@@ -120,6 +155,9 @@ impl Addresses {
 }
 
 /// A connection to the kernel's routing netlink.
+///
+/// A request may take seconds. The kernel handles most of them within the system call that sends them, and holds its
+/// lock on network interfaces (RTNL) meanwhile. So the thread that publishes the clock must not use it.
 pub struct Netlink {
     handle: Handle,
     messages: Pin<Box<dyn Stream<Item = (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>>>,
@@ -141,6 +179,22 @@ impl Netlink {
         let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
         let (connection, handle, messages) = new_multicast_connection(&groups)
             .map_err(Error::because(Code::Os, "cannot open a netlink socket"))?;
+        Ok(Self {
+            handle,
+            messages: Box::pin(messages),
+            connection: tokio::spawn(connection),
+            tried: Instant::now(),
+        })
+    }
+
+    /// Connects for requests only, without a subscription to changes. Needs a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses the connection.
+    pub fn connect_to_ask() -> Result<Self> {
+        let (connection, handle, messages) =
+            new_connection().map_err(Error::because(Code::Os, "cannot open a netlink socket"))?;
         Ok(Self {
             handle,
             messages: Box::pin(messages),
@@ -188,20 +242,6 @@ impl Netlink {
 
     async fn links(&self) -> Result<Vec<LinkMessage>> {
         self.handle.link().get().execute().try_collect().await.map_err(failed("list the interfaces"))
-    }
-
-    /// The interface of this name.
-    ///
-    /// # Errors
-    ///
-    /// There is none: with the names there are.
-    pub async fn interface(&self, name: &str) -> Result<Interface> {
-        let interfaces = self.interfaces().await?;
-        let names: Vec<_> = interfaces.iter().map(|interface| interface.name.clone()).collect();
-        interfaces.into_iter().find(|interface| interface.name == name).ok_or_else(|| {
-            Error::new(Code::NoInput, format_args!("there is no interface `{name}`"))
-                .remedy(format_args!("there are: {}", names.join(", ")))
-        })
     }
 
     /// The usable addresses of these interfaces and of all that stand on them: not those still being checked
@@ -385,6 +425,24 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
+
+    #[test]
+    fn a_name_that_no_interface_has_is_told_with_those_that_there_are() {
+        let interface = |index, name: &str| Interface {
+            index,
+            name: name.into(),
+            up: true,
+            mtu: 1500,
+            is_bond: false,
+            xdp: None,
+            driver: Driver::default(),
+        };
+        let interfaces = [interface(1, "lo"), interface(2, "eth0")];
+        assert_eq!(named(&interfaces, "eth0").unwrap().index, 2);
+        let error = Error::from(named(&interfaces, "eth1").unwrap_err());
+        assert_eq!(error.to_string(), "there is no interface `eth1`\n  there are: lo, eth0");
+        assert_eq!(error.code, Code::NoInput);
+    }
 
     #[tokio::test]
     async fn a_connection_that_ends_is_made_anew_however_often_the_wait_for_it_is_given_up() {

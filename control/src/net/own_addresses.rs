@@ -103,7 +103,7 @@ impl OwnAddresses {
             .enable_all()
             .build()
             .map_err(Error::because(Code::Os, "cannot start the event loop"))?;
-        let addresses = runtime.block_on(async { Netlink::connect()?.own_addresses().await })?;
+        let addresses = runtime.block_on(async { Netlink::connect_to_ask()?.own_addresses().await })?;
         let name = uname().ok().and_then(|host| Some(host.nodename().to_str()?.to_ascii_lowercase()));
         Ok(Self { name: name.filter(|name| !name.is_empty()), ..Self::new(&addresses, &[]) })
     }

@@ -103,6 +103,9 @@ pub struct Clock {
     pub horizon_limit_s: Option<f64>,
     /// Number of clock steps that the daemon has noticed.
     pub steps: u64,
+    /// How often the daemon found that the machine had stood still: paused, migrated or restored.
+    #[serde(default)]
+    pub pauses: u64,
     /// State of the discipline, if the daemon disciplines the clock itself.
     pub discipline: Option<Discipline>,
 }
@@ -258,6 +261,7 @@ impl Clock {
             horizon_s: signed_seconds(state.horizon_ns, now_ns),
             horizon_limit_s: None,
             steps: 0,
+            pauses: 0,
             discipline: None,
         }
     }
@@ -364,6 +368,7 @@ pub(crate) fn sample() -> Status {
             horizon_s: 19.9,
             horizon_limit_s: Some(20.0),
             steps: 0,
+            pauses: 0,
             discipline: Some(Discipline {
                 system_peer: Some("ntp1.example.net".into()),
                 selected: 1,

@@ -6,6 +6,8 @@ pub mod kernel_clock;
 pub mod port_owner;
 pub mod process;
 pub mod random;
+pub mod standstill;
+pub mod time_namespace;
 
 use std::io;
 use std::os::fd::AsRawFd as _;
@@ -44,6 +46,22 @@ unsafe impl aya::Pod for Plain<[u64; WAYS]> {}
 unsafe impl aya::Pod for Plain<Spent> {}
 // SAFETY: `repr(C)` of 64-bit integers.
 unsafe impl aya::Pod for Plain<Grant> {}
+
+/// Lets all threads allocate from one heap, `mallopt(3)`: glibc has one for each, and hardly gives back what was freed in
+/// it. To be called before there are threads. Other libraries have one heap anyway.
+pub(crate) fn use_one_heap() {
+    // SAFETY: it takes no pointer, and no other thread allocates.
+    #[cfg(target_env = "gnu")]
+    let _refused = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}
+
+/// Gives freed memory back to the kernel, `malloc_trim(3)`. It takes milliseconds. Other libraries give it back by
+/// themselves.
+pub(crate) fn give_freed_memory_back() {
+    // SAFETY: it takes no pointer, and what is in use stays where it is.
+    #[cfg(target_env = "gnu")]
+    let _was_none = unsafe { libc::malloc_trim(0) };
+}
 
 /// The kernel's clock discipline, as adjtimex(2) reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

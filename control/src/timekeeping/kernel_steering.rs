@@ -103,6 +103,12 @@ impl Steering {
         self.left = None;
     }
 
+    /// Takes note that the machine's clocks have lost time: as at the start, the first updates may step.
+    pub(super) fn time_lost(&mut self) {
+        self.updates = 0;
+        self.updated = None;
+    }
+
     /// Why it does not steer any more, if it does not.
     #[must_use]
     pub fn stopped(&self) -> Option<&str> {

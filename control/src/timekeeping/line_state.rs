@@ -116,7 +116,7 @@ fn rate(frequency: f64) -> Rate {
     scaled(Rate::NOMINAL, 1.0 + frequency.clamp(-0.5, 0.5))
 }
 
-/// ClockLine seconds a second of its clock.
+/// Seconds of the line per second of its clock.
 #[expect(clippy::cast_precision_loss, reason = "exact to 1 part in 10^10")]
 fn frequency_ratio(rate: Rate) -> f64 {
     rate.0 as f64 / Rate::NOMINAL.0 as f64
@@ -191,7 +191,7 @@ mod tests {
                 let now_ns = BASE_NS + after_ns;
                 let error = true_line.time_at(now_ns).since(allowing.time_at(now_ns)).unsigned_abs();
                 let bound_ns = allowing.root_dispersion_at(now_ns).as_nanos();
-                let error_ns = u128::from(error) * 1_000_000_000 >> 32;
+                let error_ns = (u128::from(error) * 1_000_000_000) >> 32;
                 assert!(error_ns <= u128::from(bound_ns), "{change}: {error_ns} ns, {bound_ns} ns");
             }
         }

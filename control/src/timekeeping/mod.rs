@@ -6,6 +6,7 @@ mod fake;
 mod kernel_leap;
 pub mod kernel_steering;
 pub mod line_state;
+pub mod pause_watch;
 pub mod rate_watch;
 mod slew_file;
 pub mod sources;

@@ -35,6 +35,8 @@ pub enum Unsynchronised {
     Daemon,
     /// The error bound is above the configured limit.
     ErrorBound,
+    /// The clock has lost time, and its keeper has not corrected it since.
+    TimeLost,
     /// A leap second comes just now.
     LeapSecond,
     /// There are no upstreams that agree on the time.
@@ -57,6 +59,10 @@ impl Unsynchronised {
             }
             Self::ErrorBound => {
                 "the clock's error bound is above `clock.max_error_ms`: see `chronyc tracking` or `ntpq -p`"
+            }
+            Self::TimeLost => {
+                "the machine was suspended or stood still, and the daemon that keeps its clock has not corrected it \
+                 since: `chronyc burst 4/4` has chronyd ask at once"
             }
             Self::LeapSecond => {
                 "a leap second comes just now: until the clock has taken it, no answer would surely be right"
@@ -100,6 +106,8 @@ pub struct SystemClock {
     /// The range of `CLOCK_REALTIME` minus `CLOCK_MONOTONIC` on which all readings since the last step agree.
     difference: Option<(i128, i128)>,
     max_error_us: Option<i64>,
+    /// It has lost time and was not corrected since.
+    lost_time: bool,
     reference_time: NtpTimestamp,
 }
 
@@ -107,7 +115,19 @@ impl SystemClock {
     /// Makes a clock that has not been read yet.
     #[must_use]
     pub fn new(precision: i8) -> Self {
-        Self { precision, sequence: 0, difference: None, max_error_us: None, reference_time: NtpTimestamp(0) }
+        Self {
+            precision,
+            sequence: 0,
+            difference: None,
+            max_error_us: None,
+            lost_time: false,
+            reference_time: NtpTimestamp(0),
+        }
+    }
+
+    /// Takes note that the clock has lost time: it is not served as good until its keeper has corrected it.
+    pub const fn time_lost(&mut self) {
+        self.lost_time = true;
     }
 
     /// Makes the state to publish from readings of the clocks, the kernel's discipline and the local daemon's
@@ -131,6 +151,9 @@ impl SystemClock {
         let mut source = ClaimedSource::of(kernel, daemon, base_ns, config, self.reference_time);
         source.add_error(reading_error_ns);
         source.limit_error(limit_ns);
+        if self.lost_time {
+            source.unsynchronised = source.unsynchronised.or(Some(Unsynchronised::TimeLost));
+        }
         let leap = kernel_leap::ahead(kernel, now_ns, source.bound_ns());
         if leap == Some(Ahead::Now) {
             source.unsynchronised = source.unsynchronised.or(Some(Unsynchronised::LeapSecond));
@@ -195,6 +218,7 @@ impl SystemClock {
     fn note_correction(&mut self, kernel: &Adjtimex, stepped: bool, now: NtpTimestamp) {
         if stepped || self.max_error_us.is_none_or(|before| kernel.max_error_us < before) {
             self.reference_time = now;
+            self.lost_time = false;
         }
         self.max_error_us = Some(kernel.max_error_us);
     }
@@ -225,7 +249,9 @@ impl ClaimedSource {
             libc::TIME_INS => 1,
             libc::TIME_DEL => 2,
             // The clock's keeper may take it without the kernel, or has not told it yet.
-            libc::TIME_OK => daemon.map_or(0, |daemon| daemon.reading.server.leap & 3),
+            libc::TIME_OK => daemon
+                .filter(|daemon| daemon.reading.server.is_synchronised())
+                .map_or(0, |daemon| daemon.reading.server.leap),
             _ => 0,
         };
         let daemon_synchronised = daemon.map(|daemon| daemon.reading.server.is_synchronised());

@@ -23,6 +23,7 @@ use tracing::warn;
 use super::drift::DriftFile;
 use super::kernel_steering::{Steering, refuse_rivals};
 use super::line_state;
+use super::pause_watch::Pause;
 use super::rate_watch::{RateChange, RateWatch};
 use super::slew_file::{LeftBehind, SlewFile};
 use super::sources::ntp::NtpSource;
@@ -40,9 +41,9 @@ use crate::sys::kernel_clock::{KernelClock, monotonic_ns, precision};
 const SUSPEND_NS: u64 = 100_000_000;
 /// Interval at which the drift file is written.
 const DRIFT_INTERVAL: Duration = Duration::from_hours(1);
-/// Shortest sleep of the loop, so that it cannot spin.
 /// The kernel's clock is not steered this near to a leap second, in s.
 const LEAP_QUIET_S: f64 = 2.0;
+/// Shortest sleep of the loop, so that it cannot spin.
 const LEAST_SLEEP: Duration = Duration::from_millis(1);
 
 /// What a timekeeper must know about its host.
@@ -371,6 +372,26 @@ impl<K: KernelClock> Timekeeper<K> {
         self.read_clocks().map(drop)
     }
 
+    /// Takes note that the machine stood still: its clocks have lost that time, and nothing that was known of them is true
+    /// any more. The sources are asked anew at once; until they have spoken, no time is served as good.
+    pub fn paused(&mut self, pause: Pause) {
+        warn!(
+            "the machine stood still for about {:.1} s: the time is asked for anew, and is not served as good until then",
+            pause.about_s
+        );
+        self.time_lost(self.now);
+    }
+
+    fn time_lost(&mut self, now: LocalTime) {
+        self.discipline.time_lost(now);
+        for source in &mut self.sources {
+            source.time_lost();
+        }
+        if let Some(steering) = &mut self.steering {
+            steering.time_lost();
+        }
+    }
+
     /// Takes the changes of the clock's rate since the last call, whoever made them.
     pub fn take_rate_changes(&mut self) -> Vec<RateChange> {
         std::mem::take(&mut self.retuned)
@@ -434,7 +455,7 @@ impl<K: KernelClock> Timekeeper<K> {
             if self.is_disciplined() {
                 warn!("the machine was suspended: the time is asked for anew");
             }
-            self.discipline.time_lost(now);
+            self.time_lost(now);
         }
         self.suspended_ns = suspended_ns;
         self.now = now;
@@ -565,7 +586,7 @@ fn steers(config: &ClockConfig) -> bool {
 fn discipline_settings(config: &ClockConfig) -> Result<discipline::Config> {
     match config.source {
         ClockSource::System => Ok(discipline::Config::default()),
-        ClockSource::Upstream => config.discipline(),
+        ClockSource::Upstream => Ok(config.discipline()?),
     }
 }
 

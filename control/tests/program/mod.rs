@@ -8,6 +8,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Instant;
 
 use aya::maps::PerCpuArray;
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
@@ -17,7 +18,7 @@ use control::serving::xdp::{self, Datapath};
 use responder::layout::{self, Count};
 use responder::limiter::TABLE_ENTRIES;
 use responder::verdict::{Action, COUNTERS};
-use responder::{ServedTable, message};
+use responder::{ClockState, ServedTable, message};
 
 /// The longest frame that is put to the program. The kernel takes what fits into a page beside headroom and
 /// tailroom.
@@ -94,6 +95,20 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         xdp::remove_pins(&self.instance.pin_directory()).unwrap();
+    }
+}
+
+/// Publishes a line of the clock, and waits until the program goes by it.
+pub(crate) fn publish_clock(datapath: &mut Datapath, clock: &ClockState) {
+    datapath.publish_clock(clock).unwrap();
+    wait_for_flips(datapath);
+}
+
+/// Waits until the program goes by what was published, as the daemon's loop does.
+pub(crate) fn wait_for_flips(datapath: &mut Datapath) {
+    while let Some(due) = datapath.next_flip() {
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        datapath.publish_waiting().unwrap();
     }
 }
 

@@ -8,7 +8,7 @@ use responder::Access;
 use responder::layout::LIST_ENTRIES;
 use serde::{Deserialize, Serialize};
 
-use crate::config::AccessConfig;
+use crate::config::{AccessConfig, ConfigError};
 use crate::error::{Code, Error, Result};
 use crate::net::prefix::Prefix;
 
@@ -127,7 +127,7 @@ impl Lists {
 /// # Errors
 ///
 /// A file that cannot be read, a line that is no entry, two entries for the same prefix, or too many.
-pub fn configured(config: &AccessConfig) -> Result<BTreeMap<Prefix, Access>> {
+pub fn configured(config: &AccessConfig) -> Result<BTreeMap<Prefix, Access>, ConfigError> {
     let mut entries = BTreeMap::new();
     for (prefixes, access) in [
         (&config.deny, Access::Denied),
@@ -144,10 +144,8 @@ pub fn configured(config: &AccessConfig) -> Result<BTreeMap<Prefix, Access>> {
     }
     let ipv4 = entries.keys().filter(|prefix| prefix.address().is_ipv4()).count();
     if ipv4.max(entries.len() - ipv4) > LIST_ENTRIES {
-        return Err(Error::new(
-            Code::Config,
-            format_args!("access: more than {LIST_ENTRIES} entries of a family"),
-        ));
+        let what = format!("access: more than {LIST_ENTRIES} entries of a family");
+        return Err(Error::new(Code::Config, what).into());
     }
     Ok(entries)
 }
@@ -170,9 +168,9 @@ fn add(
 
 /// One entry a line, `deny`, `allow`, `unlimited` or `limit` before the prefix; without a word, `deny`. What
 /// follows a `#` is a comment.
-fn read(path: &Path, entries: &mut BTreeMap<Prefix, Access>) -> Result<()> {
+fn read(path: &Path, entries: &mut BTreeMap<Prefix, Access>) -> Result<(), ConfigError> {
     let named = || format!("access.files: {}", path.display());
-    let text = std::fs::read_to_string(path).map_err(Error::because(Code::NoInput, named()))?;
+    let text = std::fs::read_to_string(path).map_err(ConfigError::unreadable(named()))?;
     for (number, line) in text.lines().enumerate() {
         let place = || format!("{}, line {}", path.display(), number + 1);
         let line = line.split('#').next().unwrap_or_default();
@@ -190,7 +188,8 @@ fn read(path: &Path, entries: &mut BTreeMap<Prefix, Access>) -> Result<()> {
             }
             _ => {
                 return Err(Error::new(Code::Config, format_args!("{}: more than a prefix", place()))
-                    .remedy("comments begin with #"));
+                    .remedy("comments begin with #")
+                    .into());
             }
         };
         let prefix = prefix.parse().map_err(|error: Error| Error {
@@ -258,7 +257,7 @@ mod tests {
             unlimited: vec![prefix("192.0.2.0/24")],
             ..AccessConfig::default()
         };
-        let error = configured(&both).unwrap_err();
+        let error = configured(&both).unwrap_err().error;
         assert!(error.what.contains("192.0.2.0/24 is `deny` and `unlimited`"), "{error}");
     }
 
@@ -281,11 +280,11 @@ mod tests {
             ("deny 192.0.2.0/24 because\n", "line 1"),
             ("192.0.2.1/24", "192.0.2.0/24"),
         ] {
-            let error = read(text).unwrap_err();
+            let error = read(text).unwrap_err().error;
             assert!(error.what.contains(part) && error.what.contains("pooltime-lists"), "{error}");
         }
         std::fs::remove_file(&path).unwrap();
-        let error = configured(&config).unwrap_err();
+        let error = configured(&config).unwrap_err().error;
         assert!(error.what.contains("access.files") && error.what.contains("pooltime-lists"), "{error}");
     }
 

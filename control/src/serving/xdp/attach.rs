@@ -1,23 +1,24 @@
 //! Putting the program on interfaces, and off them again.
+//!
+//! All of this may take seconds: the verifier and some drivers are slow, and the kernel has one lock (RTNL) for all
+//! network interfaces, which any program may hold. So the thread that publishes the clock must not do it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
 use aya::programs::links::{FdLink, PinnedLink};
-use responder::layout::{self, Count, INTERFACES};
-use responder::verdict;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use super::notes::{self, Note};
 use super::refusal::{self, Refusal};
-use super::{Datapath, link, load_object, map_error, tags};
+use super::{Slot, link, load_object, tags};
 use crate::error::{Code, Error, Result};
 use crate::net::interfaces::{AttachedXdp, Interface};
 use crate::net::xdp_mode::Mode;
-use crate::sys::Plain;
 use crate::sys::ethtool::{Nic, Queues};
+use crate::sys::give_freed_memory_back;
 
 const LINK_PREFIX: &str = "link-";
 
@@ -47,25 +48,33 @@ pub struct Attachment {
     pub took_over: bool,
 }
 
-impl Datapath {
-    /// Puts this build's program on the interface: in place of an earlier build's between two packets, or
-    /// anew.
+/// The pinned links of an instance, each of which holds its program on an interface.
+#[derive(Clone, Debug)]
+pub struct Links {
+    directory: PathBuf,
+    table_entries: u32,
+}
+
+impl Links {
+    pub(super) const fn new(directory: PathBuf, table_entries: u32) -> Self {
+        Self { directory, table_entries }
+    }
+
+    /// Attaches this build's program to the interface. The program counts in `slot`. It replaces an earlier build's
+    /// program between two packets.
     ///
     /// # Errors
     ///
-    /// The driver's refusal, or the kernel's of the program. The interface is as it was then.
-    pub fn attach(&mut self, interface: &Interface, request: ModeRequest) -> Result<Attachment> {
-        let new_slot = self.slot_of(interface.index).is_none();
-        let slot = self.take_slot(interface)?;
-        let attached = self.attach_counting(interface, request, slot);
-        if attached.is_err() && new_slot {
-            self.free_slot(interface.index)?;
-        }
+    /// The driver or the kernel refuses the program. The interface is unchanged then.
+    pub fn attach(&self, interface: &Interface, request: ModeRequest, slot: Slot) -> Result<Attachment> {
+        let attached = self.try_attach(interface, request, slot);
+        // The loader parses the BTF of the kernel, which takes tens of megabytes until here.
+        give_freed_memory_back();
         attached
     }
 
-    fn attach_counting(&self, interface: &Interface, request: ModeRequest, slot: u32) -> Result<Attachment> {
-        let mut object = load_object(&self.directory, slot, self.table_entries())?;
+    fn try_attach(&self, interface: &Interface, request: ModeRequest, slot: Slot) -> Result<Attachment> {
+        let mut object = load_object(&self.directory, slot.number(), self.table_entries)?;
         if let Some(mode) = self.own_mode(interface) {
             return self.take_over(&mut object, interface, request, mode);
         }
@@ -198,19 +207,17 @@ impl Datapath {
         (note(Note::Fallback), note(Note::Remark))
     }
 
-    /// Takes the program off an interface, and gives back what was changed on it.
+    /// Detaches the program from an interface, and restores the settings that attaching changed.
     ///
     /// # Errors
     ///
-    /// The kernel's.
-    pub fn detach(&mut self, interface: u32) -> Result<()> {
-        let pin = self.pin_of(interface);
-        if pin.exists() {
-            link::remove(&pin)?;
+    /// The link cannot be removed, or the settings cannot be restored. In the latter case the program is detached.
+    pub fn detach(&self, interface: u32) -> Result<()> {
+        if self.is_pinned(interface) {
+            link::remove(&self.pin_of(interface))?;
         }
         let given_back = tags::give_back(&self.directory, interface);
         notes::forget(&self.directory, interface);
-        self.free_slot(interface)?;
         given_back
     }
 
@@ -223,44 +230,14 @@ impl Datapath {
         (own == program_id).then_some(mode)
     }
 
+    /// Whether the instance has a link for an interface.
+    #[must_use]
+    pub fn is_pinned(&self, interface: u32) -> bool {
+        self.pin_of(interface).exists()
+    }
+
     fn pin_of(&self, interface: u32) -> PathBuf {
         self.directory.join(format!("{LINK_PREFIX}{interface}"))
-    }
-
-    /// The interface's place in the counters; a place that is taken anew starts at zero.
-    fn take_slot(&mut self, interface: &Interface) -> Result<u32> {
-        if let Some(slot) = self.slot_of(interface.index) {
-            return Ok(slot);
-        }
-        let free = self.slot_of(0).ok_or_else(|| {
-            Error::new(
-                Code::Unavailable,
-                format_args!(
-                    "{} would be interface number {}; a server supports {INTERFACES}",
-                    interface.name,
-                    INTERFACES + 1
-                ),
-            )
-            .remedy("detach one, or run a second instance: `--instance NAME`")
-        })?;
-        let cpus = aya::util::nr_cpus()
-            .map_err(|(file, error)| Error::because(Code::Os, format_args!("cannot read {file}"))(error))?;
-        let zeros =
-            aya::maps::PerCpuValues::try_from(vec![Plain([Count::default(); verdict::COUNTERS]); cpus])
-                .map_err(Error::because(Code::Software, "counters"))?;
-        self.counters_map.set(free, zeros, 0).map_err(map_error(layout::COUNTERS))?;
-        self.state.interfaces[free as usize] = interface.index;
-        self.write_state()?;
-        Ok(free)
-    }
-
-    fn free_slot(&mut self, interface: u32) -> Result<()> {
-        for index in &mut self.state.interfaces {
-            if *index == interface {
-                *index = 0;
-            }
-        }
-        self.write_state()
     }
 }
 

@@ -189,7 +189,8 @@ pub(super) fn sets(entries: u32) -> u32 {
     entries / BUCKETS_IN_A_SET
 }
 
-fn entries(sets: u32) -> u32 {
+/// Buckets in so many sets.
+pub(super) fn entries(sets: u32) -> u32 {
     sets.saturating_mul(BUCKETS_IN_A_SET)
 }
 

@@ -6,6 +6,7 @@
 
 mod attach;
 mod bpffs;
+mod flips;
 mod foreign;
 mod grants;
 mod limits;
@@ -13,11 +14,12 @@ mod link;
 mod notes;
 mod privileges;
 mod refusal;
+mod slots;
 mod tags;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfLoader};
@@ -27,15 +29,17 @@ use responder::limiter::WAYS;
 use responder::{ClockState, ServedTable, verdict};
 
 pub(crate) use attach::slow_transmit;
-pub use attach::{Attachment, ModeRequest};
+pub use attach::{Attachment, Links, ModeRequest};
 pub use foreign::{open_program, program_name};
 pub use limits::{AccessMaps, Occupancy};
-pub use privileges::require_privileges;
+pub use privileges::{MissingPrivileges, require_privileges};
 pub(crate) use refusal::{Condition, conditions, hypervisor_offloads};
+pub use slots::Slot;
 
 use crate::error::{Code, Error, Result};
 use crate::instance::{Instance, not_writable};
 use crate::sys::Plain;
+use flips::Flips;
 
 /// Names and sizes of the pinned maps, in the order they are pinned.
 const MAPS: [&str; 9] = [
@@ -60,7 +64,39 @@ pub struct Datapath {
     grants_map: PerCpuArray<MapData, Plain<Grant>>,
     samples_map: RingBuf<MapData>,
     state: Box<State>,
-    last_flip: Option<Instant>,
+    clock_flips: Flips<ClockState>,
+    table_flips: Flips<Box<ServedTable>>,
+    links: Links,
+}
+
+/// Why the maps of an instance cannot be opened.
+#[derive(Debug)]
+pub enum OpenError {
+    /// The process lacks privileges.
+    NotAllowed(MissingPrivileges),
+    /// There is no bpffs, the maps are of another layout version, or the kernel refuses.
+    Failed(Error),
+}
+
+impl From<Error> for OpenError {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<MissingPrivileges> for OpenError {
+    fn from(missing: MissingPrivileges) -> Self {
+        Self::NotAllowed(missing)
+    }
+}
+
+impl From<OpenError> for Error {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::NotAllowed(missing) => missing.into(),
+            OpenError::Failed(error) => error,
+        }
+    }
 }
 
 impl Datapath {
@@ -96,7 +132,7 @@ impl Datapath {
     /// # Errors
     ///
     /// As for [`Datapath::open_or_create`].
-    pub fn open(instance: &Instance) -> Result<Option<Self>> {
+    pub fn open(instance: &Instance) -> Result<Option<Self>, OpenError> {
         let directory = instance.pin_directory();
         match directory.try_exists() {
             Ok(false) => return Ok(None),
@@ -105,7 +141,7 @@ impl Datapath {
         }
         check_layout(&directory, instance)?;
         let map = |name: &str| open_pinned(&instance.pin_directory(), name);
-        Self::from_maps(directory.clone(), map).map(Some)
+        Ok(Some(Self::from_maps(directory.clone(), map)?))
     }
 
     fn from_object(directory: PathBuf, object: &mut Ebpf) -> Result<Self> {
@@ -117,17 +153,20 @@ impl Datapath {
     }
 
     fn from_maps(directory: PathBuf, mut take: impl FnMut(&str) -> Result<Map>) -> Result<Self> {
+        let buckets_map = Array::try_from(take(layout::BUCKETS)?).map_err(map_error(layout::BUCKETS))?;
         let mut datapath = Self {
+            links: Links::new(directory.clone(), limits::entries(buckets_map.len())),
             directory,
+            buckets_map,
             state_map: Array::try_from(take(layout::STATE)?).map_err(map_error(layout::STATE))?,
             counters_map: PerCpuArray::try_from(take(layout::COUNTERS)?)
                 .map_err(map_error(layout::COUNTERS))?,
-            buckets_map: Array::try_from(take(layout::BUCKETS)?).map_err(map_error(layout::BUCKETS))?,
             spent_map: PerCpuArray::try_from(take(layout::SPENT)?).map_err(map_error(layout::SPENT))?,
             grants_map: PerCpuArray::try_from(take(layout::GRANTS)?).map_err(map_error(layout::GRANTS))?,
             samples_map: RingBuf::try_from(take(layout::SAMPLES)?).map_err(map_error(layout::SAMPLES))?,
             state: Box::new(State::EMPTY),
-            last_flip: None,
+            clock_flips: Flips::default(),
+            table_flips: Flips::default(),
         };
         let Plain(found) = datapath.state_map.get(&0, 0).map_err(map_error(layout::STATE))?;
         if found.magic == layout::MAGIC {
@@ -140,32 +179,71 @@ impl Datapath {
 
     /// Publishes a clock line. The program answers by it from the next packet on.
     ///
-    /// Waits where the last one is not yet [`layout::FLIP_INTERVAL_MS`] old.
+    /// This never waits. A line that comes less than [`layout::FLIP_INTERVAL_MS`] ms after the last one is kept, and
+    /// [`Datapath::publish_waiting`] publishes it at the time that [`Datapath::next_flip`] returns. A later line
+    /// replaces one that is kept.
     ///
     /// # Errors
     ///
-    /// The kernel's, for a write to a map.
+    /// The map cannot be written. The line is not kept then.
     pub fn publish_clock(&mut self, clock: &ClockState) -> Result<()> {
-        self.wait_for_readers();
-        let [first, second] = &mut self.state.clocks;
-        *(if self.state.clock & 1 == 0 { second } else { first }) = clock.to_words();
-        self.write_state()?;
-        self.state.clock ^= 1;
-        self.write_state()
+        self.clock_flips.put(*clock);
+        self.publish_waiting()
     }
 
-    /// Publishes the addresses that are answered for.
+    /// Publishes the addresses that are answered for, if they have changed. Like [`Datapath::publish_clock`], this
+    /// never waits.
     ///
     /// # Errors
     ///
-    /// The kernel's, for a write to a map.
+    /// The map cannot be written. The table is not kept then.
     pub fn publish_served(&mut self, table: &ServedTable) -> Result<()> {
-        self.wait_for_readers();
-        let [first, second] = &mut self.state.tables;
-        *(if self.state.served & 1 == 0 { second } else { first }) = *table;
-        self.write_state()?;
-        self.state.served ^= 1;
-        self.write_state()
+        let [first, second] = &self.state.tables;
+        let in_force = if self.state.served & 1 == 0 { first } else { second };
+        if in_force == table {
+            self.table_flips.forget();
+            return Ok(());
+        }
+        self.table_flips.put(Box::new(*table));
+        self.publish_waiting()
+    }
+
+    /// Publishes what was kept, as far as it is due.
+    ///
+    /// # Errors
+    ///
+    /// As [`Datapath::publish_clock`].
+    pub fn publish_waiting(&mut self) -> Result<()> {
+        let now = Instant::now();
+        if let Some(clock) = self.clock_flips.take_due(now) {
+            let [first, second] = &mut self.state.clocks;
+            *(if self.state.clock & 1 == 0 { second } else { first }) = clock.to_words();
+            self.write_and_flip(|state| &mut state.clock)?;
+        }
+        if let Some(table) = self.table_flips.take_due(now) {
+            let [first, second] = &mut self.state.tables;
+            *(if self.state.served & 1 == 0 { second } else { first }) = *table;
+            self.write_and_flip(|state| &mut state.served)?;
+        }
+        Ok(())
+    }
+
+    /// Returns until when a line of the clock would be kept, or nothing if it would be in force at once.
+    #[must_use]
+    pub fn clock_blocked_until(&self) -> Option<Instant> {
+        self.clock_flips.blocked_until(Instant::now())
+    }
+
+    /// Returns when [`Datapath::publish_waiting`] has something to publish, or nothing if nothing is kept.
+    #[must_use]
+    pub fn next_flip(&self) -> Option<Instant> {
+        self.clock_flips.due().into_iter().chain(self.table_flips.due()).min()
+    }
+
+    /// Whether the addresses that were published last are in force, and not kept.
+    #[must_use]
+    pub fn serves_what_was_published(&self) -> bool {
+        self.table_flips.due().is_none()
     }
 
     /// Takes note of what another thread or process has published since; for those that only look.
@@ -184,15 +262,6 @@ impl Datapath {
     pub fn clock(&self) -> ClockState {
         let [first, second] = self.state.clocks;
         ClockState::from_words(if self.state.clock & 1 == 0 { first } else { second })
-    }
-
-    /// Two flips in a row would write to the slot that a reader may still have in hand.
-    fn wait_for_readers(&mut self) {
-        let interval = Duration::from_millis(layout::FLIP_INTERVAL_MS);
-        if let Some(rest) = self.last_flip.and_then(|flip| interval.checked_sub(flip.elapsed())) {
-            std::thread::sleep(rest);
-        }
-        self.last_flip = Some(Instant::now());
     }
 
     /// The counters of an interface, summed over the CPUs.
@@ -229,9 +298,18 @@ impl Datapath {
         self.state.interfaces.iter().copied().filter(|index| *index != 0)
     }
 
-    fn slot_of(&self, interface: u32) -> Option<u32> {
-        let slot = self.state.interfaces.iter().position(|index| *index == interface)?;
-        u32::try_from(slot).ok()
+    /// The links that hold the instance's programs on interfaces.
+    #[must_use]
+    pub const fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// Writes the slot that is not in force, and then the index that puts it in force. If the index cannot be written,
+    /// the copy of it in this process is not changed either.
+    fn write_and_flip(&mut self, index: fn(&mut State) -> &mut u32) -> Result<()> {
+        self.write_state()?;
+        *index(&mut self.state) ^= 1;
+        self.write_state().inspect_err(|_| *index(&mut self.state) ^= 1)
     }
 
     fn write_state(&mut self) -> Result<()> {

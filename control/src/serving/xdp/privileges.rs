@@ -8,12 +8,29 @@ use tracing::debug;
 use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
 
+/// The privileges that the process lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingPrivileges {
+    /// Names of the missing capabilities, at least one.
+    capabilities: Vec<&'static str>,
+    /// How commands for the instance begin.
+    command: String,
+}
+
+impl From<MissingPrivileges> for Error {
+    fn from(missing: MissingPrivileges) -> Self {
+        let what = format!("missing privilege: {}", missing.capabilities.join(", "));
+        Self::new(Code::NoPermission, what)
+            .remedy(format_args!("run it as root: `sudo {} ...`", missing.command))
+    }
+}
+
 /// Says which privilege is missing, before the kernel says only that something is.
 ///
 /// # Errors
 ///
 /// Names the capabilities that are missing.
-pub fn require_privileges(instance: &Instance) -> Result<()> {
+pub fn require_privileges(instance: &Instance) -> Result<(), MissingPrivileges> {
     const CAP_NET_ADMIN: u32 = 12;
     const CAP_SYS_ADMIN: u32 = 21;
     // Without it the verifier refuses the program.
@@ -37,8 +54,7 @@ pub fn require_privileges(instance: &Instance) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    Err(Error::new(Code::NoPermission, format_args!("missing privilege: {}", missing.join(", ")))
-        .remedy(format_args!("run it as root: `sudo {} ...`", instance.command())))
+    Err(MissingPrivileges { capabilities: missing, command: instance.command() })
 }
 
 /// Kernels before 5.11 count maps against the limit of locked memory; later ones do not.

@@ -35,6 +35,9 @@ pub(super) trait Source {
     /// Asks those of its members that are due; `due` has their indices in the discipline.
     fn ask(&mut self, _due: &[usize]) {}
 
+    /// Takes note that the machine's clocks have lost time: it was suspended, or stood still.
+    fn time_lost(&mut self) {}
+
     /// Whether something has arrived for [`Source::take_in`]. Wakes the task when something does.
     fn poll_arrived(&mut self, context: &mut Context<'_>) -> Poll<()>;
 

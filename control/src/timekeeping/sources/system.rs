@@ -91,6 +91,10 @@ impl Source for SystemSource {
         }
     }
 
+    fn time_lost(&mut self) {
+        self.clock.time_lost();
+    }
+
     fn look(&mut self, kernel: &dyn KernelClock) -> Result<()> {
         let state = kernel.discipline()?;
         self.readings = Some((kernel.cross_timestamp()?, state));
@@ -131,4 +135,102 @@ fn ask(servers: &[SocketAddr]) -> Option<LocalDaemon> {
         let reading = exchange(*server, TIMEOUT).ok()?;
         Some(LocalDaemon { reading, monotonic_ns: monotonic_ns().ok()? })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use protocol::{Reading, ServerTime};
+
+    use super::*;
+    use crate::discipline;
+    use crate::timekeeping::fake::FakeMachine;
+    use crate::timekeeping::system_clock::Unsynchronised;
+
+    const NOW: LocalTime = LocalTime::from_ns(0);
+
+    /// A source that hears from a local daemon what a test sends.
+    fn source() -> (SystemSource, mpsc::Sender<Heard>) {
+        let (sender, answers) = mpsc::channel(1);
+        (SystemSource { answers: Some(answers), ..SystemSource::new(-24, &[]) }, sender)
+    }
+
+    fn daemon(stratum: u8, offset_ns: i64) -> Heard {
+        let server = ServerTime { stratum, precision: -20, ..ServerTime::default() };
+        let leap = if stratum == 0 { 3 } else { 0 };
+        let reading = Reading { server: ServerTime { leap, ..server }, offset_ns, delay_ns: 0 };
+        Heard::Answer(LocalDaemon { reading, monotonic_ns: 1_000_000_000 })
+    }
+
+    fn arrived(source: &mut SystemSource) -> bool {
+        source.poll_arrived(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    fn take_in(source: &mut SystemSource) {
+        let mut discipline = Discipline::new(discipline::Config::default(), &[], NOW, None);
+        source.take_in(&mut discipline, NOW);
+    }
+
+    fn mirrored(source: &mut SystemSource) -> Mirrored {
+        source.look(&FakeMachine::new(0.0, 0.0)).unwrap();
+        source.mirror(&ClockConfig::default()).unwrap()
+    }
+
+    #[test]
+    fn a_clock_that_has_not_been_looked_at_is_not_mirrored() {
+        let (mut source, _sender) = source();
+        assert_eq!(source.mirror(&ClockConfig::default()), None);
+        assert_eq!(mirrored(&mut source).observation.unsynchronised, None);
+    }
+
+    #[test]
+    fn what_the_local_daemon_says_wakes_the_loop_and_counts_when_it_is_taken_in() {
+        let (mut source, sender) = source();
+        assert!(!arrived(&mut source), "nothing was said");
+        sender.try_send(daemon(3, -5_000)).unwrap();
+        assert!(arrived(&mut source) && arrived(&mut source), "until it is taken in");
+        assert_eq!(mirrored(&mut source).correction.offset_s, None);
+        take_in(&mut source);
+        assert!(!arrived(&mut source));
+        let Mirrored { observation, correction } = mirrored(&mut source);
+        assert_eq!((observation.state.stratum, correction.offset_s), (3, Some(-5e-6)));
+
+        sender.try_send(daemon(0, 0)).unwrap();
+        assert!(arrived(&mut source));
+        take_in(&mut source);
+        assert_eq!(mirrored(&mut source).observation.unsynchronised, Some(Unsynchronised::Daemon));
+    }
+
+    #[test]
+    fn a_local_daemon_that_falls_silent_counts_no_more() {
+        let (mut source, sender) = source();
+        for heard in [daemon(3, 0), Heard::Silence] {
+            sender.try_send(heard).unwrap();
+            assert!(arrived(&mut source));
+            take_in(&mut source);
+        }
+        let Mirrored { observation, correction } = mirrored(&mut source);
+        assert_eq!((observation.unsynchronised, correction.offset_s), (None, None));
+        assert_eq!(observation.state.stratum, ClockConfig::default().stratum);
+    }
+
+    #[test]
+    fn without_anybody_to_ask_it_waits_for_nothing() {
+        let mut alone = SystemSource::new(-24, &[]);
+        assert!(!arrived(&mut alone));
+        let (mut source, sender) = source();
+        drop(sender);
+        assert!(!arrived(&mut source), "who asked has ended");
+        take_in(&mut source);
+        assert_eq!(mirrored(&mut source).observation.unsynchronised, None);
+    }
+
+    #[tokio::test]
+    async fn the_first_answer_is_waited_for_before_the_first_state() {
+        let (mut source, sender) = source();
+        tokio::spawn(async move { sender.send(daemon(2, 0)).await });
+        source.hear_local_daemon().await;
+        assert_eq!(mirrored(&mut source).observation.state.stratum, 2);
+    }
 }

@@ -422,6 +422,71 @@ fn a_leap_second_is_announced_on_its_day_and_taken_at_its_instant() {
     }
 }
 
+/// A reload changes where the time comes from. The upstreams of the new configuration cannot be asked here.
+#[tokio::test]
+async fn a_reload_from_upstreams_to_the_system_clock_lets_go_of_the_kernel_and_one_back_begins_anew() {
+    let directory = std::env::temp_dir().join(format!("pooltime-reload-{}", std::process::id()));
+    std::fs::create_dir(&directory).unwrap();
+    let host = Host { state_directory: directory.clone(), ..Host::default() };
+    let machine = FakeMachine::new(0.1, FAST);
+    let mut daemon = Daemon::start(&machine, &steered());
+    daemon.timekeeper.drift = Some(DriftFile::new(directory.join("drift")));
+    daemon.run(600.0);
+    assert!((correction_of(&machine) + FAST).abs() < 1e-6, "it was steered");
+
+    let system = Config::parse("[clock]\nstratum = 5").unwrap();
+    let keeper = &mut daemon.timekeeper;
+    keeper.configure(&system, &host).unwrap();
+    assert_eq!(keeper.label(), "system");
+    let kept = machine.kernel();
+    assert!((correction_of(&machine) + FAST).abs() < 1e-6, "the clock goes on at the rate that is right");
+    for _ in 0..40 {
+        machine.run(0.25);
+        keeper.look().unwrap();
+        keeper.steer().unwrap();
+        let observation = keeper.state().unwrap();
+        assert_eq!((observation.unsynchronised, observation.state.stratum), (None, 5));
+    }
+    assert_eq!(machine.kernel(), kept, "it is somebody else's now");
+    assert_eq!(keeper.view(None).unwrap().system.steering, None);
+
+    let upstream = "[clock]\nsource = \"upstream\"\nsteer = false\n[[upstream]]\naddress = \"192.0.2.9\"\n";
+    keeper.configure(&Config::parse(upstream).unwrap(), &host).unwrap();
+    assert_eq!(keeper.label(), "upstream");
+    machine.run(0.25);
+    keeper.look().unwrap();
+    let observation = keeper.state().unwrap();
+    assert_eq!(observation.unsynchronised, Some(Unsynchronised::NoAgreement), "nobody has been heard");
+    let peers = keeper.view(None).unwrap();
+    assert_eq!(peers.peers[0].name, "192.0.2.9");
+    assert_eq!(peers.system.steering.as_deref(), Some("left alone"));
+    assert_eq!(keeper.correction(), None);
+
+    // What the first one had learnt of the oscillator is known to the last one.
+    let learnt = keeper.drift.as_ref().and_then(DriftFile::load).unwrap();
+    assert!((learnt.frequency + FAST).abs() < 1e-7, "{learnt:?}");
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[tokio::test]
+async fn a_reload_to_a_source_that_cannot_begin_leaves_the_one_that_is() {
+    let machine = FakeMachine::new(0.0, FAST);
+    let mut daemon = Daemon::start(&machine, &private());
+    daemon.run(60.0);
+    let mut wrong = Config::default();
+    wrong.clock.leap_seconds_list = Some("/nowhere/leap-seconds.list".into());
+    wrong.clock.source = ClockSource::Upstream;
+    assert!(daemon.timekeeper.configure(&wrong, &Host::default()).is_err());
+    assert_eq!(daemon.run(60.0).unsynchronised, None, "what is known of the time is kept");
+
+    // And from the other source, which keeps on mirroring.
+    let mut keeper = Timekeeper::begin(machine.clone(), &Config::default(), &Host::default()).await.unwrap();
+    assert!(keeper.configure(&wrong, &Host::default()).is_err());
+    assert_eq!(keeper.label(), "system");
+    keeper.look().unwrap();
+    assert_eq!(keeper.state().unwrap().unsynchronised, None);
+}
+
 #[test]
 fn a_daemon_that_dies_before_a_leap_second_serves_no_second_too_many() {
     for (leap, shift_s) in [(Leap::Insert, -1.0), (Leap::Delete, 1.0)] {

@@ -1,11 +1,12 @@
 //! The configuration file: whether it can be read, is valid, and is sensible.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use super::finding::Finding;
 use super::system::{Verb, service};
-use crate::config::{ClockSource, Config, DEFAULT_PATH};
-use crate::error::{Code, Error, Result};
+use crate::config::{ClockSource, Config, ConfigError, DEFAULT_PATH, Fault, Warning};
+use crate::error::Result;
 use crate::instance::Instance;
 use crate::serving::limits::configured;
 use crate::status::Status;
@@ -43,7 +44,7 @@ pub(super) fn compare(config: &Config, status: &Status, instance: &Instance) -> 
     })
 }
 
-fn judge(shown: &str, read: Result<Option<Config>>) -> (Config, Vec<Finding>) {
+fn judge(shown: &str, read: Result<Option<Config>, ConfigError>) -> (Config, Vec<Finding>) {
     let config = match read {
         Ok(Some(config)) => config,
         Ok(None) => {
@@ -55,51 +56,51 @@ fn judge(shown: &str, read: Result<Option<Config>>) -> (Config, Vec<Finding>) {
     // This reads the other files that the configuration names.
     let named = configured(&config.access).map(|_| ()).and_then(|()| config.clock.discipline().map(|_| ()));
     let mut findings: Vec<_> = named.err().into_iter().map(|error| wrong(shown, error)).collect();
-    findings.extend(config.warnings().into_iter().map(|warning| warn(&config, warning)));
+    findings.extend(config.warnings().iter().map(warn));
     if findings.is_empty() {
         findings.push(Finding::ok("config", format!("{shown} is valid")));
     }
     (config, findings)
 }
 
-fn wrong(shown: &str, error: Error) -> Finding {
-    if error.code == Code::NoInput && error.what.contains("Permission denied") {
-        return Finding::unseen("config", shown, error.what);
-    }
-    let no_upstream = error.what.contains("needs upstreams");
-    let found = Finding::problem(if no_upstream { "config-upstreams" } else { "config" }, error.what)
+fn wrong(shown: &str, ConfigError { fault, error }: ConfigError) -> Finding {
+    let (id, fix) = match fault {
+        Fault::Unreadable(ErrorKind::PermissionDenied) => {
+            return Finding::unseen("config", shown, error.what);
+        }
+        Fault::NoUpstreams => ("config-upstreams", format!("pooltime-xdp upstream probe NAME... >> {shown}")),
+        Fault::Unreadable(_) | Fault::Wrong => ("config", format!("pooltime-xdp config check {shown}")),
+    };
+    let found = Finding::problem(id, error.what)
         .why("the daemon refuses to start with it; a running daemon keeps its present configuration")
-        .fix(if no_upstream {
-            format!("pooltime-xdp upstream probe NAME... >> {shown}")
-        } else {
-            format!("pooltime-xdp config check {shown}")
-        });
+        .fix(fix);
     match error.remedy {
         Some(remedy) => found.advice(remedy),
         None => found,
     }
 }
 
-fn warn(config: &Config, warning: String) -> Finding {
-    let of_their_number = config.clock.source == ClockSource::Upstream && warning.contains("4 to 7");
-    let found = Finding::warning("config", warning);
-    if of_their_number {
-        found.advice(
+fn warn(warning: &Warning) -> Finding {
+    let found = Finding::warning("config", warning.to_string());
+    match warning {
+        Warning::TooFew(_) | Warning::TooMany(_) => found.advice(
             "`pooltime-xdp upstream probe NAME...` measures candidates and prints the lines for the best",
-        )
-    } else {
-        found
+        ),
+        Warning::NotUsed(_) | Warning::PollsTooOften { .. } => found,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
-    use crate::tools::doctor::finding::Severity::{Note, Ok as Well, Problem, Warning};
+    use crate::net::own_addresses::OwnAddresses;
+    use crate::tools::doctor::finding::Severity::{self, Note, Ok as Well, Problem};
     use crate::tools::doctor::finding::{ids, only};
 
     fn judged(text: &str) -> Vec<Finding> {
-        judge("/etc/x.toml", Config::parse(text).map(Some)).1
+        judge("/etc/x.toml", Config::parse_on(text, &OwnAddresses::default()).map(Some)).1
     }
 
     #[test]
@@ -118,6 +119,17 @@ mod tests {
         let fix = only(&findings, "config-upstreams").fix.as_ref().unwrap();
         assert_eq!(fix, "pooltime-xdp upstream probe NAME... >> /etc/x.toml");
     }
+
+    #[test]
+    fn a_file_that_only_others_may_read_is_not_looked_at_and_one_that_cannot_be_read_is_a_problem() {
+        let judged = |kind: ErrorKind| {
+            let error = ConfigError::unreadable("/etc/x.toml")(io::Error::from(kind));
+            judge("/etc/x.toml", Err(error)).1
+        };
+        assert_eq!(ids(&judged(ErrorKind::PermissionDenied)), [("config", Note)]);
+        assert_eq!(ids(&judged(ErrorKind::NotFound)), [("config", Problem)]);
+    }
+
     #[test]
     fn a_daemon_that_goes_by_something_else_is_told_to_reload() {
         // The sample has an upstream.
@@ -131,14 +143,15 @@ mod tests {
             [("ntp1", "ntp2"), ("upstream\"", "system\""), ("[clock]", "[limits]\nrate = 3\n[clock]")]
         {
             let other = same.replacen(from, to, 1);
-            assert_eq!(compared(&other).map(|found| found.severity), Some(Warning), "{other}");
+            assert_eq!(compared(&other).map(|found| found.severity), Some(Severity::Warning), "{other}");
         }
     }
 
     #[test]
     fn what_is_unwise_is_a_warning_and_a_list_that_vanished_a_problem() {
         let few = judged("[clock]\nsource = \"upstream\"\n[[upstream]]\naddress = \"192.0.2.1\"\n");
-        assert_eq!(ids(&few), [("config", Warning)]);
+        assert_eq!(ids(&few), [("config", Severity::Warning)]);
+        assert!(only(&few, "config").advice.as_ref().unwrap().contains("upstream probe"), "{few:?}");
         let vanished = judged("[access]\nfiles = [\"/nowhere/list\"]\n");
         assert!(only(&vanished, "config").what.contains("/nowhere/list"), "{vanished:?}");
     }

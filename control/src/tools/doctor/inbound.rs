@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use responder::Access;
 use responder::verdict::{Action, Verdict};
 
+use super::StatusError;
 use super::finding::Finding;
 use super::system::{Verb, service};
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::instance::Instance;
 use crate::serving::limits::{Effective, configured};
 use crate::status::Status;
@@ -73,7 +74,7 @@ pub(super) fn wait(
     config: &Config,
     before: &Status,
     patience: Duration,
-    mut look: impl FnMut() -> Result<Option<Status>>,
+    mut look: impl FnMut() -> Result<Option<Status>, StatusError>,
 ) -> Vec<Finding> {
     let mut findings: Vec<_> = denied(peer, instance, config).into_iter().collect();
     let start = Instant::now();
@@ -85,7 +86,7 @@ pub(super) fn wait(
             Ok(Some(status)) => risen = difference(&before, tally(&status.interfaces)),
             Ok(None) => {}
             Err(error) => {
-                findings.push(Finding::unseen("inbound-from", "received packets", error.what));
+                findings.push(Finding::unseen("inbound-from", "received packets", Error::from(error).what));
                 return findings;
             }
         }

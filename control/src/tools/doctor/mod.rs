@@ -63,6 +63,24 @@ pub(crate) struct DoctorArguments {
     json: bool,
 }
 
+/// Why the status is unknown.
+pub(crate) enum StatusError {
+    /// Only root can read it.
+    NotAllowed(Error),
+    /// A daemon runs, but it does not answer.
+    Silent(Error),
+    /// It cannot be read for another reason.
+    Failed(Error),
+}
+
+impl From<StatusError> for Error {
+    fn from(error: StatusError) -> Self {
+        match error {
+            StatusError::NotAllowed(error) | StatusError::Silent(error) | StatusError::Failed(error) => error,
+        }
+    }
+}
+
 /// What is served at this moment.
 enum Serving {
     /// Unknown, because root is missing or the daemon does not answer.
@@ -93,7 +111,7 @@ struct Links {
 pub(crate) fn run(
     instance: &Instance,
     arguments: &DoctorArguments,
-    known_status: fn(&Instance) -> Result<Option<Status>>,
+    known_status: fn(&Instance) -> Result<Option<Status>, StatusError>,
 ) -> Result<ExitCode> {
     let mut report = DoctorReport::default();
     let (config, findings) = configuration::examine(arguments.config.as_deref());
@@ -146,7 +164,7 @@ pub(crate) fn run(
     Ok(report.exit_code())
 }
 
-fn serving(instance: &Instance, status: Result<Option<Status>>) -> (Serving, Vec<Finding>) {
+fn serving(instance: &Instance, status: Result<Option<Status>, StatusError>) -> (Serving, Vec<Finding>) {
     let findings = match status {
         Ok(Some(status)) => return (Serving::This(Box::new(status)), Vec::new()),
         Ok(None) => {
@@ -156,7 +174,7 @@ fn serving(instance: &Instance, status: Result<Option<Status>>) -> (Serving, Vec
                 .advice(format!("`{} attach IFACE` runs it in the foreground", instance.command()));
             return (Serving::Nothing, vec![nothing]);
         }
-        Err(error) if error.code == Code::NoPermission => {
+        Err(StatusError::NotAllowed(error)) => {
             vec![
                 Finding::unseen(
                     "not-root",
@@ -166,14 +184,14 @@ fn serving(instance: &Instance, status: Result<Option<Status>>) -> (Serving, Vec
                 .fix(format!("sudo {} doctor", instance.command())),
             ]
         }
-        Err(error) if error.code == Code::TryAgain => {
+        Err(StatusError::Silent(error)) => {
             vec![
                 Finding::problem("daemon-hangs", error.what)
                     .why("the program answers until its horizon, and then declares the clock unsynchronised")
                     .fix(service(instance, Verb::Restart)),
             ]
         }
-        Err(error) => {
+        Err(StatusError::Failed(error)) => {
             let found = Finding::problem("daemon", error.what);
             vec![error.remedy.map_or(found.clone(), |remedy| found.advice(remedy))]
         }
@@ -188,7 +206,7 @@ fn links() -> Result<Links> {
         .map_err(Error::because(Code::Os, "cannot start the event loop"))?;
     let own = OwnAddresses::of_this_host()?;
     runtime.block_on(async {
-        let netlink = Netlink::connect()?;
+        let netlink = Netlink::connect_to_ask()?;
         let messages = netlink.address_messages().await?;
         Ok(Links {
             interfaces: netlink.interfaces().await?,
@@ -251,4 +269,26 @@ fn missing(name: &str, links: &Links) -> Finding {
             "name the right one in `interfaces` of the configuration, one of: {}",
             there.join(", ")
         ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use finding::ids;
+
+    #[test]
+    fn what_keeps_the_status_from_being_known_is_told_apart_whatever_the_exit_code() {
+        let instance = Instance::new(None).unwrap();
+        // A daemon that is ending says this code, too, and does not hang.
+        let error = || Error::new(Code::TryAgain, "words");
+        for (unknown, id, severity) in [
+            (StatusError::NotAllowed(error()), "not-root", Severity::Note),
+            (StatusError::Silent(error()), "daemon-hangs", Severity::Problem),
+            (StatusError::Failed(error()), "daemon", Severity::Problem),
+        ] {
+            let (serving, findings) = serving(&instance, Err(unknown));
+            assert!(serving.status().is_none());
+            assert_eq!(ids(&findings), [(id, severity)]);
+        }
+    }
 }

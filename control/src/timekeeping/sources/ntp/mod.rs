@@ -274,3 +274,188 @@ async fn resolve(name: String, port: u16, association: u16, sender: mpsc::Sender
     };
     let _ending = sender.send(Arrival::Resolved { association, result }).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::task::Waker;
+
+    use protocol::{ServerTime, Times};
+    use responder::clock::{NtpShort, NtpTimestamp};
+
+    use super::*;
+    use crate::discipline::{self, Standing};
+    use crate::net::own_addresses::tests::own;
+
+    const NOW: LocalTime = LocalTime::from_ns(100_000_000_000);
+
+    /// The upstreams and the discipline, of which no request leaves the host: what comes of one is put in by hand.
+    struct Offline {
+        source: NtpSource,
+        discipline: Discipline,
+    }
+
+    impl Offline {
+        fn new(addresses: &[&str]) -> Self {
+            let mut offline = Self {
+                source: NtpSource::new(own(&["198.51.100.1"])),
+                discipline: Discipline::new(discipline::Config::default(), &[], NOW, None),
+            };
+            offline.configure(addresses);
+            offline
+        }
+
+        fn configure(&mut self, addresses: &[&str]) {
+            let upstreams =
+                addresses.iter().map(|address| format!("[[upstream]]\naddress = \"{address}\"\n"));
+            let text = format!("[clock]\nsource = \"upstream\"\n{}", upstreams.collect::<String>());
+            self.source.configure(&Config::parse(&text).unwrap(), &mut self.discipline, NOW);
+        }
+
+        /// As the timekeeper does when it is woken.
+        fn arrives(&mut self, arrival: Arrival) {
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(self.source.poll_arrived(&mut context).is_pending());
+            self.source.sender.try_send(arrival).unwrap();
+            // However often it is asked for before it is taken in, it is there once.
+            for _ in 0..2 {
+                assert!(self.source.poll_arrived(&mut context).is_ready());
+            }
+            self.source.take_in(&mut self.discipline, NOW);
+            assert!(self.source.poll_arrived(&mut context).is_pending());
+        }
+
+        fn answers(&mut self, association: u16, server: SocketAddr, outcome: ExchangeOutcome) {
+            let local = Some([198, 51, 100, 1].into());
+            let exchange = Exchange { outcome, refused: [].into(), local };
+            self.arrives(Arrival::Exchanged { association, server, exchange });
+        }
+
+        fn resolves(&mut self, association: u16, result: Result<Vec<SocketAddr>, &str>) {
+            let result = result.map_err(ToOwned::to_owned);
+            self.arrives(Arrival::Resolved { association, result });
+        }
+
+        fn peer(&self, place: usize) -> (Option<usize>, Peer) {
+            self.source.view(NOW).swap_remove(place)
+        }
+
+        fn standing(&self, index: usize) -> Standing {
+            self.discipline.report(index, NOW).standing
+        }
+    }
+
+    fn server(number: u8) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, number], 123))
+    }
+
+    /// What a good server says, synchronised to this one.
+    fn time(reference_id: u32) -> ExchangeOutcome {
+        let time = NtpTimestamp::from_unix(1_790_000_000, 0);
+        let said = ServerTime {
+            stratum: 2,
+            precision: -20,
+            root_delay: NtpShort(1),
+            root_dispersion: NtpShort(1),
+            reference_id,
+            receive: time,
+            transmit: time,
+            ..ServerTime::default()
+        };
+        let sent_ns = NOW.as_ns() - 1_000_000;
+        ExchangeOutcome::Time(said, Times { sent_ns, received_ns: NOW.as_ns(), error_s: 1e-6 })
+    }
+
+    #[test]
+    fn an_answer_goes_to_the_discipline_if_the_server_is_the_one_that_was_asked() {
+        let mut offline = Offline::new(&["192.0.2.9"]);
+        let index = offline.peer(0).0.unwrap();
+        offline.answers(1, server(10), time(7));
+        offline.answers(2, server(9), time(7));
+        assert_eq!((offline.peer(0).1.answers, offline.discipline.report(index, NOW).latest), (0, None));
+        offline.answers(1, server(9), time(7));
+        let (_, peer) = offline.peer(0);
+        assert_eq!((peer.answers, peer.stratum, peer.reference_id), (1, 2, 7));
+        assert!(offline.discipline.report(index, NOW).latest.is_some());
+        assert_eq!(offline.source.reference_id(index), Some(reference_id(server(9).ip())));
+        assert_eq!(offline.source.reference_id(index + 1), None);
+    }
+
+    #[test]
+    fn answers_that_lead_back_to_this_host_are_refused_and_make_the_server_unfit() {
+        let mut offline = Offline::new(&["192.0.2.9"]);
+        let index = offline.peer(0).0.unwrap();
+        offline.answers(1, server(9), time(reference_id([198, 51, 100, 1].into())));
+        let (_, peer) = offline.peer(0);
+        assert_eq!((peer.answers, peer.rejected), (0, [("loop".into(), 1)].into()));
+        assert_eq!(offline.standing(index), Standing::Unfit);
+    }
+
+    #[test]
+    fn a_network_that_is_down_is_told_and_a_server_that_forbids_requests_is_not_asked_again() {
+        let mut offline = Offline::new(&["192.0.2.9", "192.0.2.10"]);
+        offline.answers(1, server(9), ExchangeOutcome::Failed(io::ErrorKind::NetworkUnreachable.into()));
+        let (index, peer) = offline.peer(0);
+        assert_eq!(peer.trouble.unwrap(), "network unreachable");
+        assert_eq!(offline.discipline.report(index.unwrap(), NOW).latest, None);
+        offline.answers(1, server(9), ExchangeOutcome::Silence);
+        assert_eq!(offline.peer(0).1.trouble.unwrap(), "network unreachable", "silence tells nothing new");
+        offline.answers(1, server(9), time(7));
+        assert_eq!(offline.peer(0).1.trouble, None);
+
+        offline.answers(2, server(10), ExchangeOutcome::Kiss(Kiss::Deny));
+        let (index, peer) = offline.peer(1);
+        assert_eq!(offline.standing(index.unwrap()), Standing::Denied);
+        assert!(peer.trouble.unwrap().contains("forbade"));
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_looked_up_is_tried_again_and_has_no_address_until_it_can_be() {
+        let mut offline = Offline::new(&["ntp.example.net"]);
+        assert!(offline.source.next_wakeup().is_some_and(|at| at <= Instant::now()), "at once");
+        offline.resolves(1, Err("no network"));
+        let (index, peer) = offline.peer(0);
+        assert_eq!(peer.trouble.unwrap(), "its name cannot be resolved: no network");
+        assert_eq!((index.is_some(), peer.address), (true, None), "its vote is waited for");
+        assert!(offline.source.next_wakeup().is_some_and(|at| at > Instant::now()), "not at once");
+
+        // Only an address of this host: nobody waits for its vote any more.
+        offline.resolves(1, Ok(vec![SocketAddr::from(([198, 51, 100, 1], 123))]));
+        assert_eq!(offline.standing(index.unwrap()), Standing::Retired);
+        assert_eq!(offline.peer(0).0, None);
+        offline.resolves(7, Ok(vec![server(9)]));
+        assert_eq!(offline.peer(0).1.address, None, "it was somebody else's name");
+    }
+
+    #[test]
+    fn a_reload_keeps_those_that_stay_and_what_comes_late_of_the_others_is_dropped() {
+        let mut offline = Offline::new(&["192.0.2.9", "192.0.2.10"]);
+        offline.answers(1, server(9), time(7));
+        let (kept, gone) = (offline.peer(0).0.unwrap(), offline.peer(1).0.unwrap());
+        offline.configure(&["192.0.2.11", "192.0.2.9"]);
+        let (index, peer) = offline.peer(1);
+        assert_eq!((index, peer.association, peer.answers), (Some(kept), 1, 1));
+        assert_eq!(offline.standing(gone), Standing::Retired);
+        let (_, new) = offline.peer(0);
+        assert_eq!((new.name.as_str(), new.association), ("192.0.2.11", 3));
+
+        offline.answers(2, server(10), time(7));
+        assert!(offline.source.view(NOW).iter().all(|(_, peer)| peer.answers <= 1));
+        assert_eq!(offline.discipline.report(gone, NOW).latest, None);
+    }
+
+    #[test]
+    fn an_upstream_that_becomes_an_address_of_this_host_is_dropped_and_comes_back() {
+        let mut offline = Offline::new(&["192.0.2.9"]);
+        let index = offline.peer(0).0.unwrap();
+        let Offline { source, discipline } = &mut offline;
+        source.set_own_addresses(&own(&["192.0.2.9"]), discipline, NOW);
+        assert_eq!((offline.standing(index), offline.peer(0).0), (Standing::Retired, None));
+        offline.answers(1, server(9), time(7));
+        assert_eq!(offline.peer(0).1.answers, 0, "it was asked before");
+        let Offline { source, discipline } = &mut offline;
+        source.set_own_addresses(&own(&[]), discipline, NOW);
+        let again = offline.peer(0).0.unwrap();
+        assert_eq!(offline.standing(again), Standing::Waiting, "as one never heard");
+    }
+}
