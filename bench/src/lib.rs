@@ -21,7 +21,7 @@ mod failure;
 mod frames;
 mod load;
 mod machine;
-mod map_values;
+pub mod map_values;
 mod programs;
 mod progress;
 mod statistics;

@@ -11,7 +11,7 @@ use responder::layout::{INTERFACES, SLOTS, State};
 /// A value of a map.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub(crate) struct Value<T>(pub(crate) T);
+pub struct Value<T>(pub T);
 
 // SAFETY: `repr(C)` of u64 and u32 in an order that leaves no padding; every bit pattern is valid.
 unsafe impl Pod for Value<State> {}

@@ -1,6 +1,6 @@
 //! Whether `pooltime-bench load` tells the truth: it is let loose on servers with known faults, by every generator.
 
-mod lab;
+mod program;
 
 use std::net::UdpSocket;
 use std::process::Command;
@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use lab::{BENCH, LINK_GENERATORS, Lab};
+use program::{BENCH, LINK_GENERATORS, bench};
 use serde_json::Value;
+use testlab::{Lab, Output};
 
 /// What a server does to an answer before it is sent: how many times it sends it.
 type Spoil = fn(number: u64, request: &[u8], answer: &mut Vec<u8>) -> u32;
@@ -90,7 +91,7 @@ impl Setting<'_> {
         match self.lab {
             None => Server::start(spoil),
             Some(lab) => {
-                Server::on(Lab::inside(&lab.server, || UdpSocket::bind("10.99.0.1:123").unwrap()), spoil)
+                Server::on(lab.inside("server", || UdpSocket::bind("10.77.0.1:123").unwrap()), spoil)
             }
         }
     }
@@ -101,12 +102,11 @@ impl Setting<'_> {
         let more = ["--warm-up", "0s", "--timeout", "200ms", "--shared-clock"];
         let arguments = [&all[..], &more, arguments].concat();
         let output = match self.lab {
-            None => Command::new(BENCH).args(arguments).output().unwrap(),
-            Some(lab) => lab.bench(&arguments),
+            None => Output::of(Command::new(BENCH).args(arguments)),
+            Some(lab) => bench(lab, &arguments),
         };
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && said.is_empty(), "{said}");
-        String::from_utf8(output.stdout).unwrap()
+        assert!(output.stderr.is_empty(), "{output:#?}");
+        output.expect_success()
     }
 
     /// Runs a load on a server with this fault: the only step of its results.
@@ -143,7 +143,7 @@ macro_rules! rules {
             $(#[test]
             #[ignore = "needs root: scripts/test runs it"]
             fn $rule() {
-                let lab = super::Lab::up("honest");
+                let lab = super::Lab::bare();
                 for generator in super::LINK_GENERATORS.iter().chain(&["socket"]) {
                     super::$rule(&super::Setting { generator, lab: Some(&lab) });
                 }

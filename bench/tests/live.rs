@@ -1,14 +1,10 @@
 //! The generators that put frames on a link, on a real one to the real server program.
 
-mod lab;
-#[path = "../src/map_values.rs"]
-mod map_values;
+mod program;
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -17,18 +13,19 @@ use aya::maps::Array;
 use aya::programs::Xdp;
 use aya::programs::xdp::XdpMode;
 use aya::{Ebpf, EbpfLoader};
-use lab::{BENCH, LINK_GENERATORS, Lab};
-use map_values::Value;
+use bench::map_values::Value;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, socket,
 };
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
+use program::{BENCH, LINK_GENERATORS, bench};
 use responder::clock::{DispersionRate, Rate};
 use responder::layout::{self, State};
 use responder::{ClockState, NtpShort, NtpTimestamp, ServedTable};
 use serde_json::Value as Json;
+use testlab::{Lab, Output, lab_script, not_run, pooltime_xdp, tool, wait_for};
 
 /// A lab with the server's program at the server's end.
 struct Served {
@@ -38,46 +35,43 @@ struct Served {
 }
 
 impl Served {
-    fn up(name: &str, ahead_s: i64) -> Self {
-        let lab = Lab::up(name);
-        let ebpf = Lab::inside(&lab.server, move || serve("link0", ahead_s));
+    fn up(ahead_s: i64) -> Self {
+        let lab = Lab::bare();
+        let ebpf = lab.inside("server", || serve("lan0", ahead_s));
         Self { lab, _ebpf: ebpf }
     }
 
     fn step(&self, generator: &str, arguments: &[&str]) -> Json {
         let all = ["--generator", generator, "--json", "--warm-up", "0s", "--timeout", "200ms"];
-        let output = self.lab.bench(&[arguments, &all].concat());
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let report: Json = serde_json::from_slice(&output.stdout).unwrap();
+        let report = report(bench(&self.lab, &[arguments, &all].concat()));
         println!("{}: {}", report["generator"], report["steps"][0]);
         report["steps"][0].clone()
     }
 }
 
+/// What the bench printed as JSON.
+#[track_caller]
+fn report(output: Output) -> Json {
+    serde_json::from_str(&output.expect_success()).unwrap()
+}
+
 /// The MAC address of the server's end.
 fn server_mac(lab: &Lab) -> String {
-    let link = lab::on(&lab.server, "ip", &["link", "show", "dev", "link0"]);
+    let link = lab.exec("server", &["ip", "link", "show", "dev", "lan0"]).expect_success();
     let mac = link.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next());
     mac.unwrap_or_default().to_owned()
 }
 
 /// All that can be seen of the client's end of the link, but for what is counted.
 fn settings(lab: &Lab) -> String {
-    let seen = [
-        lab::on(&lab.client, "ip", &["-d", "link", "show", "dev", "link0"]),
-        lab::on(&lab.client, "ethtool", &["-k", "link0"]),
-        lab::on(&lab.client, "ethtool", &["-l", "link0"]),
-        // /sys/class/net is that of the namespace only where it is mounted in there.
-        lab::ip(&[
-            "netns",
-            "exec",
-            &lab.client,
-            "sh",
-            "-c",
-            "cd /sys/class/net/link0 && cat gro_flush_timeout napi_defer_hard_irqs threaded",
-        ]),
+    let commands = [
+        &["ip", "-d", "link", "show", "dev", "lan0"][..],
+        &["ethtool", "-k", "lan0"],
+        &["ethtool", "-l", "lan0"],
     ];
-    seen.concat()
+    let seen = commands.map(|command| lab.exec("client", command).expect_success()).concat();
+    let polling = "cd /sys/class/net/lan0 && cat gro_flush_timeout napi_defer_hard_irqs threaded";
+    seen + &lab.sysfs("client", polling)
 }
 
 /// The server's program on an interface, with this machine's clock, or one that is ahead of it.
@@ -85,8 +79,8 @@ fn serve(interface: &str, ahead_s: i64) -> Ebpf {
     let mut loader = EbpfLoader::new();
     loader.override_global(layout::INTERFACE_SLOT, &0_u32, true);
     let mut ebpf = loader.load(xdp_ebpf::POOLTIME).unwrap();
-    let served = [0xfd, 0x99, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
-    let table = ServedTable::new(&[[10, 99, 0, 1]], &[[10, 99, 0, 255]], &[served]).unwrap();
+    let served = [0xfd, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    let table = ServedTable::new(&[[10, 77, 0, 1]], &[[10, 77, 0, 255]], &[served]).unwrap();
     let monotonic = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap();
     let now = clock_gettime(ClockId::CLOCK_REALTIME).unwrap();
     let clock = ClockState {
@@ -100,7 +94,7 @@ fn serve(interface: &str, ahead_s: i64) -> Ebpf {
         root_delay: NtpShort(1),
         root_dispersion: NtpShort(1),
         dispersion_rate: DispersionRate::from_ppb(15_000),
-        reference_id: 0x0a63_0003,
+        reference_id: 0x0a4d_0003,
         leap: 0,
         stratum: 2,
         precision: -25,
@@ -121,9 +115,9 @@ fn number(step: &Json, name: &str) -> u64 {
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
 fn every_request_over_both_families_is_answered_and_every_answer_is_right() {
-    let served = Served::up("both", 0);
+    let served = Served::up(0);
     for generator in LINK_GENERATORS {
-        for target in ["10.99.0.1", "fd99::1"] {
+        for target in ["10.77.0.1", "fd77::1"] {
             let rate = if generator == "live" { "100k" } else { "20k" };
             let arguments = ["--rate", rate, "--duration", "300ms", "--shared-clock"];
             let step = served.step(generator, &[&["load", target], &arguments[..]].concat());
@@ -143,9 +137,9 @@ fn every_request_over_both_families_is_answered_and_every_answer_is_right() {
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
 fn a_clock_that_is_ahead_is_caught_in_every_single_answer() {
-    let served = Served::up("ahead", 1);
+    let served = Served::up(1);
     for generator in LINK_GENERATORS {
-        let arguments = ["load", "10.99.0.1", "--rate", "10k", "--duration", "300ms", "--shared-clock"];
+        let arguments = ["load", "10.77.0.1", "--rate", "10k", "--duration", "300ms", "--shared-clock"];
         let step = served.step(generator, &arguments);
         assert_eq!(number(&step["faults"], "outside_window"), number(&step, "sent"), "{step}");
         assert_eq!(number(&step, "answered"), 0);
@@ -155,10 +149,10 @@ fn a_clock_that_is_ahead_is_caught_in_every_single_answer() {
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
 fn the_fastest_rate_has_every_answer_checked() {
-    let served = Served::up("fast", 0);
+    let served = Served::up(0);
     for generator in LINK_GENERATORS {
         let rate = std::env::var("POOLTIME_BENCH_RATE").unwrap_or_else(|_| "2M".into());
-        let arguments = ["load", "10.99.0.1", "--rate", &rate, "--duration", "500ms", "--shared-clock"];
+        let arguments = ["load", "10.77.0.1", "--rate", &rate, "--duration", "500ms", "--shared-clock"];
         let step = served.step(generator, &arguments);
         assert_eq!(number(&step, "answered") + number(&step, "lost"), number(&step, "sent"), "{step}");
         assert_eq!(number(&step, "invalid"), 0, "{step}");
@@ -168,21 +162,20 @@ fn the_fastest_rate_has_every_answer_checked() {
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
 fn an_interface_that_is_taken_is_named() {
-    let served = Served::up("taken", 0);
-    let _other = Lab::inside(&served.lab.client, || serve("link0", 0));
+    let served = Served::up(0);
+    let _other = served.lab.inside("client", || serve("lan0", 0));
     for generator in LINK_GENERATORS {
-        let output = served.lab.bench(&["load", "10.99.0.1", "--generator", generator, "--rate", "1000"]);
-        let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(69), "{error}");
-        assert!(error.contains("link0 has an XDP program already"), "{error}");
+        let output = bench(&served.lab, &["load", "10.77.0.1", "--generator", generator, "--rate", "1000"]);
+        let error = output.expect_code(69);
+        assert!(error.contains("lan0 has an XDP program already"), "{error}");
     }
 }
 
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
 fn requests_come_from_as_many_clients_as_asked_for_over_both_families() {
-    let served = Served::up("clients", 0);
-    let nets = [("10.99.0.1", "10.64.0.0/16"), ("fd99::1", "fd64::/32"), ("fd99::1", "fd64::/64")];
+    let served = Served::up(0);
+    let nets = [("10.77.0.1", "10.64.0.0/16"), ("fd77::1", "fd64::/32"), ("fd77::1", "fd64::/64")];
     for (generator, (target, net)) in
         LINK_GENERATORS.iter().flat_map(|generator| nets.map(|net| (*generator, net)))
     {
@@ -194,16 +187,15 @@ fn requests_come_from_as_many_clients_as_asked_for_over_both_families() {
         // The server's checksums are right only if the requests' addresses were what they were summed as.
         assert_eq!((number(&step, "answered"), number(&step, "invalid")), (sent, 0), "{net}: {step}");
     }
-    let output = served.lab.bench(&["load", "10.99.0.1", "--source-net", "8.8.0.0/16", "--clients", "9"]);
-    let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(64), "{error}");
+    let output = bench(&served.lab, &["load", "10.77.0.1", "--source-net", "8.8.0.0/16", "--clients", "9"]);
+    let error = output.expect_code(64);
     assert!(error.contains("public Internet"), "{error}");
 }
 
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
 fn a_real_server_answers_what_is_right_of_every_profile() {
-    let served = Served::up("profile", 0);
+    let served = Served::up(0);
     for generator in LINK_GENERATORS {
         for profile in [
             &["hot-source:30%", "--clients", "64", "--source-net", "fd64::/32"][..],
@@ -211,7 +203,7 @@ fn a_real_server_answers_what_is_right_of_every_profile() {
             &["malformed:30%"],
             &["top-of-hour"],
         ] {
-            let arguments = ["load", "fd99::1", "--rate", "2000", "--duration", "100ms", "--profile"];
+            let arguments = ["load", "fd77::1", "--rate", "2000", "--duration", "100ms", "--profile"];
             let step = served.step(generator, &[&arguments[..], profile].concat());
             assert!(number(&step, "sent") > 0, "{step}");
             assert_eq!(number(&step, "answered"), number(&step, "sent"), "{profile:?}: {step}");
@@ -225,40 +217,43 @@ fn a_real_server_answers_what_is_right_of_every_profile() {
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
 fn what_is_wrong_with_the_way_to_the_server_is_named() {
-    let served = Served::up("way", 0);
+    let served = Served::up(0);
     let lab = &served.lab;
     let refused = |target: &str, options: &[&str]| {
         let arguments = [&["load", target, "--generator", "packet", "--duration", "100ms"], options].concat();
-        let output = lab.bench(&arguments);
+        let output = bench(lab, &arguments);
         assert!(!output.status.success(), "{arguments:?}");
-        String::from_utf8_lossy(&output.stderr).into_owned()
+        output.stderr
     };
-    let nobody = refused("10.99.0.77", &[]);
-    assert!(nobody.contains("nobody on link0 answers for 10.99.0.77"), "{nobody}");
+    let nobody = refused("10.77.0.77", &[]);
+    assert!(nobody.contains("nobody on lan0 answers for 10.77.0.77"), "{nobody}");
     let nowhere = refused("10.55.0.1", &[]);
     assert!(nowhere.contains("no route to 10.55.0.1") && nowhere.contains("ip route get"), "{nowhere}");
-    let unknown = refused("10.99.0.1", &["--interface", "eth77"]);
-    assert!(unknown.contains("no interface eth77; there are: lo, link0"), "{unknown}");
-    let by_any = lab.bench(&["load", "10.99.0.1", "--interface", "eth77"]);
-    assert_eq!(String::from_utf8_lossy(&by_any.stderr), unknown, "not that sockets cannot");
-    let loopback = refused("10.99.0.1", &["--interface", "lo"]);
-    assert!(loopback.contains("lo is down"), "{loopback}");
-    let own = refused("10.99.0.2", &[]);
+    let unknown = refused("10.77.0.1", &["--interface", "eth77"]);
+    assert!(unknown.contains("no interface eth77; there are: lo, lan0"), "{unknown}");
+    let by_any = bench(lab, &["load", "10.77.0.1", "--interface", "eth77"]);
+    assert_eq!(by_any.stderr, unknown, "not that sockets cannot");
+    let loopback = refused("10.77.0.1", &["--interface", "lo"]);
+    assert!(loopback.contains("lo is not an Ethernet interface"), "{loopback}");
+    lab.ip("client", "link set dev lo down");
+    let down = refused("10.77.0.1", &["--interface", "lo"]);
+    assert!(down.contains("lo is down"), "{down}");
+    let own = refused("10.77.0.2", &[]);
     assert!(own.contains("this host itself"), "{own}");
     let step = |target: &str, options: &[&str]| {
         served.step("packet", &[&["load", target, "--duration", "100ms"], options].concat())
     };
     let mac = server_mac(lab);
     // By the station, without anybody to ask; and by a router on the link, to where no route leads.
-    let answered = step("10.99.0.1", &["--interface", "link0", "--next-hop", &mac]);
+    let answered = step("10.77.0.1", &["--interface", "lan0", "--next-hop", &mac]);
     assert!(number(&answered, "answered") > 0, "{answered}");
-    let passed_on = step("10.55.0.1", &["--interface", "link0", "--gateway", "10.99.0.1"]);
+    let passed_on = step("10.55.0.1", &["--interface", "lan0", "--gateway", "10.77.0.1"]);
     assert!(number(&passed_on, "sent") > 0, "{passed_on}");
 }
 
 /// A server whose UDP checksums are all wrong, by a raw socket: the kernel's own would be right.
 fn serve_wrong_checksums() {
-    let bound = UdpSocket::bind("10.99.0.1:123").unwrap();
+    let bound = UdpSocket::bind("10.77.0.1:123").unwrap();
     let raw = socket(AddressFamily::Inet, SockType::Raw, SockFlag::empty(), SockProtocol::Udp).unwrap();
     thread::spawn(move || {
         let mut request = [0; 48];
@@ -279,14 +274,12 @@ fn serve_wrong_checksums() {
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
 fn a_wrong_checksum_is_named_whatever_takes_the_answers() {
-    let lab = Lab::up("checksum");
-    Lab::inside(&lab.server, serve_wrong_checksums);
+    let lab = Lab::bare();
+    lab.inside("server", serve_wrong_checksums);
     for generator in LINK_GENERATORS.iter().chain(&["socket"]) {
-        let arguments = ["load", "10.99.0.1", "--rate", "500", "--duration", "300ms", "--json"];
+        let arguments = ["load", "10.77.0.1", "--rate", "500", "--duration", "300ms", "--json"];
         let more = ["--generator", generator, "--warm-up", "0s", "--timeout", "100ms"];
-        let output = lab.bench(&[&arguments[..], &more].concat());
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let report: Json = serde_json::from_slice(&output.stdout).unwrap();
+        let report = report(bench(&lab, &[&arguments[..], &more].concat()));
         let step = &report["steps"][0];
         assert_eq!(number(step, "answered"), 0, "{generator}: {step}");
         // One in 65536 is right by chance.
@@ -297,86 +290,83 @@ fn a_wrong_checksum_is_named_whatever_takes_the_answers() {
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
 fn behind_a_driver_that_refuses_answers_are_checked_too() {
-    let lab = Lab::up("generic");
-    for namespace in [&lab.server, &lab.client] {
+    let lab = Lab::bare();
+    for host in ["server", "client"] {
         // With frames this long, veth takes no native program.
-        lab::ip(&["-n", namespace, "link", "set", "dev", "link0", "mtu", "9000"]);
+        lab.ip(host, "link set dev lan0 mtu 9000");
     }
-    Lab::inside(&lab.server, serve_wrong_checksums);
+    lab.inside("server", serve_wrong_checksums);
     for (generator, by) in [("packet", "AF_PACKET"), ("xdp", "AF_XDP"), ("auto", "AF_XDP")] {
-        let arguments = ["load", "10.99.0.1", "--rate", "500", "--duration", "200ms", "--json"];
+        let arguments = ["load", "10.77.0.1", "--rate", "500", "--duration", "200ms", "--json"];
         let more = ["--generator", generator, "--warm-up", "0s", "--timeout", "100ms"];
-        let output = lab.bench(&[&arguments[..], &more].concat());
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let report: Json = serde_json::from_slice(&output.stdout).unwrap();
+        let report = report(bench(&lab, &[&arguments[..], &more].concat()));
         let (name, step) = (report["generator"].as_str().unwrap(), &report["steps"][0]);
         assert!(name.starts_with(by) && name.contains("generic XDP"), "{name}");
         assert_eq!(name.contains("cannot send by live frames"), generator == "auto", "{name}");
         assert!(number(step, "sent") > 0 && number(step, "answered") == 0, "{name}: {step}");
         assert!(number(&step["faults"], "checksum") + 2 >= number(step, "sent"), "{name}: {step}");
     }
-    let refused = lab.bench(&["load", "10.99.0.1", "--generator", "live"]);
-    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let refused = bench(&lab, &["load", "10.77.0.1", "--generator", "live"]);
+    let error = refused.stderr;
     assert!(error.contains("its driver has no native XDP"), "{error}");
 }
 
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
 fn ctrl_c_leaves_the_interface_as_it_was() {
-    let served = Served::up("ctrlc", 0);
+    let served = Served::up(0);
     let before = settings(&served.lab);
     for generator in LINK_GENERATORS {
-        let arguments = ["load", "10.99.0.1", "--generator", generator, "--duration", "60s"];
-        let mut load = served.lab.command(&arguments).stdout(Stdio::null()).spawn().unwrap();
-        wait_for("the load to begin", || settings(&served.lab).contains("prog/xdp"));
+        let arguments = ["load", "10.77.0.1", "--generator", generator, "--duration", "60s"];
+        let mut load =
+            served.lab.command("client", BENCH).args(arguments).stdout(Stdio::null()).spawn().unwrap();
+        wait_for("the load to begin", || settings(&served.lab).contains("prog/xdp").then_some(()));
         thread::sleep(Duration::from_millis(300));
         kill(Pid::from_raw(load.id().cast_signed()), Signal::SIGINT).unwrap();
         assert!(!load.wait().unwrap().success());
-        wait_for("the interface to be as before", || settings(&served.lab) == before);
+        wait_for("the interface to be as before", || (settings(&served.lab) == before).then_some(()));
     }
 }
 
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
 fn a_load_that_failed_leaves_the_interface_as_it_was() {
-    let served = Served::up("failed", 0);
+    let served = Served::up(0);
     let before = settings(&served.lab);
     for generator in LINK_GENERATORS {
-        let arguments = ["load", "10.99.0.1", "--generator", generator, "--duration", "60s"];
-        let mut load =
-            served.lab.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        wait_for("the load to begin", || settings(&served.lab).contains("prog/xdp"));
+        let arguments = ["load", "10.77.0.1", "--generator", generator, "--duration", "60s"];
+        let mut load = served
+            .lab
+            .command("client", BENCH)
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_for("the load to begin", || settings(&served.lab).contains("prog/xdp").then_some(()));
         // Not by the load's own doing: whatever ends the process, the kernel cleans up.
         load.kill().unwrap();
         load.wait().unwrap();
-        wait_for("the interface to be as before", || settings(&served.lab) == before);
+        wait_for("the interface to be as before", || (settings(&served.lab) == before).then_some(()));
     }
 }
 
-/// What `compare` needs besides this package, if it is there.
+/// A comparison of this server with `chronyd`, if this machine can make one.
 fn compare(arguments: &[&str]) -> Option<Command> {
-    let ours = Path::new(BENCH).with_file_name("pooltime-xdp");
-    let tools = std::env::var_os("POOLTIME_TOOLS").map(PathBuf::from).unwrap_or_default();
-    let missing = [ours, tools.join("chronyd")].into_iter().find(|path| !path.exists());
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let reason = match missing {
-        Some(path) => format!("there is no {}", path.display()),
-        None if cores < 2 => "a comparison needs two CPUs".into(),
-        None => {
-            let mut command = Command::new(BENCH);
-            let lab = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/lab");
-            command
-                .args(["compare", "--lab", lab, "--rounds", "1", "--only", "native,chronyd"])
-                .args(arguments);
-            return Some(command);
-        }
-    };
-    println!("not run: {reason}");
-    if let Some(path) = std::env::var_os("POOLTIME_NOT_RUN") {
-        let mut list = OpenOptions::new().append(true).create(true).open(path).unwrap();
-        writeln!(list, "{}: {reason}", thread::current().name().unwrap_or("a test")).unwrap();
+    if tool("chronyd").is_none() {
+        not_run("chronyd is not there");
+        return None;
     }
-    None
+    if thread::available_parallelism().map_or(1, usize::from) < 2 {
+        not_run("a comparison needs two CPUs");
+        return None;
+    }
+    // It looks for it beside itself.
+    let _it_is_there = pooltime_xdp();
+    let mut command = Command::new(BENCH);
+    command.arg("compare").arg("--lab").arg(lab_script());
+    command.args(["--rounds", "1", "--only", "native,chronyd"]).args(arguments);
+    Some(command)
 }
 
 fn labs_of(process: u32) -> bool {
@@ -414,19 +404,9 @@ fn a_comparison_has_figures_for_ours_and_for_chronyd_and_leaves_nothing() {
 fn ctrl_c_takes_a_comparison_down() {
     let Some(mut command) = compare(&[]) else { return };
     let mut process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    wait_for("the lab", || labs_of(process.id()));
+    wait_for("the lab", || labs_of(process.id()).then_some(()));
     thread::sleep(Duration::from_secs(2));
     kill(Pid::from_raw(process.id().cast_signed()), Signal::SIGINT).unwrap();
     assert_eq!(process.wait().unwrap().code(), Some(130));
     assert!(!labs_of(process.id()));
-}
-
-fn wait_for(what: &str, mut happened: impl FnMut() -> bool) {
-    for _ in 0..400 {
-        if happened() {
-            return;
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-    panic!("waited in vain for {what}");
 }

@@ -1,17 +1,15 @@
 //! The server answers for the addresses that its interfaces have at the moment, and for those it is told to.
 
-mod lab;
-
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use control::net::query::exchange;
-use lab::wire::{Datagram, Wire, is_answer, request};
-use lab::{CONFIG, Lab, PATIENCE, Server, Tally, wait_for};
 use nix::net::if_::if_nametoindex;
 use nix::sys::signal::Signal;
 use responder::verdict::{Family, Verdict};
+use testlab::wire::{Datagram, Wire, is_answer, request};
+use testlab::{CONFIG, Lab, PATIENCE, Server, Tally, wait_for};
 
 /// Within which a change of addresses is followed.
 const SECOND: Duration = Duration::from_secs(1);

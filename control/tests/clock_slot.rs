@@ -1,7 +1,5 @@
 //! No answer mixes two states of the clock, however often it is published and whenever it is asked.
 
-mod program;
-
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
@@ -9,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use program::{Program, double, message_of, publish_clock, request, word};
 use responder::clock::{DispersionRate, Rate};
 use responder::verdict::Action;
 use responder::{ClockState, NtpShort, NtpTimestamp};
+use testlab::test_run::{Program, message_in, publish_clock, request_frame};
 
 const DURATION: Duration = Duration::from_secs(10);
 /// Of a timestamp, at a precision of 2^-25 s.
@@ -87,7 +85,7 @@ fn an_answer_is_of_one_state_of_the_clock() {
 /// Gives the answers, the requests that were passed on for a torn slot, and the states that were seen.
 fn read(program: &Program, begun: &AtomicU32, done: &AtomicU32) -> (u64, u64, usize) {
     let (mut answers, mut unread, mut seen) = (0, 0, HashSet::new());
-    let request = request(0x1234_5678_9abc_def0);
+    let request = request_frame(0x1234_5678_9abc_def0);
     let mut after = Vec::new();
     let started = Instant::now();
     while started.elapsed() < DURATION {
@@ -99,17 +97,21 @@ fn read(program: &Program, begun: &AtomicU32, done: &AtomicU32) -> (u64, u64, us
             continue;
         }
         assert_eq!(action, Action::Transmit);
-        let message = message_of(&after);
-        let number = word(message, 4);
+        let message = message_in(&after);
+        let number = message.root_delay;
         let state = state(number);
-        let context = format!("state {number}, answer {message:02x?}");
-        assert_eq!(word(message, 8), state.root_dispersion.0, "root dispersion: {context}");
-        assert_eq!(word(message, 12), state.reference_id, "reference id: {context}");
-        assert_eq!(double(message, 16), state.reference_time.0, "reference time: {context}");
+        let context = format!("state {number}, answer {message:x?}");
+        assert_eq!(message.root_dispersion, state.root_dispersion.0, "root dispersion: {context}");
+        assert_eq!(message.reference_id, state.reference_id, "reference id: {context}");
+        assert_eq!(message.reference, state.reference_time.0, "reference time: {context}");
         let base = state.ntp_base.0 >> NOISE_BITS;
-        assert_eq!(double(message, 32) >> NOISE_BITS, base, "receive: {context}");
-        assert_eq!(double(message, 40) >> NOISE_BITS, base, "transmit: {context}");
-        assert_eq!((message[0] >> 6, message[1]), (state.leap, state.stratum), "leap and stratum: {context}");
+        assert_eq!(message.receive >> NOISE_BITS, base, "receive: {context}");
+        assert_eq!(message.transmit >> NOISE_BITS, base, "transmit: {context}");
+        assert_eq!(
+            (message.leap, message.stratum),
+            (state.leap, state.stratum),
+            "leap and stratum: {context}"
+        );
         assert!((least..=most).contains(&number), "{number} is not of {least} to {most}: {context}");
         answers += 1;
         seen.insert(number);

@@ -1,7 +1,5 @@
 //! What the command line says, in words and in exit codes, when it is not given what it needs.
 
-mod lab;
-
 use std::fs;
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use control::status::Status;
-use lab::{CONFIG, Lab, Output, POOLTIME, not_run, tool};
+use testlab::{CONFIG, Lab, Output, not_run, pooltime_xdp, tool, wait_for};
 
 // Of sysexits.h.
 const EX_USAGE: i32 = 64;
@@ -40,7 +38,7 @@ fn help_and_version_are_no_errors_and_wrong_arguments_are() {
         assert!(!pooltime(arguments).expect_code(EX_USAGE).is_empty());
     }
     let refused =
-        Output::of(Command::new(POOLTIME).args(["--instance", "../x", "status"])).expect_code(EX_USAGE);
+        Output::of(Command::new(pooltime_xdp()).args(["--instance", "../x", "status"])).expect_code(EX_USAGE);
     assert!(refused.contains("`../x` cannot name an instance") && refused.contains("letters"), "{refused}");
 }
 
@@ -159,8 +157,16 @@ fn upstream_probe_says_why_no_candidate_is_taken() {
 fn root_without_the_capabilities_is_told_which() {
     let lab = Lab::up(&[]);
     for (dropped, missing) in [("-bpf,-sys_admin", "CAP_BPF"), ("-net_admin", "CAP_NET_ADMIN")] {
-        let bounded =
-            ["setpriv", "--bounding-set", dropped, POOLTIME, "--instance", lab.name(), "attach", "lan0"];
+        let bounded = [
+            "setpriv",
+            "--bounding-set",
+            dropped,
+            pooltime_xdp(),
+            "--instance",
+            lab.name(),
+            "attach",
+            "lan0",
+        ];
         let said = lab.exec("server", &bounded).expect_code(EX_NOPERM);
         assert!(said.contains(&format!("missing privilege: {missing}\n")), "{said}");
     }
@@ -203,7 +209,7 @@ fn a_bpffs_that_is_not_mounted_is_mounted() {
 #[ignore = "needs root: scripts/test runs it"]
 fn a_time_namespace_with_an_offset_is_refused() {
     let lab = Lab::up(&[]);
-    let attach = [POOLTIME, "--instance", lab.name(), "attach", "lan0"];
+    let attach = [pooltime_xdp(), "--instance", lab.name(), "attach", "lan0"];
     let shifted = ["unshare", "--time", "--fork", "--monotonic=-500"];
     let said = lab.exec("server", &[&shifted[..], &attach].concat()).expect_code(EX_UNAVAILABLE);
     assert!(said.contains("time namespace") && said.contains("-500 s off"), "{said}");
@@ -269,7 +275,7 @@ fn a_daemon_that_dies_is_noticed_at_the_horizon() {
     let lab = Lab::up(&[]);
     let mut server = lab.server(&CONFIG.replace("[clock]", "[clock]\nhorizon_ms = 1000"), &[]);
     server.kill_9();
-    lab::wait_for("answers that are not synchronised", || {
+    wait_for("answers that are not synchronised", || {
         let asked = lab.pooltime("client", &["query", "10.77.0.1"]);
         (asked.code() == Some(EX_UNAVAILABLE) && asked.stdout.contains("stratum 0")).then_some(())
     });
@@ -282,7 +288,7 @@ fn a_daemon_that_dies_is_noticed_at_the_horizon() {
 /// A shell script that prepares by a command, attaches in the foreground, and ends that after some seconds.
 fn attach_for(lab: &Lab, prepare: &str, seconds: &str) -> String {
     let config = lab.file("server.toml", CONFIG);
-    let command = format!("{POOLTIME} --instance {}", lab.name());
+    let command = format!("{} --instance {}", pooltime_xdp(), lab.name());
     let script = format!(
         "{prepare} || exit\n\
          {command} attach lan0 --config {} &\n\
@@ -296,7 +302,7 @@ fn attach_for(lab: &Lab, prepare: &str, seconds: &str) -> String {
 /// Runs the command for an instance of nobody's.
 fn pooltime(arguments: &[&str]) -> Output {
     let instance = format!("command-line-{}", std::process::id());
-    Output::of(Command::new(POOLTIME).args(["--instance", &instance]).args(arguments))
+    Output::of(Command::new(pooltime_xdp()).args(["--instance", &instance]).args(arguments))
 }
 
 /// A directory that any user can read.
@@ -310,7 +316,7 @@ impl Files {
         fs::set_permissions(&directory, open.clone()).unwrap();
         let files = Self(directory);
         // Where it was built, another user may not be let in.
-        fs::copy(POOLTIME, files.path("pooltime-xdp")).unwrap();
+        fs::copy(pooltime_xdp(), files.path("pooltime-xdp")).unwrap();
         fs::set_permissions(files.path("pooltime-xdp"), open).unwrap();
         files
     }

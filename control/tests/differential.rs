@@ -1,20 +1,16 @@
 //! The eBPF program and the crate it is made of are the same function: for each of a million generated frames
 //! the loaded object gives the verdict, the bytes and the counts that `responder::respond` gives.
 
-#[path = "../../responder/tests/frames/generate.rs"]
-mod generate;
-mod program;
-
 use std::fmt::Write as _;
 
-use generate::{Generator, Random, SHORTEST, Target};
-use program::{
-    BROADCAST_IPV4, LONGEST, Program, SERVER_IPV4, SERVER_IPV6, SERVER_MAC, publish_clock, served,
-};
 use responder::clock::{DispersionRate, Rate, WORDS};
 use responder::layout::Count;
 use responder::verdict::{COUNTERS, Family, VERSIONS};
-use responder::{ClockState, Outcome, Published, ServedTable, Server, Verdict};
+use responder::{ClockState, Outcome, Verdict};
+use testinput::frames::{Host, served};
+use testinput::generator::{Generator, SHORTEST, Target};
+use testinput::random::Random;
+use testlab::test_run::{LONGEST, Program, publish_clock};
 
 const SEED: u64 = 0x7074_7864_7030_0001;
 /// Clocks that are published one after the other.
@@ -24,78 +20,38 @@ const FRAMES: u64 = 16_384;
 /// Of a million frames, each verdict must come up at least this often.
 const LEAST: u64 = 1000;
 
-const TARGET: Target = Target {
-    mac: SERVER_MAC,
-    ipv4: SERVER_IPV4.octets(),
-    broadcast: BROADCAST_IPV4.octets(),
-    ipv6: SERVER_IPV6.octets(),
-};
-
-/// What the program reads of its maps, for the direct call.
-struct Host {
-    served: ServedTable,
-    clock: ClockState,
-}
-
-impl responder::limiter::Buckets for Host {
-    type Bucket = std::sync::atomic::AtomicU64;
-}
-
-impl Server for Host {
-    type Published<'a> = &'a Self;
-
-    fn published(&self) -> Option<&Self> {
-        Some(self)
-    }
-}
-
-impl responder::Host for Host {
-    /// The clock stands still and its horizon is at either end of time: no reading makes a difference.
-    fn received_ns(&self) -> u64 {
-        1
-    }
-}
-
-impl Published for &Host {
-    fn served(&self) -> &ServedTable {
-        &self.served
-    }
-
-    fn clock(&self) -> Option<ClockState> {
-        Some(self.clock)
-    }
-}
-
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
 fn the_program_does_with_a_million_frames_what_the_crate_says() {
     let (program, mut datapath) = Program::load("differential");
-    let mut generator = Generator::new(SEED, TARGET);
-    let mut random = Random(!SEED);
+    let mut generator = Generator::new(SEED, Target::SERVER);
+    let mut random = Random::new(!SEED);
     let mut expected = vec![Count::default(); COUNTERS];
     let (mut direct, mut from_program) = (Vec::new(), Vec::new());
     let (mut not_ntp, mut longest) = (0, 0);
     for clock in 0..CLOCKS {
-        let host = Host { served: served(), clock: frozen(&mut random, clock) };
-        publish_clock(&mut datapath, &host.clock);
+        let clock_state = frozen(&mut random, clock);
+        publish_clock(&mut datapath, &clock_state);
+        // The clock stands still and its horizon is at either end of time: no reading makes a difference.
+        let host = Host { served: Some(served()), clock: Some(clock_state), monotonic_ns: 1 };
         for number in 0..FRAMES {
             let mut frame = generator.next().unwrap();
             // Frames longer than any request, up to the most that the kernel puts to a program.
             if number % 64 == 0 {
-                let padding = (random.next() >> 32) as usize % (LONGEST - frame.len());
+                let padding = random.index(LONGEST - frame.len());
                 frame.resize(frame.len() + padding, 0x5a);
             }
             assert!((SHORTEST..=LONGEST).contains(&frame.len()));
             longest = longest.max(frame.len());
             direct.clone_from(&frame);
-            let outcome = responder::respond(&mut direct.as_mut_slice(), &host);
+            let outcome = host.respond(&mut direct);
             let action = program.run(&frame, &mut from_program);
             assert!(
                 action == outcome.verdict.action() && direct == from_program,
                 "seed {SEED:#x}, clock {clock}, frame {number}: {}\n{:?}\n\
                  called directly: {outcome:?}\n{}\nthe program: {action:?}\n{}",
                 hex(&frame),
-                host.clock,
+                clock_state,
                 hex(&direct),
                 hex(&from_program)
             );
@@ -142,7 +98,7 @@ fn compare_counters(expected: &[Count], counted: &[Count]) {
 /// A clock that says the same whenever it is read, with anything in its other fields. Each leap indicator, a
 /// stratum in and out of range, and both ends of time as the horizon take turns.
 fn frozen(random: &mut Random, number: u64) -> ClockState {
-    let words: [u64; WORDS] = std::array::from_fn(|_| random.next());
+    let words: [u64; WORDS] = std::array::from_fn(|_| random.bits());
     let any = ClockState::from_words(words);
     ClockState {
         rate: Rate(0),

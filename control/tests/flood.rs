@@ -1,25 +1,22 @@
 //! Floods at the highest rate the lab can make, from the kernel: what they cost others, and that the policy may be
 //! changed while they last.
 
-mod lab;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use aya::maps::Array;
 use aya::programs::xdp::XdpMode;
 use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use lab::wire::{PORT, request};
-use lab::{CONFIG, Lab, Server, Tally, not_run, wait_for};
 use nix::net::if_::if_nametoindex;
 use nix::sys::signal::Signal;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::gettid;
 use responder::verdict::Verdict;
+use testlab::wire::{PORT, request};
+use testlab::{CONFIG, Lab, Server, Tally, not_run, wait_for};
 
 /// Tried one after the other, while the link between the hosts loses so much that it says nothing of the server.
 const RATES: [u64; 4] = [550_000, 250_000, 100_000, 30_000];
@@ -116,11 +113,7 @@ fn make_way(lab: &Lab) -> Ebpf {
     lab.inside("client", || sink.attach("lan0", XdpMode::Driver).map(drop).unwrap());
     for host in ["server", "client"] {
         let before = threads_of_links();
-        let namespace = format!("{}-{host}", lab.name());
-        // /sys/class/net is that of the namespace only where it is mounted in there.
-        let write = "echo 1 > /sys/class/net/lan0/threaded";
-        lab::Output::of(Command::new("ip").args(["netns", "exec", &namespace, "sh", "-c", write]))
-            .expect_success();
+        lab.sysfs(host, "echo 1 > /sys/class/net/lan0/threaded");
         for thread in threads_of_links().difference(&before) {
             give_core(lab, thread, LINK_PRIORITY);
         }

@@ -1,15 +1,12 @@
 //! Access lists as long as they may be: whatever is done to them, the clock is published as if they were empty.
 
-mod lab;
-mod watch;
-
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use lab::{CONFIG, Lab, Server};
 use nix::sys::signal::Signal;
 use responder::layout::LIST_ENTRIES;
-use watch::watching;
+use testlab::line_age::watching;
+use testlab::{CONFIG, Lab, Server};
 
 /// As many entries of either family as a list may have, in `first.0.0.0/8` and `first:0:0::/16`.
 fn full_list(first: u8) -> String {

@@ -1,8 +1,5 @@
 //! Limits on clients, in the NIC path: what the program does under a policy, and what that is to real clients.
 
-mod lab;
-mod program;
-
 use std::collections::BTreeMap;
 use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
@@ -13,22 +10,24 @@ use control::net::prefix::Prefix;
 use control::serving::limits::{InForce, Lists, Maps as _};
 use control::status::traffic::Top;
 use control::sys::adjtimex;
-use lab::wire::PORT;
-use lab::{CONFIG, Lab, Tally, not_run, tool, wait_for};
 use nix::sys::signal::Signal;
-use program::{Program, message_of, publish_clock, request, word};
 use responder::verdict::{Action, Verdict};
 use responder::{Access, ClockState, Policy};
+use testlab::test_run::{Program, message_in, publish_clock, request_frame};
+use testlab::wire::{PORT, request};
+use testlab::{CONFIG, Lab, Server, Tally, not_run, tool, wait_for};
 
 /// Counts what becomes of as many requests from one source, and gives the last answer of each kind.
 fn ask_often(program: &Program, often: u64) -> BTreeMap<String, (u64, Vec<u8>)> {
     let mut met = BTreeMap::new();
     let mut after = Vec::new();
     for number in 0..often {
-        let action = program.run(&request(number), &mut after);
+        let action = program.run(&request_frame(number), &mut after);
         let kind = match action {
-            Action::Transmit if message_of(&after)[1] != 0 => "answer".to_owned(),
-            Action::Transmit => String::from_utf8(message_of(&after)[12..16].to_vec()).unwrap(),
+            Action::Transmit if message_in(&after).stratum != 0 => "answer".to_owned(),
+            Action::Transmit => {
+                String::from_utf8(message_in(&after).reference_id.to_be_bytes().to_vec()).unwrap()
+            }
             other => format!("{other:?}"),
         };
         let (count, frame) = met.entry(kind).or_insert((0, Vec::new()));
@@ -64,10 +63,10 @@ fn a_source_over_its_rate_gets_its_burst_the_leak_and_few_kisses_from_the_progra
     assert!((100 + leaked * 8 / 10..tokens + leaked * 12 / 10).contains(&of("answer")), "{}", of("answer"));
     assert!((1..=8).contains(&of("RATE")), "{} kisses", of("RATE"));
     assert_eq!(of("answer") + of("RATE") + of("Drop"), 20_000);
-    let kiss = message_of(&met["RATE"].1);
-    // Leap 3, version 4, mode 4; the poll interval to keep to.
-    assert_eq!((kiss[0], kiss[1], kiss[2]), (0xe4, 0, 6));
-    assert_eq!(word(kiss, 12), u32::from_be_bytes(*b"RATE"));
+    let kiss = message_in(&met["RATE"].1);
+    assert_eq!((kiss.leap, kiss.version, kiss.mode, kiss.stratum), (3, 4, 4, 0));
+    assert_eq!(kiss.poll, 6, "the poll interval to keep to");
+    assert_eq!(kiss.reference_id, u32::from_be_bytes(*b"RATE"));
     assert!(datapath.occupancy().unwrap().in_use <= 64, "one source");
 }
 
@@ -151,7 +150,7 @@ fn flood_from(lab: &Lab, source: IpAddr, server: &str, per_second: u32, seconds:
         let interval = Duration::from_secs(1) / per_second;
         while sent == 0 || start.elapsed() < Duration::from_secs(seconds.into()) {
             if start.elapsed() >= interval * u32::try_from(sent).unwrap() {
-                socket.send(&lab::wire::request(4, sent)).unwrap();
+                socket.send(&request(4, sent)).unwrap();
                 sent += 1;
             } else {
                 std::thread::sleep(Duration::from_micros(200));
@@ -380,7 +379,7 @@ fn top_shows_who_asks_most_and_how_many_there_are() {
 fn a_table_of_another_size_is_made_at_the_next_start() {
     let lab = Lab::up(&[]);
     let mut server = lab.server(CONFIG, &[]);
-    let bytes = |server: &lab::Server<'_>| server.status().maps.by_name["PT_BUCKETS"];
+    let bytes = |server: &Server<'_>| server.status().maps.by_name["PT_BUCKETS"];
     let before = bytes(&server);
     lab.file("server.toml", &format!("{CONFIG}[limits]\ntable_entries = 131072\n"));
     server.signal(Signal::SIGHUP);

@@ -1,11 +1,9 @@
 //! The server on drivers of real NICs, under the kernel that Debian 12 comes with: machines in software emulation.
 
-mod lab;
-
 use std::path::Path;
 use std::process::Command;
 
-use lab::not_run;
+use testlab::{not_run, pooltime_xdp};
 
 /// Of `scripts/vm`: a package cannot be had.
 const EX_TEMPFAIL: i32 = 75;
@@ -24,7 +22,7 @@ fn igb_answers_in_every_mode_without_a_link_reset_by_a_restart() {
 
 /// See `scripts/vm` for what a row has.
 fn every_row_is_right(nic: &str) {
-    let built = Path::new(env!("CARGO_BIN_EXE_pooltime-xdp")).parent().unwrap();
+    let built = Path::new(pooltime_xdp()).parent().unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/vm");
     let output = Command::new(script).arg("--built").arg(built).args(["6.1", nic]).output().unwrap();
     let said =

@@ -1,15 +1,13 @@
 //! A kernel that takes its time: whoever holds its lock on the configuration of networks, the clock is published as if
 //! nobody did.
 
-mod lab;
-mod watch;
-
 use std::fmt::Write as _;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use lab::{CONFIG, Lab, wait_for, xdp};
-use watch::watching;
+use testlab::foreign::xdp;
+use testlab::line_age::watching;
+use testlab::{CONFIG, Lab, wait_for};
 
 /// How long the lock is to be held.
 const HELD: Duration = Duration::from_secs(3);

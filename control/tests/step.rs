@@ -1,8 +1,6 @@
 //! A step of the clock is served by both paths at once. The clock that steps is a made-up one: the machine's
 //! own is read and never set.
 
-mod program;
-
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::sync::Arc;
@@ -20,9 +18,9 @@ use control::sys::{Adjtimex, ClockChange};
 use control::timekeeping::system_clock::Observation;
 use control::timekeeping::timekeeper::{Host, Timekeeper};
 use nix::sched::{CloneFlags, unshare};
-use program::{Program, double, message_of, request, wait_for_flips};
 use responder::NtpTimestamp;
 use responder::verdict::Action;
+use testlab::test_run::{Program, message_in, request_frame, wait_for_flips};
 
 /// From noticing a step to an answer that follows it.
 const LIMIT: Duration = Duration::from_millis(50);
@@ -136,11 +134,11 @@ fn observe(timekeeper: &mut Timekeeper<Stepped>) -> Observation {
 /// The clock of the program's answers less the machine's.
 fn program_offset_ns(program: &Program) -> i64 {
     let mut after = Vec::new();
-    assert_eq!(program.run(&request(1), &mut after), Action::Transmit);
+    assert_eq!(program.run(&request_frame(1), &mut after), Action::Transmit);
     let now_ns = realtime_ns().unwrap();
     let seconds = i64::try_from(now_ns / i128::from(SECOND_NS)).unwrap();
     let nanos = u32::try_from(now_ns % i128::from(SECOND_NS)).unwrap();
-    let transmit = NtpTimestamp(double(message_of(&after), 40));
+    let transmit = NtpTimestamp(message_in(&after).transmit);
     let units = i128::from(transmit.since(NtpTimestamp::from_unix(seconds, nanos)));
     i64::try_from((units * i128::from(SECOND_NS)) >> 32).unwrap()
 }

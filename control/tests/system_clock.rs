@@ -1,15 +1,12 @@
 //! What is served of a system clock, by what the kernel and the local daemon say of it.
 
-#[path = "../../responder/tests/frames/generate.rs"]
-mod generate;
-
 use control::config::ClockConfig;
 use control::sys::Adjtimex;
 use control::sys::kernel_clock::CrossTimestamp;
 use control::timekeeping::system_clock::{LocalDaemon, Observation, SystemClock, Unsynchronised};
-use generate::Random;
 use protocol::{Reading, ServerTime};
 use responder::clock::{DispersionRate, NtpShort, NtpTimestamp, Rate};
+use testinput::random::Random;
 
 const SECOND_NS: u64 = 1_000_000_000;
 /// `CLOCK_REALTIME` less `CLOCK_MONOTONIC`, on a day of 2026.
@@ -388,12 +385,12 @@ fn states_are_numbered() {
 /// A reading of both clocks that took its time: mostly tens of nanoseconds, now and then what an interrupt or
 /// a stolen CPU takes. Any moment of it may be that of the inner reading.
 fn jittery(random: &mut Random, monotonic_ns: u64, difference_ns: i128) -> CrossTimestamp {
-    let longest = match random.next() % 100 {
+    let longest = match random.bits() % 100 {
         0 => 5_000_000,
         1..10 => 20_000,
         _ => 60,
     };
-    let (before, after) = (random.next() % longest, random.next() % longest);
+    let (before, after) = (random.bits() % longest, random.bits() % longest);
     CrossTimestamp {
         monotonic_before_ns: monotonic_ns - before,
         realtime_ns: i128::from(monotonic_ns) + difference_ns,
@@ -404,16 +401,16 @@ fn jittery(random: &mut Random, monotonic_ns: u64, difference_ns: i128) -> Cross
 #[test]
 fn narrowing_the_difference_never_excludes_the_truth() {
     for seed in 0..200 {
-        let random = &mut Random(seed);
+        let random = &mut Random::new(seed);
         let mut clock = SystemClock::new(PRECISION);
-        let mut difference_ns = DIFFERENCE_NS + i128::from(random.next() % SECOND_NS);
+        let mut difference_ns = DIFFERENCE_NS + i128::from(random.bits() % SECOND_NS);
         let (mut now_ns, mut narrowest_ns) = (10 * SECOND_NS, u64::MAX);
         for number in 0..500 {
-            now_ns += 1 + random.next() % (SECOND_NS / 2);
+            now_ns += 1 + random.bits() % (SECOND_NS / 2);
             // More than two of the longest readings, so that it contradicts whatever came before.
-            let step_ns = match random.next() % 100 {
-                0 => 20_000_000 + i128::from(random.next() % (10 * SECOND_NS)),
-                1 => -20_000_000 - i128::from(random.next() % (10 * SECOND_NS)),
+            let step_ns = match random.bits() % 100 {
+                0 => 20_000_000 + i128::from(random.bits() % (10 * SECOND_NS)),
+                1 => -20_000_000 - i128::from(random.bits() % (10 * SECOND_NS)),
                 _ => 0,
             };
             let sample = jittery(random, now_ns, difference_ns + step_ns);

@@ -1,8 +1,6 @@
 //! The daemon with upstreams of its own: real servers on another host of the lab, which share the kernel's clock
 //! with it, so that the truth is known. The kernel's clock is left alone.
 
-mod lab;
-
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -14,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use control::status::Status;
 use control::status::sources::{Peers, Tally};
-use lab::upstreams::{NETWORK, UPSTREAMS, Upstreams, address, give_addresses};
-use lab::{CONFIG, Lab, Server, not_run, tool, wait_for};
 use nix::sys::signal::Signal;
 use protocol::reference_id;
+use testlab::upstreams::{NETWORK, UPSTREAMS, Upstreams, address, give_addresses};
+use testlab::{CONFIG, Lab, Server, not_run, pooltime_xdp, tool, wait_for};
 
 /// Without knowing more than the answers, nobody can say better than half a round trip, which on a busy machine is
 /// this at most.
@@ -114,7 +112,7 @@ fn upstreams_make_a_clock_and_a_reload_keeps_what_is_known_of_them() {
 
     upstreams.end();
     let dispersion_s = || server.status().clock.root_dispersion_s;
-    let (before_s, start) = (dispersion_s(), Instant::now());
+    let (start, before_s) = (Instant::now(), dispersion_s());
     wait_for("dispersion to grow", || (dispersion_s() > before_s + 20e-6).then_some(()));
     // Soon after the start the frequency of the local clock is still open by hundreds of ppm, but not by more.
     let grown_s = dispersion_s() - before_s;
@@ -247,7 +245,7 @@ fn steering_is_refused_beside_another_daemon_and_without_the_privilege() {
     let config = config("", &[address(0)]).replace("steer = false", "steer = true");
     let config = lab.file("server.toml", &config);
     let start = || {
-        let bounded = ["setpriv", "--bounding-set", "-sys_time", lab::POOLTIME, "--instance", lab.name()];
+        let bounded = ["setpriv", "--bounding-set", "-sys_time", pooltime_xdp(), "--instance", lab.name()];
         lab.exec("server", &[&bounded[..], &["run", "--config", config.to_str().unwrap()]].concat())
     };
     let rival = lab.file("ntpd", "");
@@ -322,7 +320,7 @@ fn with_hosts(lab: &Lab, hosts: &str) -> PathBuf {
     let bind = format!("mount --bind {} /etc/hosts", hosts.display());
     let script = format!(
         "#!/bin/sh\nexec unshare --mount --propagation private sh -c '{bind} && exec \"$@\"' sh {} \"$@\"\n",
-        lab::POOLTIME
+        pooltime_xdp()
     );
     let path = lab.file("with-hosts.sh", &script);
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();

@@ -1,8 +1,6 @@
 //! The server never believes itself: its own addresses are no upstreams, and who takes the time from it is not
 //! followed.
 
-mod lab;
-
 use std::fmt::Write as _;
 use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
@@ -11,10 +9,10 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use control::status::sources::{Peer, Peers};
-use lab::upstreams::{address, give_addresses};
-use lab::{Lab, Server, wait_for};
 use protocol::reference_id;
 use responder::clock::NtpTimestamp;
+use testlab::upstreams::{address, give_addresses};
+use testlab::{Lab, Server, wait_for};
 
 // Of sysexits.h.
 const EX_CONFIG: i32 = 78;

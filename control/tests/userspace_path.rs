@@ -1,15 +1,13 @@
 //! What the program passes up is answered by the sockets, with the same answers and from the address that was
 //! asked.
 
-mod lab;
-
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::time::Duration;
 
-use lab::wire::{Datagram, PORT, Wire, is_answer, request};
-use lab::{CONFIG, Lab, Output, PATIENCE, Tally, not_run, tool, wait_for};
 use nix::net::if_::if_nametoindex;
 use responder::verdict::{Family, Verdict};
+use testlab::wire::{Datagram, PORT, Wire, is_answer, request};
+use testlab::{CONFIG, Lab, Output, PATIENCE, Tally, not_run, tool, wait_for};
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 2));
 const COOKIE: u64 = 0x1122_3344_5566_7788;

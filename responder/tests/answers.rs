@@ -6,13 +6,12 @@
     reason = "a test that panics says what it has to say"
 )]
 
-mod frames;
-
 use etherparse::{IpNumber, PacketBuilder};
-use frames::{
-    Answer, CLIENT_MAC, CLIENT_PORT, Host, NTP_PORT, ORIGIN, Request, SERVER_MAC, TAGS, clock, message,
-};
 use responder::{ClockState, Family, Verdict};
+use testinput::frames::{
+    Answer, CLIENT_IPV4, CLIENT_MAC, CLIENT_PORT, Host, NTP_PORT, ORIGIN, Request, SERVER_IPV4, SERVER_MAC,
+    TAGS, clock, message,
+};
 
 #[test]
 fn versions_1_to_4_are_answered_in_both_families_with_up_to_two_tags() {
@@ -155,7 +154,7 @@ fn a_request_of_another_builder_is_answered() {
     let mut frame = Vec::new();
     PacketBuilder::ethernet2(CLIENT_MAC, SERVER_MAC)
         .double_vlan(7.try_into().expect("12 bits"), 9.try_into().expect("12 bits"))
-        .ipv4(frames::CLIENT_IPV4.octets(), frames::SERVER_IPV4.octets(), 3)
+        .ipv4(CLIENT_IPV4.octets(), SERVER_IPV4.octets(), 3)
         .udp(CLIENT_PORT, NTP_PORT)
         .write(&mut frame, &message(3, 3, ORIGIN))
         .expect("a vector takes everything");

@@ -5,12 +5,10 @@
     reason = "a test that panics says what it has to say"
 )]
 
-mod frames;
-
-use frames::clock;
 use proptest::prelude::*;
 use responder::clock::{DispersionRate, Rate};
 use responder::{ClockState, NtpShort, NtpTimestamp};
+use testinput::frames::clock;
 
 const SECOND_NS: u64 = 1_000_000_000;
 const DAY_NS: i64 = 86_400_000_000_000;

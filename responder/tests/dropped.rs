@@ -6,14 +6,12 @@
     reason = "a test that panics says what it has to say"
 )]
 
-mod frames;
-
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use frames::{
+use responder::{Action, Verdict};
+use testinput::frames::{
     BROADCAST_IPV4, CLIENT_IPV4, CLIENT_MAC, Host, ORIGIN, Request, SERVER_IPV4, SERVER_IPV6, TAGS, message,
 };
-use responder::{Action, Verdict};
 
 #[test]
 fn a_request_from_an_ipv4_address_that_is_no_clients_is_dropped() {

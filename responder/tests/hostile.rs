@@ -6,29 +6,14 @@
     reason = "a test that panics says what it has to say"
 )]
 
-#[path = "frames/checks.rs"]
-mod checks;
-mod frames;
-#[path = "frames/generate.rs"]
-mod generate;
-
 use std::collections::HashSet;
 
-use frames::{
-    Answer, BROADCAST_IPV4, Host, Message, Request, SERVER_IPV4, SERVER_IPV6, SERVER_MAC, SERVICE_VLAN, TAGS,
-    VLAN,
-};
-use generate::{Generator, SHORTEST, Target};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use responder::{Action, Family, Outcome, Verdict};
-
-const TARGET: Target = Target {
-    mac: SERVER_MAC,
-    ipv4: SERVER_IPV4.octets(),
-    broadcast: BROADCAST_IPV4.octets(),
-    ipv6: SERVER_IPV6.octets(),
-};
+use testinput::checks;
+use testinput::frames::{Answer, Host, Message, Request, SERVICE_VLAN, TAGS, VLAN};
+use testinput::generator::{Generator, SHORTEST, Target};
 
 /// Sends a frame and asserts what holds for all frames.
 #[track_caller]
@@ -83,7 +68,7 @@ fn every_byte_may_have_any_value() {
 
 #[test]
 fn generated_requests_are_answered() {
-    let mut generator = Generator::new(1, TARGET);
+    let mut generator = Generator::new(1, Target::SERVER);
     for _ in 0..10_000 {
         let frame = generator.request();
         assert_eq!(assert_harmless(&Host::new(), &frame).verdict, Verdict::Answered, "{frame:02x?}");
@@ -93,7 +78,7 @@ fn generated_requests_are_answered() {
 #[test]
 fn generated_frames_do_no_harm_and_meet_with_every_verdict() {
     let mut met = HashSet::new();
-    for frame in Generator::new(2, TARGET).take(50_000) {
+    for frame in Generator::new(2, Target::SERVER).take(50_000) {
         assert!(frame.len() >= SHORTEST);
         let outcome = assert_harmless(&Host::new(), &frame);
         met.insert((outcome.verdict.label(), outcome.family.label()));
@@ -115,7 +100,7 @@ fn generated_frames_do_no_harm_and_meet_with_every_verdict() {
 
 #[test]
 fn the_same_seed_gives_the_same_frames() {
-    let frames = |seed| Generator::new(seed, TARGET).take(1000).collect::<Vec<_>>();
+    let frames = |seed| Generator::new(seed, Target::SERVER).take(1000).collect::<Vec<_>>();
     assert_eq!(frames(3), frames(3));
     assert_ne!(frames(3), frames(4));
 }
@@ -128,7 +113,7 @@ prop_compose! {
         length in 0..200_usize,
         keep_length: bool,
     ) -> Vec<u8> {
-        let mut frame = Generator::new(seed, TARGET).request();
+        let mut frame = Generator::new(seed, Target::SERVER).request();
         for (index, value) in changes {
             let index = index.index(frame.len());
             frame[index] = value;
@@ -158,7 +143,7 @@ proptest! {
 
     #[test]
     fn any_clock_block_does_no_harm(clock in any_clock(), seed: u64) {
-        let outcome = checks::respond(&clock, &Generator::new(seed, TARGET).request());
+        let outcome = checks::respond(&clock, &Generator::new(seed, Target::SERVER).request());
         prop_assert_eq!(outcome.verdict.action(), Action::Transmit);
     }
 

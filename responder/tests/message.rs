@@ -5,15 +5,13 @@
     reason = "a test that panics says what it has to say"
 )]
 
-mod frames;
-
 use std::collections::HashSet;
 
-use frames::{Answer, CLIENT_PORT, Host, Message, ORIGIN, Request, clock, message};
 use proptest::prelude::*;
 use responder::clock::{DispersionRate, Rate};
 use responder::message::{Request as Parsed, answer};
 use responder::{ClockState, NtpShort, NtpTimestamp, Verdict};
+use testinput::frames::{Answer, CLIENT_PORT, Host, Message, ORIGIN, Request, clock, message};
 
 /// What a clock makes of a request received and answered at these times.
 fn answered(clock: &ClockState, origin: u64, received_ns: u64, transmitted_ns: u64) -> Message {

@@ -5,19 +5,17 @@
     reason = "a test that panics says what it has to say"
 )]
 
-mod frames;
-
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use etherparse::{
     ArpEthIpv4Packet, ArpOperation, IpFragOffset, IpHeaders, IpNumber, Ipv4Extensions, Ipv4Header,
     Ipv6Extensions, Ipv6FragmentHeader, Ipv6Header, Ipv6RawExtHeader, PacketBuilder,
 };
-use frames::{
+use responder::{Outcome, Verdict};
+use testinput::frames::{
     BROADCAST_IPV4, CLIENT_IPV4, CLIENT_IPV6, CLIENT_MAC, CLIENT_PORT, Host, NTP_PORT, ORIGIN, Request,
     SERVER_IPV4, SERVER_IPV6, SERVER_MAC, SERVICE_VLAN, TAGS, VLAN, message,
 };
-use responder::{Outcome, Verdict};
 
 /// Asserts that the frame passes as something that is not NTP at all, which no counter counts.
 #[track_caller]

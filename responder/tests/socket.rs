@@ -1,12 +1,10 @@
 //! Requests as the socket in user space reads them: payloads, without a frame around.
 #![allow(clippy::indexing_slicing, reason = "a test that panics says what it has to say")]
 
-mod frames;
-
-use frames::{CLIENT_PORT, Host, Message, NTP_PORT, ORIGIN, Request, clock, message};
 use proptest::prelude::*;
 use responder::message::{Request as Parsed, answer};
 use responder::{Action, Verdict};
+use testinput::frames::{CLIENT_PORT, Host, Message, NTP_PORT, ORIGIN, Request, clock, message};
 
 fn verdict(payload: &[u8]) -> Result<u8, Verdict> {
     Parsed::parse(payload, CLIENT_PORT).map(Parsed::version)

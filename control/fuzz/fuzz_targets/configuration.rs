@@ -1,8 +1,7 @@
-//! Any configuration: see `checks::configuration`.
+//! Any configuration: see `testlab::checks::configuration`.
 #![no_main]
 
-#[path = "../../tests/hostile/checks.rs"]
-mod checks;
+use testlab::checks;
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     if let Ok(text) = std::str::from_utf8(input) {

@@ -1,7 +1,6 @@
-//! Any control message: see `checks::control_message`.
+//! Any control message: see `testlab::checks::control_message`.
 #![no_main]
 
-#[path = "../../tests/hostile/checks.rs"]
-mod checks;
+use testlab::checks;
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| checks::control_message(input));

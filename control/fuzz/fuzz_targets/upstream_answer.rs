@@ -1,10 +1,9 @@
-//! Any answer of an upstream: see `checks::upstream_answer`.
+//! Any answer of an upstream: see `testlab::checks::upstream_answer`.
 //!
 //! The input is the request's nonce, when it was sent and how long the answer took in ns, and the answer.
 #![no_main]
 
-#[path = "../../tests/hostile/checks.rs"]
-mod checks;
+use testlab::checks;
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     if let Some((nonce, input)) = input.split_first_chunk()

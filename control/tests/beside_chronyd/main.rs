@@ -16,11 +16,6 @@
     reason = "seconds and counts are small, and their unit is in the name"
 )]
 
-#[path = "../lab/mod.rs"]
-mod lab;
-#[path = "../../discipline/tests/simulation/random.rs"]
-#[allow(dead_code, reason = "the simulation uses all of it")]
-mod random;
 mod relay;
 mod report;
 mod run;
@@ -29,7 +24,8 @@ mod upstreams;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use lab::{Lab, not_run, tool};
+use testlab::{Lab, not_run, tool};
+
 use run::{Lie, Plan};
 use upstreams::Upstreams;
 

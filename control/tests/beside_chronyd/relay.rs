@@ -16,8 +16,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
-
-use crate::random::Random;
+use testinput::random::Random;
 
 const LENGTH: usize = 48;
 /// Requests whose answers are still waited for; beyond that the oldest is forgotten.

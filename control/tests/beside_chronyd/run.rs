@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use control::discipline::ns_to_s;
 use control::net::query::exchange;
+use testlab::{Lab, Output, tool};
 
 use crate::AHEAD;
-use crate::lab::{Lab, Output, tool};
 use crate::relay::Relay;
 use crate::upstreams::{Chronyd, Upstreams};
 

@@ -6,9 +6,9 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use control::net::query::exchange;
+use testlab::wire::PORT;
+use testlab::{Lab, wait_for};
 
-use crate::lab::wire::PORT;
-use crate::lab::{Lab, wait_for};
 use crate::relay::{Leg, Relay, Route};
 
 const COUNT: u8 = 4;

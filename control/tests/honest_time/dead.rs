@@ -1,7 +1,8 @@
 //! Upstreams that die, or lose their own time: what they said does not live on.
 
+use testlab::oracle::Answer;
+
 use super::*;
-use crate::lab::oracle::Answer;
 
 /// After so many requests without an answer an upstream is unreachable, and then some.
 const UNREACHABLE: Duration = Duration::from_secs(8 * POLL.as_secs() + 6);

@@ -3,12 +3,8 @@
 //!
 //! The kernel's clock is left alone. It is the truth.
 
-#[path = "../lab/mod.rs"]
-mod lab;
-
 mod coarse;
 mod dead;
-mod instruments;
 mod liars;
 mod loops;
 
@@ -16,10 +12,10 @@ use std::net::IpAddr;
 use std::thread::{self, sleep};
 use std::time::Duration;
 
-use lab::fake_upstream::{Conduct, FakeUpstream, Following, Reply, Script};
-use lab::oracle::{Oracle, Verdict};
-use lab::{Lab, Server};
 use protocol::reference_id;
+use testlab::fake_upstream::{Conduct, FakeUpstream, Following, Reply, Script};
+use testlab::oracle::{Oracle, Verdict};
+use testlab::{Lab, Server};
 
 /// Requests a second of the oracle in each play.
 const RATE: u32 = 50;
@@ -88,7 +84,7 @@ fn config(clock: &str, upstream: &str, addresses: &[IpAddr]) -> String {
 
 /// Where the upstream of this number is.
 fn address(number: usize) -> IpAddr {
-    lab::upstreams::address(u8::try_from(number).unwrap()).parse().unwrap()
+    testlab::upstreams::address(u8::try_from(number).unwrap()).parse().unwrap()
 }
 
 /// Starts upstreams with these conducts, and tells where they are.

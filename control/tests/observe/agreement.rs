@@ -12,8 +12,8 @@ use nix::unistd::Pid;
 use responder::layout;
 use responder::verdict::{COUNTERS, Family, Verdict};
 use serde_json::Value;
+use testlab::{Lab, Tally, wait_for};
 
-use crate::lab::{Lab, Tally, wait_for};
 use crate::web::get;
 use crate::{CONFIG, LISTEN, LOCAL, ask};
 

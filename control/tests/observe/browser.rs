@@ -10,8 +10,7 @@ use base64::Engine as _;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::{Value, json};
-
-use crate::lab::{Lab, PATIENCE, wait_for};
+use testlab::{Lab, PATIENCE, wait_for};
 
 /// A browser with one page.
 pub(crate) struct Browser {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
+use testlab::{Lab, Server, wait_for};
 
-use crate::lab::{Lab, Server, wait_for};
 use crate::web::{get, try_request};
 use crate::{CONFIG, LISTEN, LOCAL, ask};
 

@@ -4,8 +4,8 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 
 use serde_json::Value;
+use testlab::{Lab, pooltime_xdp};
 
-use crate::lab::{Lab, POOLTIME};
 use crate::{CONFIG, LOCAL};
 
 /// What a daemon with these arguments says on standard error in a short life, of which it believes that it is the
@@ -21,7 +21,7 @@ fn log_of(lab: &Lab, arguments: &[&str], journal: bool) -> String {
     } else {
         command.env_remove("JOURNAL_STREAM");
     }
-    command.args(["--signal=INT", "2", POOLTIME, "--instance", lab.name(), "attach", "lan0"]);
+    command.args(["--signal=INT", "2", pooltime_xdp(), "--instance", lab.name(), "attach", "lan0"]);
     command.arg("--config").arg(&config).args(arguments).stderr(stderr);
     command.status().unwrap();
     let text = fs::read_to_string(&log).unwrap();

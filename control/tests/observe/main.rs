@@ -2,8 +2,6 @@
 
 mod agreement;
 mod browser;
-#[path = "../lab/mod.rs"]
-mod lab;
 mod listener;
 mod logs;
 mod page;
@@ -13,8 +11,8 @@ mod web;
 
 use std::net::{IpAddr, UdpSocket};
 
-use lab::wire::{PORT, is_answer, request};
-use lab::{Lab, PATIENCE};
+use testlab::wire::{PORT, is_answer, request};
+use testlab::{Lab, PATIENCE};
 
 /// The lab's configuration; its clients may ask as often as they like.
 const CONFIG: &str =

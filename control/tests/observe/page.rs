@@ -8,10 +8,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use testlab::wire::request;
+use testlab::{Lab, Server, not_run, tool};
 
 use crate::browser::Browser;
-use crate::lab::wire::request;
-use crate::lab::{Lab, Server, not_run, tool};
 use crate::{LISTEN, LOCAL, ask};
 
 /// IPv6 clients may ask as often as they like, others are limited.

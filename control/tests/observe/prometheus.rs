@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
+use testlab::{Lab, Output, not_run, tool, wait_for};
 
-use crate::lab::{Lab, Output, not_run, tool, wait_for};
 use crate::web::{get, try_request};
 use crate::{CONFIG, LISTEN, LOCAL, ask};
 

@@ -6,9 +6,10 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
+use testlab::upstreams::{UPSTREAMS, Upstreams, address, give_addresses};
+use testlab::{Lab, not_run, tool, wait_for};
+
 use crate::browser::Browser;
-use crate::lab::upstreams::{UPSTREAMS, Upstreams, address, give_addresses};
-use crate::lab::{Lab, not_run, tool, wait_for};
 use crate::page::{flood, is_shown_soon, take_pictures};
 use crate::prometheus::{Prometheus, fill_the_dashboard};
 use crate::{LISTEN, ask};

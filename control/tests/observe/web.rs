@@ -4,8 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use serde_json::Value;
-
-use crate::lab::{Lab, PATIENCE};
+use testlab::{Lab, PATIENCE};
 
 /// An answer.
 #[derive(Debug)]

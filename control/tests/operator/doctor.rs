@@ -4,9 +4,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use testlab::foreign::put_foreign_program;
+use testlab::upstreams::{UPSTREAMS, Upstreams, address, give_addresses};
+use testlab::{Lab, Output, Server, not_run, pooltime_xdp, tool, wait_for};
 
-use crate::lab::upstreams::{UPSTREAMS, Upstreams, address, give_addresses};
-use crate::lab::{Lab, Output, POOLTIME, Server, not_run, put_foreign_program, tool, wait_for};
 use crate::pooltime;
 
 /// However much is wrong: names are looked up for 8 s at most, an answer is waited for 2 s.
@@ -260,8 +261,8 @@ fn what_is_in_the_way_of_a_first_start_is_found_before_it() {
 #[ignore = "needs root: scripts/test runs it"]
 fn a_query_from_another_host_shows_that_the_way_in_is_open() {
     let lab = Lab::up(&[]);
-    let _server = lab.server(crate::lab::CONFIG, &[]);
-    let from = |wait: &str| examine(&lab, crate::lab::CONFIG, &["--from", "10.77.0.2", "--wait", wait]);
+    let _server = lab.server(testlab::CONFIG, &[]);
+    let from = |wait: &str| examine(&lab, testlab::CONFIG, &["--from", "10.77.0.2", "--wait", wait]);
     from("1").only("inbound-from", "problem");
     let found = std::thread::scope(|scope| {
         let waiting = scope.spawn(|| from("15"));
@@ -276,7 +277,7 @@ fn a_query_from_another_host_shows_that_the_way_in_is_open() {
 
     // Somebody without rights is told what was not looked at, and why.
     let program = std::env::temp_dir().join(format!("pooltime-doctor-{}", std::process::id()));
-    std::fs::copy(POOLTIME, &program).unwrap();
+    std::fs::copy(pooltime_xdp(), &program).unwrap();
     let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", program.to_str().unwrap()];
     let output =
         lab.exec("server", &[&nobody[..], &["--instance", lab.name(), "doctor", "--json", "lan0"]].concat());
@@ -298,6 +299,6 @@ fn without_a_server_and_without_rights_it_says_what_it_sees_and_changes_nothing(
             assert!(finding.get(key).is_some(), "no {key} in {finding:#}");
         }
     }
-    let text = Output::of(Command::new(POOLTIME).args(["doctor", "lo"])).stdout;
+    let text = Output::of(Command::new(pooltime_xdp()).args(["doctor", "lo"])).stdout;
     assert!(text.ends_with("well\n") && text.contains("\nok       Linux "), "{text}");
 }

@@ -7,8 +7,8 @@ use std::process::Command;
 use control::net::xdp_mode::Mode;
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode as FileMode;
+use testlab::{CONFIG, Lab, Output, Server, not_run, pooltime_xdp, wait_for};
 
-use crate::lab::{CONFIG, Lab, Output, POOLTIME, Server, not_run, wait_for};
 use crate::{EX_CONFIG, EX_NOINPUT, pooltime};
 
 /// Bytes that are no configuration, each with what is said of them.
@@ -52,7 +52,7 @@ fn a_configuration_that_may_not_be_read_is_named_with_the_reason() {
     fs::create_dir(&directory).unwrap();
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
     let (program, config) = (directory.join("pooltime-xdp"), directory.join("server.toml"));
-    fs::copy(POOLTIME, &program).unwrap();
+    fs::copy(pooltime_xdp(), &program).unwrap();
     fs::write(&config, CONFIG).unwrap();
     fs::set_permissions(&config, fs::Permissions::from_mode(0o600)).unwrap();
     let mut nobody = Command::new("setpriv");
@@ -85,7 +85,7 @@ fn a_reload_of_what_is_no_configuration_leaves_the_old_one_in_force() {
 fn a_read_only_file_system_is_named_with_the_way_out_and_nothing_is_half_done() {
     let lab = Lab::up(&[]);
     let config = lab.file("server.toml", CONFIG);
-    let run = format!("{POOLTIME} --instance {} run --config {}", lab.name(), config.display());
+    let run = format!("{} --instance {} run --config {}", pooltime_xdp(), lab.name(), config.display());
     let read_only = |place: &str, command: &str| {
         let script =
             format!("mount --bind {place} {place} && mount -o remount,ro,bind {place} && exec {command}");
@@ -104,7 +104,8 @@ fn a_read_only_file_system_is_named_with_the_way_out_and_nothing_is_half_done() 
     let upstream = "[clock]\nsource = \"upstream\"\nsteer = false\n[[upstream]]\naddress = \"10.77.0.2\"\n[metrics]\nlisten = []\n";
     let config = lab.file("upstream.toml", &format!("interfaces = [\"lan0\"]\n{upstream}"));
     let run = format!(
-        "timeout -s INT 2 {POOLTIME} --instance {} attach lan0 --config {}",
+        "timeout -s INT 2 {} --instance {} attach lan0 --config {}",
+        pooltime_xdp(),
         lab.name(),
         config.display()
     );
@@ -137,8 +138,10 @@ fn a_host_without_ipv6_is_served_over_ipv4() {
         return not_run("there is no C compiler for a kernel without IPv6");
     }
     let path = lab.file("shimmed.toml", &config);
-    let script = lab
-        .file("shimmed.sh", &format!("#!/bin/sh\nLD_PRELOAD={} exec {POOLTIME} \"$@\"\n", library.display()));
+    let script = lab.file(
+        "shimmed.sh",
+        &format!("#!/bin/sh\nLD_PRELOAD={} exec {} \"$@\"\n", library.display(), pooltime_xdp()),
+    );
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
     let mut server = Server::start(&lab, "server", lab.name(), &["run", "--config", path.to_str().unwrap()]);
     assert!(server.stop().success());

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::lab::{Output, not_run};
+use testlab::{Output, not_run};
+
 use crate::{EX_CONFIG, EX_NOINPUT, pooltime};
 
 /// The guide's file: five servers, and what keeps others from managing the server.

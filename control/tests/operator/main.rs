@@ -4,13 +4,11 @@ mod doctor;
 mod double;
 mod hardship;
 mod import;
-#[path = "../lab/mod.rs"]
-mod lab;
 mod pool;
 
 use std::process::Command;
 
-use lab::{Output, POOLTIME};
+use testlab::{Output, pooltime_xdp};
 
 // Of sysexits.h.
 const EX_USAGE: i32 = 64;
@@ -19,5 +17,5 @@ const EX_UNAVAILABLE: i32 = 69;
 const EX_CONFIG: i32 = 78;
 
 fn pooltime(arguments: &[&str]) -> Output {
-    Output::of(Command::new(POOLTIME).args(arguments))
+    Output::of(Command::new(pooltime_xdp()).args(arguments))
 }

@@ -1,12 +1,10 @@
-//! Any payload from a socket: see `checks::parse`.
+//! Any payload from a socket: see `testinput::checks::parse`.
 //!
 //! The input is the clock block's words, the reading of `CLOCK_MONOTONIC`, the source port and the payload.
 #![no_main]
 
-#[path = "../../tests/frames/checks.rs"]
-mod checks;
-
 use libfuzzer_sys::fuzz_target;
+use testinput::checks;
 
 fuzz_target!(|input: &[u8]| {
     if let Some((clock, datagram)) = input.split_first_chunk()

@@ -1,19 +1,11 @@
-//! Any frame, under any clock block: see `checks::respond`.
+//! Any frame, under any clock block: see `testinput::checks::respond`.
 //!
 //! The input is the clock block's words, the reading of `CLOCK_MONOTONIC`, and the frame.
 #![no_main]
 
-#[path = "../../tests/frames/checks.rs"]
-mod checks;
-#[path = "../../tests/frames/generate.rs"]
-mod generate;
-
-use checks::CLOCK;
-use generate::{Generator, Target};
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
-
-const TARGET: Target =
-    Target { mac: [2, 0, 0, 0, 0, 2], ipv4: checks::IPV4, broadcast: checks::BROADCAST, ipv6: checks::IPV6 };
+use testinput::checks::{self, CLOCK};
+use testinput::generator::{Generator, Target};
 
 fuzz_target!(|input: &[u8]| {
     if let Some((clock, frame)) = input.split_first_chunk() {
@@ -24,7 +16,7 @@ fuzz_target!(|input: &[u8]| {
 // Mutation alone would not hit upon a header with a right checksum: one input in sixteen has its frame
 // replaced by a good request.
 fuzz_mutator!(|input: &mut [u8], size: usize, max_size: usize, seed: u32| {
-    let request = Generator::new(seed.into(), TARGET).request();
+    let request = Generator::new(seed.into(), Target::SERVER).request();
     let end = CLOCK + request.len();
     if !seed.is_multiple_of(16) || end > max_size {
         return fuzzer_mutate(input, size, max_size);

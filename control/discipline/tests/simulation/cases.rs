@@ -3,14 +3,14 @@
 use std::fmt;
 
 use discipline::{Drift, SourceConfig};
+use testinput::random::Random;
 
 use crate::network::{Path, Queue, Recurring, Reroute, Tail};
 use crate::oscillator::{Course, Jump, Oscillator};
-use crate::random::Random;
 use crate::server::{Claims, Fault, Server};
+use crate::units::PPM;
 use crate::world::START_S;
 
-const PPM: f64 = 1e-6;
 /// No sooner does anything happen, s.
 const EVENTS_FROM_S: f64 = 60.0;
 

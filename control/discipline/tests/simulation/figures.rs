@@ -1,4 +1,4 @@
-//! What is measured of a run, and the medians over seeds.
+//! What is measured of a run in fair weather, the statistics of errors in any weather, and medians over seeds.
 
 use discipline::{Discipline, LocalTime};
 
@@ -8,6 +8,56 @@ use crate::world::{Client, HOUR_S, START_S, UTC_AT_ZERO_NS, run};
 
 /// Polls count once the client has settled.
 const SETTLED_S: f64 = 4.0 * HOUR_S;
+
+/// Errors of a run, second by second.
+#[derive(Default)]
+pub(crate) struct Errors {
+    sizes_s: Vec<f64>,
+    square_s2: f64,
+    bounds_s: f64,
+}
+
+impl Errors {
+    /// One second's error, and the bound that the line has then.
+    pub(crate) fn enter(&mut self, error_s: f64, bound_s: f64) {
+        self.sizes_s.push(error_s.abs());
+        self.square_s2 += error_s * error_s;
+        self.bounds_s += bound_s;
+    }
+
+    /// All are infinite if there was no second with an error, but for the bound.
+    pub(crate) fn statistics(mut self) -> ErrorStatistics {
+        self.sizes_s.sort_by(f64::total_cmp);
+        let size_us = |size_s: Option<&f64>| size_s.map_or(f64::INFINITY, |size_s| size_s * 1e6);
+        let count = self.sizes_s.len().max(1) as f64;
+        ErrorStatistics {
+            rms_us: if self.sizes_s.is_empty() {
+                f64::INFINITY
+            } else {
+                (self.square_s2 / count).sqrt() * 1e6
+            },
+            p99_us: size_us(self.sizes_s.get(self.sizes_s.len() * 99 / 100)),
+            max_us: size_us(self.sizes_s.last()),
+            bound_us: self.bounds_s / count * 1e6,
+        }
+    }
+}
+
+/// What the errors of a run come to.
+pub(crate) struct ErrorStatistics {
+    pub(crate) rms_us: f64,
+    pub(crate) p99_us: f64,
+    pub(crate) max_us: f64,
+    /// Mean of the bounds.
+    pub(crate) bound_us: f64,
+}
+
+/// The median of a figure over the runs.
+pub(crate) fn median_of<R>(runs: &[R], figure: impl Fn(&R) -> f64) -> f64 {
+    let mut values: Vec<f64> = runs.iter().map(figure).collect();
+    values.sort_by(f64::total_cmp);
+    f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2])
+}
 
 /// The figures of one run, or their medians.
 #[derive(Clone, Copy, Debug)]
@@ -52,8 +102,8 @@ pub(crate) fn measure_client(
     seed: u64,
 ) -> Figures {
     let (from_s, end_s) = scenario.window_s;
-    let mut sizes_s = Vec::new();
-    let (mut square, mut frequency_square, mut bounds_s) = (0.0, 0.0, 0.0);
+    let mut account = Errors::default();
+    let (mut frequency_square, mut count) = (0.0, 0.0_f64);
     let (mut violations, mut requests, mut settled_s) = (0.0, 0.0, 0.0);
     let (mut last_late_s, mut last_away_s) = (START_S, scenario.back_from_s);
     let mut first_bound_s = None;
@@ -81,14 +131,12 @@ pub(crate) fn measure_client(
             violations += 1.0;
         }
         if second.at_s >= from_s {
-            sizes_s.push(error_s.abs());
-            square += error_s * error_s;
+            account.enter(error_s, reading.bound_s);
             frequency_square += second.frequency_error * second.frequency_error;
-            bounds_s += reading.bound_s;
+            count += 1.0;
         }
     });
-    sizes_s.sort_by(f64::total_cmp);
-    let count = sizes_s.len().max(1) as f64;
+    let errors = account.statistics();
     let sources = scenario.servers.len() as f64;
     let (answer_s, answer_error_s) = first.unwrap_or((f64::INFINITY, f64::INFINITY));
     Figures {
@@ -97,11 +145,11 @@ pub(crate) fn measure_client(
         answer_us: answer_error_s.abs() * 1e6,
         answer_bound_us: first_bound_s.unwrap_or(f64::INFINITY) * 1e6,
         sync_s: last_late_s - START_S,
-        rms_us: (square / count).sqrt() * 1e6,
-        p99_us: sizes_s.get(sizes_s.len() * 99 / 100).copied().unwrap_or(f64::INFINITY) * 1e6,
-        max_us: sizes_s.last().copied().unwrap_or(f64::INFINITY) * 1e6,
-        frequency_ppm: (frequency_square / count).sqrt() * 1e6,
-        bound_us: bounds_s / count * 1e6,
+        rms_us: errors.rms_us,
+        p99_us: errors.p99_us,
+        max_us: errors.max_us,
+        frequency_ppm: (frequency_square / count.max(1.0)).sqrt() * 1e6,
+        bound_us: errors.bound_us,
         violations,
         back_s: last_away_s.map_or(f64::NAN, |at_s| at_s - scenario.back_from_s.unwrap_or(at_s)),
     }
@@ -109,11 +157,7 @@ pub(crate) fn measure_client(
 
 /// Figure by figure the median over the runs; of the violations the sum.
 pub(crate) fn median(runs: &[Figures]) -> Figures {
-    let of = |figure: fn(&Figures) -> f64| {
-        let mut values: Vec<f64> = runs.iter().map(figure).collect();
-        values.sort_by(f64::total_cmp);
-        f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2])
-    };
+    let of = |figure: fn(&Figures) -> f64| median_of(runs, figure);
     Figures {
         poll_s: of(|run| run.poll_s),
         answer_s: of(|run| run.answer_s),

@@ -4,23 +4,19 @@
 //! clock and the correction that is still to be slewed) with its default configuration, and of its clock where
 //! it polls at a fixed interval.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use discipline::{Drift, LocalTime, SourceConfig};
 
 use crate::cases::{Case, Member};
 use crate::exempt::Exempt;
+use crate::figures::{Errors, median_of};
 use crate::network::{Queue, Recurring, Reroute, Tail};
 use crate::oscillator::{Course, Jump, Oscillator};
+use crate::processors::on_all_processors;
 use crate::property::discipline;
 use crate::scenarios::{four, lan, wan};
 use crate::server::{Claims, Fault, Server};
+use crate::units::{MS, PPM, US};
 use crate::world::{EVENT_S, HOUR_S, START_S, run};
-
-const US: f64 = 1e-6;
-const MS: f64 = 1e-3;
-const PPM: f64 = 1e-6;
 
 /// A scenario of foul weather.
 #[derive(Clone)]
@@ -80,24 +76,7 @@ pub(crate) fn all(only: Option<&str>, seeds: u64) -> Vec<Row> {
         .into_iter()
         .filter(|foul| only.is_none_or(|only| only.split(',').any(|id| id == foul.id)))
         .collect();
-    let (next, rows) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(foul) = fouls.get(index) else {
-                        return;
-                    };
-                    let row = row(foul.clone(), seeds);
-                    rows.lock().expect("no thread panics").push((index, row));
-                }
-            });
-        }
-    });
-    let mut rows = rows.into_inner().expect("no thread panics");
-    rows.sort_by_key(|(index, _)| *index);
-    rows.into_iter().map(|(_, row)| row).collect()
+    on_all_processors(fouls, |foul| row(foul, seeds))
 }
 
 fn row(foul: Foul, seeds: u64) -> Row {
@@ -116,9 +95,8 @@ fn measure(foul: &Foul, seed: u64) -> Figures {
     let mut case = foul.case.clone();
     case.seed = seed;
     let case = &case;
-    let (mut sizes_s, mut exempt) = (Vec::new(), Exempt::default());
-    let (mut square, mut bound_s, mut outside_s) = (0.0, 0.0, 0.0);
-    let (mut silent_s, mut all_s, mut requests) = (0.0, 0.0, 0.0);
+    let (mut account, mut exempt) = (Errors::default(), Exempt::default());
+    let (mut outside_s, mut silent_s, mut all_s, mut requests) = (0.0, 0.0, 0.0, 0.0);
     let mut away_s = foul.event_s;
     let mut client = |now: LocalTime| discipline(case, now);
     run(&case.oscillator, &case.servers(), &mut client, seed, case.end_s, |second| {
@@ -139,13 +117,10 @@ fn measure(foul: &Foul, seed: u64) -> Figures {
             outside_s += 1.0;
         }
         if second.at_s >= foul.from_s {
-            sizes_s.push(off_s);
-            square += error_s * error_s;
-            bound_s += reading.bound_s;
+            account.enter(error_s, reading.bound_s);
         }
     });
-    sizes_s.sort_by(f64::total_cmp);
-    let count = sizes_s.len().max(1) as f64;
+    let errors = account.statistics();
     let back_s = match (foul.event_s, away_s) {
         (Some(_), Some(away_s)) if away_s >= case.end_s - 1.0 => f64::INFINITY,
         (Some(event_s), Some(away_s)) => away_s - event_s,
@@ -153,10 +128,10 @@ fn measure(foul: &Foul, seed: u64) -> Figures {
     };
     Figures {
         poll_s: all_s * case.members.len() as f64 / requests,
-        rms_us: if sizes_s.is_empty() { f64::NAN } else { (square / count).sqrt() * 1e6 },
-        p99_us: sizes_s.get(sizes_s.len() * 99 / 100).map_or(f64::NAN, |size_s| size_s * 1e6),
-        max_us: sizes_s.last().map_or(f64::NAN, |size_s| size_s * 1e6),
-        bound_us: bound_s / count * 1e6,
+        rms_us: errors.rms_us,
+        p99_us: errors.p99_us,
+        max_us: errors.max_us,
+        bound_us: errors.bound_us,
         outside_s,
         silent: silent_s / all_s,
         back_s,
@@ -165,11 +140,7 @@ fn measure(foul: &Foul, seed: u64) -> Figures {
 
 /// Figure by figure the median over the runs; of the seconds outside of the bound the sum.
 fn median(runs: &[Figures]) -> Figures {
-    let of = |figure: fn(&Figures) -> f64| {
-        let mut values: Vec<f64> = runs.iter().map(figure).collect();
-        values.sort_by(f64::total_cmp);
-        f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2])
-    };
+    let of = |figure: fn(&Figures) -> f64| median_of(runs, figure);
     Figures {
         poll_s: of(|run| run.poll_s),
         rms_us: of(|run| run.rms_us),
@@ -184,21 +155,13 @@ fn median(runs: &[Figures]) -> Figures {
 
 impl Foul {
     fn new(id: impl Into<String>, about: impl Into<String>, servers: Vec<Server>) -> Self {
-        let oscillator = Oscillator {
-            base: 10.0 * PPM,
-            wander: 1e-9,
-            offset_s: 50.0 * MS,
-            courses: Vec::new(),
-            suspended: Vec::new(),
-            jumps: Vec::new(),
-        };
         let members = servers.into_iter().map(|server| Member { server, truthful: true }).collect();
         Self {
             id: id.into(),
             about: about.into(),
             case: Case {
                 seed: 1,
-                oscillator,
+                oscillator: Oscillator::usual(),
                 members,
                 source: SourceConfig::default(),
                 drift: None,

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::foul::Row;
-use crate::table::{optional, short};
+use crate::table::{Aim, optional, reached, short};
 
 const HEADER: &str = "\
 Median over 8 seeds. Errors in us, each second from 4 h to 24 h, or from 600 s to 2 h at start-up; events at 12 h.
@@ -74,10 +74,9 @@ fn line(text: &mut String, row: &Row) {
     let _ = writeln!(text, "{}", written.trim_end());
 }
 
-/// The aims, how many rows reach them of those that can be compared, and which do not.
+/// The aims, and which rows reach them.
 fn aims(rows: &[Row]) -> Vec<String> {
-    type Reaches = fn(&Row) -> Option<bool>;
-    let aims: [(&str, Reaches); 6] = [
+    let aims: [Aim<Row>; 6] = [
         ("RMS error no worse than what chronyd serves", |row| Some(row.median.rms_us <= row.foul.served_us?)),
         ("RMS error at most half of what chronyd serves", |row| {
             Some(row.median.rms_us <= row.foul.served_us? / 2.0)
@@ -98,21 +97,8 @@ fn aims(rows: &[Row]) -> Vec<String> {
             event.then_some(row.runs.iter().all(|run| run.back_s.is_finite()))
         }),
     ];
-    let mut lines: Vec<String> = aims
-        .iter()
-        .map(|(aim, reaches)| {
-            let judged: Vec<(&str, bool)> =
-                rows.iter().filter_map(|row| Some((row.foul.id.as_str(), reaches(row)?))).collect();
-            let reached = judged.iter().filter(|(_, reached)| *reached).count();
-            let missed: Vec<&str> =
-                judged.iter().filter(|(_, reached)| !reached).map(|(id, _)| *id).collect();
-            let except =
-                if missed.is_empty() { String::new() } else { format!("; not {}", missed.join(", ")) };
-            format!("{aim}: {reached} of {}{except}", judged.len())
-        })
-        .collect();
-    lines.push(after_jumps(rows));
-    lines
+    let lines = aims.iter().map(|aim| reached(rows, |row| row.foul.id.as_str(), aim));
+    lines.chain([after_jumps(rows)]).collect()
 }
 
 /// How many runs come back after a jump, and after how many polls.

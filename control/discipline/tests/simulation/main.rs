@@ -23,15 +23,17 @@ mod foul;
 mod foul_table;
 mod network;
 mod oscillator;
+mod processors;
 mod property;
-mod random;
 mod regression;
 mod scenarios;
 mod server;
 mod table;
+mod units;
 mod world;
 
 use figures::{Figures, greatest, measure, median};
+use processors::on_all_processors;
 use scenarios::Scenario;
 
 const SEEDS: u64 = 12;
@@ -60,11 +62,8 @@ fn every_scenario_keeps_its_limits_and_the_table_is_as_reviewed() {
     let seeds = std::env::var("SIMULATION_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
     let wanted =
         |scenario: &Scenario| only.as_ref().is_none_or(|only| only.split(',').any(|id| id == scenario.id));
-    let outcomes: Vec<Outcome> = scenarios::all()
-        .into_iter()
-        .filter(wanted)
-        .map(|scenario| outcome(scenario, seeds.unwrap_or(SEEDS)))
-        .collect();
+    let scenarios: Vec<Scenario> = scenarios::all().into_iter().filter(wanted).collect();
+    let outcomes = on_all_processors(scenarios, |scenario| outcome(scenario, seeds.unwrap_or(SEEDS)));
     let table = table::render(&outcomes);
     if only.is_some() || seeds.is_some() {
         println!("{table}");

@@ -1,6 +1,6 @@
 //! The way to a server: delays, losses, and how they change.
 
-use crate::random::Random;
+use testinput::random::Random;
 
 /// How the queueing delay is distributed. `jitter_s` of the path is the scale.
 #[derive(Clone, Copy, Debug, PartialEq)]

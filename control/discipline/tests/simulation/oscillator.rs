@@ -1,5 +1,7 @@
 //! The client's oscillator: how its frequency goes, and when it jumps or stands still.
 
+use crate::units::{MS, PPM};
+
 /// The client's oscillator.
 #[derive(Clone, Debug)]
 pub(crate) struct Oscillator {
@@ -15,6 +17,20 @@ pub(crate) struct Oscillator {
     pub(crate) suspended: Vec<(f64, f64)>,
     /// What nobody tells the client.
     pub(crate) jumps: Vec<Jump>,
+}
+
+impl Oscillator {
+    /// What a scenario has that is not about the oscillator: 10 ppm fast, a little wander, 50 ms off at first.
+    pub(crate) fn usual() -> Self {
+        Self {
+            base: 10.0 * PPM,
+            wander: 1e-9,
+            offset_s: 50.0 * MS,
+            courses: Vec::new(),
+            suspended: Vec::new(),
+            jumps: Vec::new(),
+        }
+    }
 }
 
 /// A frequency error that follows a given course over true time.

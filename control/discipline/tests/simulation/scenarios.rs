@@ -8,11 +8,8 @@ use discipline::{Config, SourceConfig};
 use crate::network::{Reroute, Tail};
 use crate::oscillator::{Course, Oscillator};
 use crate::server::{Fault, Server};
+use crate::units::{MS, PPM, US};
 use crate::world::{EVENT_S, HOUR_S};
-
-const US: f64 = 1e-6;
-const MS: f64 = 1e-3;
-const PPM: f64 = 1e-6;
 
 /// How the client uses its estimate.
 #[derive(Clone, Copy, PartialEq)]
@@ -67,14 +64,7 @@ impl Scenario {
         Self {
             id,
             about,
-            oscillator: Oscillator {
-                base: 10.0 * PPM,
-                wander: 1e-9,
-                offset_s: 50.0 * MS,
-                courses: Vec::new(),
-                suspended: Vec::new(),
-                jumps: Vec::new(),
-            },
+            oscillator: Oscillator::usual(),
             servers,
             sources: SourceConfig::default(),
             config,

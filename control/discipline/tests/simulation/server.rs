@@ -1,9 +1,9 @@
 //! A server: the error of its clock, and what it claims.
 
 use discipline::Leap;
+use testinput::random::Random;
 
 use crate::network::Path;
-use crate::random::Random;
 
 /// What the clock of a server whose own source is lost may gain, s/s, and claims that it may (RFC 5905's PHI).
 const TOLERANCE: f64 = 15e-6;

@@ -1,4 +1,4 @@
-//! The tables of results as text, and their comparison with the reviewed ones.
+//! The table of fair weather, what all tables share, and their comparison with the reviewed ones.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -52,10 +52,9 @@ pub(crate) fn render(outcomes: &[Outcome]) -> String {
     text
 }
 
-/// The aims, how many scenarios reach them of those that can be compared, and which do not.
+/// The aims, and which scenarios reach them.
 fn aims(outcomes: &[Outcome]) -> Vec<String> {
-    type Reaches = fn(&Outcome) -> Option<bool>;
-    let aims: [(&str, Reaches); 9] = [
+    let aims: [Aim<Outcome>; 9] = [
         ("RMS error no worse than chrony's", |outcome| {
             Some(outcome.median.rms_us <= outcome.scenario.chrony.rms_us?)
         }),
@@ -83,20 +82,22 @@ fn aims(outcomes: &[Outcome]) -> Vec<String> {
             default.then_some(outcome.median.poll_s >= 64.0)
         }),
     ];
-    aims.iter()
-        .map(|(aim, reaches)| {
-            let judged: Vec<(&str, bool)> = outcomes
-                .iter()
-                .filter_map(|outcome| Some((outcome.scenario.id, reaches(outcome)?)))
-                .collect();
-            let reached = judged.iter().filter(|(_, reached)| *reached).count();
-            let missed: Vec<&str> =
-                judged.iter().filter(|(_, reached)| !reached).map(|(id, _)| *id).collect();
-            let except =
-                if missed.is_empty() { String::new() } else { format!("; not {}", missed.join(", ")) };
-            format!("{aim}: {reached} of {}{except}", judged.len())
-        })
-        .collect()
+    aims.iter().map(|aim| reached(outcomes, |outcome| outcome.scenario.id, aim)).collect()
+}
+
+/// What is aimed at, and whether a row of a table reaches it, if it can be compared.
+pub(crate) type Aim<R> = (&'static str, fn(&R) -> Option<bool>);
+
+/// The aim, how many rows reach it of those that can be compared, and which do not.
+pub(crate) fn reached<'a, R>(
+    rows: &'a [R],
+    id: impl Fn(&'a R) -> &'a str,
+    (aim, reaches): &Aim<R>,
+) -> String {
+    let judged: Vec<(&str, bool)> = rows.iter().filter_map(|row| Some((id(row), reaches(row)?))).collect();
+    let missed: Vec<&str> = judged.iter().filter(|(_, reached)| !reached).map(|(id, _)| *id).collect();
+    let except = if missed.is_empty() { String::new() } else { format!("; not {}", missed.join(", ")) };
+    format!("{aim}: {} of {}{except}", judged.len() - missed.len(), judged.len())
 }
 
 fn line(text: &mut String, outcome: &Outcome) {

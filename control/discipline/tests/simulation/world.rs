@@ -8,9 +8,9 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use discipline::{LocalTime, Sample};
+use testinput::random::Random;
 
 use crate::oscillator::Oscillator;
-use crate::random::Random;
 use crate::server::{Served, Server, Serving, leap_shift_s};
 
 pub(crate) const HOUR_S: f64 = 3600.0;

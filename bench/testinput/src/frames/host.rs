@@ -1,0 +1,122 @@
+//! A server without a network, which answers frames in memory.
+
+use responder::clock::{DispersionRate, Rate};
+use responder::{
+    Action, ClockState, NtpShort, NtpTimestamp, Outcome, Published, ServedTable, Server, Verdict,
+};
+
+use super::{Answer, BROADCAST_IPV4, Request, SERVER_IPV4, SERVER_IPV6};
+
+/// A server that answers for [`SERVER_IPV4`] and [`SERVER_IPV6`]. Its clock stands still.
+#[derive(Clone)]
+pub struct Host {
+    /// The addresses that it answers for; without them it has published nothing.
+    pub served: Option<ServedTable>,
+    /// Its clock; `None` if the clock cannot be read.
+    pub clock: Option<ClockState>,
+    /// Its `CLOCK_MONOTONIC` in ns.
+    pub monotonic_ns: u64,
+}
+
+impl Host {
+    /// A synchronised server, a quarter of a second after its clock was published.
+    pub fn new() -> Self {
+        let clock = clock();
+        Self {
+            served: Some(served()),
+            clock: Some(clock),
+            monotonic_ns: clock.monotonic_base_ns + 250_000_000,
+        }
+    }
+
+    /// Calls [`responder::respond`] on a frame.
+    pub fn respond(&self, frame: &mut [u8]) -> Outcome {
+        responder::respond(&mut &mut *frame, self)
+    }
+
+    /// The answer to a request. It must be one with the time.
+    #[track_caller]
+    pub fn answer(&self, request: &Request) -> Answer {
+        let mut frame = request.build();
+        let length = frame.len();
+        let outcome = self.respond(&mut frame);
+        assert_eq!(outcome.verdict, Verdict::Answered);
+        assert_eq!(outcome.version, request.payload[0] >> 3 & 7);
+        assert_eq!(frame.len(), length);
+        Answer::take_apart(&frame)
+    }
+
+    /// Asserts that a frame is not answered and not changed, with this verdict.
+    #[track_caller]
+    pub fn assert_unanswered(&self, frame: &[u8], verdict: Verdict) {
+        let mut after = frame.to_vec();
+        assert_eq!(self.respond(&mut after).verdict, verdict);
+        assert_ne!(verdict.action(), Action::Transmit);
+        assert_eq!(after, frame);
+    }
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What a [`Host`] has published.
+pub struct View<'a> {
+    served: &'a ServedTable,
+    clock: Option<ClockState>,
+}
+
+impl Published for View<'_> {
+    fn served(&self) -> &ServedTable {
+        self.served
+    }
+
+    fn clock(&self) -> Option<ClockState> {
+        self.clock
+    }
+}
+
+impl responder::limiter::Buckets for Host {
+    type Bucket = std::sync::atomic::AtomicU64;
+}
+
+impl Server for Host {
+    type Published<'a> = View<'a>;
+
+    fn published(&self) -> Option<View<'_>> {
+        Some(View { served: self.served.as_ref()?, clock: self.clock })
+    }
+}
+
+impl responder::Host for Host {
+    fn received_ns(&self) -> u64 {
+        self.monotonic_ns
+    }
+}
+
+/// The table of [`SERVER_IPV4`], [`BROADCAST_IPV4`] and [`SERVER_IPV6`].
+pub fn served() -> ServedTable {
+    ServedTable::new(&[SERVER_IPV4.octets()], &[BROADCAST_IPV4.octets()], &[SERVER_IPV6.octets()])
+        .expect("three addresses fit")
+}
+
+/// A synchronised clock, no field of which is zero or like another.
+pub fn clock() -> ClockState {
+    ClockState {
+        sequence: 7,
+        monotonic_base_ns: 5_000_000_000_000,
+        ntp_base: NtpTimestamp(0xec00_0000_4000_0000),
+        rate: Rate::NOMINAL,
+        horizon_ns: 5_064_000_000_000,
+        reference_time: NtpTimestamp(0xebff_fff0_0bad_cafe),
+        root_delay: NtpShort::from_nanos(12_000_000),
+        root_dispersion: NtpShort::from_nanos(3_000_000),
+        dispersion_rate: DispersionRate::from_ppb(15_000),
+        reference_id: 0xc000_0201,
+        leap: 1,
+        stratum: 2,
+        precision: -23,
+    }
+}

@@ -1,0 +1,105 @@
+//! Assertions that hold for every input to the daemon's parsers. Fuzz targets and tests over random inputs make them.
+
+use std::collections::BTreeSet;
+
+use control::config::Config;
+use control::serving::mode6;
+use control::status::sources::{Peer, Peers, System, Tally};
+use control::timekeeping::drift;
+use protocol::{Answer, Era, PendingRequest, Strictness, Times};
+use responder::NtpTimestamp;
+
+/// The longest fragment in bytes: a header and 468 bytes of data.
+const FRAGMENT: usize = 480;
+/// All variables of all associations of [`upstreams`] fit in this many fragments.
+const MOST_FRAGMENTS: usize = 8;
+
+/// Answers a control message and checks the answer: only requests of mode 6 are answered, each fragment belongs to
+/// its request, and no fragment is a request itself that another server would answer.
+pub fn control_message(datagram: &[u8]) {
+    let peers = upstreams();
+    let fragments = mode6::answer(datagram, &peers, NtpTimestamp(1 << 63));
+    if fragments.is_empty() {
+        return;
+    }
+    assert!(datagram.len() >= 12 && datagram[0] & 7 == 6 && datagram[1] & 0xe0 == 0, "{datagram:x?}");
+    assert!(fragments.len() <= MOST_FRAGMENTS, "{datagram:x?}");
+    let mut offset = 0;
+    for (number, fragment) in fragments.iter().enumerate() {
+        let word = |at: usize| usize::from(u16::from_be_bytes([fragment[at], fragment[at + 1]]));
+        let last = number + 1 == fragments.len();
+        assert!(fragment.len() <= FRAGMENT && fragment.len() == 12 + word(10).next_multiple_of(4));
+        assert_eq!(fragment[1] & !0x40, 0x80 | if last { 0 } else { 0x20 } | datagram[1]);
+        assert_eq!((&fragment[2..4], &fragment[6..8]), (&datagram[2..4], &datagram[6..8]));
+        assert_eq!(word(8), offset);
+        offset += word(10);
+        assert!(mode6::answer(fragment, &peers, NtpTimestamp(1 << 63)).is_empty());
+    }
+}
+
+/// Three upstreams: one that answers, a silent one, and one whose name and reference need every kind of escaping.
+pub fn upstreams() -> Peers {
+    let good = Peer {
+        association: 1,
+        tally: Tally::SystemPeer,
+        name: "ntp1.example.net".into(),
+        address: Some("2001:db8::1".into()),
+        answers: 1,
+        when_s: Some(1e300),
+        offset_s: Some(f64::NAN),
+        delay_s: Some(f64::INFINITY),
+        ..Peer::default()
+    };
+    let bad = Peer { association: 0xffff, name: "\",\r\n=\u{1f4a3}".repeat(99), ..good.clone() };
+    let silent = Peer { association: 2, name: "192.0.2.1".into(), ..Peer::default() };
+    let system = System { synchronised: true, system_peer: Some(1), ..System::default() };
+    Peers { system, peers: vec![good, silent, bad] }
+}
+
+/// Parses a drift file and checks that an accepted one describes an oscillator that can exist.
+pub fn drift(text: &str) {
+    match drift::parse(text) {
+        Ok(drift) => {
+            assert!(
+                drift.frequency.abs() <= 0.000_501 && (0.0..=0.000_501).contains(&drift.skew),
+                "{drift:?}"
+            );
+            assert!(drift.wander.is_none_or(|wander| wander > 0.0 && wander < 1e-4), "{drift:?}");
+        }
+        Err(error) => assert!(!error.what.is_empty()),
+    }
+}
+
+/// Parses a configuration and checks that an error is a single line of bounded length.
+pub fn configuration(text: &str) {
+    if let Err(error) = Config::parse(text) {
+        assert!(!error.what.is_empty() && error.what.len() < 1000 + 2 * text.len(), "{}", error.what);
+        assert!(!error.what.contains('\n'), "{}", error.what);
+    }
+}
+
+/// Parses an answer that arrives `elapsed_ns` after a request of `sent_ns`. It checks that an accepted answer repeats
+/// the nonce of the request, and that delay, dispersion and root distance are finite and not negative.
+pub fn upstream_answer(packet: &[u8], nonce: [u8; 8], sent_ns: i64, elapsed_ns: u32) {
+    let Ok(answer) = PendingRequest::new(nonce).read(packet, Strictness::CLIENT) else {
+        return;
+    };
+    assert!(packet.len() == 48 && packet[0] & 7 == 4 && packet[24..32] == nonce, "{packet:x?}");
+    match answer {
+        Answer::Kiss(kiss) => {
+            assert_eq!(packet[1], 0);
+            assert!((1..=4).contains(&kiss.code().len()), "{kiss:?}");
+        }
+        Answer::Time(time) => {
+            let usable = time.usable(1.5, &BTreeSet::new()).is_ok();
+            assert!(!usable || (packet[0] >> 6 != 3 && (1..=15).contains(&packet[1])), "{packet:x?}");
+            let received_ns = sent_ns.saturating_add(elapsed_ns.into());
+            let times = Times { sent_ns, received_ns, error_s: 1e-6 };
+            for era in [Era::From2020, Era::NearOurs] {
+                let Ok(measured) = time.measure(&times, era) else { continue };
+                let parts = [measured.delay_s(), measured.dispersion_s, time.root_distance_s()];
+                assert!(parts.iter().all(|part| part.is_finite() && *part >= 0.0), "{measured:?}");
+            }
+        }
+    }
+}

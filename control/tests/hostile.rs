@@ -1,0 +1,126 @@
+//! Whatever comes from the network or stands in a file: no panic, and an answer or an error that holds to its
+//! promises. The fuzz targets of `control/fuzz` make the same checks of inputs that they find by coverage.
+
+use testinput::random::Random;
+use testlab::checks;
+
+/// Good inputs, changed a little: seeded, so that each run is the same.
+struct Mutations {
+    random: Random,
+    seeds: Vec<Vec<u8>>,
+}
+
+impl Mutations {
+    fn of(seeds: &[&[u8]]) -> Self {
+        Self { random: Random::new(1), seeds: seeds.iter().map(|seed| seed.to_vec()).collect() }
+    }
+
+    fn next(&mut self) -> Vec<u8> {
+        let random = &mut self.random;
+        let mut input = self.seeds[random.index(self.seeds.len())].clone();
+        for _ in 0..random.below(6) {
+            let (at, byte) = (random.index(input.len()), random.byte());
+            match random.below(5) {
+                0 => input.truncate(at),
+                1 => input.extend((0..at % 64).map(|_| byte)),
+                2 if !input.is_empty() => {
+                    drop(input.drain(at..(at + 1 + usize::from(byte % 8)).min(input.len())));
+                }
+                3 => {
+                    // A piece of another one.
+                    let other = &self.seeds[random.index(self.seeds.len())];
+                    let from = random.index(other.len());
+                    let _removed: Vec<u8> =
+                        input.splice(at..at, other[from..].iter().copied().take(32)).collect();
+                }
+                _ if !input.is_empty() => input[at] = byte,
+                _ => {}
+            }
+        }
+        input
+    }
+}
+
+#[test]
+fn any_control_message_is_answered_in_order_or_not_at_all() {
+    let message = |opcode: u8, association: u16, data: &[u8]| {
+        let mut message = vec![0x16, opcode, 0, 9, 0, 0];
+        message.extend(association.to_be_bytes());
+        message.extend([0, 0, 0, u8::try_from(data.len()).unwrap()]);
+        message.extend(data);
+        message
+    };
+    let seeds = [
+        message(1, 0, b""),
+        message(1, 1, b""),
+        message(2, 0, b""),
+        message(2, 0xffff, b""),
+        message(2, 1, b"srcadr,offset=1, jitter\0"),
+        message(10, 0, b"nonce"),
+    ];
+    let mut inputs = Mutations::of(&seeds.each_ref().map(Vec::as_slice));
+    for _ in 0..20_000 {
+        checks::control_message(&inputs.next());
+    }
+}
+
+#[test]
+fn any_drift_file_is_read_or_refused() {
+    let seeds: [&[u8]; 3] = [
+        b"# a comment\nfrequency_ppm = -12.5\nskew_ppm = 0.1\nwander_ppm = 0.003\n",
+        b"frequency_ppm = nan\nskew_ppm = inf\n",
+        b"frequency_ppm = 1e-300\nskew_ppm = 1e300\nwander_ppm = -0.0\n",
+    ];
+    let mut inputs = Mutations::of(&seeds);
+    for _ in 0..20_000 {
+        if let Ok(text) = String::from_utf8(inputs.next()) {
+            checks::drift(&text);
+        }
+    }
+}
+
+#[test]
+fn any_configuration_is_read_or_refused_with_a_reason() {
+    let mut inputs = Mutations::of(&[
+        b"interfaces = [\"eth0\"]\nserve = [\"192.0.2.53\", \"2001:db8::1\"]\n",
+        b"[clock]\nsource = \"system\"\nhorizon_ms = 20000\nmax_error_ms = 1000\nstratum = 5\n",
+        b"[clock]\nsource = \"upstream\"\nsteer = false\n[[upstream]]\naddress = \"ntp1.example.net\"\nminpoll = 6\n",
+        b"[clock]\nmakestep = { threshold_ms = 1, updates = 3 }\n[[upstream]]\naddress = \"::1\"\nburst = true\n",
+        b"[limits]\nrate = 16\nburst = 256\ntable_entries = 65536\nleak = 4\nkod = 64\n",
+        b"[access]\ndeny = [\"192.0.2.0/24\"]\nlimit = [\"2001:db8::/32\"]\ndenied = \"kod\"\n",
+    ]);
+    for _ in 0..5_000 {
+        checks::configuration(&String::from_utf8_lossy(&inputs.next()));
+    }
+}
+
+#[test]
+fn any_answer_of_an_upstream_is_refused_or_can_be_reckoned_with() {
+    const NONCE: [u8; 8] = *b"unguessd";
+    let answer = |first: u8, stratum: u8, reference: [u8; 4], received_s: u32| {
+        let mut answer = vec![first, stratum, 6, 0xe8];
+        answer.extend([0, 0, 1, 0, 0, 0, 2, 0]);
+        answer.extend(reference);
+        answer.extend([0xee, 0, 0, 0, 0, 0, 0, 0]);
+        answer.extend(NONCE);
+        for second in [received_s, received_s + 1] {
+            answer.extend(second.to_be_bytes());
+            answer.extend([0x80, 0, 0, 0]);
+        }
+        answer
+    };
+    let seeds = [
+        answer(0x24, 1, *b"GPS\0", 0xee00_0000),
+        answer(0x24, 2, [10, 0, 0, 1], 0xee00_0000),
+        answer(0x1c, 15, [192, 0, 2, 1], 5),
+        answer(0xe4, 0, *b"RATE", 0),
+        answer(0xe4, 0, [0; 4], 0),
+    ];
+    let mut inputs = Mutations::of(&seeds.each_ref().map(Vec::as_slice));
+    for _ in 0..20_000 {
+        let packet = inputs.next();
+        let elapsed_ns = u32::try_from(inputs.random.below(4_000_000_000)).unwrap();
+        let sent_ns = if inputs.random.below(8) == 0 { i64::MAX } else { 1_000_000_000 };
+        checks::upstream_answer(&packet, NONCE, sent_ns, elapsed_ns);
+    }
+}
