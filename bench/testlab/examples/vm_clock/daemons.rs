@@ -12,8 +12,8 @@ pub(crate) const UPSTREAMS: [&str; 4] = ["10.77.0.11", "10.77.0.12", "10.77.0.13
 /// Where the guest is.
 pub(crate) const GUEST: &str = "10.77.0.1";
 
-/// For a daemon to be up or gone.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// For a daemon to be up or gone: an emulated machine on a busy host verifies the program for a minute.
+const PATIENCE: Duration = Duration::from_mins(3);
 const LOOK: Duration = Duration::from_millis(200);
 
 /// A daemon of the guest.
