@@ -124,3 +124,70 @@ fn any_answer_of_an_upstream_is_refused_or_can_be_reckoned_with() {
         checks::upstream_answer(&packet, NONCE, sent_ns, elapsed_ns);
     }
 }
+
+#[test]
+fn any_reply_of_chronyd_is_refused_or_can_be_reckoned_with() {
+    const SEQUENCE: u32 = 0x1234_5678;
+    let reply = |status: u8, stratum: u8, floats: [u32; 9]| {
+        let mut reply = vec![6, 2, 0, 0, 0, 33, 0, 5, 0, status, 0, 0, 0, 0, 0, 0];
+        reply.extend(SEQUENCE.to_be_bytes());
+        reply.extend([0; 8]);
+        reply.extend([192, 0, 2, 1, 192, 0, 2, 1]);
+        reply.extend([0; 16]);
+        reply.extend([0, stratum, 0, 0, 0, 0, 0, 0, 0x6b, 8, 0x5e, 0x1c, 0x1c, 0xef, 0xb6, 0x6a]);
+        reply.extend(floats.iter().flat_map(|float| float.to_be_bytes()));
+        reply
+    };
+    let seeds = [
+        reply(0, 3, [0; 9]),
+        reply(
+            0,
+            1,
+            [
+                0xee80_0000,
+                0x7f00_0000,
+                0x8100_0000,
+                0x00ff_ffff,
+                0,
+                0x06c0_0000,
+                0xf480_0000,
+                0xf080_0000,
+                0x0e80_0000,
+            ],
+        ),
+        reply(0, 15, [0x7eff_ffff; 9]),
+        reply(2, 0, [0x7f00_0000; 9]),
+    ];
+    assert!(seeds.iter().all(|seed| seed.len() == 104));
+    let mut inputs = Mutations::of(&seeds.each_ref().map(Vec::as_slice));
+    for _ in 0..20_000 {
+        checks::chronyd_reply(&inputs.next(), SEQUENCE);
+    }
+}
+
+#[test]
+fn any_properties_of_timesyncd_are_refused_or_can_be_reckoned_with() {
+    let properties = |message: &str, poll: &str| {
+        format!(
+            "{{\"type\":\"(uuuuittayttttbtt)\",\"data\":[{message}]}}\n{{\"type\":\"(iay)\",\"data\":[2,[192,0,2,1]]}}\n\
+             {{\"type\":\"t\",\"data\":{poll}}}\n{{\"type\":\"t\",\"data\":32000000}}\n"
+        )
+    };
+    let times = "1789999990000000,1789999990011000,1789999990011050,1789999990020050";
+    let most = u64::MAX;
+    let seeds = [
+        properties(&format!("0,4,4,2,-25,12000,3000,[192,0,2,9],{times},false,7,900"), "2048000000"),
+        properties(
+            &format!("0,4,4,2,-25,{most},{most},[192,0,2,9],{most},0,{most},0,false,7,{most}"),
+            "64000000",
+        ),
+        properties(&format!("3,4,4,0,-25,0,0,[0,0,0,0],{times},true,{most},0"), "0"),
+        properties("0,0,0,0,0,0,0,[0,0,0,0],0,0,0,0,false,0,0", &most.to_string()),
+    ];
+    let mut inputs = Mutations::of(&seeds.each_ref().map(String::as_bytes));
+    for _ in 0..20_000 {
+        if let Ok(text) = String::from_utf8(inputs.next()) {
+            checks::timesyncd_properties(&text);
+        }
+    }
+}

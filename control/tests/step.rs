@@ -47,6 +47,7 @@ impl KernelClock for Stepped {
             status: 0,
             max_error_us: 1000,
             estimated_error_us: 100,
+            offset_ns: 0,
             frequency_scaled_ppm: 0,
             tick_us: 10_000,
             tai_offset_s: 37,

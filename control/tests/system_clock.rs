@@ -3,7 +3,8 @@
 use control::config::ClockConfig;
 use control::sys::Adjtimex;
 use control::sys::kernel_clock::CrossTimestamp;
-use control::timekeeping::system_clock::{LocalDaemon, Observation, SystemClock, Unsynchronised};
+use control::timekeeping::keeper::Claim;
+use control::timekeeping::system_clock::{Observation, SystemClock, Unsynchronised};
 use protocol::{Reading, ServerTime};
 use responder::clock::{DispersionRate, NtpShort, NtpTimestamp, Rate};
 use testinput::random::Random;
@@ -28,6 +29,7 @@ const KEPT: Adjtimex = Adjtimex {
     status: libc::STA_PLL,
     max_error_us: 1000,
     estimated_error_us: 100,
+    offset_ns: 0,
     frequency_scaled_ppm: 0,
     tick_us: 10_000,
     tai_offset_s: 37,
@@ -36,6 +38,19 @@ const KEPT: Adjtimex = Adjtimex {
 /// A kernel whose clock nobody keeps: as after a boot.
 const UNKEPT: Adjtimex =
     Adjtimex { state: libc::TIME_ERROR, status: libc::STA_UNSYNC, max_error_us: 16_000_000, ..KEPT };
+
+/// The answer of a daemon to an NTP request over loopback.
+#[derive(Clone, Copy)]
+struct LocalDaemon {
+    reading: Reading,
+    monotonic_ns: u64,
+}
+
+impl LocalDaemon {
+    const fn claim(&self) -> Claim {
+        Claim::of_answer(&self.reading, self.monotonic_ns)
+    }
+}
 
 /// A daemon that said this at `monotonic_ns`.
 fn daemon(monotonic_ns: u64) -> LocalDaemon {
@@ -61,7 +76,8 @@ fn unix(ns: i128) -> NtpTimestamp {
 
 /// The first observation, ten seconds after boot.
 fn observe(kernel: &Adjtimex, daemon: Option<&LocalDaemon>, config: &ClockConfig) -> Observation {
-    SystemClock::new(PRECISION).observe(&at(10 * SECOND_NS, DIFFERENCE_NS), kernel, daemon, config)
+    let claim = daemon.map(LocalDaemon::claim);
+    SystemClock::new(PRECISION).observe(&at(10 * SECOND_NS, DIFFERENCE_NS), kernel, claim.as_ref(), config)
 }
 
 /// What the line says at a moment, less the truth, in nanoseconds.
@@ -224,7 +240,7 @@ fn dispersion_grows_from_the_daemon_s_word_on() {
     for age_s in [0, 1, 8, 64, 1000] {
         let now_ns = (10 + age_s) * SECOND_NS;
         let observation =
-            clock.observe(&at(now_ns, DIFFERENCE_NS), &KEPT, Some(&daemon), &ClockConfig::default());
+            clock.observe(&at(now_ns, DIFFERENCE_NS), &KEPT, Some(&daemon.claim()), &ClockConfig::default());
         // 15 parts in 10^6 (RFC 5905's PHI).
         let expected =
             NtpShort(daemon.reading.server.root_dispersion.0 + NtpShort::from_nanos(15_000 * age_s).0);
@@ -345,11 +361,12 @@ fn the_reference_time_is_never_later_than_the_time() {
         (KEPT, Some(&daemon), &ClockConfig::default()),
     ] {
         let mut clock = SystemClock::new(PRECISION);
+        let claim = daemon.map(LocalDaemon::claim);
         for (after_s, difference_ns) in
             [(0, DIFFERENCE_NS), (1, DIFFERENCE_NS - hour_ns), (2, DIFFERENCE_NS - hour_ns)]
         {
             let now_ns = (10 + after_s) * SECOND_NS;
-            let state = clock.observe(&at(now_ns, difference_ns), &kernel, daemon, config).state;
+            let state = clock.observe(&at(now_ns, difference_ns), &kernel, claim.as_ref(), config).state;
             let age = state.time_at(now_ns).since(state.reference_time);
             assert!(age >= 0, "{after_s} s on: {} s in the future", -(age >> 32));
         }

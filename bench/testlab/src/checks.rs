@@ -2,10 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use control::config::Config;
+use control::config::{ClockConfig, Config};
 use control::serving::mode6;
 use control::status::sources::{Peer, Peers, System, Tally};
+use control::sys::Adjtimex;
+use control::sys::kernel_clock::CrossTimestamp;
 use control::timekeeping::drift;
+use control::timekeeping::keeper::{Claim, chronyd, timesyncd};
+use control::timekeeping::system_clock::SystemClock;
 use protocol::{Answer, Era, PendingRequest, Strictness, Times};
 use responder::NtpTimestamp;
 
@@ -102,4 +106,59 @@ pub fn upstream_answer(packet: &[u8], nonce: [u8; 8], sent_ns: i64, elapsed_ns: 
             }
         }
     }
+}
+
+/// Reads a reply of chronyd to a request with this sequence number: what is believed belongs to the request, and what
+/// it claims can be reckoned with.
+pub fn chronyd_reply(packet: &[u8], sequence: u32) {
+    let Ok(tracking) = chronyd::read(packet, sequence) else {
+        return;
+    };
+    assert!(packet.len() >= chronyd::LENGTH && packet[..2] == [6, 2], "{packet:x?}");
+    assert_eq!(packet[16..20], sequence.to_be_bytes());
+    let claim = tracking.claim(1 << 40);
+    assert!(claim.leap <= 3 && claim.growth_ppb >= 15_000, "{claim:?}");
+    assert!(!claim.synchronised || (claim.leap < 3 && matches!(claim.stratum, Some(1..=15))), "{claim:?}");
+    assert_serves(&claim);
+}
+
+/// Reads what busctl prints of systemd-timesyncd: what it claims can be reckoned with.
+pub fn timesyncd_properties(text: &str) {
+    let Some(properties) = timesyncd::parse(text) else {
+        return;
+    };
+    if let Some(claim) = properties.claim(&KERNEL, &READING, None) {
+        assert!((15_000..=500_000).contains(&claim.growth_ppb), "{claim:?}");
+        assert!(claim.since_ns <= READING.monotonic_after_ns, "{claim:?}");
+        assert_serves(&claim);
+        properties.claim(&KERNEL, &READING, Some(&claim)).unwrap();
+    }
+}
+
+const KERNEL: Adjtimex = Adjtimex {
+    state: 0,
+    status: 0,
+    max_error_us: 1000,
+    estimated_error_us: 100,
+    offset_ns: i64::MIN,
+    frequency_scaled_ppm: 0,
+    tick_us: 10_000,
+    tai_offset_s: 37,
+};
+const READING: CrossTimestamp = CrossTimestamp {
+    monotonic_before_ns: 1 << 41,
+    realtime_ns: 1_790_000_000_000_000_000,
+    monotonic_after_ns: 1 << 41,
+};
+
+/// Whatever is claimed, an answer that is synchronised keeps to the limit of the error.
+fn assert_serves(claim: &Claim) {
+    let config = ClockConfig::default();
+    let observed = SystemClock::new(-24).observe(&READING, &KERNEL, Some(claim), &config);
+    let bound = u64::from(observed.state.root_delay.0 / 2) + u64::from(observed.state.root_dispersion.0);
+    // Two units of 15 us for what is rounded up.
+    assert!(
+        observed.unsynchronised.is_some() || bound <= config.max_error_ms * 65_536 / 1000 + 2,
+        "{claim:?}"
+    );
 }

@@ -7,6 +7,7 @@ pub mod port_owner;
 pub mod process;
 pub mod random;
 pub mod standstill;
+pub(crate) mod subprocess;
 pub mod time_namespace;
 
 use std::io;
@@ -74,6 +75,8 @@ pub struct Adjtimex {
     pub max_error_us: i64,
     /// Estimated error in microseconds.
     pub estimated_error_us: i64,
+    /// What the kernel's own loop (`STA_PLL`) still has to add to the clock, in nanoseconds.
+    pub offset_ns: i64,
     /// Frequency correction in ppm with 16 bits of fraction.
     pub frequency_scaled_ppm: i64,
     /// Microseconds that the clock advances in 1/`USER_HZ` s, without that correction.
@@ -112,6 +115,11 @@ pub fn adjtimex() -> io::Result<Adjtimex> {
         status: buffer.status,
         max_error_us: buffer.maxerror,
         estimated_error_us: buffer.esterror,
+        offset_ns: if buffer.status & libc::STA_NANO == 0 {
+            buffer.offset.saturating_mul(1000)
+        } else {
+            buffer.offset
+        },
         frequency_scaled_ppm: buffer.freq,
         tick_us: buffer.tick,
         tai_offset_s: buffer.tai,

@@ -41,6 +41,7 @@ pub(super) const UNTOUCHED: Adjtimex = Adjtimex {
     status: 0,
     max_error_us: 0,
     estimated_error_us: 0,
+    offset_ns: 0,
     frequency_scaled_ppm: 0,
     tick_us: 10_000,
     tai_offset_s: 0,

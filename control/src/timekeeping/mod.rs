@@ -3,6 +3,7 @@
 pub mod drift;
 #[cfg(test)]
 mod fake;
+pub mod keeper;
 mod kernel_leap;
 pub mod kernel_steering;
 pub mod line_state;

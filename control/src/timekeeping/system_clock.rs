@@ -2,17 +2,18 @@
 //!
 //! `CLOCK_REALTIME` and `CLOCK_MONOTONIC` are slewed alike, so between two steps their difference is
 //! constant and the line runs at the nominal rate. The clock's quality is known from the kernel's discipline
-//! (adjtimex) and from the local daemon's answers on loopback.
+//! (adjtimex) and from what the daemon claims ([`super::keeper`]).
 //!
 //! This module is pure: readings come in, and a [`ClockState`] goes out.
 
+use protocol::reference;
 use protocol::time::{PHI_PPB, from_unix_ns};
-use protocol::{Reading, reference};
 use responder::clock::{DispersionRate, Rate};
 use responder::message::{LEAP_UNSYNCHRONISED, MAX_STRATUM};
 use responder::{ClockState, NtpShort, NtpTimestamp};
 use serde::Serialize;
 
+use super::keeper::{Claim, Keeper};
 use super::kernel_leap::{self, Ahead};
 use crate::config::ClockConfig;
 use crate::sys::Adjtimex;
@@ -21,18 +22,18 @@ use crate::sys::kernel_clock::CrossTimestamp;
 /// If `CLOCK_REALTIME` and `CLOCK_MONOTONIC` diverge by this much, the clock was stepped; it is more than a
 /// slow reading can explain.
 const STEP_NS: i128 = 1_000;
-/// How far the local daemon may be off the system clock in addition to its own error bound, because of the
-/// noise of a query over loopback.
-const LOOPBACK_NOISE_NS: u64 = 1_000_000;
-
 /// Why the clock is not served as synchronised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unsynchronised {
     /// adjtimex reports it as unsynchronised.
     Kernel,
-    /// The local daemon's answer says that it is not synchronised.
+    /// The local daemon says that it is not synchronised.
     Daemon,
+    /// The local daemon takes its time from this host.
+    Loop,
+    /// The local daemon is systemd-timesyncd and has not said how good its time is.
+    ErrorUnknown,
     /// The error bound is above the configured limit.
     ErrorBound,
     /// The clock has lost time, and its keeper has not corrected it since.
@@ -57,6 +58,14 @@ impl Unsynchronised {
             Self::Daemon => {
                 "the local time daemon says that it is not synchronised: see `chronyc tracking` or `ntpq -p`"
             }
+            Self::Loop => {
+                "the local time daemon follows an address of this host, so the clock follows itself: see `chronyc \
+                 sources` or `ntpq -p`, and name another server"
+            }
+            Self::ErrorUnknown => {
+                "systemd-timesyncd keeps the clock and has not told how good its time is, so the error may be 10 s: \
+                 see `timedatectl show-timesync`; it takes D-Bus and the program `busctl`, or chronyd in its place"
+            }
             Self::ErrorBound => {
                 "the clock's error bound is above `clock.max_error_ms`: see `chronyc tracking` or `ntpq -p`"
             }
@@ -76,15 +85,6 @@ impl Unsynchronised {
             }
         }
     }
-}
-
-/// The latest answer of the local daemon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LocalDaemon {
-    /// Its answer.
-    pub reading: Reading,
-    /// `CLOCK_MONOTONIC` when the answer came.
-    pub monotonic_ns: u64,
 }
 
 /// The result of an observation.
@@ -109,6 +109,8 @@ pub struct SystemClock {
     /// It has lost time and was not corrected since.
     lost_time: bool,
     reference_time: NtpTimestamp,
+    /// By how many nanoseconds the clock was stepped since the keeper's correction at that time.
+    stepped: (NtpTimestamp, u64),
 }
 
 impl SystemClock {
@@ -122,6 +124,7 @@ impl SystemClock {
             max_error_us: None,
             lost_time: false,
             reference_time: NtpTimestamp(0),
+            stepped: (NtpTimestamp(0), 0),
         }
     }
 
@@ -130,13 +133,12 @@ impl SystemClock {
         self.lost_time = true;
     }
 
-    /// Makes the state to publish from readings of the clocks, the kernel's discipline and the local daemon's
-    /// answer.
+    /// Makes the state to publish from readings of the clocks, the kernel's discipline and what the keeper claims.
     pub fn observe(
         &mut self,
         sample: &CrossTimestamp,
         kernel: &Adjtimex,
-        daemon: Option<&LocalDaemon>,
+        claim: Option<&Claim>,
         config: &ClockConfig,
     ) -> Observation {
         let stepped_ns = self.narrow_difference(sample);
@@ -146,10 +148,16 @@ impl SystemClock {
         let now = from_unix_ns(now_ns);
         let reading_error_ns = u64::try_from((latest - earliest) / 2).unwrap_or(u64::MAX);
         self.note_correction(kernel, stepped_ns.is_some(), now);
+        let claim = claim.filter(|claim| claim.speaks_for_the_system_clock());
+        let stepped_past_claim_ns = {
+            let stepped_ns = stepped_ns.filter(|step_ns| !is_leap_second(*step_ns, kernel));
+            claim.map_or(0, |claim| self.stepped_past(claim, stepped_ns))
+        };
 
         let limit_ns = config.max_error_ms.saturating_mul(1_000_000);
-        let mut source = ClaimedSource::of(kernel, daemon, base_ns, config, self.reference_time);
+        let mut source = ClaimedSource::of(kernel, claim, base_ns, config, self.reference_time);
         source.add_error(reading_error_ns);
+        source.add_error(stepped_past_claim_ns);
         source.limit_error(limit_ns);
         if self.lost_time {
             source.unsynchronised = source.unsynchronised.or(Some(Unsynchronised::TimeLost));
@@ -165,7 +173,8 @@ impl SystemClock {
         let bound_ns = source.bound_ns();
         // The horizon is the moment when the bound will have grown to the limit, or some seconds from now: if
         // this daemon dies, it will not notice what happens afterwards.
-        let until_limit_ns = limit_ns.saturating_sub(bound_ns).saturating_mul(1_000_000_000 / PHI_PPB);
+        let until_limit_ns =
+            limit_ns.saturating_sub(bound_ns).saturating_mul(1_000_000_000 / source.growth_ppb.max(1));
         let horizon_ns = config.horizon_ms.saturating_mul(1_000_000).min(until_limit_ns);
         // Nor would it notice a leap second.
         let horizon_ns = match leap {
@@ -183,7 +192,7 @@ impl SystemClock {
             reference_time: earlier(source.reference_time, now),
             root_delay: NtpShort::from_nanos(source.root_delay_ns),
             root_dispersion: NtpShort::from_nanos(source.root_dispersion_ns),
-            dispersion_rate: DispersionRate::from_ppb(PHI_PPB),
+            dispersion_rate: DispersionRate::from_ppb(source.growth_ppb),
             reference_id: source.reference_id,
             leap: if source.unsynchronised.is_some() { LEAP_UNSYNCHRONISED } else { source.leap },
             stratum: source.stratum,
@@ -222,6 +231,20 @@ impl SystemClock {
         }
         self.max_error_us = Some(kernel.max_error_us);
     }
+
+    /// Takes in a step, and whether the keeper has corrected the clock. Returns how far the clock may have been stepped
+    /// away from what the keeper knows, in ns. A step that the keeper
+    /// makes is part of a correction, which its next claim is about. Until then nobody knows whose step it was.
+    fn stepped_past(&mut self, claim: &Claim, stepped_ns: Option<i128>) -> u64 {
+        if self.stepped.0 != claim.reference_time {
+            self.stepped = (claim.reference_time, 0);
+            // chronyd without `rtcsync` does not set the kernel's error bound.
+            self.lost_time = false;
+        }
+        let step_ns = stepped_ns.map_or(0, |ns| u64::try_from(ns.unsigned_abs()).unwrap_or(u64::MAX));
+        self.stepped.1 = self.stepped.1.saturating_add(step_ns);
+        self.stepped.1
+    }
 }
 
 /// What is known about the clock's own source.
@@ -233,57 +256,65 @@ struct ClaimedSource {
     reference_time: NtpTimestamp,
     root_delay_ns: u64,
     root_dispersion_ns: u64,
+    growth_ppb: u64,
+    /// Whether nothing but the worst is known of the error.
+    is_worst: bool,
 }
 
 impl ClaimedSource {
     fn of(
         kernel: &Adjtimex,
-        daemon: Option<&LocalDaemon>,
+        claim: Option<&Claim>,
         now_ns: u64,
         config: &ClockConfig,
         corrected: NtpTimestamp,
     ) -> Self {
         let kernel_synchronised = kernel.status & libc::STA_UNSYNC == 0 && kernel.state != libc::TIME_ERROR;
-        let daemon = daemon.filter(|daemon| daemon.speaks_for_the_system_clock());
+        let unsynchronised = match claim {
+            Some(claim) if claim.synchronised && claim.is_loop => Some(Unsynchronised::Loop),
+            Some(claim) if claim.synchronised && claim.needs_no_kernel() => None,
+            Some(claim) if !claim.synchronised => Some(Unsynchronised::Daemon),
+            _ if !kernel_synchronised => Some(Unsynchronised::Kernel),
+            Some(_) | None => None,
+        };
+        let claim = claim.filter(|claim| claim.synchronised);
         let leap = match kernel.state {
             libc::TIME_INS => 1,
             libc::TIME_DEL => 2,
+            libc::TIME_OOP | libc::TIME_WAIT => 0,
             // The clock's keeper may take it without the kernel, or has not told it yet.
-            libc::TIME_OK => daemon
-                .filter(|daemon| daemon.reading.server.is_synchronised())
-                .map_or(0, |daemon| daemon.reading.server.leap),
-            _ => 0,
+            _ => claim.filter(|claim| claim.leap < LEAP_UNSYNCHRONISED).map_or(0, |claim| claim.leap),
         };
-        let daemon_synchronised = daemon.map(|daemon| daemon.reading.server.is_synchronised());
-        let unsynchronised = match (kernel_synchronised, daemon_synchronised) {
-            (false, _) => Some(Unsynchronised::Kernel),
-            (true, Some(false)) => Some(Unsynchronised::Daemon),
-            (true, _) => None,
+        let stratum = claim.and_then(|claim| claim.stratum).unwrap_or(config.stratum);
+        let unknown = Self {
+            unsynchronised,
+            leap,
+            stratum: stratum.clamp(1, MAX_STRATUM),
+            reference_id: claim.and_then(|claim| claim.reference_id).unwrap_or_else(|| config.reference_id()),
+            reference_time: corrected,
+            root_delay_ns: 0,
+            root_dispersion_ns: 0,
+            growth_ppb: PHI_PPB,
+            is_worst: false,
         };
-        match daemon.filter(|daemon| daemon.reading.server.is_synchronised()) {
-            Some(LocalDaemon { reading: Reading { server, .. }, monotonic_ns }) => Self {
-                unsynchronised,
-                leap,
-                stratum: server.stratum,
-                reference_id: server.reference_id,
-                reference_time: server.reference_time,
-                root_delay_ns: server.root_delay.as_nanos(),
-                root_dispersion_ns: server
-                    .root_dispersion
-                    .as_nanos()
-                    .saturating_add(drift_ns(now_ns.saturating_sub(*monotonic_ns))),
+        match claim {
+            Some(claim) => Self {
+                reference_time: match claim.reference_time {
+                    NtpTimestamp(0) => corrected,
+                    known => known,
+                },
+                root_delay_ns: claim.root_delay_ns,
+                root_dispersion_ns: claim.dispersion_ns(now_ns, kernel),
+                growth_ppb: claim.growth_ppb,
+                is_worst: claim.keeper == Keeper::SilentTimesyncd,
+                ..unknown
             },
             None => Self {
-                unsynchronised,
-                leap,
-                stratum: config.stratum.clamp(1, MAX_STRATUM),
-                reference_id: config.reference_id(),
-                reference_time: corrected,
-                root_delay_ns: 0,
                 // maxerror is the root distance of RFC 5905, as the clock's keeper last set it.
                 root_dispersion_ns: u64::try_from(kernel.max_error_us)
                     .unwrap_or(u64::MAX)
                     .saturating_mul(1000),
+                ..unknown
             },
         }
     }
@@ -300,6 +331,8 @@ impl ClaimedSource {
             reference_time: corrected,
             root_delay_ns: 0,
             root_dispersion_ns: 0,
+            growth_ppb: PHI_PPB,
+            is_worst: false,
         }
     }
 
@@ -314,19 +347,17 @@ impl ClaimedSource {
 
     const fn limit_error(&mut self, limit_ns: u64) {
         if self.unsynchronised.is_none() && self.bound_ns() > limit_ns {
-            self.unsynchronised = Some(Unsynchronised::ErrorBound);
+            let reason =
+                if self.is_worst { Unsynchronised::ErrorUnknown } else { Unsynchronised::ErrorBound };
+            self.unsynchronised = Some(reason);
         }
     }
 }
 
-impl LocalDaemon {
-    /// Whether the local daemon's answer is about the system clock. One that serves another time (`chronyd
-    /// -x`, or a daemon in a neighbouring container) says nothing about it.
-    fn speaks_for_the_system_clock(&self) -> bool {
-        let Reading { server, offset_ns, .. } = &self.reading;
-        let bound_ns = server.root_distance_ns().saturating_add(LOOPBACK_NOISE_NS);
-        offset_ns.unsigned_abs() <= bound_ns || !server.is_synchronised()
-    }
+/// Whether a step is the leap second that the kernel has just taken.
+fn is_leap_second(step_ns: i128, kernel: &Adjtimex) -> bool {
+    let is_a_second = (step_ns.unsigned_abs().cast_signed() - 1_000_000_000).abs() < 1_000_000;
+    is_a_second && matches!(kernel.state, libc::TIME_OOP | libc::TIME_WAIT)
 }
 
 /// Limits a reference time to the present. If the clock was set back since its last correction, the
@@ -334,8 +365,4 @@ impl LocalDaemon {
 /// Zero means "never" and is kept.
 const fn earlier(reference_time: NtpTimestamp, now: NtpTimestamp) -> NtpTimestamp {
     if reference_time.0 != 0 && reference_time.since(now) > 0 { now } else { reference_time }
-}
-
-const fn drift_ns(elapsed_ns: u64) -> u64 {
-    elapsed_ns / (1_000_000_000 / PHI_PPB)
 }

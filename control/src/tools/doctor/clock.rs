@@ -1,6 +1,9 @@
 //! The clock: whether something keeps the kernel's, and whether the served one is good and fresh.
 
+use std::net::{Ipv4Addr, SocketAddr};
+
 use nix::libc;
+use responder::udp::NTP_PORT;
 
 use super::finding::Finding;
 use super::system::{Verb, service};
@@ -9,7 +12,9 @@ use crate::instance::Instance;
 use crate::status::{Clock, Status};
 use crate::sys::Adjtimex;
 use crate::sys::kernel_clock::{KernelClock as _, Machine};
-use crate::sys::port_owner::Holder;
+use crate::sys::port_owner::{self, Holder};
+use crate::timekeeping::keeper::ask::Asker;
+use crate::timekeeping::keeper::{Claim, Keeper, chronyd};
 use crate::timekeeping::kernel_steering;
 
 /// A living daemon publishes four times per second.
@@ -23,6 +28,10 @@ struct Facts<'a> {
     kernel: Option<Adjtimex>,
     /// Another program that steers the kernel's clock.
     keeper: Option<Holder>,
+    /// What the keeper says, if it answers otherwise than by NTP.
+    claim: Option<Claim>,
+    /// Whether this server's daemon holds port 123.
+    holds_port: bool,
     /// The served clock, if there is one.
     served: Option<&'a Clock>,
     /// Whether a daemon publishes the served clock.
@@ -31,11 +40,19 @@ struct Facts<'a> {
 
 /// Examines the kernel's clock, and the served one if there is a status.
 pub(super) fn examine(instance: &Instance, config: &ClockConfig, status: Option<&Status>) -> Vec<Finding> {
+    let daemon = status.and_then(|status| Some(status.daemon.as_ref()?.pid));
+    let holder = |table| port_owner::of_port(table, NTP_PORT).map(|holder| holder.pid);
+    let holds_port = daemon.is_some() && holder("udp") == daemon;
+    // At a port of its own this server would be asked about itself.
+    let servers = [SocketAddr::from((Ipv4Addr::LOCALHOST, NTP_PORT))];
+    let servers = if holds_port { &[] } else { &servers[..] };
     judge(&Facts {
         instance,
         config,
         kernel: Machine.discipline().ok(),
         keeper: kernel_steering::rival(),
+        claim: (config.source == ClockSource::System).then(|| Asker::new(servers).ask()).flatten(),
+        holds_port,
         served: status.map(|status| &status.clock),
         running: status.is_some_and(|status| status.daemon.is_some()),
     })
@@ -44,6 +61,7 @@ pub(super) fn examine(instance: &Instance, config: &ClockConfig, status: Option<
 fn judge(facts: &Facts<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(kernel(facts));
+    findings.extend(keeper(facts));
     findings.extend(served(facts));
     findings
 }
@@ -89,6 +107,51 @@ fn kernel(facts: &Facts<'_>) -> Option<Finding> {
                 .advice("let this server ask upstreams itself: `source = \"upstream\"` in `[clock]`, and `pooltime-xdp upstream probe NAME...`")
         }
     })
+}
+
+/// Examines whether the keeper of a mirrored clock can be asked how good its time is.
+fn keeper(facts: &Facts<'_>) -> Option<Finding> {
+    const UNKNOWN: &str =
+        "stratum and reference are those of the configuration, so clients cannot see a loop";
+    let Facts { config, keeper, claim, holds_port, .. } = facts;
+    if config.source != ClockSource::System {
+        return None;
+    }
+    match (claim, keeper) {
+        (Some(Claim { keeper: Keeper::SilentTimesyncd, .. }), _) => Some(
+            Finding::warning("keeper", "systemd-timesyncd keeps the clock, but has not told how good its time is")
+                .why(format!(
+                    "it may be off by 10 s for all that is known, and `clock.max_error_ms` is {}",
+                    config.max_error_ms
+                ))
+                .advice("it is asked over D-Bus by `busctl`: see `timedatectl show-timesync`, or install chrony in its place"),
+        ),
+        (Some(claim), _) => Some(Finding::ok("keeper", format!("the clock's keeper answers: {}", claim.keeper))),
+        (None, Some(keeper)) if keeper.name == "chronyd" => Some(
+            Finding::warning(
+                "keeper",
+                format!("{keeper} keeps the clock, but its command socket does not answer to this user"),
+            )
+            .why(UNKNOWN)
+            .advice(format!(
+                "chronyd answers any local user at UDP port {} of 127.0.0.1 and ::1 unless its configuration has \
+                 `cmdport 0`; {} is for root and chronyd's user alone",
+                chronyd::PORT,
+                chronyd::SOCKET
+            )),
+        ),
+        (None, Some(keeper)) if *holds_port => Some(
+            Finding::warning("keeper", format!("{keeper} keeps the clock, but this server holds port {NTP_PORT}, at which it would answer"))
+                .why(UNKNOWN)
+                .advice(format!(
+                    "start this server after the keeper: with systemd, `After=` and the unit of {} in a drop-in of {}; then \
+                     restart both",
+                    keeper.unit.as_deref().unwrap_or(&keeper.name),
+                    facts.instance.unit()
+                )),
+        ),
+        (None, _) => None,
+    }
 }
 
 fn served_all_the_same(facts: &Facts<'_>) -> bool {
@@ -167,6 +230,7 @@ fn served(facts: &Facts<'_>) -> Vec<Finding> {
 mod tests {
     use super::*;
     use crate::status::sample;
+    use crate::timekeeping::keeper::timesyncd::claim_of_silence;
     use crate::tools::doctor::finding::Severity::{Note, Ok, Problem, Warning};
     use crate::tools::doctor::finding::{ids, only};
 
@@ -175,6 +239,7 @@ mod tests {
         status: libc::STA_PLL,
         max_error_us: 1500,
         estimated_error_us: 100,
+        offset_ns: 0,
         frequency_scaled_ppm: 0,
         tick_us: 10_000,
         tai_offset_s: 37,
@@ -195,11 +260,12 @@ mod tests {
             config,
             kernel: Some(kernel),
             keeper,
+            claim: None,
+            holds_port: false,
             served: None,
             running: false,
         };
-        let [finding] = <[Finding; 1]>::try_from(judge(&facts)).unwrap();
-        finding
+        judge(&facts).into_iter().next().unwrap()
     }
 
     #[test]
@@ -211,6 +277,36 @@ mod tests {
         let waiting = of_kernel(&config, UNSYNCHRONISED, Some(chronyd()));
         assert!(waiting.severity == Problem && waiting.what.contains("chronyd"), "{waiting:?}");
     }
+
+    #[test]
+    fn a_keeper_that_cannot_be_asked_is_told_of_with_what_it_takes() {
+        let found = |keeper: Option<&str>, claim: Option<Keeper>, holds_port| {
+            let claim = claim.map(|keeper| Claim { keeper, ..claim_of_silence(&KERNEL, 0) });
+            let keeper = keeper.map(|name| Holder { name: name.into(), ..chronyd() });
+            let (instance, config) = (instance(), ClockConfig::default());
+            let facts = Facts {
+                instance: &instance,
+                config: &config,
+                kernel: None,
+                keeper,
+                claim,
+                holds_port,
+                served: None,
+                running: false,
+            };
+            judge(&facts)
+        };
+        let silent = found(Some("chronyd"), None, false);
+        assert!(only(&silent, "keeper").advice.as_ref().unwrap().contains("cmdport 0"), "{silent:?}");
+        let late = found(Some("ntpd"), None, true);
+        assert!(only(&late, "keeper").advice.as_ref().unwrap().contains("After="), "{late:?}");
+        let unknown = found(Some("systemd-timesyn"), Some(Keeper::SilentTimesyncd), false);
+        assert!(only(&unknown, "keeper").why.as_ref().unwrap().contains("10 s"), "{unknown:?}");
+        assert_eq!(ids(&found(Some("chronyd"), Some(Keeper::Chronyd), true)), [("keeper", Ok)]);
+        assert_eq!(found(Some("ptp4l"), None, false), []);
+        assert_eq!(found(None, None, true), []);
+    }
+
     #[test]
     fn an_unsynchronised_clock_that_is_served_by_configuration_is_no_problem_of_its_own() {
         let config = ClockConfig { local_stratum: Some(10), ..ClockConfig::default() };
@@ -219,6 +315,8 @@ mod tests {
             config: &config,
             kernel: Some(UNSYNCHRONISED),
             keeper: None,
+            claim: None,
+            holds_port: false,
             served: None,
             running: false,
         };
@@ -246,6 +344,8 @@ mod tests {
             config: &config,
             kernel: None,
             keeper: None,
+            claim: None,
+            holds_port: false,
             served: Some(&status.clock),
             running,
         })
@@ -274,6 +374,8 @@ mod tests {
             config: &config,
             kernel: None,
             keeper: None,
+            claim: None,
+            holds_port: false,
             served: None,
             running: false,
         };

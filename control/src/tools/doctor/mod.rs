@@ -16,7 +16,6 @@ mod native;
 mod port;
 mod queues;
 mod render;
-mod subprocess;
 mod system;
 mod upstream;
 mod upstream_status;

@@ -9,7 +9,7 @@ use responder::udp::NTP_PORT;
 use responder::verdict::Family;
 
 use super::finding::Finding;
-use super::subprocess::{ProgramOutput, ask};
+use crate::sys::subprocess::{ProgramOutput, ask};
 use ruleset::{Fate, Hook, Kind, Packet, Ruleset, State};
 
 /// A packet that a server needs a packet filter to accept.

@@ -12,7 +12,7 @@ const MOST_BYTES: u64 = 8 << 20;
 
 /// The outcome of running a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum ProgramOutput {
+pub(crate) enum ProgramOutput {
     /// The program is not installed.
     NotInstalled,
     /// The program succeeded with this output.
@@ -22,7 +22,7 @@ pub(super) enum ProgramOutput {
 }
 
 /// Runs one of the system's programs to its end and returns its output.
-pub(super) fn ask(program: &str, arguments: &[&str]) -> ProgramOutput {
+pub(crate) fn ask(program: &str, arguments: &[&str]) -> ProgramOutput {
     match find(program) {
         Some(path) => run(&path, arguments, PATIENCE),
         None => ProgramOutput::NotInstalled,
