@@ -1,15 +1,15 @@
-//! What holds for every input to `responder`, for fuzz targets and for tests over random inputs.
+//! Assertions that hold for every input to `responder`. Fuzz targets and tests over random inputs make them.
 
 use responder::message::{self, Request};
 use responder::{Action, ClockState, Outcome, clock};
 
 use crate::frames::{Host, SERVER_IPV4, SERVER_IPV6, served};
 
-/// Bytes of a clock block and of a reading of `CLOCK_MONOTONIC`.
+/// Length in bytes of a clock block and a reading of `CLOCK_MONOTONIC`.
 pub const CLOCK: usize = 8 * clock::WORDS + 8;
 
-/// Answers a frame: it must not change unless it is sent back, and what is sent back must be an answer to
-/// it, from us, in the same frame.
+/// Calls [`responder::respond`] on a frame. The frame must not change unless it is sent back; one that is sent back
+/// must be an answer of the server to the request in it.
 pub fn respond(clock: &[u8; CLOCK], frame: &[u8]) -> Outcome {
     let (clock, monotonic_ns) = read_clock(clock);
     let host = Host { served: Some(served()), clock: Some(clock), monotonic_ns };
@@ -43,7 +43,7 @@ pub fn respond(clock: &[u8; CLOCK], frame: &[u8]) -> Outcome {
     outcome
 }
 
-/// Reads a payload from a socket, and answers it if it is a request.
+/// Parses a payload as one from a socket and, if it is a request, checks the answer to it.
 pub fn parse(clock: &[u8; CLOCK], source_port: u16, payload: &[u8]) {
     let (clock, monotonic_ns) = read_clock(clock);
     match Request::parse(payload, source_port) {
@@ -57,7 +57,7 @@ pub fn parse(clock: &[u8; CLOCK], source_port: u16, payload: &[u8]) {
     }
 }
 
-/// Checks the message of an answer against that of its request.
+/// Checks the message of an answer against its request.
 fn check_answer(request: &[u8], answer: &[u8], clock: &ClockState, monotonic_ns: u64) {
     let version = request[0] & 0x38;
     assert!((0x08..=0x20).contains(&version));

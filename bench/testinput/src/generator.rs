@@ -1,8 +1,8 @@
-//! A seeded stream of frames for a server: requests, and all that is nearly one.
+//! A seeded stream of frames for a server: requests, and frames that are nearly requests.
 //!
-//! Most frames differ from a good request in one or two fields, with lengths and checksums made right again
-//! behind them, so that they get far: bytes changed at random alone would be stopped by the first check.
-//! The same seed gives the same frames everywhere.
+//! Most frames differ from a good request in one or two fields, and their lengths and checksums fit these fields. So
+//! they get past the first checks, at which frames with random changes alone would stop. The same seed gives the same
+//! frames on every machine.
 #![expect(
     clippy::cast_possible_truncation,
     reason = "lengths are those of frames, and of random numbers the lowest bits are wanted"
@@ -11,28 +11,28 @@
 use crate::frames::{BROADCAST_IPV4, NTP_PORT, SERVER_IPV4, SERVER_IPV6, SERVER_MAC, SERVICE_VLAN, VLAN};
 use crate::random::Random;
 
-/// The shortest frame of the stream, an Ethernet header: `BPF_PROG_TEST_RUN` takes no shorter ones.
+/// The length in bytes of the shortest frames, an Ethernet header. `BPF_PROG_TEST_RUN` takes no shorter ones.
 pub const SHORTEST: usize = 14;
 
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
 const UDP: u8 = 17;
 
-/// The server that the frames are for.
+/// The addresses of the server that the frames are for.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// The address of its interface.
+    /// MAC address of its interface.
     pub mac: [u8; 6],
-    /// The address that it answers for.
+    /// The IPv4 address that it answers for.
     pub ipv4: [u8; 4],
-    /// The broadcast address of that address's network.
+    /// The broadcast address of its IPv4 network.
     pub broadcast: [u8; 4],
-    /// The address that it answers for.
+    /// The IPv6 address that it answers for.
     pub ipv6: [u8; 16],
 }
 
 impl Target {
-    /// The server of [`frames`](crate::frames).
+    /// The server whose addresses are in [`frames`](crate::frames).
     pub const SERVER: Self = Self {
         mac: SERVER_MAC,
         ipv4: SERVER_IPV4.octets(),
@@ -41,7 +41,7 @@ impl Target {
     };
 }
 
-/// The stream.
+/// An endless stream of frames.
 #[derive(Clone, Debug)]
 pub struct Generator {
     random: Random,
@@ -49,12 +49,12 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// A stream for a server, of this seed.
+    /// The stream of this seed for a server.
     pub const fn new(seed: u64, target: Target) -> Self {
         Self { random: Random::new(seed), target }
     }
 
-    /// A request that is answered in place: version 1 to 4, either family, up to two tags, maybe padded.
+    /// A request that the server answers: version 1 to 4, either family, up to two tags, maybe padded.
     pub fn request(&mut self) -> Vec<u8> {
         Plan::request(&mut self.random, &self.target).build()
     }
@@ -104,7 +104,7 @@ impl Iterator for Generator {
     }
 }
 
-/// One to four bytes set, or with a bit flipped.
+/// Sets one to four bytes, or flips a bit of them.
 fn change_bytes(random: &mut Random, frame: &mut [u8]) {
     for _ in 0..=random.below(4) {
         let index = random.index(frame.len());
@@ -117,7 +117,7 @@ fn change_bytes(random: &mut Random, frame: &mut [u8]) {
     }
 }
 
-/// A frame to be.
+/// The fields of a frame that is to be built.
 #[derive(Clone, Debug)]
 struct Plan {
     destination_mac: [u8; 6],
@@ -125,9 +125,9 @@ struct Plan {
     tags: Vec<u16>,
     ethertype: u16,
     network: Network,
-    /// What the IP header says follows.
+    /// The next protocol that the IP header names.
     protocol: u8,
-    /// How far the IP header's length is from the truth, modulo 2^16.
+    /// Error of the length in the IP header, modulo 2^16.
     ip_length_error: u16,
     /// IPv4 options or IPv6 extension headers.
     ip_extra: Vec<u8>,
@@ -144,14 +144,14 @@ enum Network {
     Ipv4 {
         source: [u8; 4],
         destination: [u8; 4],
-        /// Version and header length are right but for these bits.
+        /// Bits of version and header length that are flipped.
         first_byte_error: u8,
         service: u8,
         identification: u16,
         /// Flags and offset.
         fragment: u16,
         hop_limit: u8,
-        /// The checksum is right but for these bits.
+        /// Bits of the checksum that are flipped.
         checksum_error: u16,
     },
     Ipv6 {
@@ -167,7 +167,7 @@ enum Network {
 enum UdpChecksum {
     Right,
     None,
-    /// As a request of a socket on the same machine has it: over the pseudo header only.
+    /// The sum of the pseudo header alone, as in a request from a socket on the same machine.
     Unfinished,
     Any(u16),
 }
@@ -218,7 +218,7 @@ impl Plan {
         }
     }
 
-    /// Makes one thing out of the ordinary, often such that the request must not be answered.
+    /// Makes one field unusual, often so that the request must not be answered.
     fn spoil(&mut self, random: &mut Random, target: &Target) {
         let any = random.bits();
         match random.below(19) {
@@ -417,11 +417,11 @@ impl Plan {
     }
 }
 
-/// Hop-by-hop options, destination options, routing, fragment.
+/// IPv6 extension headers: hop-by-hop options, destination options, routing, fragment.
 const EXTENSION_HEADERS: [u8; 4] = [0, 60, 43, 44];
 
-/// A message full of whatever, but for the first byte and a transmit timestamp that is anything, like a
-/// time, or one of the ends of the range.
+/// A message with random fields and this version and mode. The transmit timestamp is random, near the present, or at
+/// one end of the range.
 fn message(random: &mut Random, version: u8, mode: u8) -> Vec<u8> {
     let mut message = random.array::<48>();
     message[0] = message[0] & 0xc0 | version << 3 | mode;
@@ -450,7 +450,7 @@ fn client_ipv6(random: &mut Random) -> [u8; 16] {
     address
 }
 
-/// From port 123 only in mode 3: in mode 0 that would be a peer.
+/// A client's port. It is 123 only in mode 3, because a message of mode 0 from that port is a peer's.
 fn client_port(random: &mut Random, mode: u8) -> u16 {
     if mode == 3 && random.chance(20) { NTP_PORT } else { random.between(1024, 65535) as u16 }
 }
@@ -460,7 +460,7 @@ fn length_error(random: &mut Random) -> u16 {
     random.pick(&[-1, 1, -4, 4, -8, 8, -48, -49, -52, -56, -57, -76, 20, 40, 1000, any, any]).cast_unsigned()
 }
 
-/// Options of whole words, or an extension header of whole eight bytes that says UDP follows.
+/// IPv4 options of whole words, or an IPv6 extension header of whole eight bytes that is followed by UDP.
 fn ip_extra(random: &mut Random, network: &Network) -> Vec<u8> {
     match network {
         Network::Ipv4 { .. } => {
@@ -482,7 +482,7 @@ fn with_error(length: usize, error: u16) -> u16 {
     (length as u16).wrapping_add(error)
 }
 
-/// The one's complement sum of RFC 1071, in the plainest way.
+/// The one's complement sum of RFC 1071, as plain as possible.
 fn internet_sum(bytes: &[u8]) -> u16 {
     let words = bytes.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0)));
     let mut sum: u32 = words.sum();

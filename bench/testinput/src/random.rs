@@ -1,13 +1,14 @@
-//! Random numbers by seed: the same everywhere, and good enough to choose among cases and to simulate a network.
+//! Random numbers from a seed. They are the same on every machine, and good enough to choose test cases and to
+//! simulate networks.
 
-/// `SplitMix64` (Steele, Lea, Flood 2014).
+/// The generator `SplitMix64` (Steele, Lea, Flood 2014).
 #[derive(Clone, Debug)]
 pub struct Random {
     state: u64,
 }
 
 impl Random {
-    /// Seeds that differ by one give sequences that have nothing in common.
+    /// Starts a sequence. Sequences of neighbouring seeds are unrelated.
     pub const fn new(seed: u64) -> Self {
         Self { state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d }
     }
@@ -21,7 +22,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number from 0 on, below `bound`, which is at most 2^32.
+    /// A number from 0 to `bound` - 1. `bound` is at most 2^32.
     pub const fn below(&mut self, bound: u64) -> u64 {
         ((self.bits() >> 32) * bound) >> 32
     }
@@ -31,49 +32,50 @@ impl Random {
         least + self.index(most - least + 1)
     }
 
-    /// An index of something that has this length; 0 if it has none.
+    /// An index below `length`; 0 if `length` is 0.
     pub fn index(&mut self, length: usize) -> usize {
         usize::try_from(self.below(length as u64)).expect("below a length")
     }
 
-    /// True so many times in a hundred.
+    /// True in `percent` of 100 cases.
     pub const fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
-    /// One of the choices, of which there is at least one.
+    /// One of the choices, which must not be empty.
     pub fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.index(choices.len())]
     }
 
-    /// Any byte.
+    /// A random byte.
     pub const fn byte(&mut self) -> u8 {
         self.bits().to_le_bytes()[0]
     }
 
-    /// So many random bytes.
+    /// `length` random bytes.
     pub fn bytes(&mut self, length: usize) -> Vec<u8> {
         (0..length).map(|_| self.byte()).collect()
     }
 
-    /// As many random bytes as the array has.
+    /// An array of random bytes.
     pub fn array<const N: usize>(&mut self) -> [u8; N] {
         std::array::from_fn(|_| self.byte())
     }
 
-    /// Evenly spread over 0 < x <= 1.
+    /// A number with uniform distribution over 0 < x <= 1.
     pub fn uniform(&mut self) -> f64 {
         const STEPS: f64 = 4_294_967_296.0;
         let step = u32::try_from(self.bits() >> 32).expect("32 bits");
         (f64::from(step) + 1.0) / STEPS
     }
 
-    /// Exponential with mean 1.
+    /// A number with exponential distribution and mean 1.
     pub fn exponential(&mut self) -> f64 {
         -self.uniform().ln()
     }
 
-    /// Normal with mean 0 and variance 1 (Box and Muller; half of the yield, none of the state).
+    /// A number with normal distribution, mean 0 and variance 1, by the method of Box and Muller. The second number
+    /// that the method yields is discarded, so that there is no state to keep.
     pub fn normal(&mut self) -> f64 {
         (2.0 * self.exponential()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos()
     }

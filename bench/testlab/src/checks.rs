@@ -1,4 +1,4 @@
-//! What holds for every input to the parsers of the daemon, for fuzz targets and for tests over random inputs.
+//! Assertions that hold for every input to the daemon's parsers. Fuzz targets and tests over random inputs make them.
 
 use std::collections::BTreeSet;
 
@@ -13,13 +13,13 @@ use control::timekeeping::system_clock::SystemClock;
 use protocol::{Answer, Era, PendingRequest, Strictness, Times};
 use responder::NtpTimestamp;
 
-/// A header, 468 bytes of data.
+/// The longest fragment in bytes: a header and 468 bytes of data.
 const FRAGMENT: usize = 480;
-/// All variables of everything that [`upstreams`] has fit in so many fragments.
+/// All variables of all associations of [`upstreams`] fit in this many fragments.
 const MOST_FRAGMENTS: usize = 8;
 
-/// Answers a control message: only a request of mode 6 is answered, each fragment belongs to it, and none of them
-/// is a request that somebody would answer in turn.
+/// Answers a control message and checks the answer: only requests of mode 6 are answered, each fragment belongs to
+/// its request, and no fragment is a request itself that another server would answer.
 pub fn control_message(datagram: &[u8]) {
     let peers = upstreams();
     let fragments = mode6::answer(datagram, &peers, NtpTimestamp(1 << 63));
@@ -41,7 +41,7 @@ pub fn control_message(datagram: &[u8]) {
     }
 }
 
-/// Some upstreams: answering, silent, and one whose name and reference are as bad as they can be.
+/// Three upstreams: one that answers, a silent one, and one whose name and reference need every kind of escaping.
 pub fn upstreams() -> Peers {
     let good = Peer {
         association: 1,
@@ -60,7 +60,7 @@ pub fn upstreams() -> Peers {
     Peers { system, peers: vec![good, silent, bad] }
 }
 
-/// Reads a drift file: what is believed is what an oscillator can be.
+/// Parses a drift file and checks that an accepted one describes an oscillator that can exist.
 pub fn drift(text: &str) {
     match drift::parse(text) {
         Ok(drift) => {
@@ -74,7 +74,7 @@ pub fn drift(text: &str) {
     }
 }
 
-/// Reads a configuration: an error is one that a person can do something with.
+/// Parses a configuration and checks that an error is a single line of bounded length.
 pub fn configuration(text: &str) {
     if let Err(error) = Config::parse(text) {
         assert!(!error.what.is_empty() && error.what.len() < 1000 + 2 * text.len(), "{}", error.what);
@@ -82,8 +82,8 @@ pub fn configuration(text: &str) {
     }
 }
 
-/// Judges an answer to a request that was made at `sent_ns` and took `elapsed_ns`: what is believed answers this very
-/// request, and what it measures can be reckoned with.
+/// Parses an answer that arrives `elapsed_ns` after a request of `sent_ns`. It checks that an accepted answer repeats
+/// the nonce of the request, and that delay, dispersion and root distance are finite and not negative.
 pub fn upstream_answer(packet: &[u8], nonce: [u8; 8], sent_ns: i64, elapsed_ns: u32) {
     let Ok(answer) = PendingRequest::new(nonce).read(packet, Strictness::CLIENT) else {
         return;

@@ -1,9 +1,9 @@
 //! Upstreams that behave as a test tells them: exact or wrong, honest or lying about it, silent, unsynchronised,
 //! far away, drifting, or following the very server that follows them.
 //!
-//! Each is a [`FakeUpstream`] on an address of its own of the host `client`. It serves the truth of the lab, the
-//! machine's `CLOCK_REALTIME`, plus an error. What it does and says is its [`Conduct`], which a test changes at once
-//! ([`FakeUpstream::change`]) or beforehand ([`Script::after`]).
+//! Each [`FakeUpstream`] has an address of its own on the host `client`. It serves the machine's `CLOCK_REALTIME`,
+//! which is the true time in the lab, plus an error. Its [`Conduct`] says what it answers. A test changes the conduct
+//! at any moment by [`FakeUpstream::change`], or plans changes by [`Script::after`].
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -17,56 +17,56 @@ use protocol::reference_id;
 use crate::lab::Lab;
 use crate::ntp::{LENGTH, Message, Moment, UNSYNCHRONISED, measured};
 
-/// How long a change by the clock or the end may take to be noticed.
+/// Interval at which the threads look for the end.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long one that follows another waits for an answer.
+/// Deadline for the answer of a followed server.
 const ANSWER: Duration = Duration::from_millis(500);
-/// What a synchronised server's claim grows by, in s/s (RFC 5905's PHI).
+/// Growth of the root dispersion of a synchronised server, in s/s: PHI of RFC 5905, appendix A.1.1.
 const PHI: f64 = 15e-6;
 
 /// Whether and how requests are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// With the time.
+    /// An answer with the time.
     Time,
-    /// Not at all.
+    /// No answer.
     Silence,
-    /// By a kiss of death.
+    /// A kiss of death with this code.
     Kiss([u8; 4]),
 }
 
-/// What an upstream does and says. The times that it serves are the truth, `error_s` and what `drift` has made of it
-/// since.
+/// What an upstream answers. The time that it serves is the true time, plus `error_s`, plus the drift since the last
+/// change.
 #[derive(Clone, Debug)]
 pub struct Conduct {
     /// Whether and how it answers.
     pub reply: Reply,
-    /// How far it is ahead of the truth, in s.
+    /// How far the served time is ahead of the true time, in s.
     pub error_s: f64,
-    /// How fast that grows, in s/s.
+    /// Rate at which the error grows, in s/s.
     pub drift: f64,
     /// The leap indicator of its answers.
     pub leap: u8,
     /// The stratum of its answers.
     pub stratum: u8,
-    /// log2 seconds.
+    /// Precision in log2 seconds.
     pub precision: i8,
     /// The root delay that it claims, in s.
     pub root_delay_s: f64,
     /// The root dispersion that it claims, in s.
     pub root_dispersion_s: f64,
-    /// How fast the root dispersion grows, in s/s.
+    /// Rate at which the root dispersion grows, in s/s.
     pub dispersion_growth: f64,
-    /// Whom it says that it follows.
+    /// The reference ID of its answers.
     pub reference_id: u32,
-    /// What a request takes until it is stamped.
+    /// Delay of a request before its receive timestamp is taken.
     pub there: Duration,
-    /// What an answer takes after it was stamped.
+    /// Delay of an answer after its transmit timestamp is taken.
     pub back: Duration,
 }
 
 impl Conduct {
-    /// A primary server that is right to the microsecond, and says so.
+    /// A primary server that is right to the microsecond and claims an error of 100 us.
     pub fn exact() -> Self {
         Self {
             reply: Reply::Time,
@@ -84,14 +84,14 @@ impl Conduct {
         }
     }
 
-    /// A server of stratum 2 that is so far off and claims this root dispersion.
+    /// A server of stratum 2 with this error and this root dispersion.
     pub fn coarse(error_s: f64, root_dispersion_s: f64) -> Self {
         // Of a network that is kept for documentation.
         let reference_id = u32::from_be_bytes([192, 0, 2, 1]);
         Self { error_s, root_dispersion_s, stratum: 2, reference_id, ..Self::exact() }
     }
 
-    /// Loses its source, and says so.
+    /// The server loses its source and says so: leap 3, stratum 16.
     pub fn lose_synchronisation(&mut self) {
         self.leap = UNSYNCHRONISED;
         self.stratum = 16;
@@ -120,23 +120,23 @@ impl Conduct {
 
 type Change = Box<dyn FnOnce(&mut Conduct) + Send>;
 
-/// A conduct, and how it changes as time goes by.
+/// A conduct and its planned changes.
 pub struct Script {
     conduct: Conduct,
-    /// Of the last change: what grows has grown from then on.
+    /// Moment up to which drift and dispersion growth are in the conduct.
     since: Instant,
     started: Instant,
     to_come: Vec<(Duration, Change)>,
 }
 
 impl Script {
-    /// A conduct without changes planned.
+    /// A conduct without planned changes.
     pub fn new(conduct: Conduct) -> Self {
         let now = Instant::now();
         Self { conduct, since: now, started: now, to_come: Vec::new() }
     }
 
-    /// Plans a change for so long after the upstream's start.
+    /// Plans a change for this time after the upstream starts.
     #[must_use]
     pub fn after(mut self, time: Duration, change: impl FnOnce(&mut Conduct) + Send + 'static) -> Self {
         self.to_come.push((time, Box::new(change)));
@@ -149,7 +149,7 @@ impl Script {
         change(&mut self.conduct);
     }
 
-    /// The conduct of now.
+    /// The conduct at this moment.
     fn now(&mut self) -> Conduct {
         let now = Instant::now();
         while self.to_come.first().is_some_and(|(time, _)| self.started + *time <= now) {
@@ -175,7 +175,7 @@ impl From<Conduct> for Script {
     }
 }
 
-/// A running upstream, which ends when this is dropped.
+/// A running upstream. It ends when this is dropped.
 pub struct FakeUpstream {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -189,20 +189,19 @@ struct Shared {
     following: Mutex<Option<Following>>,
 }
 
-/// Where an upstream takes its time from.
+/// The server that an upstream follows.
 #[derive(Clone, Copy, Debug)]
 pub struct Following {
-    /// Who is asked.
+    /// The address of the server that is followed.
     pub server: SocketAddr,
-    /// How often.
+    /// Interval between requests to it.
     pub interval: Duration,
-    /// Leaves out answers of a server that says that it follows this very upstream, as real servers do. They know
-    /// their own address only as this server sees it.
+    /// Whether answers whose reference ID is that of this upstream are ignored, as real servers do.
     pub notices_loops: bool,
 }
 
 impl FakeUpstream {
-    /// Starts one on the host `client` and gives it the address. Its script begins now.
+    /// Adds the address to the host `client` and starts an upstream on it. The script starts now.
     pub fn start(lab: &Lab, address: impl Into<IpAddr>, script: impl Into<Script>) -> Self {
         let address = address.into();
         let length = if address.is_ipv4() { "24" } else { "64 nodad" };
@@ -211,7 +210,7 @@ impl FakeUpstream {
         Self::serve(sockets, script.into())
     }
 
-    /// Starts one in this network namespace, on an address and port that are there.
+    /// Starts an upstream in this network namespace, on an address that exists.
     pub fn start_here(address: SocketAddr, script: impl Into<Script>) -> Self {
         Self::serve((UdpSocket::bind(address).unwrap(), asking(address.ip())), script.into())
     }
@@ -238,43 +237,43 @@ impl FakeUpstream {
         Self { address, shared, threads }
     }
 
-    /// Where it is.
+    /// Its address.
     pub fn address(&self) -> IpAddr {
         self.address.ip()
     }
 
-    /// Where it is, with the port.
+    /// Its address and port.
     pub fn socket_address(&self) -> SocketAddr {
         self.address
     }
 
-    /// How servers that follow it name it.
+    /// The reference ID of servers that follow it.
     pub fn reference_id(&self) -> u32 {
         reference_id(self.address())
     }
 
-    /// How often it was asked.
+    /// The number of requests that it received.
     pub fn requests(&self) -> u64 {
         *self.shared.requests.lock().unwrap()
     }
 
-    /// Changes its conduct now. What has grown so far stays.
+    /// Changes its conduct now. The drift up to now stays in the error.
     pub fn change(&self, change: impl FnOnce(&mut Conduct)) {
         self.shared.script().change(change);
     }
 
-    /// Answers no more.
+    /// Stops answering.
     pub fn vanish(&self) {
         self.change(|conduct| conduct.reply = Reply::Silence);
     }
 
-    /// Answers again.
+    /// Starts answering again.
     pub fn come_back(&self) {
         self.change(|conduct| conduct.reply = Reply::Time);
     }
 
-    /// Follows a server from now on: serves its time, one stratum further, and holds what it heard last, with a
-    /// claim that grows, while there is nothing to hear. What `drift` says happens between two answers.
+    /// Follows a server from now on and serves its time with the next stratum. Without answers it keeps the last
+    /// offset, its root dispersion grows, and `drift` applies.
     pub fn follow(&self, following: Following) {
         *self.shared.following.lock().unwrap() = Some(following);
     }
@@ -356,7 +355,8 @@ impl Shared {
     }
 }
 
-/// What one asks by that follows another: sockets for IPv4 and IPv6. Of its own family it asks from its own address.
+/// The sockets of an upstream that follows a server, for IPv4 and IPv6. The one of its own family has its own
+/// address.
 fn asking(own: IpAddr) -> [UdpSocket; 2] {
     let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
     any.map(|any| {
@@ -365,7 +365,7 @@ fn asking(own: IpAddr) -> [UdpSocket; 2] {
     })
 }
 
-/// Asks a server once: its answer, how far it is ahead of the truth, and the round trip.
+/// Asks a server once. Returns its answer, how far it is ahead of the true time and the round trip, both in s.
 fn ask(socket: &UdpSocket, server: SocketAddr) -> Option<(Message, f64, f64)> {
     let asked = Instant::now();
     let sent = Moment::now();

@@ -1,4 +1,4 @@
-//! Hosts out of network namespaces, made by `scripts/lab`.
+//! Hosts made of network namespaces by `scripts/lab`.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -11,14 +11,14 @@ use nix::sched::{CloneFlags, setns};
 use crate::output::Output;
 use crate::waiting::PATIENCE;
 
-/// Hosts in network namespaces, from up to drop. `scripts/lab --help` has their addresses.
+/// Hosts in network namespaces. They are removed when this is dropped. `scripts/lab --help` lists their addresses.
 pub struct Lab {
     name: String,
     directory: PathBuf,
 }
 
 impl Lab {
-    /// Makes a lab with these options of `scripts/lab up`.
+    /// Creates a lab with these options of `scripts/lab up`.
     pub fn up(options: &[&str]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let prefix = std::env::var("POOLTIME_LAB_PREFIX").unwrap_or_else(|_| "test-".into());
@@ -30,30 +30,30 @@ impl Lab {
         lab
     }
 
-    /// Makes a lab whose two ends take frames without an XDP program, for tests that put one there themselves.
+    /// Creates a lab without XDP programs on its interfaces, for tests that attach their own on the client.
     pub fn bare() -> Self {
         let lab = Self::up(&[]);
         lab.ip("client", "link set dev lan0 xdp off");
         for host in ["server", "client"] {
-            // Only then does a veth poll, as with a program.
+            // With GRO a veth polls as it does with an XDP program: what a program sends back arrives.
             lab.exec(host, &["ethtool", "-K", "lan0", "gro", "on"]).expect_success();
         }
         lab
     }
 
-    /// The lab's name, which is the instance's of its server, too.
+    /// The lab's name. It is also the name of its server's instance.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// A file of the lab's own, which goes with it.
+    /// Writes a file that is removed with the lab, and returns its path.
     pub fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.directory.join(name);
         fs::write(&path, text).unwrap();
         path
     }
 
-    /// A command that will run on a host: in its network namespace, everything else is the machine's.
+    /// A command that will run in the network namespace of a host. Everything else it shares with the machine.
     pub fn command(&self, host: &str, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.namespace(host).display())).arg("--").arg(program);
@@ -62,7 +62,7 @@ impl Lab {
         command
     }
 
-    /// Runs a command on a host to its end, which is near.
+    /// Runs a command on a host until it ends. It is killed after [`PATIENCE`].
     pub fn exec<S: AsRef<str>>(&self, host: &str, command: &[S]) -> Output {
         let mut bounded = self.command(host, "timeout");
         bounded.arg("--kill-after=5").arg(PATIENCE.as_secs().to_string());
@@ -76,7 +76,8 @@ impl Lab {
         self.exec(host, &words.collect::<Vec<_>>()).expect_success();
     }
 
-    /// What a shell on a host says that sees its own interfaces in `/sys/class/net`, which must not fail.
+    /// Runs shell commands on a host and returns their standard output. `/sys/class/net` shows the interfaces of the
+    /// host, which it does not for [`Self::exec`]. The commands must succeed.
     #[track_caller]
     pub fn sysfs(&self, host: &str, commands: &str) -> String {
         let namespace = format!("{}-{host}", self.name);
@@ -84,7 +85,7 @@ impl Lab {
             .expect_success()
     }
 
-    /// Calls a function on a thread that is on a host. A socket made there stays there.
+    /// Calls a function on a thread in the network namespace of a host. Sockets that it creates stay in it.
     pub fn inside<T: Send>(&self, host: &str, work: impl FnOnce() -> T + Send) -> T {
         let namespace = File::open(self.namespace(host)).unwrap();
         let on_host = || {
@@ -95,14 +96,14 @@ impl Lab {
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    /// A directory of the lab's own, likewise.
+    /// Creates a directory that is removed with the lab, and returns its path.
     pub fn directory(&self, name: &str) -> PathBuf {
         let path = self.directory.join(name);
         fs::create_dir_all(&path).unwrap();
         path
     }
 
-    /// The network namespace that a host is.
+    /// The path of a host's network namespace.
     pub fn namespace(&self, host: &str) -> PathBuf {
         Path::new("/run/netns").join(format!("{}-{host}", self.name))
     }
@@ -118,7 +119,7 @@ impl Drop for Lab {
     }
 }
 
-/// The path of `scripts/lab`.
+/// The path of `scripts/lab`: `$POOLTIME_LAB`, or that of this source tree.
 pub fn lab_script() -> PathBuf {
     let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/lab");
     std::env::var_os("POOLTIME_LAB").map_or_else(|| beside.into(), PathBuf::from)

@@ -1,12 +1,13 @@
-//! What the tests of the programs share: a laboratory, and fakes.
+//! The laboratory and the fakes that the tests of both programs share.
 //!
-//! A [`Lab`] has hosts out of network namespaces, a [`Server`] runs on one of them, and a [`Tally`] is what it counted.
-//! Around them are [`upstreams`] (real ones) and [`fake_upstream`]s, the [`oracle`] that judges every answer, a [`load`],
-//! frames on the [`wire`], and a [`foreign`] program in the server's place. Without a lab, [`test_run`] puts single
-//! frames to the program in the kernel, and [`checks`] has what holds for every input of the daemon's parsers.
+//! A [`Lab`] has hosts made of network namespaces. A [`Server`] runs on one of them, and a [`Tally`] has its
+//! counters. Around the server are [`upstreams`], which are real, [`fake_upstream`]s, the [`oracle`], which judges
+//! every answer, a [`load`], the [`wire`] with its frames, and a [`foreign`] XDP program. Two modules need no lab:
+//! [`test_run`] runs the eBPF program on single frames, and [`checks`] has assertions about the daemon's parsers that
+//! hold for every input.
 //!
 //! Whatever happens to a test, its [`Server`] ends and detaches, and its [`Lab`] is taken down.
-#![allow(
+#![expect(
     clippy::missing_panics_doc,
     clippy::must_use_candidate,
     reason = "a test that panics says what it has to say, and a test that ignores a result tests nothing"

@@ -1,8 +1,8 @@
-//! A steady load: requests at a constant rate over both families, and an account of the answer to each.
+//! A steady load: requests at a constant rate over both families, and whether each was answered.
 //!
-//! Plain sockets on the host `client`. The transmit timestamp of a request is its number, which the answer
-//! repeats as its origin: so each answer belongs to one request, and one that came twice does not stand in
-//! for another that did not come.
+//! The requests come from plain sockets on the host `client`. The transmit timestamp of a request is its number, and
+//! the answer repeats it as its origin timestamp. So each answer belongs to one request, and a duplicate is not taken
+//! for the answer to another request.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -26,31 +26,31 @@ const SERVER: [IpAddr; 2] = [
     IpAddr::V4(std::net::Ipv4Addr::new(10, 77, 0, 1)),
     IpAddr::V6(std::net::Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1)),
 ];
-/// Datagrams that one system call takes.
+/// Datagrams in one system call.
 const BATCH: usize = 64;
-/// Of each socket: answers wait here while a busy machine keeps the receiving thread from running. A frame
-/// takes a page.
+/// Bytes of the receive buffer of each socket. Answers wait in it while a busy machine does not run the receiving
+/// thread. A frame takes a page.
 const RECEIVE_BUFFER: usize = 256 << 20;
-/// Nothing that comes later than this comes at all.
+/// How long the load waits for answers after the last request.
 const DRAIN: Duration = Duration::from_millis(500);
-/// On a veth requests and answers are worked on by the CPU that sends; answers are read on another.
+/// On a veth, the CPU that sends also processes requests and answers. Another CPU reads the answers.
 const SENDING_CPU: usize = 0;
 const RECEIVING_CPU: usize = 1;
 
 /// What became of the requests.
 #[derive(Debug, Default)]
 pub struct Account {
-    /// When the request of the number was about to be sent, for the first of every batch.
+    /// Number of the first request of each batch, and when the batch was sent.
     batches: Vec<(u64, Instant)>,
-    /// For each request.
+    /// Fate of each request, by its number.
     fates: Vec<Fate>,
     /// Requests that the kernel took.
     pub sent: u64,
     /// Requests with an answer.
     pub answered: u64,
-    /// Answers that came again.
+    /// Answers that arrived again.
     pub duplicates: u64,
-    /// Datagrams that are no answers to any request.
+    /// Datagrams that answer no request.
     pub strange: u64,
 }
 
@@ -62,7 +62,7 @@ enum Fate {
     Unsynchronised,
 }
 
-/// Sends so many requests a second, half of them over each family, until `script` is over.
+/// Sends `rate` requests per second, half of them over each family, until `script` returns.
 pub fn load<T: Send>(lab: &Lab, rate: u64, script: impl FnOnce() -> T + Send) -> (Account, T) {
     let sockets = lab.inside("client", || SERVER.map(socket));
     let (ended, sent) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -90,7 +90,7 @@ pub fn load<T: Send>(lab: &Lab, rate: u64, script: impl FnOnce() -> T + Send) ->
     })
 }
 
-/// Not connected: the kernel does not tell such a socket of ICMP errors, which are not for it to count.
+/// A socket that is not connected, so that the kernel reports no ICMP errors on it.
 fn socket(server: IpAddr) -> UdpSocket {
     let any: IpAddr = if server.is_ipv4() { [0; 4].into() } else { [0_u8; 16].into() };
     let socket = UdpSocket::bind((any, 0)).unwrap();
@@ -192,7 +192,7 @@ impl Account {
         self.sent - self.answered
     }
 
-    /// Requests a second over the whole load, and in its worst whole second.
+    /// Requests per second over the whole load, and in its slowest whole second.
     pub fn rates(&self) -> (u64, u64) {
         let (Some((_, first)), Some((_, last))) = (self.batches.first(), self.batches.last()) else {
             return (0, 0);
@@ -209,8 +209,8 @@ impl Account {
         (u64::try_from(all).unwrap(), seconds.into_iter().min().unwrap_or(0))
     }
 
-    /// The moments from which on answers were of another kind than before: whether they are synchronised, and
-    /// about when the first request that got such an answer was sent.
+    /// When answers changed between synchronised and unsynchronised: the new state, and about when the first request
+    /// with such an answer was sent. The first answer counts as a change.
     pub fn changes(&self) -> Vec<(bool, Instant)> {
         let mut changes = Vec::new();
         let mut before = Fate::Lost;
@@ -224,7 +224,7 @@ impl Account {
         changes
     }
 
-    /// About when requests were lost: the moments of the first and the last of them, since the first request.
+    /// About when the first and the last lost request were sent, since the first request; `None` if none was lost.
     pub fn lost_between(&self) -> Option<(Duration, Duration)> {
         let since_start = |number: usize| self.sent_at(number as u64).duration_since(self.batches[0].1);
         let is_lost = |fate: &Fate| *fate == Fate::Lost;
@@ -239,8 +239,7 @@ impl Account {
     }
 }
 
-/// Gives the calling thread a CPU, before everything else that wants to run there: a network does not wait
-/// for a host's processes, however busy they are.
+/// Binds the calling thread to a CPU with real-time priority: a network does not wait for a host's processes.
 fn take(cpu: usize) {
     let mut cpus = CpuSet::new();
     cpus.set(cpu).unwrap();

@@ -1,16 +1,17 @@
-//! What this machine has: the program under test, tools, and tests that it cannot run.
+//! The program under test and the tools on this machine, and tests that it cannot run.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-/// The program under test, which cargo puts beside the directory of the test binaries: `pooltime-xdp` of the same
-/// profile. It is of the same build if the tests of the package `control` are built too, or the whole workspace's.
+/// The path of the program under test: `pooltime-xdp` of the profile of the calling test, in the target directory.
+/// Cargo builds it together with the integration tests of the package `control`, so it is up to date for these, and
+/// for tests of other packages after `cargo test --workspace --no-run`.
 ///
 /// # Panics
 ///
-/// If it is not there.
+/// If it is not built.
 pub fn pooltime_xdp() -> &'static str {
     static PATH: LazyLock<String> = LazyLock::new(|| {
         let test = std::env::current_exe().expect("a test has a path");
@@ -27,7 +28,7 @@ pub fn pooltime_xdp() -> &'static str {
     &PATH
 }
 
-/// The path of a program that is not installed but unpacked for the tests, or of one in the path.
+/// The path of a program in `$POOLTIME_TOOLS`, in `$PATH` or in `/usr/sbin`.
 pub fn tool(name: &str) -> Option<PathBuf> {
     let unpacked = std::env::var_os("POOLTIME_TOOLS").map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -35,8 +36,8 @@ pub fn tool(name: &str) -> Option<PathBuf> {
     directories.map(|directory| directory.join(name)).find(|path| path.exists())
 }
 
-/// Says that this machine cannot run the test that calls it, which then returns. `scripts/test` lists and
-/// counts that.
+/// Reports that this machine cannot run the calling test, by a line in the file `$POOLTIME_NOT_RUN`; the test is to
+/// return then. `scripts/test` lists these tests and counts them as skipped.
 pub fn not_run(reason: &str) {
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("a test");

@@ -1,11 +1,11 @@
-//! NTP messages as the lab's own instruments read and write them: written again from RFC 5905, so that a mistake
-//! of the code under test is not repeated here.
+//! NTP messages of the oracle and the fake upstreams. They are implemented from RFC 5905 without the code under test,
+//! so that its mistakes are not repeated here.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Bytes of a message.
+/// Bytes in a message.
 pub const LENGTH: usize = 48;
-/// Leap indicator of a server without a time.
+/// Leap indicator of an unsynchronised server.
 pub const UNSYNCHRONISED: u8 = 3;
 
 const CLIENT: u8 = 3;
@@ -22,21 +22,21 @@ const SHORT_UNITS: f64 = 65_536.0;
 pub struct Moment(pub u64);
 
 impl Moment {
-    /// The truth of the lab: the machine's `CLOCK_REALTIME`.
+    /// The true time in the lab: the machine's `CLOCK_REALTIME`.
     pub fn now() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
         let fraction = (u64::from(since.subsec_nanos()) << 32) / 1_000_000_000;
         Self(((since.as_secs() + TO_UNIX_S) << 32) + fraction)
     }
 
-    /// So many seconds later.
+    /// This moment plus some seconds.
     #[expect(clippy::cast_possible_truncation, reason = "rounded to a unit, of at most decades")]
     #[must_use]
     pub fn plus(self, seconds: f64) -> Self {
         Self(self.0.wrapping_add_signed((seconds * UNITS).round() as i64))
     }
 
-    /// From an earlier moment to this one, in s; of two moments within 68 years.
+    /// The time from an earlier moment to this one in s. The two must be within 68 years.
     #[expect(clippy::cast_precision_loss, reason = "seconds and hours, to a part in 2^52")]
     pub fn seconds_since(self, earlier: Self) -> f64 {
         self.0.wrapping_sub(earlier.0).cast_signed() as f64 / UNITS
@@ -46,34 +46,34 @@ impl Moment {
 /// A message of 48 bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Message {
-    /// The leap indicator; [`UNSYNCHRONISED`] is that of a server without a time.
+    /// Leap indicator.
     pub leap: u8,
-    /// 3 of a client, 4 of a server.
+    /// Mode: 3 for clients, 4 for servers.
     pub mode: u8,
-    /// 0 of a kiss or of a server without a time.
+    /// Stratum; 0 in kisses of death and in answers of unsynchronised servers.
     pub stratum: u8,
-    /// log2 seconds.
+    /// Poll interval in log2 seconds.
     pub poll: u8,
-    /// log2 seconds.
+    /// Precision in log2 seconds.
     pub precision: i8,
-    /// In s, to 2^-16.
+    /// Root delay in s, in steps of 2^-16.
     pub root_delay_s: f64,
-    /// In s, to 2^-16.
+    /// Root dispersion in s, in steps of 2^-16.
     pub root_dispersion_s: f64,
-    /// The reference, or the code of a kiss.
+    /// Reference ID, or the code of a kiss of death.
     pub reference_id: u32,
-    /// When the clock was last set or corrected.
+    /// Reference timestamp.
     pub reference: Moment,
-    /// The request's transmit timestamp.
+    /// Origin timestamp: the transmit timestamp of the request.
     pub origin: Moment,
-    /// When the request came.
+    /// Receive timestamp of the request.
     pub receive: Moment,
-    /// When this message left.
+    /// Transmit timestamp of this message.
     pub transmit: Moment,
 }
 
 impl Message {
-    /// A client's message with this transmit timestamp and nothing else.
+    /// A client's request with this transmit timestamp. Its other fields are zero.
     pub fn request(transmit: Moment) -> Self {
         Self {
             leap: 0,
@@ -91,7 +91,7 @@ impl Message {
         }
     }
 
-    /// A server's answer to a request, without a time yet.
+    /// An unsynchronised server's answer to a request, without timestamps.
     pub fn answering(request: &Self) -> Self {
         Self {
             mode: SERVER,
@@ -102,27 +102,27 @@ impl Message {
         }
     }
 
-    /// Whether it is a client's.
+    /// Whether this is a client's request.
     pub fn is_request(&self) -> bool {
         self.mode == CLIENT
     }
 
-    /// Whether it answers the request with this transmit timestamp.
+    /// Whether this answers the request with this transmit timestamp.
     pub fn is_answer_to(&self, transmit: Moment) -> bool {
         self.mode == SERVER && self.origin == transmit
     }
 
-    /// Whether the server refuses to answer. Other codes are reasons for which it has no time.
+    /// Whether this is a kiss of death that refuses service. Other codes say why a server is unsynchronised.
     pub fn is_kiss(&self) -> bool {
         self.stratum == 0 && [b"RATE", b"DENY", b"RSTR"].contains(&&self.reference_id.to_be_bytes())
     }
 
-    /// Whether the server says that it has the time.
+    /// Whether the server says that it is synchronised.
     pub fn is_synchronised(&self) -> bool {
         self.leap != UNSYNCHRONISED && (1..=15).contains(&self.stratum)
     }
 
-    /// As it is sent, in version 4.
+    /// Encodes the message as version 4.
     pub fn to_bytes(self) -> [u8; LENGTH] {
         let mut bytes = [0; LENGTH];
         let first = self.leap << 6 | 4 << 3 | self.mode;
@@ -137,7 +137,7 @@ impl Message {
         bytes
     }
 
-    /// Nothing if the length is another one.
+    /// Decodes a message; `None` if it does not have [`LENGTH`] bytes.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let bytes = <&[u8; LENGTH]>::try_from(bytes).ok()?;
         let word = |at: usize| u32::from_be_bytes(std::array::from_fn(|index| bytes[at + index]));
@@ -159,7 +159,7 @@ impl Message {
     }
 }
 
-/// Rounded up, for a claim must not shrink.
+/// A short interval in NTP's format, rounded up, because a claimed error must not get smaller.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -169,7 +169,7 @@ fn short(seconds: f64) -> [u8; 4] {
     ((seconds * SHORT_UNITS).ceil() as u32).to_be_bytes()
 }
 
-/// What a server measured by an exchange: offset of the other's clock and round trip, in s.
+/// What an exchange measured: the offset of the answering clock and the round trip, both in s.
 pub fn measured(sent: Moment, answer: &Message, received: Moment) -> (f64, f64) {
     let there = answer.receive.seconds_since(sent);
     let back = answer.transmit.seconds_since(received);

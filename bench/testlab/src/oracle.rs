@@ -1,11 +1,11 @@
-//! The oracle: a client that asks a server all the time and knows the truth, so that it can tell of every answer
-//! whether what it claims is so.
+//! The oracle: a client that asks a server all the time and knows the true time, so that it can check the claim of
+//! every answer.
 //!
-//! The truth is the machine's `CLOCK_REALTIME`, which every host of the lab shares and which no test steers. An
-//! answer that says it is synchronised is right if its offset from the truth is at most root delay / 2 + root
-//! dispersion and what the oracle cannot tell itself: half of the round trip, and the error of a reading.
+//! The true time is the machine's `CLOCK_REALTIME`, which all hosts of the lab share and no test steers. A
+//! synchronised answer is right if its offset from the true time is at most root delay / 2 + root dispersion, plus
+//! the oracle's own uncertainty: half of the round trip and the error of a reading.
 //!
-//! A server whose limits are on refuses the oracle before long: its configuration is to have `limits.enabled = false`.
+//! The configuration of the server needs `limits.enabled = false`, or its rate limit refuses the oracle.
 //!
 //! ```no_run
 //! # let lab = testlab::Lab::up(&[]);
@@ -35,41 +35,41 @@ use nix::sys::time::TimeSpec;
 use crate::lab::Lab;
 use crate::ntp::{LENGTH, Message, Moment, measured};
 
-/// The server's addresses on `lan0`: the program in the NIC's path answers there.
+/// The server's addresses on `lan0`, where the eBPF program answers.
 pub const SERVED: [&str; 2] = ["10.77.0.1:123", "[fd77::1]:123"];
-/// Later than this nothing comes.
+/// Deadline of an answer; a request without one by then is lost.
 const ANSWER: Duration = Duration::from_secs(1);
-/// Whatever a test forgets: the oracle asks no longer than this.
+/// The longest time that an oracle asks, even if a test forgets to stop it.
 const LONGEST: Duration = Duration::from_mins(10);
-/// How long the end may take to be noticed.
+/// Interval at which the thread looks for the end.
 const LOOK: Duration = Duration::from_millis(20);
-/// Of reading a clock twice and of the wire's formats, in s.
+/// Error of two readings of the clock and of NTP's formats, in s.
 const READING_S: f64 = 2e-6;
-/// A root delay and a root dispersion are each rounded to 15 us.
+/// Rounding of root delay and root dispersion on the wire, 15 us each, in s.
 const ROUNDING_S: f64 = 2.0 / 65_536.0;
-/// So many wrong answers are told in full.
+/// The number of wrong answers that a failure shows in full.
 const WORST: usize = 5;
 
-/// What a server said in one answer, and what the truth was.
+/// One answer of a server, and its offset from the true time.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer {
-    /// When it was asked, since the oracle began.
+    /// When the request was sent, since the oracle started.
     pub at: Duration,
-    /// Who answered.
+    /// The server that answered.
     pub server: SocketAddr,
-    /// The leap indicator.
+    /// Leap indicator.
     pub leap: u8,
-    /// The stratum.
+    /// Stratum.
     pub stratum: u8,
-    /// Whom the server says that it follows.
+    /// Reference ID.
     pub reference_id: u32,
-    /// The root delay that it claims, in s.
+    /// Claimed root delay in s.
     pub root_delay_s: f64,
-    /// The root dispersion that it claims, in s.
+    /// Claimed root dispersion in s.
     pub root_dispersion_s: f64,
-    /// How far the server is ahead of the truth.
+    /// How far the server is ahead of the true time, in s.
     pub offset_s: f64,
-    /// How far the offset may be off.
+    /// Uncertainty of the offset in s.
     pub uncertainty_s: f64,
     synchronised: bool,
 }
@@ -91,22 +91,22 @@ impl Answer {
         }
     }
 
-    /// The most that the server may be wrong, as it says.
+    /// The error bound that the server claims, in s.
     pub fn bound_s(&self) -> f64 {
         self.root_delay_s / 2.0 + self.root_dispersion_s
     }
 
-    /// Whether it says that it has the time.
+    /// Whether the server says that it is synchronised.
     pub fn is_synchronised(&self) -> bool {
         self.synchronised
     }
 
-    /// Whether it says so, and is further off than it says.
+    /// Whether the server says that it is synchronised and is further off than it claims.
     pub fn is_wrong(&self) -> bool {
         self.synchronised && self.excess_s() > 0.0
     }
 
-    /// How far beyond what it claims it is at least.
+    /// How far the error is beyond the claimed bound at least, in s.
     fn excess_s(&self) -> f64 {
         self.offset_s.abs() - self.bound_s() - self.uncertainty_s
     }
@@ -130,23 +130,23 @@ impl Display for Answer {
     }
 }
 
-/// What came of the questions.
+/// The outcome of all requests.
 #[derive(Clone, Debug, Default)]
 pub struct Verdict {
-    /// In the order in which they were asked for, near enough.
+    /// All answers, roughly in the order of their requests.
     pub answers: Vec<Answer>,
-    /// When those were asked to which no answer came.
+    /// When requests without an answer were sent.
     lost: Vec<Duration>,
-    /// When those were asked that were refused by a kiss of death.
+    /// When requests that a kiss of death refused were sent.
     kissed: Vec<Duration>,
-    /// Datagrams that answer nothing.
+    /// The number of datagrams that answer no request.
     pub strange: u64,
-    /// Names and when they began.
+    /// Name and start of each phase.
     phases: Vec<(String, Duration)>,
 }
 
 impl Verdict {
-    /// Of the questions in a span of time, since the oracle began.
+    /// The verdict on the requests in a span of time since the oracle started.
     #[must_use]
     pub fn between(&self, from: Duration, to: Duration) -> Self {
         let within = |at: Duration| (from..to).contains(&at);
@@ -159,20 +159,20 @@ impl Verdict {
         }
     }
 
-    /// Of the questions from so long after the oracle's start on.
+    /// The verdict on the requests from this time after the start of the oracle.
     #[must_use]
     pub fn after(&self, from: Duration) -> Self {
         self.between(from, Duration::MAX)
     }
 
-    /// Of the questions in a phase, to its end.
+    /// The verdict on the requests of one phase.
     #[must_use]
     pub fn during(&self, phase: &str) -> Self {
         let next = self.phases.iter().skip_while(|(name, _)| name != phase).nth(1);
         self.between(self.beginning(phase), next.map_or(Duration::MAX, |(_, at)| *at))
     }
 
-    /// Of the questions from the beginning of a phase on.
+    /// The verdict on the requests from the beginning of a phase to the end of the run.
     #[must_use]
     pub fn since(&self, phase: &str) -> Self {
         self.after(self.beginning(phase))
@@ -189,27 +189,27 @@ impl Verdict {
         self.answers.iter().filter(|answer| answer.is_synchronised())
     }
 
-    /// How many say that they are synchronised and are within what they claim.
+    /// The number of synchronised answers that are within their claimed bound.
     pub fn right(&self) -> usize {
         self.synchronised().count() - self.wrong()
     }
 
-    /// How many say that they are synchronised and are not within what they claim.
+    /// The number of synchronised answers that are not within their claimed bound.
     pub fn wrong(&self) -> usize {
         self.answers.iter().filter(|answer| answer.is_wrong()).count()
     }
 
-    /// How many answers say that they are not synchronised.
+    /// The number of answers that say that they are not synchronised.
     pub fn unsynchronised(&self) -> usize {
         self.answers.len() - self.synchronised().count()
     }
 
-    /// Requests to which no answer came.
+    /// The number of requests without an answer.
     pub fn lost(&self) -> usize {
         self.lost.len()
     }
 
-    /// Requests that were refused by a kiss of death. A server whose limits are off refuses none.
+    /// The number of requests that a kiss of death refused; 0 for a server without limits.
     pub fn kissed(&self) -> usize {
         self.kissed.len()
     }
@@ -219,7 +219,7 @@ impl Verdict {
         self.synchronised().next()
     }
 
-    /// The wrong answers that are furthest beyond what they claim, the worst one first.
+    /// The wrong answers that are furthest beyond their claimed bound, the worst first.
     pub fn worst(&self) -> Vec<&Answer> {
         let mut wrong: Vec<_> = self.answers.iter().filter(|answer| answer.is_wrong()).collect();
         wrong.sort_by(|one, other| other.excess_s().total_cmp(&one.excess_s()));
@@ -227,27 +227,27 @@ impl Verdict {
         wrong
     }
 
-    /// The strata of synchronised answers, from the lowest on.
+    /// The different strata of synchronised answers in ascending order.
     pub fn strata(&self) -> Vec<u8> {
         let strata: BTreeSet<_> = self.synchronised().map(|answer| answer.stratum).collect();
         strata.into_iter().collect()
     }
 
-    /// Whether a synchronised answer names this reference.
+    /// Whether a synchronised answer has this reference ID.
     pub fn names(&self, reference_id: u32) -> bool {
         self.synchronised().any(|answer| answer.reference_id == reference_id)
     }
 
-    /// Where answers began to be of another kind than the one before: leap, stratum and reference. The first answer
-    /// is one of them.
+    /// The answers whose leap indicator, stratum or reference ID differs from the answer before. The first answer is
+    /// one of them.
     pub fn changes(&self) -> Vec<&Answer> {
         let kind = |answer: &Answer| (answer.leap, answer.stratum, answer.reference_id);
         let mut before = None;
         self.answers.iter().filter(|answer| before.replace(kind(answer)) != Some(kind(answer))).collect()
     }
 
-    /// Two synchronised answers of which the later one claims less than the earlier one: without news from a source
-    /// there are none.
+    /// Two synchronised answers of which the later one claims a smaller bound. Without news from a source there are
+    /// none.
     pub fn shrinking(&self) -> Option<(&Answer, &Answer)> {
         let mut largest: Option<&Answer> = None;
         for answer in self.synchronised() {
@@ -262,14 +262,14 @@ impl Verdict {
         None
     }
 
-    /// Fails and tells the verdict unless there were answers and none was wrong.
+    /// Panics with the verdict unless there were answers and none was wrong.
     #[track_caller]
     pub fn assert_never_wrong(&self) {
         self.expect(!self.answers.is_empty(), "there to be answers");
         self.expect(self.wrong() == 0, "no synchronised answer to be wrong");
     }
 
-    /// Fails and tells the verdict unless this is so.
+    /// Panics with the verdict unless the condition holds.
     #[track_caller]
     pub fn expect(&self, so: bool, what: &str) {
         assert!(so, "expected {what}\n{self}");
@@ -328,7 +328,7 @@ impl Display for Verdict {
     }
 }
 
-/// Asks in the background until it is stopped or dropped.
+/// A client that asks in the background until it is stopped or dropped.
 pub struct Oracle {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -341,19 +341,19 @@ struct Shared {
 }
 
 impl Oracle {
-    /// Asks the lab's server on each of [`SERVED`] in turn, so many requests a second together, from the host
-    /// `client`.
+    /// Starts to ask the lab's server from the host `client`, on each of [`SERVED`] in turn, at `rate` requests per
+    /// second in total.
     pub fn start(lab: &Lab, rate: u32) -> Self {
         Self::on(lab, "client", &SERVED, rate)
     }
 
-    /// Asks these addresses from this host. From the host `server` the sockets answer, not the program.
+    /// Starts to ask these addresses from this host. On the host `server` the sockets answer, not the eBPF program.
     pub fn on(lab: &Lab, host: &str, servers: &[&str], rate: u32) -> Self {
         let servers: Vec<SocketAddr> = servers.iter().map(|server| server.parse().expect(server)).collect();
         lab.inside(host, || Self::here(&servers, rate))
     }
 
-    /// Asks these addresses from this network namespace.
+    /// Starts to ask these addresses from this network namespace.
     pub fn here(servers: &[SocketAddr], rate: u32) -> Self {
         assert!(rate > 0 && !servers.is_empty(), "somebody is to be asked");
         let paths = servers.iter().map(|server| (*server, socket(*server))).collect();
@@ -371,28 +371,28 @@ impl Oracle {
         Self { shared, thread: Some(thread::spawn(move || asking.run())) }
     }
 
-    /// How long it has been asking.
+    /// The time since the start.
     pub fn elapsed(&self) -> Duration {
         self.shared.started.elapsed()
     }
 
-    /// Names what comes now.
+    /// Starts a phase with this name.
     pub fn phase(&self, name: &str) {
         let at = self.elapsed();
         self.shared.verdict().phases.push((name.into(), at));
     }
 
-    /// What came of the questions up to now. Those whose answers may still come are not among them.
+    /// The verdict so far, without the requests whose answers may still arrive.
     pub fn so_far(&self) -> Verdict {
         self.shared.verdict().clone()
     }
 
-    /// The latest answer.
+    /// The last answer that arrived.
     pub fn latest(&self) -> Option<Answer> {
         self.shared.verdict().answers.last().copied()
     }
 
-    /// Ends, and waits for the last answers.
+    /// Stops asking, waits for the last answers and returns the verdict.
     pub fn stop(mut self) -> Verdict {
         self.end();
         std::mem::take(&mut self.shared.verdict())
@@ -421,7 +421,7 @@ impl Shared {
     }
 }
 
-/// Not connected: the kernel does not tell such a socket of closed ports, which are nothing but losses here.
+/// A socket that is not connected, so that the kernel reports no closed ports on it: these count as losses.
 fn socket(server: SocketAddr) -> UdpSocket {
     let any: SocketAddr = if server.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
     let socket = UdpSocket::bind(any).unwrap();

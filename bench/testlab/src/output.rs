@@ -1,39 +1,39 @@
-//! What commands say.
+//! The output and the exit status of a command.
 
 use std::process::{Command, ExitStatus};
 
-/// What a command said and how it ended.
+/// The output and the exit status of a command.
 #[derive(Debug)]
 pub struct Output {
-    /// How it ended.
+    /// Exit status.
     pub status: ExitStatus,
-    /// Its standard output.
+    /// Standard output, read as UTF-8.
     pub stdout: String,
-    /// Its standard error.
+    /// Standard error, read as UTF-8.
     pub stderr: String,
 }
 
 impl Output {
-    /// Runs a command to its end.
+    /// Runs a command until it ends.
     pub fn of(command: &mut Command) -> Self {
         let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Self { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 
-    /// The exit status, if it ended by itself.
+    /// The exit status; `None` if a signal ended the command.
     pub fn code(&self) -> Option<i32> {
         self.status.code()
     }
 
-    /// Standard output, of a command that must not fail.
+    /// Asserts that the command succeeded, and returns its standard output.
     #[track_caller]
     pub fn expect_success(self) -> String {
         assert!(self.status.success(), "{self:#?}");
         self.stdout
     }
 
-    /// Standard error, of a command that must fail with this exit status.
+    /// Asserts that the command ended with this exit status, and returns its standard error.
     #[track_caller]
     pub fn expect_code(self, code: i32) -> String {
         assert_eq!(self.code(), Some(code), "{self:#?}");

@@ -15,11 +15,11 @@ use crate::machine::pooltime_xdp;
 use crate::output::Output;
 use crate::waiting::wait_for;
 
-/// Serves the machine's clock whether it is synchronised or not, so that clients accept it.
+/// A configuration that serves the machine's clock on `lan0` as synchronised, whether it is synchronised or not.
 pub const CONFIG: &str = "interfaces = [\"lan0\"]\n[clock]\nstratum = 4\nlocal_stratum = 4\n";
 
 impl Lab {
-    /// Runs `pooltime-xdp` on a host, for the instance of the lab's server.
+    /// Runs `pooltime-xdp` on a host with the instance of the lab's server.
     pub fn pooltime(&self, host: &str, arguments: &[&str]) -> Output {
         let command = [&[pooltime_xdp(), "--instance", self.name()], arguments].concat();
         self.exec(host, &command)
@@ -33,7 +33,7 @@ impl Lab {
     }
 }
 
-/// A `pooltime-xdp` that runs on a host of the lab.
+/// A `pooltime-xdp` that runs on a host of the lab. When this is dropped it ends and detaches.
 pub struct Server<'lab> {
     lab: &'lab Lab,
     host: String,
@@ -60,7 +60,7 @@ impl<'lab> Server<'lab> {
         server
     }
 
-    /// Starts it again with the same arguments, after it ended or was killed.
+    /// Starts it again with the same arguments after it ended.
     pub fn restart(&mut self) {
         assert!(self.process.is_none(), "it is still running");
         let log = OpenOptions::new().append(true).open(&self.log).unwrap();
@@ -77,49 +77,49 @@ impl<'lab> Server<'lab> {
         });
     }
 
-    /// Starts another build of it with the same arguments, after it ended or was killed.
+    /// Starts another build with the same arguments after it ended.
     pub fn restart_as(&mut self, program: &Path) {
         self.program = program.into();
         self.restart();
     }
 
-    /// What `status --json` says.
+    /// The output of `status --json`.
     pub fn status(&self) -> Status {
         self.try_status().unwrap_or_else(|| panic!("no status:\n{}", self.log()))
     }
 
-    /// Its process, which is the daemon itself.
+    /// The process ID of the daemon.
     pub fn pid(&self) -> u32 {
         self.process.as_ref().expect("it runs").id()
     }
 
-    /// Everything that it has said so far, over all restarts.
+    /// Its output so far, over all restarts.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
 
-    /// Kills it with a signal that it cannot see. The program stays attached.
+    /// Kills the daemon with SIGKILL. The eBPF program stays attached.
     pub fn kill_9(&mut self) {
         let ended = self.end(Signal::SIGKILL);
         assert_eq!(ended.signal(), Some(Signal::SIGKILL as i32), "{}", self.log());
     }
 
-    /// Stops it as a service manager does.
+    /// Stops the daemon with SIGTERM, as a service manager does.
     pub fn stop(&mut self) -> ExitStatus {
         self.end(Signal::SIGTERM)
     }
 
-    /// Ctrl-C.
+    /// Stops the daemon with SIGINT, as Ctrl-C does.
     pub fn interrupt(&mut self) -> ExitStatus {
         self.end(Signal::SIGINT)
     }
 
-    /// Sends a signal that does not end it.
+    /// Sends a signal that does not end the daemon.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.pid().cast_signed()), signal).unwrap();
     }
 
-    /// Waits for it to end by itself.
+    /// Waits until the daemon ends by itself.
     pub fn wait(&mut self) -> ExitStatus {
         let ended =
             wait_for("the server to end", || self.process.as_mut().expect("it runs").try_wait().unwrap());
@@ -133,7 +133,7 @@ impl<'lab> Server<'lab> {
         self.lab.exec(&self.host, &command)
     }
 
-    /// Where it keeps its things.
+    /// The paths of its instance.
     pub fn paths(&self) -> Instance {
         Instance::new(Some(&self.instance)).unwrap()
     }

@@ -1,4 +1,4 @@
-//! What the server counted.
+//! The server's counters.
 
 use std::collections::BTreeMap;
 use std::ops::Sub;
@@ -6,12 +6,12 @@ use std::ops::Sub;
 use control::status::{Counter, Status};
 use responder::verdict::{Family, Verdict};
 
-/// Packets by verdict, family and NTP version: those that are not zero.
+/// The packet counters that are not zero, by verdict, family and NTP version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally(BTreeMap<(String, String, u8), u64>);
 
 impl Tally {
-    /// As a test expects it.
+    /// A tally of these counters, for comparison.
     pub fn of(counts: impl IntoIterator<Item = (Verdict, Family, u8, u64)>) -> Self {
         let named = |(verdict, family, version, packets): (Verdict, Family, u8, u64)| {
             ((verdict.label().into(), family.label().into(), version), packets)
@@ -19,17 +19,17 @@ impl Tally {
         Self(counts.into_iter().map(named).collect())
     }
 
-    /// What the program counted, over all interfaces.
+    /// The counters of the eBPF program, over all interfaces.
     pub fn of_program(status: &Status) -> Self {
         Self::sum(status.interfaces.iter().flat_map(|interface| &interface.counters))
     }
 
-    /// What the sockets counted.
+    /// The counters of the sockets.
     pub fn of_sockets(status: &Status) -> Self {
         Self::sum(&status.userspace_counters)
     }
 
-    /// All packets of a verdict, whatever family and version.
+    /// The packets with a verdict, over all families and versions.
     pub fn packets(&self, verdict: Verdict) -> u64 {
         self.0.iter().filter(|((label, ..), _)| label == verdict.label()).map(|(_, packets)| packets).sum()
     }
@@ -43,7 +43,7 @@ impl Tally {
     }
 }
 
-/// What was counted since `earlier`.
+/// The counts since `earlier`.
 impl Sub for Tally {
     type Output = Self;
 

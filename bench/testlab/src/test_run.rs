@@ -1,8 +1,7 @@
-//! The eBPF program in the kernel, on pinned maps of its own and attached to nothing: frames are put to it
-//! one by one, by `BPF_PROG_TEST_RUN`.
+//! The eBPF program in the kernel, with pinned maps of its own and without an interface. `BPF_PROG_TEST_RUN` runs it
+//! on single frames.
 //!
-//! Control writes to the maps, so that what the program reads is what a daemon would have written. All that
-//! these tests know of the maps is in this file.
+//! The library of `control` writes the maps, so the program reads what a daemon would have written.
 
 use std::fs;
 use std::time::Instant;
@@ -18,20 +17,19 @@ use responder::limiter::TABLE_ENTRIES;
 use responder::verdict::{Action, COUNTERS};
 use testinput::frames::{Message, Request, message, served};
 
-/// The longest frame that is put to the program. The kernel takes what fits into a page beside headroom and
+/// The longest frame in bytes that the program is run on. The kernel takes what fits into a page beside headroom and
 /// tailroom.
 pub const LONGEST: usize = 3000;
 
-/// The loaded program. Its maps are gone when this is dropped.
+/// The loaded program. Its maps are removed when this is dropped.
 pub struct Program {
     object: Ebpf,
     instance: Instance,
 }
 
 impl Program {
-    /// Makes an instance's maps and loads the program on them. The two halves may go to different threads:
-    /// one publishes, the other puts frames to the program. It answers for the addresses of
-    /// [`served`].
+    /// Creates the maps of an instance and loads the program on them. It answers for the addresses of [`served`]. The
+    /// two halves may go to different threads: one publishes, the other runs the program.
     pub fn load(name: &str) -> (Self, Datapath) {
         let instance = Instance::new(Some(&format!("test-{name}-{}", std::process::id()))).unwrap();
         let mut datapath = Datapath::open_or_create(&instance, *TABLE_ENTRIES.start()).unwrap();
@@ -51,7 +49,7 @@ impl Program {
         (program, datapath)
     }
 
-    /// Puts a frame to the program. The frame as the program leaves it takes the place of what is in `after`.
+    /// Runs the program on a frame. `after` receives the frame as the program leaves it.
     pub fn run(&self, frame: &[u8], after: &mut Vec<u8>) -> Action {
         // Not zeros: what the kernel does not write must not look like padding.
         after.clear();
@@ -92,13 +90,13 @@ impl Drop for Program {
     }
 }
 
-/// Publishes a line of the clock, and waits until the program goes by it.
+/// Publishes a line of the clock and waits until the program uses it.
 pub fn publish_clock(datapath: &mut Datapath, clock: &ClockState) {
     datapath.publish_clock(clock).unwrap();
     wait_for_flips(datapath);
 }
 
-/// Waits until the program goes by what was published, as the daemon's loop does.
+/// Waits until the program uses everything that was published. The daemon's loop does the same.
 pub fn wait_for_flips(datapath: &mut Datapath) {
     while let Some(due) = datapath.next_flip() {
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -106,12 +104,12 @@ pub fn wait_for_flips(datapath: &mut Datapath) {
     }
 }
 
-/// The frame of a version 4 request over IPv4 from a documentation address, which is answered.
+/// The frame of a request of version 4 over IPv4, with this transmit timestamp, that is answered.
 pub fn request_frame(transmit: u64) -> Vec<u8> {
     Request { payload: message(4, 3, transmit).to_vec(), ..Request::ipv4() }.build()
 }
 
-/// The message of the answer to such a request.
+/// The message in the frame of the answer to a [`request_frame`].
 #[track_caller]
 pub fn message_in(frame: &[u8]) -> Message {
     const HEADERS: usize = 14 + 20 + 8;

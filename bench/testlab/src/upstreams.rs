@@ -1,16 +1,17 @@
-//! Real servers for a daemon to take its time from.
+//! Real upstreams: `chronyd`s on the host `client`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use crate::lab::Lab;
 
-/// So many are started at first.
+/// The number of upstreams that [`Upstreams::start`] starts.
 pub const UPSTREAMS: u8 = 4;
-/// Where they are, beside the client's own address.
+/// The first three bytes of their IPv4 addresses, as text.
 pub const NETWORK: &str = "10.77.0";
 
-/// `chronyd`s on the host `client` that serve the kernel's clock as primary servers, and leave it alone.
+/// `chronyd`s on the host `client` that serve the kernel's clock as primary servers and do not set it. They end when
+/// this is dropped.
 pub struct Upstreams<'lab> {
     lab: &'lab Lab,
     chronyd: PathBuf,
@@ -19,7 +20,7 @@ pub struct Upstreams<'lab> {
 }
 
 impl<'lab> Upstreams<'lab> {
-    /// Starts [`UPSTREAMS`] of them, whose addresses must be there.
+    /// Starts [`UPSTREAMS`] upstreams. [`give_addresses`] must have added their addresses.
     pub fn start(lab: &'lab Lab, chronyd: &Path) -> Self {
         let mut upstreams = Self { lab, chronyd: chronyd.into(), running: Vec::new() };
         for number in 0..UPSTREAMS {
@@ -28,7 +29,7 @@ impl<'lab> Upstreams<'lab> {
         upstreams
     }
 
-    /// Starts one more.
+    /// Starts the upstream with this number.
     pub fn add(&mut self, number: u8) {
         let pid_file = format!("pidfile {}", self.lab.file(&format!("chronyd{number}.pid"), "").display());
         let bind = format!("bindaddress {}", address(number));
@@ -38,7 +39,7 @@ impl<'lab> Upstreams<'lab> {
         self.running.push(command.spawn().unwrap());
     }
 
-    /// Ends all of them.
+    /// Ends all upstreams.
     pub fn end(&mut self) {
         for mut upstream in self.running.drain(..) {
             let _ended_already = upstream.kill();
@@ -53,12 +54,12 @@ impl Drop for Upstreams<'_> {
     }
 }
 
-/// Where one of them is. The fourth one is asked over IPv6.
+/// The address of an upstream. Number 3 has an IPv6 address, the others have IPv4 addresses.
 pub fn address(number: u8) -> String {
     if number == 3 { "fd77::14".into() } else { format!("{NETWORK}.{}", 11 + number) }
 }
 
-/// Makes room for so many.
+/// Adds the addresses of the first `count` upstreams to the host `client`.
 pub fn give_addresses(lab: &Lab, count: u8) {
     for number in 0..count {
         let address = address(number);

@@ -1,12 +1,12 @@
-//! Waiting for a condition, with a deadline.
+//! Waiting for a condition with a deadline.
 
 use std::time::{Duration, Instant};
 
-/// Long enough for anything on a machine that is busy with something else; nothing waits for it in vain but
-/// a test that fails.
+/// The deadline of everything that tests wait for. It is long enough for a busy machine, and only a failing test
+/// waits until it passes.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Asks until there is an answer.
+/// Calls `ask` until it returns something, and returns that. It panics with `what` after [`PATIENCE`].
 #[track_caller]
 pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();

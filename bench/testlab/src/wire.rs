@@ -1,4 +1,4 @@
-//! Frames as they go over a wire of the lab: made by hand, and read by somebody else's code (etherparse).
+//! Frames on an interface of the lab. They are built and read by `etherparse`, not by the code under test.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
@@ -15,24 +15,24 @@ use nix::sys::time::{TimeVal, TimeValLike as _};
 
 use crate::lab::Lab;
 
-/// The interface `lan0` of the host `server`.
+/// MAC address of `lan0` on the host `server`.
 pub const SERVER_MAC: [u8; 6] = [2, 0, 0, 0x77, 0, 1];
-/// The interface `lan0` of the host `client`.
+/// MAC address of `lan0` on the host `client`.
 pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0x77, 0, 2];
 /// The port of NTP.
 pub const PORT: u16 = 123;
 
-/// Asks for what the kernel took off a frame before it showed it.
+/// The socket option by which the kernel reports the VLAN tag that it removed from a frame.
 #[derive(Clone)]
 struct PacketAuxdata;
 
 nix::setsockopt_impl!(PacketAuxdata, libc::SOL_PACKET, libc::PACKET_AUXDATA, bool, sockopt::SetBool);
 
-/// All that goes over an interface.
+/// A socket that sends and receives whole frames on an interface.
 pub struct Wire(OwnedFd);
 
 impl Wire {
-    /// Listens on an interface of this network namespace from now on.
+    /// Starts to listen on an interface of this network namespace.
     pub fn here(interface: &str) -> Self {
         let socket =
             socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)
@@ -43,17 +43,17 @@ impl Wire {
         Self(socket)
     }
 
-    /// Listens on an interface of a host from now on.
+    /// Starts to listen on an interface of a host.
     pub fn tap(lab: &Lab, host: &str, interface: &str) -> Self {
         lab.inside(host, || Self::here(interface))
     }
 
-    /// Sends a frame just as it is.
+    /// Sends a frame.
     pub fn send(&self, frame: &[u8]) {
         sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(frame)], &[], MsgFlags::empty(), None).unwrap();
     }
 
-    /// The first frame of which `pick` makes something, of those that came already or come in time.
+    /// Calls `pick` with each frame that has arrived or arrives within `patience`, and returns its first result.
     pub fn find<T>(&self, patience: Duration, pick: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
         let start = Instant::now();
         loop {
@@ -66,7 +66,7 @@ impl Wire {
         }
     }
 
-    /// Sends a datagram and waits for the one that answers it.
+    /// Sends a datagram and waits for its answer.
     pub fn ask(&self, request: &Datagram, patience: Duration) -> Option<Datagram> {
         self.send(&request.to_frame());
         self.find(patience, |frame| {
@@ -74,7 +74,7 @@ impl Wire {
         })
     }
 
-    /// All datagrams from port 123 that came so far.
+    /// All datagrams from port 123 that have arrived.
     pub fn answers(&self) -> Vec<Datagram> {
         let frames = std::iter::from_fn(|| self.receive());
         frames
@@ -83,7 +83,7 @@ impl Wire {
             .collect()
     }
 
-    /// The next frame, or nothing if none comes soon.
+    /// The next frame; `None` if none arrives within 50 ms.
     fn receive(&self) -> Option<Vec<u8>> {
         let mut buffer = vec![0; 65536];
         let mut control = nix::cmsg_space!([u8; 20]);
@@ -103,14 +103,15 @@ impl Wire {
     }
 }
 
-/// nix makes no link addresses, but it finds them.
+/// The link address of an interface. nix cannot create one, but `getifaddrs` returns it.
 fn link_address(interface: &str) -> LinkAddr {
     let mut addresses = getifaddrs().unwrap().filter(|address| address.interface_name == interface);
     addresses.find_map(|address| address.address?.as_link_addr().copied()).unwrap()
 }
 
-/// The kernel takes the outer VLAN tag off before it shows a frame. `struct tpacket_auxdata` has it:
-/// status, length, captured length (32 bits each), two offsets, the tag and its protocol (16 bits each).
+/// The outer VLAN tag, which the kernel removes from a frame before it reaches a socket. `struct tpacket_auxdata`
+/// (`linux/if_packet.h`) has it: status, length and captured length (32 bits each), two offsets, the tag and its
+/// protocol (16 bits each).
 fn removed_tag(auxdata: &[u8]) -> Option<[u8; 4]> {
     let status = u32::from_ne_bytes(auxdata[..4].try_into().unwrap());
     let half = |at: usize| u16::from_ne_bytes([auxdata[at], auxdata[at + 1]]).to_be_bytes();
@@ -118,28 +119,28 @@ fn removed_tag(auxdata: &[u8]) -> Option<[u8; 4]> {
     (status & libc::TP_STATUS_VLAN_VALID != 0).then_some([a, b, c, d])
 }
 
-/// A UDP datagram with all that is around it.
+/// A UDP datagram with its Ethernet, VLAN and IP headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Datagram {
-    /// Ethernet source.
+    /// Source MAC address.
     pub from: [u8; 6],
-    /// Ethernet destination.
+    /// Destination MAC address.
     pub to: [u8; 6],
-    /// VLAN tags from the outside in: ethertype of the tag and VLAN.
+    /// VLAN tags, the outermost first: tag protocol identifier and VLAN ID.
     pub tags: Vec<(u16, u16)>,
-    /// IP address and port that it comes from.
+    /// Source address and port.
     pub source: SocketAddr,
-    /// IP address and port that it is for.
+    /// Destination address and port.
     pub destination: SocketAddr,
-    /// What UDP carries.
+    /// Payload of the datagram.
     pub payload: Vec<u8>,
-    /// Whether all checksums are right. A frame that the kernel's stack sends over a veth has them unfinished;
-    /// one that the program sends back must not.
+    /// Whether all checksums are right. They are unfinished in a frame that the kernel sends over a veth, and must be
+    /// right in one that the eBPF program sends back.
     pub checksums: bool,
 }
 
 impl Datagram {
-    /// An untagged datagram of the client to the server's port 123.
+    /// An untagged datagram from the client to port 123 of the server.
     pub fn request(source: IpAddr, destination: IpAddr, payload: &[u8]) -> Self {
         Self {
             from: CLIENT_MAC,
@@ -152,14 +153,14 @@ impl Datagram {
         }
     }
 
-    /// The datagram that would answer this one.
+    /// Whether `other` has the addresses, ports and tags of an answer to this datagram.
     pub fn is_answered_by(&self, other: &Self) -> bool {
         (other.from, other.to) == (self.to, self.from)
             && other.tags == self.tags
             && (other.source, other.destination) == (self.destination, self.source)
     }
 
-    /// As a frame with correct lengths and checksums.
+    /// Encodes the datagram as a frame with right lengths and checksums.
     pub fn to_frame(&self) -> Vec<u8> {
         let (builder, ethertype) = match (self.source.ip(), self.destination.ip()) {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
@@ -181,7 +182,7 @@ impl Datagram {
         frame
     }
 
-    /// Reads a frame; `None` if there is no UDP in it, or its lengths are wrong.
+    /// Decodes a frame; `None` if it has no UDP header or wrong lengths.
     pub fn parse(frame: &[u8]) -> Option<Self> {
         let packet = SlicedPacket::from_ethernet(frame).ok()?;
         let (Some(LinkSlice::Ethernet2(ethernet)), Some(net), Some(TransportSlice::Udp(udp))) =
@@ -229,7 +230,7 @@ impl Datagram {
     }
 }
 
-/// A client's message of 48 bytes whose transmit timestamp is `cookie`.
+/// A client's request of 48 bytes whose transmit timestamp is `cookie`.
 pub fn request(version: u8, cookie: u64) -> [u8; 48] {
     let mut message = [0; 48];
     message[0] = version << 3 | 3;
@@ -237,7 +238,7 @@ pub fn request(version: u8, cookie: u64) -> [u8; 48] {
     message
 }
 
-/// Whether a message is a server's answer of this version to the request with this cookie.
+/// Whether a message is a server's answer, of this version, to the request with this cookie.
 pub fn is_answer(message: &[u8], version: u8, cookie: u64) -> bool {
     message.len() == 48 && message[0] & 0x3f == version << 3 | 4 && message[24..32] == cookie.to_be_bytes()
 }

@@ -174,10 +174,11 @@ mod tests {
 
     use super::*;
 
-    const SHORT: Duration = Duration::from_millis(200);
-
     /// Sends a request to a daemon that reads it and then calls this with its socket.
-    fn asked<T: Send>(daemon: impl FnOnce(UnixStream) -> T + Send) -> (Result<Value, Failure>, T) {
+    fn asked<T: Send>(
+        patience: Duration,
+        daemon: impl FnOnce(UnixStream) -> T + Send,
+    ) -> (Result<Value, Failure>, T) {
         let (stream, other) = UnixStream::pair().unwrap();
         thread::scope(|scope| {
             let daemon = scope.spawn(move || {
@@ -186,19 +187,26 @@ mod tests {
                 assert_eq!(line, "{\"command\":\"top\"}\n");
                 daemon(other)
             });
-            let answer = exchange(&stream, &Request::Top, SHORT, || ());
-            drop(stream);
-            (answer, daemon.join().unwrap())
+            let answer = exchange(&stream, &Request::Top, patience, || ());
+            // Nothing depends on the client ending its connection.
+            let daemon = daemon.join().unwrap();
+            (answer, daemon)
         })
+    }
+
+    /// Waits until the client has given up.
+    fn wait_for_client(daemon: &mut UnixStream) {
+        assert_eq!(daemon.read(&mut [0]).unwrap(), 0);
     }
 
     #[test]
     fn a_daemon_that_says_that_it_is_working_is_waited_for_however_long_it_takes() {
+        let patience = Duration::from_secs(2);
         let start = Instant::now();
-        let (answer, ()) = asked(|mut daemon| {
-            while start.elapsed() < 3 * SHORT {
+        let (answer, ()) = asked(patience, |mut daemon| {
+            while start.elapsed() < patience + patience / 4 {
                 daemon.write_all(b"\"working\"\n").unwrap();
-                thread::sleep(SHORT / 4);
+                thread::sleep(patience / 20);
             }
             daemon.write_all(b"{\"ok\":7}\n").unwrap();
         });
@@ -207,9 +215,8 @@ mod tests {
 
     #[test]
     fn a_daemon_cannot_accept_a_request_after_the_client_has_given_up() {
-        let (answer, written) = asked(|mut daemon| {
-            // The client has given up by then, but its socket may still be open.
-            thread::sleep(2 * SHORT);
+        let (answer, written) = asked(Duration::from_millis(50), |mut daemon| {
+            wait_for_client(&mut daemon);
             daemon.write_all(b"\"working\"\n")
         });
         assert!(matches!(answer, Err(Failure::Silent { accepted: false, .. })), "{answer:?}");
@@ -218,17 +225,17 @@ mod tests {
 
     #[test]
     fn a_daemon_that_falls_silent_after_it_accepted_the_request_is_reported_as_such() {
-        let (answer, ()) = asked(|mut daemon| {
+        let (answer, ()) = asked(Duration::from_millis(50), |mut daemon| {
             daemon.write_all(b"\"working\"\n").unwrap();
-            thread::sleep(2 * SHORT);
+            wait_for_client(&mut daemon);
         });
         assert!(matches!(answer, Err(Failure::Silent { accepted: true, .. })), "{answer:?}");
-        let (answer, ()) = asked(|mut daemon| daemon.write_all(b"\"working\"\n").unwrap());
+        let (answer, ()) = asked(PATIENCE, |mut daemon| daemon.write_all(b"\"working\"\n").unwrap());
         assert!(
             matches!(answer, Err(Failure::Silent { accepted: true, .. })),
             "the daemon has ended: {answer:?}"
         );
-        let (answer, ()) = asked(drop);
+        let (answer, ()) = asked(PATIENCE, drop);
         assert!(
             matches!(answer, Err(Failure::Silent { accepted: false, .. })),
             "the daemon has ended: {answer:?}"
@@ -239,9 +246,9 @@ mod tests {
     fn a_refusal_and_an_answer_that_cannot_be_parsed_are_told_apart() {
         let refusal = Error::new(Code::NoInput, "not attached to `lan1`");
         let line = serde_json::to_string(&Response::Error(refusal.clone())).unwrap() + "\n";
-        let (answer, ()) = asked(|mut daemon| daemon.write_all(line.as_bytes()).unwrap());
+        let (answer, ()) = asked(PATIENCE, |mut daemon| daemon.write_all(line.as_bytes()).unwrap());
         assert!(matches!(answer, Err(Failure::Refused(error)) if error == refusal));
-        let (answer, ()) = asked(|mut daemon| daemon.write_all(b"hello\n").unwrap());
+        let (answer, ()) = asked(PATIENCE, |mut daemon| daemon.write_all(b"hello\n").unwrap());
         assert!(matches!(answer, Err(Failure::Garbled(_))), "{answer:?}");
     }
 }

@@ -30,7 +30,7 @@ use tracing::{error, info, warn};
 use crate::config::Config;
 use crate::daemon::publisher::Publisher;
 use crate::error::{Code, Error, Result};
-use crate::http::{self, Listeners, Listening};
+use crate::http::{self, Listeners};
 use crate::instance::{Instance, Lock};
 use crate::net::default_route::default_interface;
 use crate::net::interfaces::{Absent, Interface, Netlink, named};
@@ -46,6 +46,7 @@ use listener::{Call, Written};
 use observer::Observer;
 use protocol::Request;
 use service::Service;
+use view::Run;
 pub use view::status_without_daemon;
 
 /// How often the clock is observed and published.
@@ -99,10 +100,7 @@ struct Daemon {
     interfaces: Interfaces,
     limits: limits::Limits,
     observer: Observer,
-    http: Listening,
     rounds: traffic::Rounds,
-    started: Instant,
-    starts: u64,
     /// How often the machine was found to have stood still.
     pauses: u64,
 }
@@ -196,8 +194,12 @@ impl Daemon {
                 Interfaces::start(datapath.links().clone(), taken_over?, options.mode, own_addresses)?;
             let publisher = Publisher::inheriting(datapath.clock());
             let limits = limits::Limits::start(&datapath, &sockets.shared)?;
-            let observer = Observer::start(&options.instance, Arc::clone(&sockets.shared))?;
-            let http = listeners.listening.clone();
+            let run = Run {
+                started: Instant::now(),
+                starts: options.instance.count_start(lock)?,
+                listening: listeners.listening.clone(),
+            };
+            let observer = Observer::start(&options.instance, run, Arc::clone(&sockets.shared))?;
             if !listeners.is_empty() {
                 let observer = observer.clone();
                 http::start(listeners, move || Ok(Box::new(observer)))?;
@@ -219,10 +221,7 @@ impl Daemon {
                 interfaces,
                 limits,
                 observer,
-                http,
                 rounds: traffic::Rounds::new(),
-                started: Instant::now(),
-                starts: options.instance.count_start(lock)?,
                 pauses: 0,
             };
             daemon.begin(wanted, options).await.map(|()| daemon)

@@ -7,7 +7,7 @@ use std::sync::{Arc, mpsc};
 use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 
-use super::view::Report;
+use super::view::{Report, Run};
 use crate::error::{Code, Error, Result};
 use crate::http::Look;
 use crate::instance::Instance;
@@ -31,7 +31,7 @@ impl Observer {
     /// # Errors
     ///
     /// The maps are not pinned, or the kernel cannot create the thread.
-    pub(super) fn start(instance: &Instance, sockets: Arc<Shared>) -> Result<Self> {
+    pub(super) fn start(instance: &Instance, run: Run, sockets: Arc<Shared>) -> Result<Self> {
         let missing = || Error::new(Code::Software, "the maps are not pinned");
         let datapath = Datapath::open(instance)?.ok_or_else(missing)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -40,7 +40,7 @@ impl Observer {
             .map_err(Error::because(Code::Os, "cannot start the event loop of the observer"))?;
         let (reports, latest) = watch::channel(None);
         let (requests, queue) = mpsc::channel::<oneshot::Sender<_>>();
-        let mut reader = Reader { datapath, runtime, reports: latest, sockets };
+        let mut reader = Reader { run, datapath, runtime, reports: latest, sockets };
         // The thread is never joined: it ends with the process, and a panic in it ends the process (see Cargo.toml).
         std::thread::Builder::new()
             .name("observer".into())
@@ -88,6 +88,7 @@ impl Look for Observer {
 
 /// The thread's access to the server's state.
 struct Reader {
+    run: Run,
     datapath: Datapath,
     runtime: Runtime,
     reports: watch::Receiver<Option<Arc<Report>>>,
@@ -101,6 +102,6 @@ impl Reader {
         // A new connection each time needs no check that the last one is still open.
         let links = self.runtime.block_on(async { Netlink::connect_to_ask()?.interfaces().await })?;
         self.datapath.reread()?;
-        report.status(&self.datapath, &self.sockets, &links)
+        report.status(&self.run, &self.datapath, &self.sockets, &links)
     }
 }

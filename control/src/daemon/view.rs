@@ -7,6 +7,7 @@ use super::Daemon;
 use super::interfaces::Interfaces;
 use crate::config::LimitsConfig;
 use crate::error::{Code, Error, Result};
+use crate::http::Listening;
 use crate::instance::Instance;
 use crate::net::interfaces::{Interface, Netlink};
 use crate::serving::userspace::Shared;
@@ -18,12 +19,18 @@ use crate::sys::kernel_clock::monotonic_ns;
 use crate::sys::process;
 use crate::timekeeping::system_clock::Unsynchronised;
 
+/// What does not change while the daemon runs, and the listeners, which keep their own state.
+pub(super) struct Run {
+    pub(super) started: Instant,
+    /// Daemons of the instance that were started so far, this one included.
+    pub(super) starts: u64,
+    pub(super) listening: Listening,
+}
+
 /// What only the loop knows. The rest of a [`Status`] is in the maps and in the kernel, where another thread can
 /// look for itself.
 #[derive(Clone)]
 pub(super) struct Report {
-    started: Instant,
-    starts: u64,
     source: &'static str,
     /// Why the clock is not synchronised.
     reason: Option<&'static str>,
@@ -40,7 +47,6 @@ pub(super) struct Report {
     access_entries: usize,
     evictions: u64,
     clients: Vec<Clients>,
-    http: Vec<status::HttpListener>,
     /// The sources of which most is dropped, if the configuration says that they may be shown.
     pub(super) sources: Option<Vec<Talker>>,
 }
@@ -70,8 +76,6 @@ impl Daemon {
         let peers = self.peers().unwrap_or_default();
         let correction = self.timekeeper.correction();
         Report {
-            started: self.started,
-            starts: self.starts,
             source: self.timekeeper.label(),
             reason: self.publisher.unsynchronised().map(Unsynchronised::explain),
             steps: self.publisher.steps(),
@@ -89,7 +93,6 @@ impl Daemon {
             access_entries: self.access_entries(),
             evictions: self.evictions(),
             clients: self.clients(),
-            http: self.http.all(),
             sources: self.config.metrics.show_sources.then(|| self.top().by_drops),
         }
     }
@@ -104,17 +107,18 @@ impl Report {
     /// The whole, with what the maps and the kernel have at this moment.
     pub(super) fn status(
         &self,
+        run: &Run,
         datapath: &Datapath,
         sockets: &Shared,
         links: &[Interface],
     ) -> Result<Status> {
         let mut status = observe(datapath)?;
-        let uptime_s = self.started.elapsed().as_secs_f64();
+        let uptime_s = run.started.elapsed().as_secs_f64();
         status.daemon = Some(status::Daemon {
             pid: std::process::id(),
             uptime_s,
             started_unix_s: process::unix_s() - uptime_s,
-            starts: self.starts,
+            starts: run.starts,
             resident_bytes: process::resident_bytes(),
             cpu_s: process::cpu_s(),
             descriptors: process::descriptors(),
@@ -142,7 +146,7 @@ impl Report {
         status.userspace_path.clone_from(&self.userspace_path);
         status.userspace_counters = status::name_counters(&*sockets.counters());
         status.limits = Some(self.limits(datapath)?);
-        status.http.clone_from(&self.http);
+        status.http = run.listening.all();
         Ok(status)
     }
 

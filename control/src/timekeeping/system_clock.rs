@@ -283,7 +283,7 @@ impl ClaimedSource {
             libc::TIME_DEL => 2,
             libc::TIME_OOP | libc::TIME_WAIT => 0,
             // The clock's keeper may take it without the kernel, or has not told it yet.
-            _ => claim.map_or(0, |claim| claim.leap & 3),
+            _ => claim.filter(|claim| claim.leap < LEAP_UNSYNCHRONISED).map_or(0, |claim| claim.leap),
         };
         let stratum = claim.and_then(|claim| claim.stratum).unwrap_or(config.stratum);
         let unknown = Self {

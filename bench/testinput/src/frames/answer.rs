@@ -1,4 +1,4 @@
-//! An answer, taken apart.
+//! The fields of an answer.
 
 use std::net::IpAddr;
 
@@ -6,32 +6,32 @@ use etherparse::{IpNumber, LinkExtSlice, LinkSlice, NetSlice, SlicedPacket, Tran
 
 use super::udp_checksum;
 
-/// An answer frame's fields, behind [`Answer::take_apart`].
+/// The fields of an answer's frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// Where the frame goes.
+    /// Destination MAC address.
     pub destination_mac: [u8; 6],
-    /// Where it comes from.
+    /// Source MAC address.
     pub source_mac: [u8; 6],
-    /// VLAN ids, outermost first.
+    /// VLAN IDs, the outermost first.
     pub vlans: Vec<u16>,
-    /// The IP address that it comes from.
+    /// Source IP address.
     pub source: IpAddr,
-    /// The IP address that it goes to.
+    /// Destination IP address.
     pub destination: IpAddr,
-    /// The hop limit of IPv6, or the time to live of IPv4.
+    /// Hop limit of IPv6, or time to live of IPv4.
     pub hop_limit: u8,
-    /// The UDP port that it comes from.
+    /// Source UDP port.
     pub source_port: u16,
-    /// The UDP port that it goes to.
+    /// Destination UDP port.
     pub destination_port: u16,
-    /// What it says.
+    /// NTP message.
     pub message: Message,
 }
 
 impl Answer {
-    /// Takes a frame apart and asserts what holds for every answer: one unfragmented packet without options
-    /// and of default service class, with right checksums and a message of 48 bytes.
+    /// Decodes a frame and asserts what holds for every answer: it is one unfragmented packet of default service
+    /// class without options, with right checksums and a message of 48 bytes.
     #[track_caller]
     pub fn take_apart(frame: &[u8]) -> Self {
         let packet = SlicedPacket::from_ethernet(frame).expect("an answer can be parsed");
@@ -85,39 +85,39 @@ impl Answer {
     }
 }
 
-/// The fields of an NTP message, by RFC 5905 figure 8.
+/// The fields of an NTP message (RFC 5905, figure 8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// The leap indicator: 3 is that of a server without a time.
+    /// Leap indicator.
     pub leap: u8,
-    /// The version of NTP.
+    /// Version.
     pub version: u8,
-    /// 3 of a client, 4 of a server.
+    /// Mode: 3 for clients, 4 for servers.
     pub mode: u8,
-    /// 0 of a kiss or of a server without a time.
+    /// Stratum; 0 in kisses of death and in answers of unsynchronised servers.
     pub stratum: u8,
-    /// log2 seconds.
+    /// Poll interval in log2 seconds.
     pub poll: u8,
-    /// log2 seconds.
+    /// Precision in log2 seconds.
     pub precision: i8,
-    /// In units of 2^-16 s.
+    /// Root delay in units of 2^-16 s.
     pub root_delay: u32,
-    /// In units of 2^-16 s.
+    /// Root dispersion in units of 2^-16 s.
     pub root_dispersion: u32,
-    /// The reference, or the code of a kiss.
+    /// Reference ID, or the code of a kiss of death.
     pub reference_id: u32,
-    /// When the clock was last set or corrected.
+    /// Reference timestamp.
     pub reference: u64,
-    /// The request's transmit timestamp.
+    /// Origin timestamp: the transmit timestamp of the request.
     pub origin: u64,
-    /// When the request came.
+    /// Receive timestamp of the request.
     pub receive: u64,
-    /// When the answer left.
+    /// Transmit timestamp of the answer.
     pub transmit: u64,
 }
 
 impl Message {
-    /// Reads the 48 bytes of a message.
+    /// Decodes the 48 bytes of a message.
     #[track_caller]
     pub fn read(bytes: &[u8]) -> Self {
         assert_eq!(bytes.len(), 48);

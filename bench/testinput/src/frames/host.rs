@@ -1,4 +1,4 @@
-//! A host that answers, without a network.
+//! A server without a network, which answers frames in memory.
 
 use responder::clock::{DispersionRate, Rate};
 use responder::{
@@ -7,19 +7,19 @@ use responder::{
 
 use super::{Answer, BROADCAST_IPV4, Request, SERVER_IPV4, SERVER_IPV6};
 
-/// A host with a frozen clock that serves [`SERVER_IPV4`] and [`SERVER_IPV6`].
+/// A server that answers for [`SERVER_IPV4`] and [`SERVER_IPV6`]. Its clock stands still.
 #[derive(Clone)]
 pub struct Host {
-    /// The addresses that it answers for; nothing is published without them.
+    /// The addresses that it answers for; without them it has published nothing.
     pub served: Option<ServedTable>,
-    /// Its clock, unless that cannot be read.
+    /// Its clock; `None` if the clock cannot be read.
     pub clock: Option<ClockState>,
-    /// Its reading of `CLOCK_MONOTONIC`.
+    /// Its `CLOCK_MONOTONIC` in ns.
     pub monotonic_ns: u64,
 }
 
 impl Host {
-    /// Synchronised, a quarter of a second after its clock was published.
+    /// A synchronised server, a quarter of a second after its clock was published.
     pub fn new() -> Self {
         let clock = clock();
         Self {
@@ -29,12 +29,12 @@ impl Host {
         }
     }
 
-    /// What becomes of the frame.
+    /// Calls [`responder::respond`] on a frame.
     pub fn respond(&self, frame: &mut [u8]) -> Outcome {
         responder::respond(&mut &mut *frame, self)
     }
 
-    /// The answer to a request, which must get one with the time in it.
+    /// The answer to a request. It must be one with the time.
     #[track_caller]
     pub fn answer(&self, request: &Request) -> Answer {
         let mut frame = request.build();
@@ -46,7 +46,7 @@ impl Host {
         Answer::take_apart(&frame)
     }
 
-    /// Asserts that the frame is not answered, for this reason, and not changed.
+    /// Asserts that a frame is not answered and not changed, with this verdict.
     #[track_caller]
     pub fn assert_unanswered(&self, frame: &[u8], verdict: Verdict) {
         let mut after = frame.to_vec();

@@ -1,7 +1,6 @@
-//! Requests to send and answers to look into.
+//! Requests that a test builds, and answers that it decodes.
 //!
-//! Both go through `etherparse`, which shares no code with the crate under test: what is built here is right
-//! by its measure, and so are the checksums and lengths of what is taken apart.
+//! Both use `etherparse`, which shares no code with the crate under test.
 
 mod answer;
 mod host;
@@ -15,32 +14,32 @@ pub use answer::{Answer, Message};
 pub use host::{Host, View, clock, served};
 pub use request::{Request, message};
 
-/// The sender of requests.
+/// MAC address of the client.
 pub const CLIENT_MAC: [u8; 6] = [0x02, 0xc1, 0x1e, 0x27, 0x00, 0x01];
-/// The server that they are for.
+/// MAC address of the server.
 pub const SERVER_MAC: [u8; 6] = [0x02, 0x5e, 0x6f, 0xe6, 0x00, 0x02];
-/// A documentation address (RFC 5737), the client's.
+/// IPv4 address of the client (RFC 5737).
 pub const CLIENT_IPV4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
-/// The address that the server answers for.
+/// IPv4 address that the server answers for.
 pub const SERVER_IPV4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 123);
-/// The broadcast address of its network.
+/// Broadcast address of the server's network.
 pub const BROADCAST_IPV4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 255);
-/// A documentation address (RFC 3849), the client's.
+/// IPv6 address of the client (RFC 3849).
 pub const CLIENT_IPV6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 2, 0, 0, 0xc1, 7);
-/// The address that the server answers for.
+/// IPv6 address that the server answers for.
 pub const SERVER_IPV6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x123);
-/// The port that requests come from.
+/// UDP port of the client.
 pub const CLIENT_PORT: u16 = 40_123;
-/// The port that they are for.
+/// UDP port of NTP.
 pub const NTP_PORT: u16 = 123;
-/// The transmit timestamp of requests, if a test does not choose another.
+/// Transmit timestamp of requests, unless a test chooses another.
 pub const ORIGIN: u64 = 0x1234_5678_9abc_def0;
 
 /// The tag protocol identifier of IEEE 802.1Q.
 pub const VLAN: u16 = 0x8100;
 /// The tag protocol identifier of IEEE 802.1ad.
 pub const SERVICE_VLAN: u16 = 0x88a8;
-/// All the stacks of tags that are stepped over.
+/// All stacks of tags that the server accepts.
 pub const TAGS: [&[u16]; 6] =
     [&[], &[VLAN], &[SERVICE_VLAN], &[SERVICE_VLAN, VLAN], &[VLAN, VLAN], &[SERVICE_VLAN, SERVICE_VLAN]];
 

@@ -1,4 +1,4 @@
-//! A request, field by field.
+//! The fields of a request.
 #![expect(clippy::cast_possible_truncation, reason = "lengths of frames that fit into a page")]
 
 use std::net::IpAddr;
@@ -13,57 +13,58 @@ use super::{
     SERVER_MAC, udp_checksum,
 };
 
-/// A request frame, field by field, so that a test can name what is out of the ordinary and no more.
+/// The fields of a request's frame. A test names those that are unusual and takes the others from [`Self::ipv4`] or
+/// [`Self::ipv6`].
 #[derive(Clone)]
 pub struct Request {
-    /// Where the frame is for.
+    /// Destination MAC address.
     pub destination_mac: [u8; 6],
-    /// Where it comes from.
+    /// Source MAC address.
     pub source_mac: [u8; 6],
-    /// Tag protocol identifiers, outermost first.
+    /// Tag protocol identifiers, the outermost first.
     pub tags: Vec<u16>,
-    /// The IP address that it comes from.
+    /// Source IP address.
     pub source: IpAddr,
-    /// The IP address that it is for; of the same family.
+    /// Destination IP address, of the same family.
     pub destination: IpAddr,
-    /// The hop limit of IPv6, or the time to live of IPv4.
+    /// Hop limit of IPv6, or time to live of IPv4.
     pub hop_limit: u8,
-    /// What the IP header says follows.
+    /// The next protocol that the IP header names.
     pub protocol: IpNumber,
-    /// The IPv4 total length or IPv6 payload length, if not the right one.
+    /// IPv4 total length or IPv6 payload length, unless it is the right one.
     pub ip_length: Option<u16>,
-    /// Whole words, at most ten; IPv6 has none.
+    /// IPv4 options: whole words, at most ten.
     pub ipv4_options: Vec<u8>,
-    /// The flag of the IPv4 header.
+    /// The flag "more fragments" of the IPv4 header.
     pub more_fragments: bool,
-    /// Of the IPv4 header, in units of eight bytes.
+    /// Fragment offset of the IPv4 header in units of eight bytes.
     pub fragment_offset: u16,
-    /// The UDP port that it comes from.
+    /// Source UDP port.
     pub source_port: u16,
-    /// The UDP port that it is for.
+    /// Destination UDP port.
     pub destination_port: u16,
-    /// The UDP length, if not the right one.
+    /// UDP length, unless it is the right one.
     pub udp_length: Option<u16>,
-    /// The UDP checksum, if not the right one.
+    /// UDP checksum, unless it is the right one.
     pub udp_checksum: Option<u16>,
-    /// The NTP message, and whatever is behind it.
+    /// UDP payload: the NTP message and what follows it.
     pub payload: Vec<u8>,
-    /// Bytes behind the packet.
+    /// Bytes after the IP packet.
     pub padding: Vec<u8>,
 }
 
 impl Request {
-    /// A version 4 request over IPv4, which is answered.
+    /// A request of version 4 over IPv4 that is answered.
     pub fn ipv4() -> Self {
         Self::between(CLIENT_IPV4.into(), SERVER_IPV4.into())
     }
 
-    /// A version 4 request over IPv6, which is answered.
+    /// A request of version 4 over IPv6 that is answered.
     pub fn ipv6() -> Self {
         Self::between(CLIENT_IPV6.into(), SERVER_IPV6.into())
     }
 
-    /// One over each family.
+    /// A request over each family.
     pub fn of_both_families() -> [Self; 2] {
         [Self::ipv4(), Self::ipv6()]
     }
@@ -90,23 +91,23 @@ impl Request {
         }
     }
 
-    /// Where the IP header begins.
+    /// Offset of the IP header in the frame.
     pub fn ip_offset(&self) -> usize {
         14 + 4 * self.tags.len()
     }
 
-    /// Where the UDP header begins.
+    /// Offset of the UDP header in the frame.
     pub fn udp_offset(&self) -> usize {
         let header = if self.source.is_ipv4() { 20 + self.ipv4_options.len() } else { 40 };
         self.ip_offset() + header
     }
 
-    /// Where the NTP message begins.
+    /// Offset of the NTP message in the frame.
     pub fn ntp_offset(&self) -> usize {
         self.udp_offset() + 8
     }
 
-    /// The frame.
+    /// Encodes the frame.
     pub fn build(&self) -> Vec<u8> {
         let udp = self.udp_header();
         let datagram = [&udp.to_bytes()[..], &self.payload].concat();
@@ -182,7 +183,7 @@ impl Request {
     }
 }
 
-/// A request's message. What an answer must not repeat is filled with a pattern.
+/// The message of a request. Fields that an answer must not repeat have a pattern.
 pub fn message(version: u8, mode: u8, transmit: u64) -> [u8; 48] {
     let mut message = [0xa5; 48];
     message[..4].copy_from_slice(&[version << 3 | mode, 0, 6, 0x20]);
