@@ -328,7 +328,7 @@ mod tests {
             "\n\n\n\n",
             "Failed to get property",
             "{}\n{}\n{}\n{}",
-            &TEXT[..300],
+            &TEXT[..TEXT.len() - 5],
             &TEXT.replace('(', "")[9..],
         ] {
             assert_eq!(parse(text), None, "{text}");
