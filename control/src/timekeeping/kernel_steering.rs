@@ -282,11 +282,16 @@ impl Steering {
         if !self.slewing && extra.abs() > GROWTH {
             let takes_s = (offset_s / extra).max(1.0);
             info!(
-                "the kernel's clock is {offset_s:+.6} s behind: slewing it at {:+.0} ppm, about {takes_s:.0} s",
+                "the kernel's clock is {:.6} s {}: slewing it at {:+.0} ppm, for about {takes_s:.0} s",
+                offset_s.abs(),
+                if offset_s > 0.0 { "behind" } else { "ahead" },
                 extra * 1e6
             );
         } else if self.slewing && extra.abs() <= GROWTH {
-            info!("the kernel's clock has caught up: {offset_s:+.6} s");
+            info!(
+                "the slew of the kernel's clock has ended, {:.6} s from the time that is served",
+                offset_s.abs()
+            );
         }
         self.slewing = extra.abs() > GROWTH;
     }
