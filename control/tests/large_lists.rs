@@ -80,6 +80,10 @@ fn a_million_prefixes_of_each_family_never_hold_up_the_clock() {
         let limited = listed.lines().next().unwrap();
         assert!(limited.contains("12.0.0.16/32") && limited.contains("by command"), "{limited}");
 
+        watch.during("`access remove` for the one that a command made", |server| {
+            server.command(&["access", "remove", "12.0.0.16"]).expect_success();
+        });
+
         watch.during("all entries go", |server| reload(&lab, server, 22, ""));
         assert_eq!(entries(), 0);
         watch.during("`deny` for the only one", |server| {

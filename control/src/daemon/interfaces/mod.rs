@@ -300,11 +300,16 @@ mod tests {
         thread.begin(vec![kernel.interface(1)]).unwrap();
         thread.message();
         kernel.take_log();
-        drop(thread.attach("lan1"));
+        // While the thread is busy, no command begins.
+        kernel.state().attaching = Duration::from_secs(1);
+        let _answer = thread.attach("lan1");
         drop(thread.detach("lan0"));
+        drop(thread.detach("lan1"));
         let _answer = thread.detach("lan7");
+        assert_eq!(thread.message(), "[\"lan0\", \"lan1\"]");
+        assert_eq!(thread.message(), "[\"lan1: attached in native mode\"]: false");
         assert_eq!(thread.message(), "\"not attached to `lan7`\": true");
-        assert_eq!(kernel.take_log(), Vec::<String>::new());
+        assert_eq!(kernel.take_log(), ["serve 1 2", "attach 2 lan1"]);
     }
 
     #[test]
