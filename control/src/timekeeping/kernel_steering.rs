@@ -11,9 +11,9 @@
 use libc::{STA_DEL, STA_INS, STA_UNSYNC};
 use tracing::{error, info, warn};
 
-use super::rate_watch::for_adjtimex;
+use super::rate_watch::{correction, for_adjtimex};
 use super::slew_file::{Slew, SlewFile};
-use crate::discipline::{Action, ClockLine, Leap, LocalTime, SteerConfig, ns_to_s, s_to_ns, steer};
+use crate::discipline::{Action, ClockLine, Leap, LocalTime, Panic, SteerConfig, ns_to_s, s_to_ns, steer};
 use crate::error::{Code, Error, Result};
 use crate::sys::ClockChange;
 use crate::sys::kernel_clock::KernelClock;
@@ -64,6 +64,8 @@ struct Plan {
     /// The rate afterwards, with and without the slew.
     wanted: f64,
     settled: f64,
+    /// The clock is this far off, beyond the panic limit: the steering ends with this change.
+    panic: Option<Panic>,
 }
 
 impl Steering {
@@ -131,9 +133,8 @@ impl Steering {
 
     /// Plans how to correct the kernel's clock by the line, where there is one, and to tell the kernel that it is not
     /// synchronised else. It is told so, too, while its error is above `limit_s`. `tai_offset_s` is TAI-UTC, where it is
-    /// known; `correction` is the present one of the
-    /// oscillator. Returns by how much the rate of the clock will change, in s/s. What goes wrong ends the steering:
-    /// what is served does not depend on it.
+    /// known; `correction` is the present one of the oscillator. Returns by how much the rate of the clock will change, in
+    /// s/s. What goes wrong ends the steering: what is served does not depend on it.
     pub fn plan<K: KernelClock>(
         &mut self,
         kernel: &K,
@@ -159,10 +160,11 @@ impl Steering {
 
     /// Makes the planned change.
     pub fn apply<K: KernelClock>(&mut self, kernel: &K) {
-        if let Some(plan) = self.planned.take()
-            && let Err(error) = self.try_apply(kernel, &plan)
-        {
-            self.stop(error.to_string());
+        let Some(plan) = self.planned.take() else { return };
+        match (self.try_apply(kernel, &plan), plan.panic) {
+            (Err(error), _) => self.stop(error.to_string()),
+            (Ok(()), Some(panic)) => self.stop(panic.to_string()),
+            (Ok(()), None) => {}
         }
     }
 
@@ -203,11 +205,8 @@ impl Steering {
         let decided = steer(&self.config, updates, offset_s, line.frequency, line.of_configured_majority);
         let action = match decided {
             Ok(action) => action,
-            Err(panic) => {
-                let plan = self.letting_go();
-                self.try_apply(kernel, &plan).map_err(text)?;
-                return Err(panic.to_string());
-            }
+            // A slew that is under way ends first, as a planned change.
+            Err(panic) => return Ok(Plan { panic: Some(panic), ..self.letting_go() }),
         };
         let (frequency, extra, step_s) = match action {
             Action::Step { by_s, frequency } => (frequency, 0.0, Some(by_s)),
@@ -243,6 +242,7 @@ impl Steering {
             },
             wanted,
             settled,
+            panic: None,
         })
     }
 
@@ -250,14 +250,15 @@ impl Steering {
     fn letting_go(&mut self) -> Plan {
         let rate = self.left.map(|_| for_adjtimex(self.settled));
         let change = ClockChange { rate, status: Some(STA_UNSYNC), ..ClockChange::default() };
-        Plan { change, wanted: self.settled, settled: self.settled }
+        Plan { change, wanted: self.settled, settled: self.settled, panic: None }
     }
 
     fn try_apply<K: KernelClock>(&mut self, kernel: &K, plan: &Plan) -> Result<()> {
         let slews = (plan.wanted - plan.settled).abs() > NOTED;
         if slews && let Some(note) = &self.note {
-            // Before the change: a kill between the two leaves a note of a slew that is not there, which is harmless.
-            let stored = note.store(&Slew { settled: plan.settled, slewing: plan.wanted });
+            // Before the change: the note tells both rates, so that it is right if the daemon is killed between the two.
+            let before = correction(&kernel.discipline()?);
+            let stored = note.store(&Slew { settled: plan.settled, slewing: plan.wanted, before });
             if let Err(error) = stored {
                 // The log repeats no line more than once a minute.
                 warn!("a slew of the kernel's clock is not noted for the next daemon: {error}");

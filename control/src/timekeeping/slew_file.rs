@@ -27,6 +27,15 @@ pub(super) struct Slew {
     pub(super) settled: f64,
     /// The rate with the slew.
     pub(super) slewing: f64,
+    /// The rate from which it was set: the one in force if the daemon was killed before it changed the clock.
+    pub(super) before: f64,
+}
+
+impl Slew {
+    /// Whether this is a rate that the daemon of the note may have left behind.
+    fn may_have_left(&self, found: f64) -> bool {
+        [self.slewing, self.before].iter().any(|rate| (rate - found).abs() < ROUNDED)
+    }
 }
 
 #[derive(Deserialize, Serialize)]
@@ -35,6 +44,7 @@ struct Note {
     boot_id: String,
     settled_ppm: f64,
     slewing_ppm: f64,
+    before_ppm: f64,
 }
 
 /// Where the note is kept.
@@ -52,8 +62,10 @@ impl SlewFile {
     /// Returns the note of this boot. One that makes no sense or is of another boot says nothing.
     pub(super) fn load(&self) -> Option<Slew> {
         let note: Note = toml::from_str(&fs::read_to_string(&self.path).ok()?).ok()?;
-        let slew = Slew { settled: note.settled_ppm * 1e-6, slewing: note.slewing_ppm * 1e-6 };
-        (note.boot_id == boot_id() && slew.settled.is_finite() && slew.slewing.is_finite()).then_some(slew)
+        let [settled, slewing, before] =
+            [note.settled_ppm, note.slewing_ppm, note.before_ppm].map(|ppm| ppm * 1e-6);
+        let is_sound = [settled, slewing, before].iter().all(|rate| rate.is_finite());
+        (note.boot_id == boot_id() && is_sound).then_some(Slew { settled, slewing, before })
     }
 
     /// Writes the note, so that a kill at any moment leaves the old one or the new one. It need not survive a crash of
@@ -63,8 +75,12 @@ impl SlewFile {
     ///
     /// The file system's.
     pub(super) fn store(&self, slew: &Slew) -> Result<()> {
-        let note =
-            Note { boot_id: boot_id(), settled_ppm: slew.settled * 1e6, slewing_ppm: slew.slewing * 1e6 };
+        let note = Note {
+            boot_id: boot_id(),
+            settled_ppm: slew.settled * 1e6,
+            slewing_ppm: slew.slewing * 1e6,
+            before_ppm: slew.before * 1e6,
+        };
         let text = toml::to_string(&note).map_err(Error::because(Code::Software, "the note of a slew"))?;
         let temporary = self.path.with_extension("new");
         fs::write(&temporary, text)
@@ -103,7 +119,7 @@ impl LeftBehind {
         owns_clock: bool,
     ) -> Result<Option<Self>> {
         let found = correction(&kernel.discipline()?);
-        let noted = note.and_then(SlewFile::load).filter(|slew| (slew.slewing - found).abs() < ROUNDED);
+        let noted = note.and_then(SlewFile::load).filter(|slew| slew.may_have_left(found));
         if let Some(Slew { settled, .. }) = noted {
             return Ok(Some(Self { found, settled, is_noted: true }));
         }
@@ -151,11 +167,15 @@ mod tests {
         let path = std::env::temp_dir().join(format!("pooltime-slew-{}", std::process::id()));
         let file = SlewFile::new(path.clone());
         assert_eq!(file.load(), None);
-        let slew = Slew { settled: -12.5e-6, slewing: 83_000e-6 };
+        let slew = Slew { settled: -12.5e-6, slewing: 83_000e-6, before: -20e-6 };
         file.store(&slew).unwrap();
         let loaded = file.load().unwrap();
         assert!((loaded.settled - slew.settled).abs() < 1e-15, "{loaded:?}");
         assert!((loaded.slewing - slew.slewing).abs() < 1e-12, "{loaded:?}");
+        // The daemon may have been killed before the change or after it.
+        for (found, is_left) in [(83_000e-6, true), (-20e-6, true), (-12.5e-6, false), (500e-6, false)] {
+            assert_eq!(loaded.may_have_left(found), is_left, "{found}");
+        }
         let text = fs::read_to_string(&path).unwrap();
         for other in [text.replace(&boot_id(), "another"), text.replace("83", "nan"), String::new()] {
             fs::write(&path, other).unwrap();

@@ -8,6 +8,7 @@ use super::*;
 use crate::config::MakeStep;
 use crate::discipline::{Leap, SourceConfig, s_to_ns};
 use crate::timekeeping::fake::FakeMachine;
+use crate::timekeeping::slew_file::Slew;
 
 const FAST: f64 = 30e-6;
 
@@ -314,6 +315,22 @@ fn a_daemon_that_is_killed_in_every_slew_never_adds_one_to_the_next() {
         assert!(!directory.join("slew").exists());
         std::fs::remove_dir_all(&directory).unwrap();
     }
+}
+
+#[test]
+fn a_daemon_that_is_killed_between_its_note_and_the_change_leaves_no_slew_either() {
+    let directory = std::env::temp_dir().join(format!("pooltime-between-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    // Too slow a slew to be told from what an oscillator may need.
+    let rate = Some((270 << 16, 10_000));
+    let machine = FakeMachine::new(0.0, FAST);
+    machine.disturb(&crate::sys::ClockChange { rate, ..Default::default() });
+    let slew = Slew { settled: -FAST, slewing: 100e-6, before: 270e-6 };
+    SlewFile::new(directory.join("slew")).store(&slew).unwrap();
+    let mut daemon = Daemon::start_in(&machine, &steered(), Some(&directory));
+    daemon.tick();
+    assert!((correction_of(&machine) + FAST).abs() < 1e-9, "{}", correction_of(&machine));
+    std::fs::remove_dir_all(&directory).unwrap();
 }
 
 #[test]
