@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use control::status::Status;
+use control::status::kernel_clock::Treatment;
 use control::status::sources::{Peers, Tally};
 use nix::sys::signal::Signal;
 use protocol::reference_id;
@@ -67,14 +68,14 @@ fn upstreams_make_a_clock_and_a_reload_keeps_what_is_known_of_them() {
     let clock = status.clock;
     let discipline = clock.discipline.expect("upstreams are disciplined by");
     assert_eq!((clock.source.as_deref(), clock.stratum), (Some("upstream"), 2));
-    assert_eq!((discipline.upstreams, discipline.steering.as_str()), (4, "left alone"));
+    assert_eq!((discipline.upstreams, discipline.kernel_clock.treatment), (4, Treatment::LeftAlone));
     wait_for("a reference that is the system peer", || {
         let clock = server.status().clock;
         let peer: IpAddr = clock.discipline?.system_peer?.parse().unwrap();
         (Ipv4Addr::from(reference_id(peer)).to_string() == clock.reference).then_some(())
     });
     assert!(clock.error_bound_s < LARGEST_ERROR_S && clock.horizon_s > 19.0, "{}", clock.error_bound_s);
-    assert!(discipline.kernel_offset_s.unwrap().abs() < LARGEST_ERROR_S, "{discipline:#?}");
+    assert!(discipline.kernel_clock.offset_s.unwrap().abs() < LARGEST_ERROR_S, "{discipline:#?}");
 
     let said = server.command(&["peers"]).expect_success();
     let lines: Vec<&str> = said.lines().skip(2).collect();

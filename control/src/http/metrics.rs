@@ -8,6 +8,7 @@ use responder::verdict::{Action, Family as Protocol, Verdict};
 use crate::net::xdp_mode::Mode;
 use crate::status::exposition::{Family, Kind, Metric};
 use crate::status::health::Health;
+use crate::status::kernel_clock::{KernelClockStatus, Treatment};
 use crate::status::sources::{Peer, Tally};
 use crate::status::{Counter, Status};
 
@@ -98,6 +99,19 @@ metrics! {
         |status| one(number(status.clock.steps));
     "pooltime_clock_pauses_total" Counter [] "Pauses of the virtual machine that the daemon noticed." =
         |status| one(number(status.clock.pauses));
+
+    "pooltime_kernel_clock_treatment" Gauge ["treatment"]
+        "How the kernel's clock is treated: 1 for left-alone, steered, slewed, waiting or stopped, 0 for the others." =
+        |status| kernel_clock(status, |clock| {
+            let is_it = |treatment: Treatment| flag(treatment == clock.treatment);
+            Treatment::ALL.iter().map(|one| (vec![one.label().to_owned()], is_it(*one))).collect()
+        });
+    "pooltime_kernel_clock_offset_seconds" Gauge [] "How far the served time is ahead of the kernel's clock." =
+        |status| kernel_clock(status, |clock| some(clock.offset_s));
+    "pooltime_kernel_clock_slew_ppm" Gauge [] "Rate of the slew of the kernel's clock that is under way; 0 without one." =
+        |status| kernel_clock(status, |clock| one(clock.slew_ppm));
+    "pooltime_kernel_clock_steps_total" Counter [] "Steps of the kernel's clock that the daemon has made since it started." =
+        |status| kernel_clock(status, |clock| one(number(clock.steps)));
 
     "pooltime_upstream_selected" Gauge ["upstream", "address"] "Whether the clock follows the upstream." =
         |status| each_upstream(status, |peer| {
@@ -201,6 +215,11 @@ fn daemon(status: &Status, value: impl Fn(&crate::status::Daemon) -> f64) -> Sam
 
 fn limits(status: &Status, value: impl Fn(&crate::status::Limits) -> f64) -> Samples {
     some(status.limits.as_ref().map(value))
+}
+
+fn kernel_clock(status: &Status, samples: impl Fn(&KernelClockStatus) -> Samples) -> Samples {
+    let discipline = status.clock.discipline.as_ref();
+    discipline.map_or_else(Vec::new, |discipline| samples(&discipline.kernel_clock))
 }
 
 fn each_interface(status: &Status, value: impl Fn(&crate::status::Interface) -> f64) -> Samples {

@@ -58,6 +58,7 @@ impl Health {
                 clock.age_s, clock.horizon_s
             ));
         }
+        warnings.extend(clock.discipline.as_ref().and_then(|discipline| discipline.kernel_clock.warning()));
         Self { healthy: reasons.is_empty(), reasons, warnings }
     }
 
@@ -75,6 +76,7 @@ impl Health {
 mod tests {
     use super::*;
     use crate::net::xdp_mode::Mode;
+    use crate::status::kernel_clock::Treatment;
     use crate::status::sample;
 
     #[test]
@@ -109,6 +111,11 @@ mod tests {
             assert!(health.healthy && health.warnings.len() == 1, "{health:?}");
             health.to_text()
         };
+        let slewed = warning(&|status| {
+            let clock = &mut status.clock.discipline.as_mut().unwrap().kernel_clock;
+            (clock.treatment, clock.offset_s, clock.slew_ppm) = (Treatment::Slewed, Some(2.5), 50_000.0);
+        });
+        assert!(slewed.contains("for about 50 s more"), "{slewed}");
         assert!(warning(&|status| status.daemon = None).contains("no daemon is running"));
         assert!(warning(&|status| status.clock.age_s = 3.0).contains("hangs"));
         assert!(

@@ -2,6 +2,7 @@
 
 pub(crate) mod exposition;
 pub mod health;
+pub mod kernel_clock;
 pub mod sources;
 mod text;
 pub mod traffic;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::net::interfaces::Driver;
 use crate::net::xdp_mode::Mode;
+use crate::status::kernel_clock::KernelClockStatus;
 use crate::status::sources::{Peer, Peers, Tally};
 use crate::status::traffic::Clients;
 
@@ -121,10 +123,8 @@ pub struct Discipline {
     pub upstreams: usize,
     /// Uncertainty of the frequency in ppm, one standard deviation.
     pub skew_ppm: Option<f64>,
-    /// How far the served clock is ahead of the kernel's clock.
-    pub kernel_offset_s: Option<f64>,
-    /// How the kernel's clock is treated.
-    pub steering: String,
+    /// State of the kernel's clock.
+    pub kernel_clock: KernelClockStatus,
     /// Upstreams that cannot be asked, and why.
     pub trouble: Vec<String>,
 }
@@ -274,13 +274,12 @@ impl Discipline {
         let system = &peers.system;
         let followed = |peer: &&Peer| matches!(peer.tally, Tally::SystemPeer | Tally::Candidate);
         let reference = peers.peers.iter().find(|peer| Some(peer.association) == system.system_peer);
-        system.steering.as_ref().map(|steering| Self {
+        system.kernel_clock.as_ref().map(|kernel_clock| Self {
             system_peer: reference.map(|peer| peer.name.clone()),
             selected: peers.peers.iter().filter(followed).count(),
             upstreams: peers.peers.len(),
             skew_ppm: system.skew_ppm,
-            kernel_offset_s: system.kernel_offset_s,
-            steering: steering.clone(),
+            kernel_clock: kernel_clock.clone(),
             trouble: peers
                 .peers
                 .iter()
@@ -374,8 +373,7 @@ pub(crate) fn sample() -> Status {
                 selected: 1,
                 upstreams: 1,
                 skew_ppm: Some(0.02),
-                kernel_offset_s: None,
-                steering: "left alone".into(),
+                kernel_clock: KernelClockStatus::default(),
                 trouble: vec!["192.0.2.7: no route".into()],
             }),
         },

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::discipline::{SourceReport, Standing};
 use crate::status::Clock;
+use crate::status::kernel_clock::KernelClockStatus;
 
 /// The served clock and its upstreams.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -51,11 +52,8 @@ pub struct System {
     /// The [`Peer::offset_s`] of the system peer. The served clock is corrected at once, so no other offset
     /// remains.
     pub offset_s: Option<f64>,
-    /// How far the served clock is ahead of `CLOCK_REALTIME`: what the kernel's clock still has to make up,
-    /// if it is steered.
-    pub kernel_offset_s: Option<f64>,
-    /// How the kernel's clock is treated, in words.
-    pub steering: Option<String>,
+    /// State of the kernel's clock, if the daemon disciplines a clock of its own.
+    pub kernel_clock: Option<KernelClockStatus>,
     /// Correction of the uncorrected oscillator in ppm, with ntpd's sign: positive where it runs slow.
     pub frequency_ppm: Option<f64>,
     /// Uncertainty of the frequency in ppm, one standard deviation.

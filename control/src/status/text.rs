@@ -83,7 +83,7 @@ impl Status {
 }
 
 fn write_discipline(text: &mut fmt::Formatter<'_>, clock: &Clock, discipline: &Discipline) -> fmt::Result {
-    let Discipline { selected, upstreams, steering, .. } = discipline;
+    let Discipline { selected, upstreams, kernel_clock, .. } = discipline;
     let reference = discipline.system_peer.as_deref().unwrap_or("none");
     writeln!(text, "upstreams   {selected} of {upstreams} are followed, system peer {reference}")?;
     let show = |value: Option<f64>, digits: usize| {
@@ -97,13 +97,7 @@ fn write_discipline(text: &mut fmt::Formatter<'_>, clock: &Clock, discipline: &D
         show(discipline.skew_ppm, 3),
         clock.error_bound_s,
     )?;
-    match discipline.kernel_offset_s {
-        None => writeln!(text, "            kernel's clock {steering}")?,
-        Some(offset_s) => {
-            let side = if offset_s < 0.0 { "ahead" } else { "behind" };
-            writeln!(text, "            kernel's clock {steering}, {:.9} s {side}", offset_s.abs())?;
-        }
-    }
+    writeln!(text, "            kernel's clock {kernel_clock}")?;
     discipline.trouble.iter().try_for_each(|trouble| writeln!(text, "            {trouble}"))
 }
 

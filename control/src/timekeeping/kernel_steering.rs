@@ -12,9 +12,10 @@ use libc::{STA_DEL, STA_INS, STA_UNSYNC};
 use tracing::{error, info, warn};
 
 use super::rate_watch::{correction, for_adjtimex};
-use super::slew_file::{Slew, SlewFile};
+use super::slew_file::{LeftBehind, Slew, SlewFile};
 use crate::discipline::{Action, ClockLine, Leap, LocalTime, Panic, SteerConfig, ns_to_s, s_to_ns, steer};
 use crate::error::{Code, Error, Result};
+use crate::status::kernel_clock::{KernelClockStatus, Treatment};
 use crate::sys::ClockChange;
 use crate::sys::kernel_clock::KernelClock;
 use crate::sys::port_owner::Holder;
@@ -47,8 +48,12 @@ pub struct Steering {
     settled: f64,
     /// What adjtimex said after the last change.
     left: Option<(i64, i64)>,
+    /// The rate of the present slew, in s/s.
+    slew: f64,
     /// A slew that takes a while has been logged.
     slewing: bool,
+    /// Steps so far.
+    steps: u64,
     /// The note of a slew, and whether there is one.
     note: Option<SlewFile>,
     noted: bool,
@@ -90,7 +95,9 @@ impl Steering {
             planned: None,
             settled: 0.0,
             left: None,
+            slew: 0.0,
             slewing: false,
+            steps: 0,
             note,
             noted: false,
             waiting: false,
@@ -117,6 +124,27 @@ impl Steering {
     #[must_use]
     pub fn stopped(&self) -> Option<&str> {
         self.stopped.as_deref()
+    }
+
+    /// Returns its state, but for the offset.
+    #[must_use]
+    pub(super) fn view(&self) -> KernelClockStatus {
+        let treatment = if self.stopped.is_some() {
+            Treatment::Stopped
+        } else if self.waiting {
+            Treatment::Waiting
+        } else if self.slewing {
+            Treatment::Slewed
+        } else {
+            Treatment::Steered
+        };
+        KernelClockStatus {
+            treatment,
+            offset_s: None,
+            slew_ppm: self.slew * 1e6,
+            steps: self.steps,
+            stopped_because: self.stopped.clone(),
+        }
     }
 
     /// How often the estimate was updated since the beginning.
@@ -171,6 +199,8 @@ impl Steering {
     fn stop(&mut self, reason: String) {
         error!("not steering the kernel's clock any more: {reason}");
         self.planned = None;
+        self.slew = 0.0;
+        self.slewing = false;
         self.stopped = Some(reason);
     }
 
@@ -248,6 +278,7 @@ impl Steering {
 
     /// The time is not known any more: what was slewed goes on no further, and the kernel is told.
     fn letting_go(&mut self) -> Plan {
+        self.slewing = false;
         let rate = self.left.map(|_| for_adjtimex(self.settled));
         let change = ClockChange { rate, status: Some(STA_UNSYNC), ..ClockChange::default() };
         Plan { change, wanted: self.settled, settled: self.settled, panic: None }
@@ -267,6 +298,8 @@ impl Steering {
         }
         kernel.change(&plan.change)?;
         self.settled = plan.settled;
+        self.slew = if slews { plan.wanted - plan.settled } else { 0.0 };
+        self.steps += u64::from(plan.change.step_ns.is_some());
         if plan.change.errors_us.is_some() || self.left.is_some() {
             // The kernel rounds.
             let state = kernel.discipline()?;
@@ -309,6 +342,14 @@ impl Steering {
     pub(super) fn change_at_end(&self, correction: f64) -> f64 {
         let slews = self.stopped.is_none() && self.left.is_some();
         if slews { (1.0 + self.settled) / (1.0 + correction) - 1.0 } else { 0.0 }
+    }
+
+    /// Lets go of the kernel's clock while the daemon goes on. Returns the slew that is under way, if there is one, for the
+    /// caller to take back once what is published allows for that.
+    #[must_use]
+    pub(super) fn hand_back(self, correction: f64) -> Option<LeftBehind> {
+        let slews = self.stopped.is_none() && self.left.is_some();
+        slews.then(|| LeftBehind::of_this_daemon(correction, self.settled))
     }
 
     /// The daemon ends: no slew goes on without it.

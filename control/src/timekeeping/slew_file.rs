@@ -8,7 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::rate_watch::{correction, for_adjtimex};
 use crate::error::{Code, Error, Result};
@@ -101,8 +101,18 @@ pub(super) struct LeftBehind {
     found: f64,
     /// The rate to go back to.
     settled: f64,
-    /// Whether the slew is a predecessor's.
-    is_noted: bool,
+    whose: Whose,
+}
+
+/// Who has set a slew that is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    /// A daemon that was killed: its note tells.
+    Predecessor,
+    /// Another program.
+    Foreigner,
+    /// This daemon, which steers no more.
+    ThisDaemon,
 }
 
 impl LeftBehind {
@@ -121,11 +131,16 @@ impl LeftBehind {
         let found = correction(&kernel.discipline()?);
         let noted = note.and_then(SlewFile::load).filter(|slew| slew.may_have_left(found));
         if let Some(Slew { settled, .. }) = noted {
-            return Ok(Some(Self { found, settled, is_noted: true }));
+            return Ok(Some(Self { found, settled, whose: Whose::Predecessor }));
         }
         let settled = expected.unwrap_or(0.0);
         let is_foreign = owns_clock && (found - settled).abs() > MOST_CORRECTION;
-        Ok(is_foreign.then_some(Self { found, settled, is_noted: false }))
+        Ok(is_foreign.then_some(Self { found, settled, whose: Whose::Foreigner }))
+    }
+
+    /// Makes it of a slew of this daemon, which is told to steer no more.
+    pub(super) const fn of_this_daemon(found: f64, settled: f64) -> Self {
+        Self { found, settled, whose: Whose::ThisDaemon }
     }
 
     /// Returns by how much the rate of the clock changes when the slew is taken back, in s/s.
@@ -140,12 +155,20 @@ impl LeftBehind {
     /// Without the privilege, or the kernel's.
     pub(super) fn unwind<K: KernelClock>(self, kernel: &K, note: Option<&SlewFile>) -> Result<()> {
         kernel.change(&ClockChange { rate: Some(for_adjtimex(self.settled)), ..ClockChange::default() })?;
-        warn!(
-            "the kernel's clock ran at {:+.1} ppm, a slew that {} has left behind: it runs at {:+.3} ppm now",
-            self.found * 1e6,
-            if self.is_noted { "a killed daemon" } else { "another program" },
-            self.settled * 1e6
-        );
+        let (found_ppm, settled_ppm) = (self.found * 1e6, self.settled * 1e6);
+        let by = match self.whose {
+            Whose::ThisDaemon => {
+                info!("the kernel's clock is left alone from now on: it runs at {settled_ppm:+.3} ppm");
+                None
+            }
+            Whose::Predecessor => Some("a killed daemon"),
+            Whose::Foreigner => Some("another program"),
+        };
+        if let Some(by) = by {
+            warn!(
+                "the kernel's clock ran at {found_ppm:+.1} ppm, a slew that {by} has left behind: it runs at {settled_ppm:+.3} ppm now"
+            );
+        }
         if let Some(note) = note {
             note.clear();
         }

@@ -34,6 +34,7 @@ use crate::config::{ClockConfig, ClockSource, Config};
 use crate::discipline::{self, ClockLine, Discipline, Drift, LeapList, LocalTime, ns_to_s};
 use crate::error::{Code, Error, Result};
 use crate::net::own_addresses::OwnAddresses;
+use crate::status::kernel_clock::KernelClockStatus;
 use crate::status::sources::{Peers, System};
 use crate::sys::kernel_clock::{KernelClock, monotonic_ns, precision};
 
@@ -149,8 +150,11 @@ impl<K: KernelClock + Clone> Timekeeper<K> {
     /// See [`Timekeeper::begin`].
     pub fn configure(&mut self, config: &Config, host: &Host) -> Result<()> {
         if config.clock.source != self.config.source {
-            let next = Self::without_waiting(self.kernel.clone(), config, host)?;
-            return std::mem::replace(self, next).end();
+            let mut next = Self::without_waiting(self.kernel.clone(), config, host)?;
+            self.store_drift();
+            next.left_behind = self.hand_back().or(next.left_behind);
+            *self = next;
+            return Ok(());
         }
         if steers(&config.clock) && !self.config.steer {
             refuse_rivals()?;
@@ -163,10 +167,8 @@ impl<K: KernelClock + Clone> Timekeeper<K> {
                 let steering = Steering::begin(&self.kernel, config.clock.steering(), self.note.clone())?;
                 self.steering = Some(steering);
             }
-            (Some(steering), false) => {
-                steering.end(&self.kernel)?;
-                self.steering = None;
-            }
+            // Its slew is taken back at the next tick, as a change that what is published allows for.
+            (Some(_), false) => self.left_behind = self.hand_back().or(self.left_behind.take()),
             (None, false) => {}
         }
         self.leap_list.clone_from(&settings.leap_list);
@@ -392,6 +394,12 @@ impl<K: KernelClock> Timekeeper<K> {
         }
     }
 
+    /// Stops steering. Returns the slew that is to be taken back.
+    fn hand_back(&mut self) -> Option<LeftBehind> {
+        let correction = self.watch.correction();
+        self.steering.take().and_then(|steering| steering.hand_back(correction))
+    }
+
     /// Returns by how much the clock's rate changes when [`Timekeeper::end`] lets go of it, in s/s.
     #[must_use]
     pub fn change_at_end(&self) -> f64 {
@@ -497,7 +505,7 @@ impl<K: KernelClock> Timekeeper<K> {
         let reference = line.as_ref().map(|line| line.reference);
         let mut system = state.map_or_else(System::default, |state| System::of(state, now_ns));
         system.source = self.label().into();
-        system.steering = self.is_disciplined().then(|| self.steering());
+        system.kernel_clock = self.is_disciplined().then(|| self.kernel_clock(line.as_ref()));
         let mut peers = Vec::new();
         for (index, mut peer) in self.sources.iter().flat_map(|source| source.view(now)) {
             let is_reference = index.is_some() && index == reference;
@@ -522,7 +530,6 @@ impl<K: KernelClock> Timekeeper<K> {
         const PPM: f64 = 1e6;
         system.frequency_ppm = Some(self.of_oscillator(line.frequency) * PPM);
         system.skew_ppm = Some(line.skew * PPM);
-        system.kernel_offset_s = self.kernel_offset_s(line);
         if let Some((offset_sd_s, wander)) = self.discipline.uncertainty(now) {
             system.jitter_s = Some(offset_sd_s);
             system.wander_ppm = Some(wander * PPM);
@@ -538,12 +545,10 @@ impl<K: KernelClock> Timekeeper<K> {
     }
 
     /// Describes what happens to the kernel's clock.
-    fn steering(&self) -> String {
-        match &self.steering {
-            None => "left alone".into(),
-            Some(steering) => {
-                steering.stopped().map_or_else(|| "steered".into(), |why| format!("left alone: {why}"))
-            }
+    fn kernel_clock(&self, line: Option<&ClockLine>) -> KernelClockStatus {
+        KernelClockStatus {
+            offset_s: line.and_then(|line| self.kernel_offset_s(line)),
+            ..self.steering.as_ref().map_or_else(KernelClockStatus::default, Steering::view)
         }
     }
 

@@ -116,6 +116,15 @@ impl Daemon {
     /// Starts it with the configuration of before.
     pub(crate) fn start_again(self, guest: &mut Guest) -> Result<()> {
         let (name, command) = (self.name(), self.command());
+        if self == Self::Timesyncd {
+            // Over which it is asked what it knows.
+            guest.run(
+                "mkdir -p /run/dbus; \
+                 /usr/bin/dbus-daemon --system --nofork --nopidfile --nosyslog >>/run/dbus.log 2>&1 & echo $! >/run/dbus.pid; \
+                 for try in $(seq 300); do [ -S /run/dbus/system_bus_socket ] && exit 0; sleep 0.1; done; \
+                 cat /run/dbus.log; exit 1",
+            )?;
+        }
         guest.run(&format!("{command} >>/run/{name}.log 2>&1 & echo $! >/run/{name}.pid"))?;
         if !self.is_ours() {
             return Ok(());
@@ -179,7 +188,7 @@ pub(crate) fn clean_up(guest: &mut Guest) -> Result<()> {
         "for file in /run/*.pid; do [ -e $file ] && kill -9 $(cat $file) 2>/dev/null; rm -f $file; done; \
          pooltime-xdp detach >/dev/null 2>&1; \
          rm -rf /run/pooltime-xdp /var/lib/pooltime-xdp /var/lib/chrony /var/lib/ntpsec /var/lib/systemd /run/chrony \
-         /run/systemd /run/*.log; \
+         /run/systemd /run/dbus /run/*.log; \
          mkdir -p -m 700 /var/lib/chrony /run/chrony; mkdir -p /var/lib/ntpsec /var/lib/systemd/timesync \
          /run/systemd/timesync /etc/systemd",
     )?;

@@ -18,6 +18,7 @@ mod scenarios;
 mod truth;
 
 use std::fs::{self, OpenOptions};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,8 +51,11 @@ enum Arguments {
     },
     /// Prints the scenarios and their magnitudes.
     List,
-    /// Prints the head of the table.
-    Head,
+    /// Prints a table of rows that were made, in the order of the scenarios.
+    Table {
+        /// Files with rows.
+        rows: Vec<PathBuf>,
+    },
 }
 
 #[derive(clap::Args)]
@@ -93,10 +97,7 @@ fn main() -> ExitCode {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Arguments::Head => {
-            println!("{}", report::HEAD);
-            Ok(ExitCode::SUCCESS)
-        }
+        Arguments::Table { rows } => table(&rows).map(|()| ExitCode::SUCCESS),
         Arguments::Host(arguments) => host(&arguments),
     };
     ended.unwrap_or_else(|error| {
@@ -112,6 +113,32 @@ struct Wanted {
     daemon: daemons::Daemon,
 }
 
+impl Wanted {
+    fn beginning(&self) -> String {
+        Row::beginning(self.scenario.name, &self.scenario.magnitude(self.magnitude), self.daemon)
+    }
+
+    /// Apart from those of the other rows, whatever else is played.
+    fn random(&self, seed: u64) -> Random {
+        let mut hasher = DefaultHasher::new();
+        (seed, self.beginning()).hash(&mut hasher);
+        Random::new(hasher.finish())
+    }
+}
+
+/// Prints the rows of these files: first those of the scenarios in their order, then those with other magnitudes.
+fn table(files: &[PathBuf]) -> Result<()> {
+    let mut rows = Vec::new();
+    for file in files {
+        rows.extend(fs::read_to_string(file)?.lines().map(str::to_owned));
+    }
+    let places: Vec<_> = wanted(&[], false)?.iter().map(Wanted::beginning).collect();
+    rows.sort_by_key(|row| places.iter().position(|beginning| row.starts_with(beginning)).unwrap_or(usize::MAX));
+    println!("{}", report::HEAD);
+    rows.iter().for_each(|row| println!("{row}"));
+    Ok(())
+}
+
 fn host(arguments: &HostArguments) -> Result<ExitCode> {
     let wanted = match wanted(&arguments.scenarios, arguments.short) {
         Ok(wanted) => wanted,
@@ -120,17 +147,19 @@ fn host(arguments: &HostArguments) -> Result<ExitCode> {
             return Ok(ExitCode::from(USAGE));
         }
     };
-    let done = fs::read_to_string(&arguments.rows).unwrap_or_default().lines().count();
+    let done = fs::read_to_string(&arguments.rows).unwrap_or_default();
+    let is_done = |play: &Wanted| done.lines().any(|row| row.starts_with(&play.beginning()));
     let mut rows = OpenOptions::new().create(true).append(true).open(&arguments.rows)?;
     let HostArguments { qmp, line, start, store, .. } = arguments;
     let mut machine = Machine::boot(qmp, line, start, store)?;
-    if done == 0 {
+    if done.is_empty() {
         println!("{}", report::HEAD);
     }
     let mut failures = 0;
-    for (number, Wanted { scenario, magnitude, daemon }) in wanted.into_iter().enumerate().skip(done) {
+    for play_of in wanted.into_iter().filter(|play| !is_done(play)) {
         machine.refresh()?;
-        let random = Random::new(arguments.seed.wrapping_add(number as u64));
+        let random = play_of.random(arguments.seed);
+        let Wanted { scenario, magnitude, daemon } = play_of;
         let played = play(&mut machine, scenario, magnitude, daemon, random);
         let named = scenario.magnitude(magnitude);
         let row = match &played {

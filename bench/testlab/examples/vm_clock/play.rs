@@ -20,7 +20,8 @@ pub(crate) const NEAR_S: f64 = 0.001;
 /// For how long it has to be near until a play that waits for it goes on.
 const NEAR_FOR: Duration = Duration::from_secs(10);
 /// How near the guest's clock is put to where a play wants it, in s. A look under emulation is no better.
-const PUT_S: f64 = 0.001;
+const PUT_S: f64 = 0.002;
+const TRIES: u32 = 30;
 const LOOK: Duration = Duration::from_millis(100);
 /// The kernel takes a leap second in a timer's tick, late by as much on an emulated machine.
 const LATE_LEAP: Duration = Duration::from_millis(100);
@@ -120,7 +121,7 @@ impl<'machine> Play<'machine> {
 
     /// Steps the guest's clock to where it is this far ahead of the truth.
     pub(crate) fn put_clock(&mut self, error_s: f64) -> Result<()> {
-        for _try in 0..5 {
+        for _try in 0..TRIES {
             let off_s = self.kernel_now()?.error_s;
             if (off_s - error_s).abs() < PUT_S {
                 return Ok(());

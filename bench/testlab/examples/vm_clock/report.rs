@@ -99,6 +99,11 @@ impl Row {
         }
     }
 
+    /// What the row of a play begins with, by which it is known among rows that were made before.
+    pub(crate) fn beginning(scenario: &str, magnitude: &str, daemon: Daemon) -> String {
+        format!("| {scenario} | {magnitude} | {daemon} |")
+    }
+
     /// Whether the row speaks against the daemon under test. Others are only beside it.
     pub(crate) fn is_failure(&self) -> bool {
         self.daemon.is_ours() && !self.faults.is_empty()
@@ -124,10 +129,8 @@ impl Display for Row {
         };
         let notes = self.notes.join("; ");
         let line = format!(
-            "| {} | {} | {} | {} | {} | {worst} | {} | {} | {}{kernel} | {} | {} | {verdict} | {notes} |",
-            self.scenario,
-            self.magnitude,
-            self.daemon,
+            "{} {} | {} | {worst} | {} | {} | {}{kernel} | {} | {} | {verdict} | {notes} |",
+            Self::beginning(&self.scenario, &self.magnitude, self.daemon),
             self.synchronised,
             self.wrong,
             seconds(self.synchronised_after),

@@ -7,6 +7,7 @@ use std::task::Context;
 use super::*;
 use crate::config::MakeStep;
 use crate::discipline::{Leap, SourceConfig, s_to_ns};
+use crate::status::kernel_clock::Treatment;
 use crate::timekeeping::fake::FakeMachine;
 use crate::timekeeping::slew_file::Slew;
 
@@ -92,6 +93,10 @@ impl Daemon {
         }
         self.served = Some(observation);
         observation
+    }
+
+    fn kernel_clock(&self) -> KernelClockStatus {
+        self.timekeeper.view(None).unwrap().system.kernel_clock.unwrap()
     }
 
     /// What the loop does at a tick, without the requests.
@@ -241,7 +246,7 @@ fn a_large_offset_is_stepped_at_the_start_and_never_again() {
         machine.disturb(&crate::sys::ClockChange { step_ns, ..Default::default() });
         daemon.run(60.0);
         assert_eq!(machine.steps().len(), if stops { 3 } else { 2 }, "no other step than that");
-        assert_eq!(daemon.timekeeper.steering().contains("beyond the panic limit"), stops);
+        assert_eq!(daemon.kernel_clock().to_string().contains("beyond the panic limit"), stops);
     }
     assert_eq!(machine.kernel().status, libc::STA_UNSYNC);
     assert_eq!(daemon.tick().unsynchronised, None, "what is served does not depend on it");
@@ -355,6 +360,27 @@ fn a_daemon_that_ends_in_a_slew_leaves_a_line_that_is_true_of_the_settled_clock(
 }
 
 #[test]
+fn a_daemon_that_is_told_to_steer_no_more_takes_its_slew_back_and_serves_true_time_throughout() {
+    for ahead_s in [0.9, -0.9] {
+        let machine = FakeMachine::new(ahead_s, FAST);
+        let mut daemon = Daemon::start(&machine, &steered());
+        daemon.run(6.0);
+        assert!((correction_of(&machine) + FAST).abs() > 0.01, "it slews");
+        let slewed = daemon.kernel_clock();
+        assert_eq!(slewed.treatment, Treatment::Slewed);
+        assert!((slewed.slew_ppm.abs() - 83_333.0).abs() < 1.0, "{slewed:?}");
+        // Each tick checks what the program serves if the daemon dies at it.
+        let config = Config { clock: private(), ..Config::default() };
+        daemon.timekeeper.configure(&config, &Host::default()).unwrap();
+        daemon.tick();
+        assert!((correction_of(&machine) + FAST).abs() < 5e-6, "{}", correction_of(&machine));
+        assert_eq!(daemon.run(60.0).unsynchronised, None);
+        assert!((correction_of(&machine) + FAST).abs() < 5e-6, "{}", correction_of(&machine));
+        assert_eq!(daemon.kernel_clock().treatment, Treatment::LeftAlone);
+    }
+}
+
+#[test]
 fn a_rival_ends_the_steering() {
     let machine = FakeMachine::new(0.0, 0.0);
     let mut daemon = Daemon::start(&machine, &steered());
@@ -362,7 +388,8 @@ fn a_rival_ends_the_steering() {
     let rate = Some((1 << 16, 10_000));
     machine.disturb(&crate::sys::ClockChange { rate, ..Default::default() });
     assert_eq!(daemon.run(600.0).unsynchronised, None);
-    assert!(daemon.timekeeper.steering().contains("another program"), "{}", daemon.timekeeper.steering());
+    let stopped = daemon.kernel_clock();
+    assert!(stopped.warning().unwrap().contains("another program"), "{stopped}");
     assert_eq!(machine.kernel().frequency_scaled_ppm, 1 << 16, "it is the rival's now");
 }
 
@@ -476,17 +503,20 @@ async fn a_reload_from_upstreams_to_the_system_clock_lets_go_of_the_kernel_and_o
     let keeper = &mut daemon.timekeeper;
     keeper.configure(&system, &host).unwrap();
     assert_eq!(keeper.label(), "system");
-    let kept = machine.kernel();
-    assert!((correction_of(&machine) + FAST).abs() < 1e-6, "the clock goes on at the rate that is right");
+    let mut kept = None;
     for _ in 0..40 {
         machine.run(0.25);
         keeper.look().unwrap();
+        keeper.before_steering();
         keeper.steer().unwrap();
+        // At the first tick it is let go.
+        let kept = *kept.get_or_insert_with(|| machine.kernel());
+        assert!((correction_of(&machine) + FAST).abs() < 1e-6, "the clock goes on at the rate that is right");
+        assert_eq!(machine.kernel(), kept, "it is somebody else's now");
         let observation = keeper.state().unwrap();
         assert_eq!((observation.unsynchronised, observation.state.stratum), (None, 5));
     }
-    assert_eq!(machine.kernel(), kept, "it is somebody else's now");
-    assert_eq!(keeper.view(None).unwrap().system.steering, None);
+    assert_eq!(keeper.view(None).unwrap().system.kernel_clock, None);
 
     let upstream = "[clock]\nsource = \"upstream\"\nsteer = false\n[[upstream]]\naddress = \"192.0.2.9\"\n";
     keeper.configure(&Config::parse(upstream).unwrap(), &host).unwrap();
@@ -497,7 +527,7 @@ async fn a_reload_from_upstreams_to_the_system_clock_lets_go_of_the_kernel_and_o
     assert_eq!(observation.unsynchronised, Some(Unsynchronised::NoAgreement), "nobody has been heard");
     let peers = keeper.view(None).unwrap();
     assert_eq!(peers.peers[0].name, "192.0.2.9");
-    assert_eq!(peers.system.steering.as_deref(), Some("left alone"));
+    assert_eq!(peers.system.kernel_clock.unwrap().treatment, Treatment::LeftAlone);
     assert_eq!(keeper.correction(), None);
 
     // What the first one had learnt of the oscillator is known to the last one.

@@ -2,6 +2,7 @@
 
 use super::finding::Finding;
 use crate::status::sources::{Peer, Tally};
+use crate::status::kernel_clock::Treatment;
 use crate::status::{Discipline, Status};
 
 /// Examines the status of a daemon that takes its time from upstreams.
@@ -37,17 +38,25 @@ fn followed(discipline: &Discipline) -> Finding {
 }
 
 fn steering(discipline: &Discipline) -> Option<Finding> {
-    let why = discipline.steering.strip_prefix("left alone: ")?;
-    Some(
-        Finding::warning("steering", format!("the kernel's clock is no longer steered: {why}"))
+    let clock = &discipline.kernel_clock;
+    let finding = Finding::warning("steering", clock.warning()?);
+    Some(match clock.treatment {
+        Treatment::Stopped => finding
             .why("the served time is still right, but nothing disciplines the clock that other programs on this host use")
             .advice("fix that, then restart the daemon; `steer = false` in `[clock]` leaves the clock to others permanently"),
-    )
+        Treatment::Waiting => finding
+            .why("the served time is right, but other programs on this host see a wrong one; one upstream's word is not enough for a step")
+            .advice("`pooltime-xdp peers` shows which upstreams do not answer or do not agree"),
+        Treatment::Slewed | Treatment::Steered | Treatment::LeftAlone => finding
+            .why("the served time is right, but other programs on this host see a wrong one until the slew has ended; steps are allowed at the start only")
+            .advice("wait; `clock.makestep` allows steps later, too"),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::kernel_clock::KernelClockStatus;
     use crate::status::sample;
     use crate::tools::doctor::finding::Severity::{Ok, Warning};
     use crate::tools::doctor::finding::{ids, only};
@@ -79,10 +88,20 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_not_steered_any_more_is_told_with_the_reason() {
+    fn a_clock_that_is_off_or_not_steered_any_more_is_told_with_the_reason() {
         let stopped = judged(|status| {
-            status.clock.discipline.as_mut().unwrap().steering = "left alone: another program".into();
+            let clock = &mut status.clock.discipline.as_mut().unwrap().kernel_clock;
+            *clock = KernelClockStatus {
+                treatment: Treatment::Stopped,
+                stopped_because: Some("another program".into()),
+                ..KernelClockStatus::default()
+            };
         });
         assert!(only(&stopped, "steering").what.ends_with("another program"));
+        let slewed = judged(|status| {
+            let clock = &mut status.clock.discipline.as_mut().unwrap().kernel_clock;
+            *clock = KernelClockStatus { treatment: Treatment::Slewed, slew_ppm: 500.0, ..KernelClockStatus::default() };
+        });
+        assert!(only(&slewed, "steering").what.contains("slewed at +500 ppm"));
     }
 }
