@@ -41,6 +41,9 @@ struct Kernel {
     frequency: f64,
     offset_s: f64,
     constant: i32,
+    /// How much of its second has passed whenever the clock is looked at, and what is still to be added in it, in s.
+    phase: f64,
+    pending_s: f64,
     max_error_us: i64,
 }
 
@@ -50,7 +53,9 @@ impl Kernel {
         self.fast += signed(random) * 20e-9;
         let slewed_s = self.offset_s / f64::from(2 + self.constant).exp2();
         self.offset_s -= slewed_s;
-        self.ahead_s += self.fast + self.frequency + slewed_s;
+        // What is added in a second has left the offset at its beginning.
+        self.ahead_s += self.fast + self.frequency + self.pending_s + slewed_s * self.phase;
+        self.pending_s = slewed_s * (1.0 - self.phase);
         self.max_error_us += 500;
         self.now_s += 1.0;
     }
@@ -78,6 +83,7 @@ impl Kernel {
             max_error_us: self.max_error_us,
             estimated_error_us: 0,
             offset_ns: ns(self.offset_s),
+            time_constant: self.constant.into(),
             frequency_scaled_ppm: 0,
             tick_us: 10_000,
             tai_offset_s: 0,
@@ -162,7 +168,10 @@ impl Timesyncd {
             jitter_us: 0,
         };
         let offset_s = message.offset_ns() as f64 / 1e9;
-        message.jitter_us = us((offset_s - self.previous_offset_s).abs() / 7_f64.sqrt());
+        // The first offset is not among the samples that jitter is taken from.
+        if message.packets > 1 {
+            message.jitter_us = us((offset_s - self.previous_offset_s).abs() / 7_f64.sqrt());
+        }
         message.ignored = message.packets > 3 && random.chance(5);
         self.previous_offset_s = offset_s;
         if offset_s.abs() > 0.2 {
@@ -195,6 +204,8 @@ fn a_clock_that_timesyncd_keeps_is_within_its_bound_and_stays_synchronised() {
             frequency: 0.0,
             offset_s: 0.0,
             constant: 1,
+            phase: f64::midpoint(signed(random), 1.0),
+            pending_s: 0.0,
             max_error_us: 0,
         };
         kernel.steps_s = kernel.ahead_s;
@@ -220,8 +231,8 @@ fn a_clock_that_timesyncd_keeps_is_within_its_bound_and_stays_synchronised() {
         let mut clock = SystemClock::new(-24);
         let mut claim: Option<Claim> = None;
         let (mut longest_poll, mut widest_s) = (0, 0.0_f64);
-        // Some daemons start long after timesyncd did.
-        let starts_s = between(random, 4.0, 20_000.0);
+        // Some daemons start while timesyncd is in its first slew, some long afterwards.
+        let starts_s = if random.chance(2) { 3.0 } else { between(random, 4.0, 20_000.0) };
         for _ in 0..HOURS * 3600 {
             kernel.run_a_second(random);
             let mut corrected = false;
@@ -229,7 +240,9 @@ fn a_clock_that_timesyncd_keeps_is_within_its_bound_and_stays_synchronised() {
                 timesyncd.ask(&mut kernel, &upstream, random);
                 corrected = true;
             }
-            if kernel.now_s < starts_s || !(corrected || claim.is_none() || random.chance(12)) {
+            if kernel.now_s < starts_s
+                || !(corrected || claim.is_none() || random.chance(12) || kernel.now_s < 60.0)
+            {
                 continue;
             }
             if corrected || claim.is_none() {
@@ -287,7 +300,7 @@ fn a_clock_that_chronyd_keeps_is_within_its_bound() {
             let monotonic_ns = u64::try_from(realtime_ns - i128::from(ns(START_S - BOOTED_S))).unwrap();
             if claim.is_none() || second % 8 == 0 {
                 let tracking = tracking(correction_s, delay_s, dispersion_s, skew);
-                claim = Some(tracking.claim(monotonic_ns));
+                claim = Some(tracking.claim(&asked(monotonic_ns)));
             }
             let reading = CrossTimestamp {
                 monotonic_before_ns: monotonic_ns,
@@ -315,12 +328,18 @@ const KEPT: Adjtimex = Adjtimex {
     max_error_us: 1000,
     estimated_error_us: 100,
     offset_ns: 0,
+    time_constant: 2,
     frequency_scaled_ppm: 0,
     tick_us: 10_000,
     tai_offset_s: 37,
 };
 const UNKEPT: Adjtimex =
     Adjtimex { state: libc::TIME_ERROR, status: libc::STA_UNSYNC, max_error_us: 16_000_000, ..KEPT };
+
+/// The clocks when chronyd was asked. What `CLOCK_REALTIME` reads matters only while chronyd knows no frequency.
+fn asked(monotonic_ns: u64) -> CrossTimestamp {
+    CrossTimestamp { monotonic_before_ns: monotonic_ns, realtime_ns: 0, monotonic_after_ns: monotonic_ns }
+}
 
 fn tracking(correction_s: f64, root_delay_s: f64, root_dispersion_s: f64, skew: f64) -> chronyd::Tracking {
     chronyd::Tracking {
@@ -355,7 +374,7 @@ fn observe(kernel: &Adjtimex, claim: &Claim) -> Observation {
 
 #[test]
 fn chronyd_is_believed_without_the_kernel_unless_it_follows_nothing_but_the_clock() {
-    let claim = tracking(0.0, 0.01, 0.001, 0.0).claim(10 * SECOND_NS);
+    let claim = tracking(0.0, 0.01, 0.001, 0.0).claim(&asked(10 * SECOND_NS));
     let observed = observe(&UNKEPT, &claim);
     let state = observed.state;
     assert_eq!((observed.unsynchronised, state.stratum, state.reference_id), (None, 3, 0xc000_0201));
@@ -371,19 +390,19 @@ fn chronyd_is_believed_without_the_kernel_unless_it_follows_nothing_but_the_cloc
 #[test]
 fn what_is_still_to_be_slewed_counts() {
     let bound = |correction_s| {
-        let claim = tracking(correction_s, 0.01, 0.001, 0.0).claim(10 * SECOND_NS);
+        let claim = tracking(correction_s, 0.01, 0.001, 0.0).claim(&asked(10 * SECOND_NS));
         bound_s(&observe(&KEPT, &claim), 10 * SECOND_NS)
     };
     for correction_s in [0.25, -0.25] {
         assert!((bound(correction_s) - bound(0.0) - 0.25).abs() < ROUNDING_S);
     }
-    let claim = tracking(-2.0, 0.01, 0.001, 0.0).claim(10 * SECOND_NS);
+    let claim = tracking(-2.0, 0.01, 0.001, 0.0).claim(&asked(10 * SECOND_NS));
     assert_eq!(observe(&KEPT, &claim).unsynchronised, Some(Unsynchronised::ErrorBound));
 }
 
 #[test]
 fn a_keeper_that_follows_this_host_is_not_believed() {
-    let claim = tracking(0.0, 0.01, 0.001, 0.0).claim(10 * SECOND_NS);
+    let claim = tracking(0.0, 0.01, 0.001, 0.0).claim(&asked(10 * SECOND_NS));
     let own = [0xc000_0201].into();
     assert_eq!(observe(&KEPT, &claim.with_own(&own)).unsynchronised, Some(Unsynchronised::Loop));
     assert_eq!(observe(&KEPT, &claim.with_own(&[1].into())).unsynchronised, None);
@@ -393,7 +412,7 @@ fn a_keeper_that_follows_this_host_is_not_believed() {
 
 #[test]
 fn a_step_widens_the_bound_until_the_keeper_has_corrected_the_clock() {
-    let claim = tracking(0.0, 0.01, 0.001, 0.0).claim(10 * SECOND_NS);
+    let claim = tracking(0.0, 0.01, 0.001, 0.0).claim(&asked(10 * SECOND_NS));
     let mut clock = SystemClock::new(-24);
     let mut observe = |claim: &Claim, monotonic_s, step_ns| {
         let observed = clock.observe(&at(monotonic_s, step_ns), &KEPT, Some(claim), &ClockConfig::default());
@@ -412,7 +431,7 @@ fn a_step_widens_the_bound_until_the_keeper_has_corrected_the_clock() {
 
 #[test]
 fn a_leap_second_that_the_kernel_takes_is_no_step_away_from_the_keeper() {
-    let claim = tracking(0.0, 0.01, 0.001, 0.0).claim(10 * SECOND_NS);
+    let claim = tracking(0.0, 0.01, 0.001, 0.0).claim(&asked(10 * SECOND_NS));
     for (state, reason) in [(libc::TIME_OOP, None), (libc::TIME_OK, Some(Unsynchronised::ErrorBound))] {
         let mut clock = SystemClock::new(-24);
         let mut observe = |state, monotonic_s, step_ns| {
@@ -438,7 +457,7 @@ fn of_a_timesyncd_that_says_nothing_the_worst_is_served_or_refused() {
 
 #[test]
 fn a_keeper_whose_upstreams_are_gone_is_seen_by_its_last_correction() {
-    let claim = tracking(0.0, 0.01, 0.001, 0.0).claim(0);
+    let claim = tracking(0.0, 0.01, 0.001, 0.0).claim(&asked(0));
     let corrected_ns = 1_790_000_000 * i128::from(SECOND_NS);
     let minutes = |count: i128| corrected_ns + count * 60 * i128::from(SECOND_NS);
     assert!(!claim.is_overdue(minutes(60)) && claim.is_overdue(minutes(61)));

@@ -116,7 +116,7 @@ pub fn chronyd_reply(packet: &[u8], sequence: u32) {
     };
     assert!(packet.len() >= chronyd::LENGTH && packet[..2] == [6, 2], "{packet:x?}");
     assert_eq!(packet[16..20], sequence.to_be_bytes());
-    let claim = tracking.claim(1 << 40);
+    let claim = tracking.claim(&READING);
     assert!(claim.leap <= 3 && claim.growth_ppb >= 15_000, "{claim:?}");
     assert!(!claim.synchronised || (claim.leap < 3 && matches!(claim.stratum, Some(1..=15))), "{claim:?}");
     assert_serves(&claim);
@@ -141,6 +141,7 @@ const KERNEL: Adjtimex = Adjtimex {
     max_error_us: 1000,
     estimated_error_us: 100,
     offset_ns: i64::MIN,
+    time_constant: 2,
     frequency_scaled_ppm: 0,
     tick_us: 10_000,
     tai_offset_s: 37,

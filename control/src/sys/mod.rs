@@ -75,14 +75,27 @@ pub struct Adjtimex {
     pub max_error_us: i64,
     /// Estimated error in microseconds.
     pub estimated_error_us: i64,
-    /// What the kernel's own loop (`STA_PLL`) still has to add to the clock, in nanoseconds.
+    /// What the kernel's own loop (`STA_PLL`) has not begun to add to the clock yet, in nanoseconds.
     pub offset_ns: i64,
+    /// Time constant of that loop: it adds 1 part in 2 ^ (2 + constant) of the offset in a second.
+    pub time_constant: i64,
     /// Frequency correction in ppm with 16 bits of fraction.
     pub frequency_scaled_ppm: i64,
     /// Microseconds that the clock advances in 1/`USER_HZ` s, without that correction.
     pub tick_us: i64,
     /// TAI - UTC in seconds; 0 if the kernel does not know it.
     pub tai_offset_s: i32,
+}
+
+impl Adjtimex {
+    /// Returns how far the clock may still be from where the kernel's loop takes it, in nanoseconds. What the loop adds in
+    /// the present second has left the offset already (`second_overflow` in kernel/time/ntp.c).
+    #[must_use]
+    pub fn remaining_ns(&self) -> u64 {
+        let shift = u32::try_from(self.time_constant.clamp(0, 10)).unwrap_or(0) + 2;
+        let offset_ns = self.offset_ns.unsigned_abs();
+        offset_ns.saturating_add(offset_ns / ((1 << shift) - 1))
+    }
 }
 
 /// A change of the kernel's clock. Fields that are `None` stay as they are.
@@ -120,6 +133,7 @@ pub fn adjtimex() -> io::Result<Adjtimex> {
         } else {
             buffer.offset
         },
+        time_constant: buffer.constant,
         frequency_scaled_ppm: buffer.freq,
         tick_us: buffer.tick,
         tai_offset_s: buffer.tai,

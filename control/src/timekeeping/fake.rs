@@ -42,6 +42,7 @@ pub(super) const UNTOUCHED: Adjtimex = Adjtimex {
     max_error_us: 0,
     estimated_error_us: 0,
     offset_ns: 0,
+    time_constant: 2,
     frequency_scaled_ppm: 0,
     tick_us: 10_000,
     tai_offset_s: 0,

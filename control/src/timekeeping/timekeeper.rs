@@ -472,6 +472,7 @@ impl<K: KernelClock> Timekeeper<K> {
             self.time_lost(now);
         }
         self.suspended_ns = suspended_ns;
+        self.discipline.advance(now);
         self.now = now;
         Ok(now)
     }

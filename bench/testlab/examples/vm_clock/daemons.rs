@@ -120,9 +120,10 @@ impl Daemon {
             // Over which it is asked what it knows.
             guest.run(
                 "mkdir -p /run/dbus; \
-                 /usr/bin/dbus-daemon --system --nofork --nopidfile --nosyslog >>/run/dbus.log 2>&1 & echo $! >/run/dbus.pid; \
-                 for try in $(seq 300); do [ -S /run/dbus/system_bus_socket ] && exit 0; sleep 0.1; done; \
-                 cat /run/dbus.log; exit 1",
+                 /usr/bin/dbus-daemon --system --nofork --nopidfile --nosyslog >>/run/dbus.log 2>&1 & \
+                 echo $! >/run/dbus.pid; \
+                 ready() { [ -S /run/dbus/system_bus_socket ]; }; \
+                 for try in $(seq 300); do ready && break; sleep 0.1; done; ready || { cat /run/dbus.log; false; }",
             )?;
         }
         guest.run(&format!("{command} >>/run/{name}.log 2>&1 & echo $! >/run/{name}.pid"))?;

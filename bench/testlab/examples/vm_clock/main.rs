@@ -133,7 +133,9 @@ fn table(files: &[PathBuf]) -> Result<()> {
         rows.extend(fs::read_to_string(file)?.lines().map(str::to_owned));
     }
     let places: Vec<_> = wanted(&[], false)?.iter().map(Wanted::beginning).collect();
-    rows.sort_by_key(|row| places.iter().position(|beginning| row.starts_with(beginning)).unwrap_or(usize::MAX));
+    rows.sort_by_key(|row| {
+        places.iter().position(|beginning| row.starts_with(beginning)).unwrap_or(usize::MAX)
+    });
     println!("{}", report::HEAD);
     rows.iter().for_each(|row| println!("{row}"));
     Ok(())

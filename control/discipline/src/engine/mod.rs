@@ -191,9 +191,14 @@ impl Discipline {
         requests.chain(self.leap_instant()).chain(self.patience_ends).min()
     }
 
+    /// Takes note that it is `now`. A leap second that has come is taken, so that the line is not one of before it.
+    pub fn advance(&mut self, now: LocalTime) {
+        self.take_leap(now);
+    }
+
     /// Returns the sources to ask at `now`. Each counts as asked.
     pub fn due(&mut self, now: LocalTime) -> Vec<usize> {
-        self.take_leap(now);
+        self.advance(now);
         let due: Vec<usize> = (0..self.sources.len())
             .filter(|&index| {
                 self.sources[index].closed.is_none() && self.sources[index].schedule.next() <= now
@@ -224,7 +229,7 @@ impl Discipline {
         if !possible || self.sources[index].closed.is_some() {
             return;
         }
-        self.take_leap(now);
+        self.advance(now);
         if self.leap_instant().is_some_and(|leap| leap.seconds_since(now).abs() < LEAP_QUIET_S) {
             return;
         }
@@ -308,7 +313,7 @@ impl Discipline {
         }
     }
 
-    /// Returns the line to publish at `now`, or `None` while the time is not known.
+    /// Returns the line to publish at `now`, or `None` while the time is not known. [`Discipline::advance`] comes first.
     #[must_use]
     pub fn line(&self, now: LocalTime) -> Option<ClockLine> {
         let (ensemble, consensus) = (self.ensemble.as_ref()?, self.consensus.as_ref()?);

@@ -66,9 +66,11 @@ impl Asker {
     }
 
     fn ask_chronyd(&self) -> Option<Claim> {
+        // Before the request: what the dispersion grows by meanwhile counts.
+        let asked = Machine.cross_timestamp().ok()?;
         let by_udp = self.chronyd_ports.iter().find_map(|port| chronyd_at(*port).ok());
         let tracking = by_udp.or_else(|| chronyd_of_socket(Path::new(chronyd::SOCKET)).ok())?;
-        Some(tracking.claim(monotonic_ns().ok()?))
+        Some(tracking.claim(&asked))
     }
 
     /// Looks for the process only if the one that was found is gone, for there may be many processes.

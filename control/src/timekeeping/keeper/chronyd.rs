@@ -12,6 +12,7 @@ use responder::NtpTimestamp;
 use responder::message::{LEAP_UNSYNCHRONISED, MAX_STRATUM};
 
 use super::{Claim, Keeper, Remaining};
+use crate::sys::kernel_clock::CrossTimestamp;
 
 /// The UDP port at which chronyd takes commands, on loopback only by default (`cmdport`).
 pub const PORT: u16 = 323;
@@ -29,6 +30,14 @@ const STATUS_SUCCESS: u16 = 0;
 const REPLY_HEADER: usize = 28;
 /// chronyd adds this to the growth of its own dispersion by default (`maxclockerror`), in ppm.
 const CLOCK_ERROR_PPM: f64 = 1.0;
+/// The skew as long as no frequency estimate of chronyd's was better than its `maxupdateskew`: nothing is known of the
+/// frequency. Its dispersion then grows by a second per second, for minutes where the path to its servers is noisy.
+const UNKNOWN_SKEW_PPM: f64 = 1e6;
+/// No clock is off by more without anybody's estimate: chronyd begins with the kernel's rate at its nominal value or with
+/// its drift file, each within 500 ppm.
+const UNKNOWN_FREQUENCY_PPM: f64 = 1000.0;
+/// By how much a dispersion that grows by a second per second may differ while a request is under way, in s.
+const LATE_REPLY_S: f64 = 0.001;
 
 /// What `chronyc tracking` shows.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -147,14 +156,20 @@ fn tracking(body: &mut Fields<'_>) -> Option<Tracking> {
 }
 
 impl Tracking {
-    /// Returns what chronyd claims with this reply, which came at this moment of `CLOCK_MONOTONIC`.
+    /// Returns what chronyd claims with this reply to a request that was sent when the clocks read `asked`.
     #[must_use]
-    pub fn claim(&self, monotonic_ns: u64) -> Claim {
+    pub fn claim(&self, asked: &CrossTimestamp) -> Claim {
         let (seconds, nanos) = self.reference_time;
         let stratum = u8::try_from(self.stratum).unwrap_or(0);
         let leap = u8::try_from(self.leap).unwrap_or(LEAP_UNSYNCHRONISED);
         // As fast as chronyd's own dispersion grows, which is more than PHI as long as it hardly knows the frequency.
-        let growth_ppm = self.skew_ppm.abs() + self.residual_ppm.abs() + CLOCK_ERROR_PPM;
+        let mut growth_ppm = self.growth_ppm();
+        let mut root_dispersion_s = self.root_dispersion_s;
+        if self.skew_ppm >= UNKNOWN_SKEW_PPM {
+            growth_ppm = UNKNOWN_FREQUENCY_PPM;
+            let updated_s = root_dispersion_s - self.age_s(asked) * (self.growth_ppm() - growth_ppm) * 1e-6;
+            root_dispersion_s = updated_s.max(0.0) + LATE_REPLY_S;
+        }
         Claim {
             keeper: Keeper::Chronyd,
             synchronised: leap < LEAP_UNSYNCHRONISED && (1..=MAX_STRATUM).contains(&stratum),
@@ -167,12 +182,27 @@ impl Tracking {
                 _ => NtpTimestamp::from_unix(seconds.cast_signed(), nanos.min(999_999_999)),
             },
             root_delay_ns: whole_ns(self.root_delay_s),
-            root_dispersion_ns: whole_ns(self.root_dispersion_s),
+            root_dispersion_ns: whole_ns(root_dispersion_s),
             growth_ppb: whole(growth_ppm * 1e3).max(PHI_PPB),
-            since_ns: monotonic_ns,
+            since_ns: asked.monotonic_before_ns,
             remaining: Remaining::Slew(signed_ns(self.correction_s)),
             interval_ns: Some(whole_ns(self.interval_s)),
         }
+    }
+}
+
+impl Tracking {
+    /// Returns by how much chronyd's own dispersion grows, in ppm.
+    fn growth_ppm(&self) -> f64 {
+        self.skew_ppm.abs() + self.residual_ppm.abs() + CLOCK_ERROR_PPM
+    }
+
+    /// Returns how long ago chronyd's last update was, in s, by the time that chronyd takes to be true.
+    #[expect(clippy::cast_precision_loss, reason = "a difference of hours at most")]
+    fn age_s(&self, asked: &CrossTimestamp) -> f64 {
+        let (seconds, nanos) = self.reference_time;
+        let updated_ns = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+        ((asked.realtime_ns - updated_ns) as f64 / 1e9 + self.correction_s).max(0.0)
     }
 }
 
@@ -236,6 +266,10 @@ mod tests {
     };
     const SEQUENCE: u32 = 0xdead_beef;
 
+    fn now(monotonic_ns: u64) -> CrossTimestamp {
+        CrossTimestamp { monotonic_before_ns: monotonic_ns, realtime_ns: 0, monotonic_after_ns: monotonic_ns }
+    }
+
     fn changed(change: impl FnOnce(&mut [u8; LENGTH])) -> Result<Tracking, Refused> {
         let mut reply = LOCAL;
         change(&mut reply);
@@ -247,7 +281,7 @@ mod tests {
         let tracking = read(&LOCAL, SEQUENCE).unwrap();
         assert_eq!((tracking.reference_id, tracking.stratum, tracking.leap), (0x7f7f_0101, 9, 0));
         assert_eq!(tracking.reference_time, (1_795_710_492, 485_471_850));
-        let claim = tracking.claim(5);
+        let claim = tracking.claim(&now(5));
         assert!(claim.synchronised && claim.since_ns == 5 && !claim.needs_no_kernel(), "{claim:?}");
         assert_eq!((claim.root_delay_ns, claim.root_dispersion_ns), (0, 0));
         assert_eq!((claim.remaining, claim.growth_ppb), (Remaining::Slew(0), PHI_PPB));
@@ -286,6 +320,27 @@ mod tests {
     }
 
     #[test]
+    fn a_chronyd_that_does_not_know_the_frequency_yet_is_not_given_up() {
+        let local = read(&LOCAL, SEQUENCE).unwrap();
+        let updated_ns = i128::from(local.reference_time.0) * 1_000_000_000 + 485_471_850;
+        for (age_s, correction_s, updated_s) in [(60.0, 0.0, 0.002), (60.0, -0.25, 0.002), (0.0, 0.3, 0.0)] {
+            // By its own word the dispersion has grown by a second per second since the update.
+            let tracking = Tracking {
+                skew_ppm: 1e6,
+                root_dispersion_s: updated_s + age_s * (1.0 + 1e-6),
+                correction_s,
+                ..local
+            };
+            let realtime_ns = updated_ns + i128::from(signed_ns(age_s - correction_s));
+            let claim = tracking.claim(&CrossTimestamp { realtime_ns, ..now(0) });
+            assert_eq!(claim.growth_ppb, 1_000_000);
+            let dispersion_s = claim.root_dispersion_ns as f64 / 1e9;
+            let grown_s = updated_s + age_s * 0.001;
+            assert!((grown_s..grown_s + 0.005).contains(&dispersion_s), "{dispersion_s} is not {grown_s}");
+        }
+    }
+
+    #[test]
     fn the_dispersion_grows_as_chronyd_s_own_and_the_rest_of_a_slew_counts() {
         let tracking = Tracking {
             skew_ppm: 200.0,
@@ -295,11 +350,11 @@ mod tests {
             correction_s: -0.002,
             ..read(&LOCAL, SEQUENCE).unwrap()
         };
-        let claim = tracking.claim(0);
+        let claim = tracking.claim(&now(0));
         assert_eq!((claim.growth_ppb, claim.root_delay_ns), (276_000, 20_000_000));
         assert_eq!(claim.remaining, Remaining::Slew(-2_000_000));
         let unsynchronised = Tracking { stratum: 0, leap: 3, ..tracking };
-        assert!(!unsynchronised.claim(0).synchronised);
-        assert!(!Tracking { stratum: 300, ..tracking }.claim(0).synchronised);
+        assert!(!unsynchronised.claim(&now(0)).synchronised);
+        assert!(!Tracking { stratum: 300, ..tracking }.claim(&now(0)).synchronised);
     }
 }

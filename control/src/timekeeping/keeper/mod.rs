@@ -156,7 +156,7 @@ impl Claim {
                 ns.unsigned_abs().saturating_add(grown_ns(age_ns, KERNEL_GROWTH_PPB))
             }
             Remaining::Slew(ns) => ns.unsigned_abs(),
-            Remaining::InKernel => kernel.offset_ns.unsigned_abs(),
+            Remaining::InKernel => kernel.remaining_ns(),
             Remaining::Unsaid(_) => 0,
         };
         self.root_dispersion_ns.saturating_add(grown_ns(age_ns, self.growth_ppb)).saturating_add(remaining_ns)

@@ -240,6 +240,7 @@ mod tests {
         max_error_us: 1500,
         estimated_error_us: 100,
         offset_ns: 0,
+        time_constant: 2,
         frequency_scaled_ppm: 0,
         tick_us: 10_000,
         tai_offset_s: 37,
