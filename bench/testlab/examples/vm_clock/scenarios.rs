@@ -93,6 +93,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "system-ours-first", run: system_ours_first, ..KEEPER },
     Scenario { name: "system-ntpd", run: |play, off| system(play, off, Daemon::Ntpd), ..KEEPER },
     Scenario { name: "system-timesyncd", run: |play, off| system(play, off, Daemon::Timesyncd), ..KEEPER },
+    Scenario {
+        name: "long-chronyd-client",
+        run: |play, time_s| long(play, time_s, Daemon::ChronydClient),
+        ..LONG
+    },
+    Scenario { name: "long-timesyncd", run: |play, time_s| long(play, time_s, Daemon::Timesyncd), ..LONG },
 ];
 
 const PLAIN: Scenario = Scenario {
@@ -111,6 +117,7 @@ const LEAP: Scenario = Scenario {
     run: leap,
     ..PLAIN
 };
+const LONG: Scenario = Scenario { unit: "s", magnitudes: &[3600.0], daemons: BESIDE, ..PLAIN };
 const KEEPER: Scenario = Scenario { unit: "s off", magnitudes: &[0.3], daemons: BESIDE, ..PLAIN };
 
 impl Scenario {
@@ -390,12 +397,22 @@ fn beside_slewing_chronyd(play: &mut Play, off_s: f64) -> Result<()> {
 
 /// Ours serves the clock that another daemon keeps, which was started before.
 fn system(play: &mut Play, off_s: f64, keeper: Daemon) -> Result<()> {
+    beside(play, off_s, keeper, Duration::from_mins(2))
+}
+
+/// The same for a long time, so that the keeper comes to its long poll intervals.
+fn long(play: &mut Play, time_s: f64, keeper: Daemon) -> Result<()> {
+    const OFF_S: f64 = 0.3;
+    beside(play, OFF_S, keeper, Duration::from_secs_f64(time_s))
+}
+
+fn beside(play: &mut Play, off_s: f64, keeper: Daemon, time: Duration) -> Result<()> {
     play.put_clock(off_s)?;
     play.now_is_zero();
     play.start_beside(keeper)?;
     watch(Duration::from_secs(2));
     play.start()?;
-    watch_the_system(play, keeper);
+    watch_the_system(play, keeper, time);
     Ok(())
 }
 
@@ -406,15 +423,15 @@ fn system_ours_first(play: &mut Play, off_s: f64) -> Result<()> {
     play.start()?;
     watch(Duration::from_secs(2));
     play.start_beside(Daemon::Chronyd)?;
-    watch_the_system(play, Daemon::Chronyd);
+    watch_the_system(play, Daemon::Chronyd, Duration::from_mins(2));
     Ok(())
 }
 
-fn watch_the_system(play: &mut Play, keeper: Daemon) {
+fn watch_the_system(play: &mut Play, keeper: Daemon, time: Duration) {
     if !play.wait_until_synchronised(Duration::from_mins(2)) {
         play.fault("never synchronised");
     }
-    watch(Duration::from_mins(2));
+    watch(time);
     play.compare_identities(keeper);
 }
 
