@@ -14,25 +14,46 @@
 )]
 
 pub mod checks;
+#[cfg(feature = "lab")]
 pub mod fake_upstream;
+#[cfg(feature = "lab")]
 pub mod foreign;
+#[cfg(feature = "lab")]
 mod lab;
+#[cfg(feature = "lab")]
 pub mod line_age;
+#[cfg(feature = "lab")]
 pub mod load;
+#[cfg(feature = "lab")]
 mod machine;
+#[cfg(feature = "lab")]
 pub mod ntp;
+#[cfg(feature = "lab")]
 pub mod oracle;
+#[cfg(feature = "lab")]
 mod output;
+#[cfg(feature = "lab")]
 mod server;
+#[cfg(feature = "lab")]
 mod tally;
+#[cfg(feature = "lab")]
 pub mod test_run;
+#[cfg(feature = "lab")]
 pub mod upstreams;
+#[cfg(feature = "lab")]
 mod waiting;
+#[cfg(feature = "lab")]
 pub mod wire;
 
+#[cfg(feature = "lab")]
 pub use lab::{Lab, lab_script};
+#[cfg(feature = "lab")]
 pub use machine::{not_run, pooltime_xdp, tool};
+#[cfg(feature = "lab")]
 pub use output::Output;
+#[cfg(feature = "lab")]
 pub use server::{CONFIG, Server};
+#[cfg(feature = "lab")]
 pub use tally::Tally;
+#[cfg(feature = "lab")]
 pub use waiting::{PATIENCE, wait_for};
