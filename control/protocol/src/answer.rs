@@ -190,7 +190,7 @@ impl ServerTime {
         if self.leap == LEAP_UNSYNCHRONISED {
             return Err(Reject::Unsynchronised);
         }
-        if !self.is_synchronised() {
+        if !self.is_synchronised() || self.stratum >= MAX_STRATUM {
             return Err(Reject::Stratum);
         }
         if self.root_distance_s() > max_root_distance_s {
@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn bogus_answers_are_rejected_by_name() {
         type Change = fn(&mut [u8; LENGTH]);
-        let cases: [(Change, Reject); 12] = [
+        let cases: [(Change, Reject); 13] = [
             (|bytes| bytes[0] = 5 << 3 | MODE_SERVER, Reject::Version),
             (|bytes| bytes[0] = 2 << 3 | MODE_SERVER, Reject::Version),
             (|bytes| bytes[0] = 4 << 3 | 3, Reject::Mode),
@@ -249,6 +249,7 @@ mod tests {
             (|bytes| bytes[32..40].fill(0), Reject::ZeroReceive),
             (|bytes| bytes[42] = 0x27, Reject::Order),
             (|bytes| bytes[0] |= 3 << 6, Reject::Unsynchronised),
+            (|bytes| bytes[1] = 15, Reject::Stratum),
             (|bytes| bytes[1] = 16, Reject::Stratum),
             (|bytes| bytes[9] = 2, Reject::RootDistance),
             (|bytes| bytes[12..16].copy_from_slice(&[10, 0, 0, 1]), Reject::Loop),

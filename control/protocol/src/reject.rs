@@ -23,7 +23,7 @@ pub enum Reject {
     Order,
     /// Its leap indicator is 3.
     Unsynchronised,
-    /// Its stratum is 0 without a kiss, or above 15.
+    /// Its stratum is 0 without a kiss, or 15 or more: a client of it would be at stratum 16, which is unsynchronised.
     Stratum,
     /// The server is too far from its primary source.
     RootDistance,
@@ -31,6 +31,8 @@ pub enum Reject {
     Loop,
     /// The server claims to have kept the request for longer than the answer took.
     Residence,
+    /// It answers the request, but comes from another address or port than the one that was asked.
+    Source,
 }
 
 impl Reject {
@@ -51,6 +53,7 @@ impl Reject {
             Self::RootDistance => "root_distance",
             Self::Loop => "loop",
             Self::Residence => "residence",
+            Self::Source => "source",
         }
     }
 
@@ -67,17 +70,18 @@ impl Reject {
             Self::ZeroReceive => "its receive timestamp is zero",
             Self::Order => "it was received after it was sent",
             Self::Unsynchronised => "the server is not synchronised (leap 3)",
-            Self::Stratum => "its stratum is not 1 to 15",
+            Self::Stratum => "its stratum is not 1 to 14, so a client of it would not be synchronised",
             Self::RootDistance => "the server's root distance is above the limit",
             Self::Loop => "the server is synchronised to this host",
             Self::Residence => "the server claims to have kept the request for longer than the answer took",
+            Self::Source => "it comes from another address than the one that was asked",
         }
     }
 
     /// Whether the packet may have been sent by anybody, so that the answer itself may still come.
     #[must_use]
     pub const fn is_forgery(self) -> bool {
-        matches!(self, Self::Length | Self::Short | Self::Version | Self::Mode | Self::Origin)
+        matches!(self, Self::Length | Self::Short | Self::Version | Self::Mode | Self::Origin | Self::Source)
     }
 }
 

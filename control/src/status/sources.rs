@@ -217,7 +217,9 @@ impl Peer {
     /// Adds what the discipline reports about it.
     pub fn describe(&mut self, report: &SourceReport, is_reference: bool) {
         self.tally = Tally::of(report.standing, is_reference);
-        self.standing = report.standing.reason().into();
+        // What is wrong with its answers says more than that there are too few of them.
+        let trouble = self.trouble.as_ref().filter(|_| self.tally == Tally::Reject);
+        self.standing = trouble.cloned().unwrap_or_else(|| report.standing.reason().into());
         self.reach = report.reach;
         self.poll_log2 = report.poll_log2;
         self.delay_s = report.delay_s;

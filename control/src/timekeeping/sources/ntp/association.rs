@@ -218,9 +218,6 @@ impl Association {
         if before.checked_ilog2() != count.checked_ilog2() {
             warn!("upstream {}: {count} answers refused so far, for {reject}", self.config.address);
         }
-        if reject == Reject::Loop {
-            self.in_trouble(format!("its answers are refused: {reject}"));
-        }
     }
 
     pub(super) fn kissed(&mut self, kiss: Kiss) {
@@ -384,12 +381,10 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_is_counted_and_told() {
+    fn a_loop_is_counted() {
         let mut association = association("192.0.2.9");
         association.refused(Reject::Loop, 1);
-        let view = association.view(LocalTime::from_ns(0));
-        assert_eq!(view.rejected, [("loop".into(), 1)].into());
-        assert!(view.trouble.unwrap().contains("synchronised to this host"));
+        assert_eq!(association.view(LocalTime::from_ns(0)).rejected, [("loop".into(), 1)].into());
     }
 
     #[test]

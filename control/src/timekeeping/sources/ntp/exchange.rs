@@ -7,7 +7,9 @@ use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use nix::libc;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, TimestampingFlag, recvmsg, setsockopt, sockopt};
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, SockaddrStorage, TimestampingFlag, recvmsg, setsockopt, sockopt,
+};
 use protocol::{Answer, Kiss, PendingRequest, Reject, ServerTime, Strictness, Times};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
@@ -31,6 +33,8 @@ pub struct Exchange {
     pub refused: BTreeMap<Reject, u64>,
     /// The local address from which it was sent.
     pub local: Option<IpAddr>,
+    /// From where an answer to the request came, if not from the server.
+    pub elsewhere: Option<SocketAddr>,
 }
 
 /// How an exchange ended.
@@ -50,7 +54,12 @@ pub enum ExchangeOutcome {
 
 /// Asks `server` once, from a new socket, so that each request has another source port (RFC 9109).
 pub async fn exchange(server: SocketAddr, patience: Duration) -> Exchange {
-    let mut exchange = Exchange { outcome: ExchangeOutcome::Silence, refused: BTreeMap::new(), local: None };
+    let mut exchange = Exchange {
+        outcome: ExchangeOutcome::Silence,
+        refused: BTreeMap::new(),
+        local: None,
+        elsewhere: None,
+    };
     let deadline = Instant::now() + patience;
     let outcome = match timeout_at(deadline, exchange.run(server)).await {
         Ok(Ok(outcome)) => outcome,
@@ -62,15 +71,24 @@ pub async fn exchange(server: SocketAddr, patience: Duration) -> Exchange {
 
 impl Exchange {
     async fn run(&mut self, server: SocketAddr) -> io::Result<ExchangeOutcome> {
-        let socket = UdpSocket::from_std(open(server)?)?;
-        self.local = socket.local_addr().ok().map(|address| address.ip());
+        let local = local_address(server)?;
+        self.local = Some(local.ip());
+        let socket = UdpSocket::from_std(open(local)?)?;
         let request = PendingRequest::new(random::bytes().map_err(io::Error::other)?);
         let before = Machine.cross_timestamp().map_err(io::Error::other)?;
-        socket.send(&request.to_bytes()).await?;
+        socket.send_to(&request.to_bytes(), server).await?;
         let handed_over_ns = monotonic_ns().map_err(io::Error::other)?;
         while self.refused.values().sum::<u64>() < PATIENCE {
-            let Arrival { bytes, length, stamp_ns, after } = arrival(&socket).await?;
-            match request.read(&bytes[..length], Strictness::CLIENT) {
+            let Arrival { from, bytes, length, stamp_ns, after } = arrival(&socket).await?;
+            let answer = request.read(&bytes[..length], Strictness::CLIENT);
+            let is_elsewhere =
+                from.is_some_and(|from| (from.ip(), from.port()) != (server.ip(), server.port()));
+            if is_elsewhere && !answer.as_ref().is_err_and(|reject| reject.is_forgery()) {
+                self.elsewhere = from;
+                *self.refused.entry(Reject::Source).or_default() += 1;
+                continue;
+            }
+            match answer {
                 Err(reject) if reject.is_forgery() => *self.refused.entry(reject).or_default() += 1,
                 Err(reject) => return Ok(ExchangeOutcome::Rejected(reject)),
                 Ok(Answer::Kiss(kiss)) => return Ok(ExchangeOutcome::Kiss(kiss)),
@@ -102,17 +120,31 @@ pub fn keep_stamping() -> io::Result<std::net::UdpSocket> {
     Ok(socket)
 }
 
-/// Opens a connected socket, so that the kernel drops packets from elsewhere and reports a closed port.
-fn open(server: SocketAddr) -> io::Result<std::net::UdpSocket> {
+/// Returns the address from which this host would ask a server, with any port. Sends nothing.
+fn local_address(server: SocketAddr) -> io::Result<SocketAddr> {
     let any = match server {
         SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
     let socket = std::net::UdpSocket::bind(SocketAddr::new(any, 0))?;
+    socket.connect(server)?;
+    let mut local = socket.local_addr()?;
+    local.set_port(0);
+    Ok(local)
+}
+
+/// Opens a socket with a local address. It is not connected: an answer from another address than the one that was asked
+/// is refused, but the operator is told of it. The kernel reports a closed port all the same.
+fn open(local: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let socket = std::net::UdpSocket::bind(local)?;
     socket.set_nonblocking(true)?;
+    if local.is_ipv4() {
+        setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?;
+    } else {
+        setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?;
+    }
     // It works without timestamps as well, but less precisely.
     let _without = ask_for_stamps(&socket);
-    socket.connect(server)?;
     Ok(socket)
 }
 
@@ -127,10 +159,11 @@ fn ask_for_stamps(socket: &std::net::UdpSocket) -> io::Result<()> {
 /// Whether the host has a route to an address at all. Sends nothing.
 #[must_use]
 pub fn has_route(server: SocketAddr) -> bool {
-    open(server).is_ok()
+    local_address(server).is_ok()
 }
 
 struct Arrival {
+    from: Option<SocketAddr>,
     bytes: [u8; BUFFER],
     length: usize,
     stamp_ns: Option<i128>,
@@ -144,9 +177,9 @@ async fn arrival(socket: &UdpSocket) -> io::Result<Arrival> {
         let interest = if ready.is_error() { Interest::ERROR } else { Interest::READABLE };
         let mut bytes = [0; BUFFER];
         match socket.try_io(interest, || receive(socket, &mut bytes, MsgFlags::MSG_DONTWAIT)) {
-            Ok((length, stamp_ns)) => {
+            Ok((length, stamp_ns, from)) => {
                 let after = Machine.cross_timestamp().map_err(io::Error::other)?;
-                return Ok(Arrival { bytes, length: length.min(BUFFER), stamp_ns, after });
+                return Ok(Arrival { from, bytes, length: length.min(BUFFER), stamp_ns, after });
             }
             // The request's timestamp also wakes the socket up.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -162,13 +195,17 @@ fn transmit_stamp_ns(socket: &UdpSocket) -> Option<i128> {
     receive(socket, &mut [0; BUFFER], flags).ok()?.1
 }
 
-/// Receives a packet with its timestamp by `CLOCK_REALTIME`, in ns since 1970. A packet that was cut off is
+/// Receives a packet with its timestamp by `CLOCK_REALTIME`, in ns since 1970, and its source. A packet that was cut off is
 /// as long as the buffer, which no answer is.
-fn receive(socket: &UdpSocket, bytes: &mut [u8], flags: MsgFlags) -> io::Result<(usize, Option<i128>)> {
+fn receive(
+    socket: &UdpSocket,
+    bytes: &mut [u8],
+    flags: MsgFlags,
+) -> io::Result<(usize, Option<i128>, Option<SocketAddr>)> {
     let mut slices = [IoSliceMut::new(bytes)];
     let mut control =
         nix::cmsg_space!([libc::timespec; 3], libc::sock_extended_err, libc::sockaddr_in6, libc::c_int);
-    let received = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags)?;
+    let received = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags)?;
     let stamp_ns = received.cmsgs()?.find_map(|message| match message {
         ControlMessageOwned::ScmTimestampsns(stamps) => {
             let stamp = stamps.system;
@@ -177,7 +214,12 @@ fn receive(socket: &UdpSocket, bytes: &mut [u8], flags: MsgFlags) -> io::Result<
         }
         _ => None,
     });
-    Ok((received.bytes, stamp_ns))
+    Ok((received.bytes, stamp_ns, received.address.as_ref().and_then(socket_address)))
+}
+
+fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
+    let ipv4 = address.as_sockaddr_in().map(|ipv4| SocketAddr::V4((*ipv4).into()));
+    ipv4.or_else(|| address.as_sockaddr_in6().map(|ipv6| SocketAddr::V6((*ipv6).into())))
 }
 
 #[cfg(test)]
@@ -258,6 +300,22 @@ mod tests {
         let exchange = asked(|_| vec![vec![0x24; 48]; 100], LONG);
         assert!(matches!(exchange.outcome, ExchangeOutcome::Silence), "{exchange:?}");
         assert_eq!(exchange.refused, [(Reject::Origin, PATIENCE)].into());
+    }
+
+    #[test]
+    fn an_answer_from_another_address_is_refused_and_told() {
+        let (asked, other) =
+            (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.2:0").unwrap());
+        let (address, elsewhere) = (asked.local_addr().unwrap(), other.local_addr().unwrap());
+        thread::spawn(move || {
+            let mut request = [0; LENGTH];
+            let (_, client) = asked.recv_from(&mut request).unwrap();
+            other.send_to(&answer(&request), client).unwrap();
+        });
+        let exchange = ask(address, Duration::from_millis(300));
+        assert!(matches!(exchange.outcome, ExchangeOutcome::Silence), "{exchange:?}");
+        assert_eq!(exchange.refused, [(Reject::Source, 1)].into());
+        assert_eq!(exchange.elsewhere, Some(elsewhere));
     }
 
     #[test]

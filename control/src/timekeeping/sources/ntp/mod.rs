@@ -117,8 +117,8 @@ impl NtpSource {
             return;
         };
         association.local = exchange.local.or(association.local);
-        for (reject, count) in exchange.refused {
-            association.refused(reject, count);
+        for (reject, count) in &exchange.refused {
+            association.refused(*reject, *count);
         }
         let (time, times) = match exchange.outcome {
             ExchangeOutcome::Time(time, times) => (time, times),
@@ -131,9 +131,22 @@ impl NtpSource {
                 }
                 return;
             }
-            ExchangeOutcome::Rejected(reject) => return association.refused(reject, 1),
+            ExchangeOutcome::Rejected(reject) => {
+                association.refused(reject, 1);
+                return association.in_trouble(refusal(reject));
+            }
             ExchangeOutcome::Failed(error) => return association.in_trouble(error.to_string()),
-            ExchangeOutcome::Silence => return,
+            // What came instead of the answer may tell why there is none.
+            ExchangeOutcome::Silence => {
+                if let Some(elsewhere) = exchange.elsewhere {
+                    association.in_trouble(format!(
+                        "its answers come from {elsewhere}, not from the address that is asked, and are refused"
+                    ));
+                } else if let Some((reject, _)) = exchange.refused.iter().max_by_key(|(_, count)| **count) {
+                    association.in_trouble(refusal(*reject));
+                }
+                return;
+            }
         };
         // An address that the routing table treats as local need not be that of an interface.
         let is_self = exchange.local.is_some_and(|local| local.to_canonical() == server.ip().to_canonical());
@@ -149,12 +162,17 @@ impl NtpSource {
             }
             Err(reject) => {
                 association.refused(reject, 1);
+                association.in_trouble(refusal(reject));
                 if reject != Reject::Residence {
                     discipline.unfit(index, now);
                 }
             }
         }
     }
+}
+
+fn refusal(reject: Reject) -> String {
+    format!("its answers are refused: {reject}")
 }
 
 impl Source for NtpSource {
@@ -327,7 +345,7 @@ mod tests {
 
         fn answers(&mut self, association: u16, server: SocketAddr, outcome: ExchangeOutcome) {
             let local = Some([198, 51, 100, 1].into());
-            let exchange = Exchange { outcome, refused: [].into(), local };
+            let exchange = Exchange { outcome, refused: [].into(), local, elsewhere: None };
             self.arrives(Arrival::Exchanged { association, server, exchange });
         }
 
@@ -388,7 +406,38 @@ mod tests {
         offline.answers(1, server(9), time(reference_id([198, 51, 100, 1].into())));
         let (_, peer) = offline.peer(0);
         assert_eq!((peer.answers, peer.rejected), (0, [("loop".into(), 1)].into()));
+        assert_eq!(peer.trouble.unwrap(), "its answers are refused: the server is synchronised to this host");
         assert_eq!(offline.standing(index), Standing::Unfit);
+    }
+
+    #[test]
+    fn why_answers_are_refused_is_the_server_s_standing() {
+        let refused = |change: fn(&mut ServerTime)| {
+            let mut offline = Offline::new(&["192.0.2.9"]);
+            let ExchangeOutcome::Time(mut said, times) = time(7) else { unreachable!() };
+            change(&mut said);
+            offline.answers(1, server(9), ExchangeOutcome::Time(said, times));
+            let (index, mut peer) = offline.peer(0);
+            peer.describe(&offline.discipline.report(index.unwrap(), NOW), false);
+            peer.standing
+        };
+        assert!(refused(|said| said.leap = 3).contains("not synchronised"));
+        assert!(refused(|said| said.stratum = 15).contains("stratum is not 1 to 14"));
+        assert!(refused(|said| said.root_dispersion = NtpShort(u32::MAX)).contains("root distance"));
+        assert!(!refused(|_| {}).contains("refused"));
+
+        let mut offline = Offline::new(&["192.0.2.9"]);
+        offline.answers(1, server(9), ExchangeOutcome::Rejected(Reject::ZeroTransmit));
+        assert!(offline.peer(0).1.trouble.unwrap().contains("transmit timestamp is zero"));
+        let exchange = Exchange {
+            outcome: ExchangeOutcome::Silence,
+            refused: [(Reject::Source, 1)].into(),
+            local: None,
+            elsewhere: Some(server(10)),
+        };
+        offline.arrives(Arrival::Exchanged { association: 1, server: server(9), exchange });
+        assert!(offline.peer(0).1.trouble.unwrap().contains("come from 192.0.2.10:123"));
+        assert_eq!(offline.peer(0).1.rejected, [("source".into(), 1), ("zero_transmit".into(), 1)].into());
     }
 
     #[test]
