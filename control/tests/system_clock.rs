@@ -96,6 +96,16 @@ fn assert_served_as_unsynchronised(observation: &Observation, reason: Unsynchron
 }
 
 #[test]
+fn a_kernel_that_was_told_of_no_error_is_not_believed_without_the_keeper_s_word() {
+    // As ntpd leaves it when it starts, and systemd-timesyncd always.
+    let untold = Adjtimex { estimated_error_us: 0, max_error_us: 16, ..KEPT };
+    let config = ClockConfig::default();
+    assert_served_as_unsynchronised(&observe(&untold, None, &config), Unsynchronised::NoEstimate);
+    assert_eq!(observe(&untold, Some(&daemon(10 * SECOND_NS)), &config).unsynchronised, None);
+    assert_eq!(observe(&KEPT, None, &config).unsynchronised, None);
+}
+
+#[test]
 fn the_line_goes_through_the_reading_at_the_nominal_rate() {
     let observation = observe(&KEPT, None, &ClockConfig::default());
     let state = observation.state;

@@ -12,6 +12,7 @@ pub mod publisher;
 mod reload;
 mod service;
 mod traffic;
+mod unsent;
 mod view;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

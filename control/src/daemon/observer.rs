@@ -3,10 +3,12 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, mpsc};
+use std::time::Instant;
 
 use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 
+use super::unsent::UnsentShares;
 use super::view::{Report, Run};
 use crate::error::{Code, Error, Result};
 use crate::http::Look;
@@ -40,7 +42,8 @@ impl Observer {
             .map_err(Error::because(Code::Os, "cannot start the event loop of the observer"))?;
         let (reports, latest) = watch::channel(None);
         let (requests, queue) = mpsc::channel::<oneshot::Sender<_>>();
-        let mut reader = Reader { run, datapath, runtime, reports: latest, sockets };
+        let mut reader =
+            Reader { run, datapath, runtime, reports: latest, sockets, unsent: UnsentShares::default() };
         // The thread is never joined: it ends with the process, and a panic in it ends the process (see Cargo.toml).
         std::thread::Builder::new()
             .name("observer".into())
@@ -93,6 +96,7 @@ struct Reader {
     runtime: Runtime,
     reports: watch::Receiver<Option<Arc<Report>>>,
     sockets: Arc<Shared>,
+    unsent: UnsentShares,
 }
 
 impl Reader {
@@ -102,6 +106,8 @@ impl Reader {
         // A new connection each time needs no check that the last one is still open.
         let links = self.runtime.block_on(async { Netlink::connect_to_ask()?.interfaces().await })?;
         self.datapath.reread()?;
-        report.status(&self.run, &self.datapath, &self.sockets, &links)
+        let mut status = report.status(&self.run, &self.datapath, &self.sockets, &links)?;
+        self.unsent.add_to(&mut status.interfaces, Instant::now());
+        Ok(status)
     }
 }

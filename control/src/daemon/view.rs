@@ -15,6 +15,7 @@ use crate::serving::xdp::{Datapath, OpenError};
 use crate::status::sources::Peers;
 use crate::status::traffic::{Clients, Talker};
 use crate::status::{self, Status};
+use crate::sys::ethtool::Nic;
 use crate::sys::kernel_clock::monotonic_ns;
 use crate::sys::process;
 use crate::timekeeping::system_clock::Unsynchronised;
@@ -200,6 +201,8 @@ fn interface(datapath: &Datapath, index: u32, link: Option<&Interface>) -> Resul
         remark,
         up: link.is_some_and(|link| link.up),
         driver: link.map(|link| link.driver).unwrap_or_default(),
+        xdp_transmit_errors: link.and_then(|link| Nic(&link.name).xdp_transmit_errors()),
+        unsent_share: None,
         addresses: Vec::new(),
         counters: status::name_counters(&*datapath.counters(index)?),
     })

@@ -149,6 +149,14 @@ metrics! {
             status.upstreams.iter().flat_map(of).collect()
         };
 
+    "pooltime_interface_unsent_answers_total" Counter ["interface"]
+        "Answers that the driver was handed and did not send, by its own counters; absent if it has none for that." =
+        |status| {
+            let unsent = |interface: &crate::status::Interface| {
+                interface.xdp_transmit_errors.map(|errors| (vec![interface.name.clone()], number(errors)))
+            };
+            status.interfaces.iter().filter_map(unsent).collect()
+        };
     "pooltime_interface_info" Gauge ["interface", "mode"] "Mode of each interface (native, generic or none); the value is always 1." =
         |status| {
             let mode = |mode: Option<Mode>| mode.map_or("none", Mode::label).to_owned();

@@ -8,6 +8,11 @@ use crate::status::Status;
 /// A living daemon publishes four times per second.
 const LATE_PUBLICATION_S: f64 = 2.0;
 
+/// If a driver does not send more of the answers than this, clients do not get what they ask for.
+const BAD_UNSENT_SHARE: f64 = 0.5;
+/// More than this should be looked at.
+const ODD_UNSENT_SHARE: f64 = 0.01;
+
 /// The result of the health check.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
@@ -42,6 +47,20 @@ impl Health {
                 reasons.push(format!("{name}: the program is not attached"));
             } else if !interface.up {
                 reasons.push(format!("{name} is down: `ip link set {name} up`"));
+            } else if interface.addresses.is_empty() {
+                reasons
+                    .push(format!("{name} has no address to answer for: see `ip address show dev {name}`"));
+            } else if let Some(share) = interface.unsent_share.filter(|share| *share > BAD_UNSENT_SHARE) {
+                reasons.push(format!(
+                    "{name}: the driver does not send {:.0} % of the answers (XDP_TX): `mode = \"generic\"` does without the driver",
+                    share * 100.0
+                ));
+            }
+            if let Some(share) = interface.unsent_share
+                && (ODD_UNSENT_SHARE..=BAD_UNSENT_SHARE).contains(&share)
+            {
+                warnings
+                    .push(format!("{name}: the driver does not send {:.0} % of the answers", share * 100.0));
             }
             if let Some(fallback) = &interface.fallback {
                 warnings.push(format!("{name}: generic mode, because native mode was refused: {fallback}"));
@@ -100,6 +119,10 @@ mod tests {
             reason(&|status| status.interfaces[0].mode = None).contains("eth0: the program is not attached")
         );
         assert!(reason(&|status| status.interfaces[0].up = false).contains("eth0 is down"));
+        assert!(reason(&|status| status.interfaces[0].addresses.clear()).contains("eth0 has no address"));
+        assert!(
+            reason(&|status| status.interfaces[0].unsent_share = Some(1.0)).contains("does not send 100 %")
+        );
     }
 
     #[test]
@@ -118,6 +141,9 @@ mod tests {
         assert!(slewed.contains("for about 50 s more"), "{slewed}");
         assert!(warning(&|status| status.daemon = None).contains("no daemon is running"));
         assert!(warning(&|status| status.clock.age_s = 3.0).contains("hangs"));
+        assert!(
+            warning(&|status| status.interfaces[0].unsent_share = Some(0.2)).contains("does not send 20 %")
+        );
         assert!(
             warning(&|status| {
                 status.interfaces[0].mode = Some(Mode::Generic);

@@ -146,6 +146,11 @@ pub struct Interface {
     pub up: bool,
     /// State of its driver.
     pub driver: Driver,
+    /// Answers that the driver was handed and did not send, by its own counters, if it has any for that.
+    pub xdp_transmit_errors: Option<u64>,
+    /// Which share of the latest answers was not sent. Only a running daemon knows it.
+    #[serde(default)]
+    pub unsent_share: Option<f64>,
     /// Addresses that are answered for.
     pub addresses: Vec<String>,
     /// The counters that are not zero.
@@ -373,7 +378,7 @@ pub(crate) fn sample() -> Status {
                 selected: 1,
                 upstreams: 1,
                 skew_ppm: Some(0.02),
-                kernel_clock: KernelClockStatus::default(),
+                kernel_clock: KernelClockStatus { offset_s: Some(0.000_02), ..KernelClockStatus::default() },
                 trouble: vec!["192.0.2.7: no route".into()],
             }),
         },
@@ -397,6 +402,8 @@ pub(crate) fn sample() -> Status {
             remark: None,
             up: true,
             driver: Driver { receive_queues: 4, transmit_queues: 4, ..Driver::default() },
+            xdp_transmit_errors: Some(0),
+            unsent_share: None,
             addresses: vec!["192.0.2.53".into()],
             counters: vec![counter(Verdict::Answered, 3, 7), counter(Verdict::DropLimited, 4, 2)],
         }],

@@ -4,7 +4,7 @@ use std::io;
 
 use responder::verdict::Family;
 
-use crate::sys::{EthtoolCommand, ethtool};
+use crate::sys::{EthtoolCommand, ethtool, ethtool_with_room};
 
 /// A setting that can be on or off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,7 @@ const UDP_V6_FLOW: u32 = 0x06;
 const HASH_PORTS: u32 = 1 << 6 | 1 << 7;
 /// From `enum ethtool_stringset`.
 const FEATURE_NAMES: u32 = 4;
+const STATISTICS_NAMES: u32 = 1;
 /// `ETH_GSTRING_LEN` in words.
 const NAME_WORDS: usize = 8;
 /// Number of blocks of 32 features for which there is room. Linux has two.
@@ -130,6 +131,28 @@ impl Nic<'_> {
         (fields != 0).then_some(fields & HASH_PORTS == HASH_PORTS)
     }
 
+    /// Returns how many frames the driver was handed by XDP programs (`XDP_TX`) and did not send, by its own counters;
+    /// `None` if it has none for that. Drivers name them differently.
+    #[must_use]
+    pub fn xdp_transmit_errors(self) -> Option<u64> {
+        let sizes = ethtool(self.0, EthtoolCommand::SetSizes, &[0, 1 << STATISTICS_NAMES, 0]).ok()?;
+        // Of a reserved word, the mask of the sets that there are, and their sizes.
+        let count = usize::try_from(*sizes.get(3)?)
+            .ok()
+            .filter(|_| sizes.get(1) == Some(&(1 << STATISTICS_NAMES)))?;
+        let names = self.counters(EthtoolCommand::Strings, &[STATISTICS_NAMES], count * NAME_WORDS)?;
+        let values = self.counters(EthtoolCommand::Statistics, &[], count * 2)?;
+        let names = names.get(2..)?.chunks_exact(NAME_WORDS).take(count).map(text);
+        let values = values.get(1..)?.chunks_exact(2);
+        let errors = names.zip(values).filter(|(name, _)| is_xdp_transmit_error(name));
+        errors.map(|(_, words)| u64_of(words)).reduce(u64::saturating_add)
+    }
+
+    /// With twice the room, in case that queues are added meanwhile.
+    fn counters(self, command: EthtoolCommand, arguments: &[u32], words: usize) -> Option<Vec<u32>> {
+        ethtool_with_room(self.0, command, arguments, 2 * words + 1024).ok()
+    }
+
     /// Turns a feature on or off.
     ///
     /// # Errors
@@ -159,6 +182,18 @@ impl Nic<'_> {
     }
 }
 
+/// As in `rx_queue_0_xdp_tx_errors` (veth), `rx_queue_0_xdp_tx_drops` (virtio-net), `rx0_xdp_tx_full` (mlx5), `xdp_tx_err`.
+fn is_xdp_transmit_error(name: &str) -> bool {
+    name.split_once("xdp_tx")
+        .is_some_and(|(_, rest)| ["err", "drop", "full"].iter().any(|word| rest.contains(word)))
+}
+
+/// Of two words in the machine's order.
+fn u64_of(words: &[u32]) -> u64 {
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    bytes.try_into().map_or(0, u64::from_ne_bytes)
+}
+
 fn text(words: &[u32]) -> String {
     let bytes: Vec<_> =
         words.iter().flat_map(|word| word.to_ne_bytes()).take_while(|byte| *byte != 0).collect();
@@ -180,6 +215,19 @@ mod tests {
         }
         assert_eq!(Nic("lo").queues(), None);
         assert_eq!(Nic("lo").spreads_udp_by_ports(Family::Ipv4), None);
+    }
+
+    #[test]
+    fn counters_of_frames_that_were_not_sent_are_known_by_their_names() {
+        for name in ["rx_queue_0_xdp_tx_errors", "rx_queue_3_xdp_tx_drops", "rx0_xdp_tx_full", "xdp_tx_err"] {
+            assert!(is_xdp_transmit_error(name), "{name}");
+        }
+        for name in
+            ["rx_queue_0_xdp_tx", "rx_queue_0_xdp_drops", "tx_errors", "xdp_tx", "rx_xdp_redirect_fail"]
+        {
+            assert!(!is_xdp_transmit_error(name), "{name}");
+        }
+        assert_eq!(Nic("lo").xdp_transmit_errors(), None);
     }
 
     #[test]

@@ -210,6 +210,10 @@ pub(crate) enum EthtoolCommand {
     SetFeatures = 0x3b,
     /// `struct ethtool_channels`: numbers of queues.
     Channels = 0x3c,
+    /// `struct ethtool_stats`: the driver's own counters.
+    Statistics = 0x1d,
+    /// `struct ethtool_sset_info`: how many names a set has.
+    SetSizes = 0x37,
 }
 
 /// From `linux/sockios.h`. Its type differs between C libraries.
@@ -228,24 +232,44 @@ const ETHTOOL_WORDS: usize = 8192;
 ///
 /// There are more arguments than any of the commands has.
 pub(crate) fn ethtool(interface: &str, command: EthtoolCommand, arguments: &[u32]) -> io::Result<Vec<u32>> {
-    let mut words = vec![0_u32; ETHTOOL_WORDS];
+    ethtool_with_room(interface, command, arguments, ETHTOOL_WORDS)
+}
+
+/// The same as [`ethtool`] with room for so many words of the answer, for commands whose answer is as long as the driver
+/// likes: [`EthtoolCommand::SetSizes`] says how long.
+///
+/// # Errors
+///
+/// See [`ethtool`].
+///
+/// # Panics
+///
+/// See [`ethtool`].
+pub(crate) fn ethtool_with_room(
+    interface: &str,
+    command: EthtoolCommand,
+    arguments: &[u32],
+    room: usize,
+) -> io::Result<Vec<u32>> {
+    let mut words = vec![0_u32; room.max(ETHTOOL_WORDS)];
     words[0] = command as u32;
     words[1..=arguments.len()].copy_from_slice(arguments);
     // SAFETY: a structure of integers and a pointer, for which zeros are values.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     // The last byte stays zero and ends the name.
-    let (_, room) = request.ifr_name.split_last_mut().expect("it has 16 bytes");
-    if interface.len() > room.len() {
+    let (_, name) = request.ifr_name.split_last_mut().expect("it has 16 bytes");
+    if interface.len() > name.len() {
         return Err(io::Error::from_raw_os_error(libc::ENODEV));
     }
-    for (to, from) in room.iter_mut().zip(interface.bytes()) {
+    for (to, from) in name.iter_mut().zip(interface.bytes()) {
         *to = libc::c_char::from_ne_bytes([from]);
     }
     request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
     let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     // SAFETY: both structures outlive the call. The kernel writes at most 196 bytes of driver information, 36
     // of channels, 192 of a flow's hash, as many blocks of features as `arguments` says, or 32 bytes for each
-    // of its features. It has less than a hundred features, and the buffer has room for a thousand.
+    // of its features. It has less than a hundred features, and the buffer has room for a thousand. Counters of a driver and their names are
+    // asked for with twice the room that they took a moment ago.
     let status = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
     if status < 0 {
         return Err(io::Error::last_os_error());

@@ -40,7 +40,7 @@ pub(super) const UNTOUCHED: Adjtimex = Adjtimex {
     state: 0,
     status: 0,
     max_error_us: 0,
-    estimated_error_us: 0,
+    estimated_error_us: 100,
     offset_ns: 0,
     time_constant: 2,
     frequency_scaled_ppm: 0,

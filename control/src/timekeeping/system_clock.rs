@@ -34,6 +34,8 @@ pub enum Unsynchronised {
     Loop,
     /// The local daemon is systemd-timesyncd and has not said how good its time is.
     ErrorUnknown,
+    /// Nobody can be asked how good the clock is, and the kernel has been told of no estimate either.
+    NoEstimate,
     /// The error bound is above the configured limit.
     ErrorBound,
     /// The clock has lost time, and its keeper has not corrected it since.
@@ -65,6 +67,10 @@ impl Unsynchronised {
             Self::ErrorUnknown => {
                 "systemd-timesyncd keeps the clock and has not told how good its time is, so the error may be 10 s: \
                  see `timedatectl show-timesync`; it takes D-Bus and the program `busctl`, or chronyd in its place"
+            }
+            Self::NoEstimate => {
+                "the daemon that keeps the clock cannot be asked and has told the kernel no error: it has only just \
+                 started, or it is a systemd-timesyncd out of sight; see `chronyc tracking`, `ntpq -p` or `timedatectl`"
             }
             Self::ErrorBound => {
                 "the clock's error bound is above `clock.max_error_ms`: see `chronyc tracking` or `ntpq -p`"
@@ -275,6 +281,9 @@ impl ClaimedSource {
             Some(claim) if claim.synchronised && claim.needs_no_kernel() => None,
             Some(claim) if !claim.synchronised => Some(Unsynchronised::Daemon),
             _ if !kernel_synchronised => Some(Unsynchronised::Kernel),
+            // ntpd calls the clock synchronised when it starts, before it has heard anybody, with an error of nothing; and
+            // systemd-timesyncd tells the kernel of no error ever.
+            None if kernel.estimated_error_us == 0 => Some(Unsynchronised::NoEstimate),
             Some(_) | None => None,
         };
         let claim = claim.filter(|claim| claim.synchronised);

@@ -428,8 +428,10 @@ fn system_ours_first(play: &mut Play, off_s: f64) -> Result<()> {
 }
 
 fn watch_the_system(play: &mut Play, keeper: Daemon, time: Duration) {
-    if !play.wait_until_synchronised(Duration::from_mins(2)) {
-        play.fault("never synchronised");
+    // ntpd takes minutes after a step.
+    const PATIENCE: Duration = Duration::from_mins(10);
+    if !play.wait_until_synchronised(PATIENCE) {
+        play.fault(format!("not synchronised within {} s", PATIENCE.as_secs()));
     }
     watch(time);
     play.compare_identities(keeper);
