@@ -97,12 +97,18 @@ fn assert_served_as_unsynchronised(observation: &Observation, reason: Unsynchron
 
 #[test]
 fn a_kernel_that_was_told_of_no_error_is_not_believed_without_the_keeper_s_word() {
-    // As ntpd leaves it when it starts, and systemd-timesyncd always.
-    let untold = Adjtimex { estimated_error_us: 0, max_error_us: 16, ..KEPT };
     let config = ClockConfig::default();
-    assert_served_as_unsynchronised(&observe(&untold, None, &config), Unsynchronised::NoEstimate);
-    assert_eq!(observe(&untold, Some(&daemon(10 * SECOND_NS)), &config).unsynchronised, None);
-    assert_eq!(observe(&KEPT, None, &config).unsynchronised, None);
+    // As ntpd leaves it when it starts, and systemd-timesyncd always, and some seconds later.
+    for (estimated_error_us, max_error_us) in [(16, 16), (16, 3516), (0, 0), (0, 20_000)] {
+        let untold = Adjtimex { estimated_error_us, max_error_us, ..KEPT };
+        assert_served_as_unsynchronised(&observe(&untold, None, &config), Unsynchronised::NoEstimate);
+        assert_eq!(observe(&untold, Some(&daemon(10 * SECOND_NS)), &config).unsynchronised, None);
+    }
+    // As chronyd leaves it that follows a clock of the machine.
+    for (estimated_error_us, max_error_us) in [(0, 502), (1, 1500), (16, 2017)] {
+        let told = Adjtimex { estimated_error_us, max_error_us, ..KEPT };
+        assert_eq!(observe(&told, None, &config).unsynchronised, None);
+    }
 }
 
 #[test]

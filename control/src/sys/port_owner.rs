@@ -1,6 +1,7 @@
 //! The process that holds a port which this server wants.
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 /// A process, as shown to the operator.
@@ -69,6 +70,24 @@ pub(crate) fn is_held(table: &str, port: u16) -> bool {
         .is_ok_and(|text| socket_of(&text, port).is_some())
 }
 
+/// Whether a socket is bound to exactly this loopback address and port, and not to all addresses of the host.
+pub(crate) fn is_bound(address: SocketAddr) -> bool {
+    let table = if address.is_ipv4() { "udp" } else { "udp6" };
+    std::fs::read_to_string(format!("/proc/thread-self/net/{table}"))
+        .is_ok_and(|text| has_socket_at(&text, address))
+}
+
+fn has_socket_at(table: &str, address: SocketAddr) -> bool {
+    // The kernel prints the words of an address in the machine's order.
+    let word = |bytes: &[u8]| format!("{:08X}", u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+    let host: String = match address.ip() {
+        IpAddr::V4(ipv4) => word(&ipv4.octets()),
+        IpAddr::V6(ipv6) => ipv6.octets().chunks(4).map(word).collect(),
+    };
+    let local = format!("{host}:{:04X}", address.port());
+    table.lines().skip(1).any(|line| line.split_whitespace().nth(1) == Some(&local))
+}
+
 /// Returns the inode of the socket that listens on this port, from a table of sockets.
 fn socket_of(table: &str, port: u16) -> Option<&str> {
     table.lines().skip(1).find_map(|line| {
@@ -93,6 +112,19 @@ mod tests {
         assert_eq!(socket_of(table, 123), Some("4711"));
         assert_eq!(socket_of(table, 124), None);
         assert_eq!(socket_of("no table\n1 2 3\n", 123), None);
+    }
+
+    #[test]
+    fn a_socket_of_one_address_is_told_from_one_of_all() {
+        let table = "  sl  local_address rem_address   st\n\
+            37: 00000000:007B 00000000:0000 07\n  38: 0100007F:007B 00000000:0000 07\n\
+            39: 00000000000000000000000001000000:007B 00000000000000000000000000000000:0000 07\n";
+        let has = |address: &str| has_socket_at(table, address.parse().unwrap());
+        // As a little-endian machine prints them.
+        assert!(cfg!(target_endian = "big") || (has("127.0.0.1:123") && has("[::1]:123")));
+        assert!(!has("127.0.0.1:124") && !has("127.0.0.2:123") && !has("[::2]:123"));
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert!(is_bound(socket.local_addr().unwrap()));
     }
 
     #[test]

@@ -281,9 +281,7 @@ impl ClaimedSource {
             Some(claim) if claim.synchronised && claim.needs_no_kernel() => None,
             Some(claim) if !claim.synchronised => Some(Unsynchronised::Daemon),
             _ if !kernel_synchronised => Some(Unsynchronised::Kernel),
-            // ntpd calls the clock synchronised when it starts, before it has heard anybody, with an error of nothing; and
-            // systemd-timesyncd tells the kernel of no error ever.
-            None if kernel.estimated_error_us == 0 => Some(Unsynchronised::NoEstimate),
+            None if was_told_no_error(kernel) => Some(Unsynchronised::NoEstimate),
             Some(_) | None => None,
         };
         let claim = claim.filter(|claim| claim.synchronised);
@@ -361,6 +359,13 @@ impl ClaimedSource {
             self.unsynchronised = Some(reason);
         }
     }
+}
+
+/// Whether the kernel's clock counts as synchronised though nobody has measured it. ntpd calls it so when it starts, before
+/// it has heard anybody, with an error of 16 us for which it means 16 s; and systemd-timesyncd tells the kernel that there
+/// is no error whenever it corrects the clock. The kernel adds 500 us to the maximum every second.
+const fn was_told_no_error(kernel: &Adjtimex) -> bool {
+    matches!((kernel.estimated_error_us, kernel.max_error_us % 500), (0, 0) | (16, 16))
 }
 
 /// Whether a step is the leap second that the kernel has just taken.

@@ -121,6 +121,9 @@ fn open(family: Family) -> nix::Result<OwnedFd> {
             bind(socket.as_raw_fd(), &SockaddrIn6::from(SocketAddrV6::new([0; 16].into(), NTP_PORT, 0, 0)))?;
         }
     }
+    // Only now, so that a daemon that has the port already is noticed. One that keeps the clock and is started later can
+    // have it: it asks for the same, and what it binds to single addresses goes to it.
+    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     Ok(socket)
 }
 

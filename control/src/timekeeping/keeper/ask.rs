@@ -7,11 +7,13 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use responder::udp::NTP_PORT;
+
 use super::chronyd::{self, Refused, Tracking};
 use super::{Claim, timesyncd};
 use crate::net::query::exchange;
 use crate::sys::kernel_clock::{KernelClock as _, Machine, monotonic_ns};
-use crate::sys::port_owner::Holder;
+use crate::sys::port_owner::{self, Holder};
 use crate::sys::random;
 use crate::sys::subprocess::{self, ProgramOutput};
 use crate::timekeeping::kernel_steering::rival;
@@ -54,8 +56,12 @@ impl Asker {
             return self.ask_timesyncd();
         }
         self.last = None;
-        self.ntp_servers.iter().find_map(|server| {
-            let reading = exchange(*server, TIMEOUT).ok()?;
+        // A daemon that was started after this one has taken the loopback addresses over from it.
+        let loopback: [SocketAddr; 2] =
+            [(Ipv4Addr::LOCALHOST, NTP_PORT).into(), (Ipv6Addr::LOCALHOST, NTP_PORT).into()];
+        let later = loopback.into_iter().filter(|server| port_owner::is_bound(*server));
+        self.ntp_servers.iter().copied().chain(later).find_map(|server| {
+            let reading = exchange(server, TIMEOUT).ok()?;
             Some(Claim::of_answer(&reading, monotonic_ns().ok()?))
         })
     }
