@@ -2,9 +2,13 @@
 //! asked.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
+};
 use responder::verdict::{Family, Verdict};
 use testlab::wire::{Datagram, PORT, Wire, is_answer, request};
 use testlab::{CONFIG, Lab, Output, PATIENCE, Tally, not_run, tool, wait_for};
@@ -221,6 +225,32 @@ fn a_time_daemon_that_holds_the_port_is_asked_even_if_it_speaks_one_family_only(
         let (from, message) = take(&daemon).expect("a request");
         assert_eq!((from, message.len(), message[0]), (loopback, 48, 0x23));
     }
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn a_time_daemon_that_is_started_later_gets_the_port_and_is_asked() {
+    for loopback in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
+        let lab = Lab::up(&[]);
+        let _server = lab.server(CONFIG, &[]);
+        let address = loopback.to_string();
+        assert!(is_answered(&lab, "server", &address, &request(4, COOKIE)));
+        // As ntpd and chronyd bind it.
+        let daemon = lab.inside("server", || bind_beside(loopback));
+        daemon.set_read_timeout(Some(2 * PATIENCE)).unwrap();
+        let (from, message) = take(&daemon).expect("a request");
+        assert_eq!((from, message.len(), message[0]), (loopback, 48, 0x23));
+        drop(daemon);
+        assert!(is_answered(&lab, "server", &address, &request(4, COOKIE)), "it is ours again");
+    }
+}
+
+fn bind_beside(address: IpAddr) -> UdpSocket {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    setsockopt(&socket, sockopt::ReuseAddr, &true).unwrap();
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address, PORT))).unwrap();
+    socket.into()
 }
 
 /// What came to a socket, and from whom.
