@@ -1,6 +1,7 @@
 //! All unsafe code of control: kernel structures for maps, adjtimex and ethtool's ioctl.
 #![expect(unsafe_code, reason = "the one module that may")]
 
+pub(crate) mod credentials;
 pub mod ethtool;
 pub mod kernel_clock;
 pub mod port_owner;
