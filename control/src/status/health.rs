@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::safe_text::shell_word;
 use crate::status::Status;
 
 /// A living daemon publishes four times per second.
@@ -41,7 +42,7 @@ impl Health {
             if interface.mode.is_none() {
                 reasons.push(format!("{name}: the program is not attached"));
             } else if !interface.up {
-                reasons.push(format!("{name} is down: `ip link set {name} up`"));
+                reasons.push(format!("{name} is down: `ip link set {} up`", shell_word(name)));
             }
             if let Some(fallback) = &interface.fallback {
                 warnings.push(format!("{name}: generic mode, because native mode was refused: {fallback}"));
