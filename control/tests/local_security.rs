@@ -1,6 +1,7 @@
 //! What an unprivileged user of the host may try: root is not told to type what that user chose, the daemon starts and
 //! cannot be held up, and its pins, its lock and its pages stay its own.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -12,7 +13,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::Value;
 use testlab::upstreams::address;
-use testlab::{CONFIG, Lab, not_run, pooltime_xdp, tool};
+use testlab::{CONFIG, Lab, not_run, pooltime_xdp, tool, wait_for};
 
 // Of sysexits.h.
 const EX_UNAVAILABLE: i32 = 69;
@@ -174,7 +175,7 @@ fn a_process_that_may_not_steer_the_clock_keeps_the_daemon_from_nothing_whatever
         let run = |wrapper: &[&str]| {
             let words = [wrapper, &[program.to_str().unwrap(), "60"]].concat();
             let process = Process::start(Command::new(words[0]).args(&words[1..]));
-            testlab::wait_for("the process to have its name", || is_running(name).then_some(()));
+            wait_for("the process to have its name", || is_running(name).then_some(()));
             process
         };
         for (who, wrapper) in attacks {
@@ -294,4 +295,89 @@ fn the_lock_is_for_root_to_open() {
     File::create(&path).unwrap().set_permissions(fs::Permissions::from_mode(0o644)).unwrap();
     let _server = lab.server(CONFIG, &[]);
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+}
+
+/// The effective capabilities of each thread of a process, by the thread's name. Those of the event loop's helpers count
+/// once.
+fn capabilities(process: u32) -> BTreeMap<String, u64> {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap().flatten();
+    let status = threads.filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok());
+    let field = |status: &str, name: &str| {
+        status.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned())).unwrap()
+    };
+    let of_thread = |status: String| {
+        let [permitted, effective] =
+            ["CapPrm:", "CapEff:"].map(|set| u64::from_str_radix(&field(&status, set), 16).unwrap());
+        assert_eq!(permitted, effective, "{status}");
+        assert_eq!(field(&status, "CapInh:"), "0".repeat(16), "{status}");
+        assert_eq!(field(&status, "NoNewPrivs:"), "1", "{status}");
+        assert_eq!(field(&status, "Seccomp:"), "2", "{status}");
+        (field(&status, "Name:"), effective)
+    };
+    status.map(of_thread).collect()
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn each_thread_keeps_the_capabilities_that_it_needs_and_the_server_does_all_that_it_did() {
+    const NET_ADMIN: u64 = 1 << 12;
+    const DAC_OVERRIDE: u64 = 1 << 1;
+    const DAC_READ_SEARCH: u64 = 1 << 2;
+    const SYS_ADMIN: u64 = 1 << 21;
+    const SYS_TIME: u64 = 1 << 25;
+    const PERFMON: u64 = 1 << 38;
+    const BPF: u64 = 1 << 39;
+    let lab = Lab::up(&["--router"]);
+    let config = format!(
+        "interfaces = [\"lan0\"]\n[clock]\nsource = \"upstream\"\nsteer = false\n\
+         [[upstream]]\naddress = \"{}\"\n[[upstream]]\naddress = \"no-such-name.invalid\"\n",
+        address(0)
+    );
+    let mut server = lab.server(&config, &[]);
+    let of_loop = wait_for("the loop to give the clock up", || {
+        let kept = capabilities(server.pid());
+        let main = kept.get("pooltime-xdp").copied().filter(|kept| kept & SYS_TIME == 0)?;
+        let expected = [
+            ("access-lists", BPF | DAC_READ_SEARCH),
+            ("interfaces", BPF | PERFMON | NET_ADMIN | SYS_ADMIN),
+            ("observe", 0),
+            ("observer", BPF),
+            ("step-watch", 0),
+            ("userspace-path", 0),
+        ];
+        for (thread, expected) in expected {
+            assert_eq!(kept.get(thread), Some(&expected), "{thread}: {kept:x?}");
+        }
+        let others = kept
+            .iter()
+            .filter(|(name, _)| *name != "pooltime-xdp" && !expected.iter().any(|(known, _)| known == name));
+        for (name, kept) in others {
+            // Names that are looked up, and a thread that watches for pauses of virtual machines.
+            assert_eq!(kept & !DAC_OVERRIDE, 0, "{name}");
+        }
+        Some(main)
+    });
+    assert_eq!(of_loop, BPF);
+
+    // Names are looked up, lists and addresses change, an interface comes and goes, and so does its program.
+    wait_for("the look-up", || server.log().contains("no-such-name.invalid").then_some(()));
+    server.command(&["attach", "lan2"]).expect_success();
+    server.command(&["deny", "192.0.2.0/24"]).expect_success();
+    lab.exec("server", &["ip", "address", "add", "10.77.0.9/24", "dev", "lan0"]).expect_success();
+    wait_for("the new address", || {
+        server.status().interfaces[0].addresses.contains(&"10.77.0.9".to_owned()).then_some(())
+    });
+    lab.pooltime("client", &["query", "10.77.0.9"]);
+    let denied = lab.file("denied", "198.51.100.0/24\n");
+    lab.file("server.toml", &format!("{config}[access]\nfiles = [{denied:?}]\n"));
+    server.signal(Signal::SIGHUP);
+    wait_for("the reload", || server.log().contains("configuration reloaded").then_some(()));
+    assert!(server.command(&["access", "list"]).expect_success().contains("198.51.100.0/24"));
+    server.command(&["detach", "lan2"]).expect_success();
+    assert!(server.stop().success(), "{}", server.log());
+    for complaint in
+        ["Operation not permitted", "Permission denied", "keeps capabilities", "cannot be filtered"]
+    {
+        assert!(!server.log().contains(complaint), "{}", server.log());
+    }
 }

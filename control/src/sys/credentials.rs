@@ -2,21 +2,7 @@
 
 use std::path::Path;
 
-/// Capabilities by their numbers in `linux/capability.h`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub(crate) enum Capability {
-    /// Attaching programs, and settings of interfaces.
-    NetAdmin = 12,
-    /// Whatever has no capability of its own, on older kernels eBPF.
-    SysAdmin = 21,
-    /// Setting and steering the kernel's clock.
-    SysTime = 25,
-    /// What the verifier asks of programs that read memory by pointers.
-    Perfmon = 38,
-    /// Programs and maps.
-    Bpf = 39,
-}
+use super::capabilities::Capability;
 
 /// The credentials of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +34,7 @@ impl Credentials {
 
     /// Whether the capability is effective, in the user namespace of the process.
     pub(crate) fn has(&self, capability: Capability) -> bool {
-        self.effective >> capability as u32 & 1 != 0
+        self.effective & capability.bitmask() != 0
     }
 
     /// Whether the process is in the initial user namespace. Its map, and no other that a user can make, has all IDs: a
@@ -75,7 +61,7 @@ mod tests {
     fn credentials_are_read_from_what_proc_says() {
         let status = "Name:\tchronyd\nState:\tS (sleeping)\nUid:\t106\t106\t106\t106\nCapInh:\t0\nCapEff:\t0000000002000400\n";
         let read = Credentials::parse(status, ALL_IDS).unwrap();
-        assert!(read.has(Capability::SysTime) && !read.has(Capability::SysAdmin), "{read:?}");
+        assert!(read.has(Capability::CAP_SYS_TIME) && !read.has(Capability::CAP_SYS_ADMIN), "{read:?}");
         assert!(read.is_its_own_user() && read.is_in_initial_user_namespace(), "{read:?}");
         let other = Credentials::parse(&status.replace("106", "1000"), "").unwrap();
         assert!(other.is_its_own_user(), "{other:?}");

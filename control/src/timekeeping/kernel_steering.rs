@@ -17,7 +17,8 @@ use crate::discipline::{Action, ClockLine, Leap, LocalTime, Panic, SteerConfig, 
 use crate::error::{Code, Error, Result};
 use crate::status::kernel_clock::{KernelClockStatus, Treatment};
 use crate::sys::ClockChange;
-use crate::sys::credentials::{Capability, Credentials};
+use crate::sys::capabilities::Capability;
+use crate::sys::credentials::Credentials;
 use crate::sys::kernel_clock::KernelClock;
 use crate::sys::port_owner::Holder;
 
@@ -407,7 +408,7 @@ pub(crate) fn rival() -> Option<Holder> {
 }
 
 fn may_steer(credentials: &Credentials) -> bool {
-    credentials.has(Capability::SysTime)
+    credentials.has(Capability::CAP_SYS_TIME)
         && credentials.is_in_initial_user_namespace()
         && credentials.is_its_own_user()
 }

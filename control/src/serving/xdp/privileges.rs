@@ -7,7 +7,8 @@ use tracing::debug;
 
 use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
-use crate::sys::credentials::{Capability, Credentials};
+use crate::sys::capabilities::Capability;
+use crate::sys::credentials::Credentials;
 
 /// The privileges that the process lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,10 +37,10 @@ pub fn require_privileges(instance: &Instance) -> Result<(), MissingPrivileges> 
     // Without procfs there is nothing to say in advance.
     let has = |capability| own.as_ref().is_none_or(|own| own.has(capability));
     let missing: Vec<_> = [
-        ("CAP_BPF", has(Capability::Bpf) || has(Capability::SysAdmin)),
+        ("CAP_BPF", has(Capability::CAP_BPF) || has(Capability::CAP_SYS_ADMIN)),
         // Without it the verifier refuses the program.
-        ("CAP_PERFMON", has(Capability::Perfmon) || has(Capability::SysAdmin)),
-        ("CAP_NET_ADMIN", has(Capability::NetAdmin)),
+        ("CAP_PERFMON", has(Capability::CAP_PERFMON) || has(Capability::CAP_SYS_ADMIN)),
+        ("CAP_NET_ADMIN", has(Capability::CAP_NET_ADMIN)),
     ]
     .into_iter()
     .filter_map(|(name, there)| (!there).then_some(name))
