@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
 
+use crate::safe_text::one_line;
+
 /// The exit codes of sysexits.h that are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -32,7 +34,7 @@ pub enum Code {
     Config = 78,
 }
 
-/// What failed, why, and what to do.
+/// What failed, why, and what to do. Each is one line, whatever the names in it are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Error {
     /// Exit code.
@@ -49,13 +51,13 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// Makes an error that does not yet say what to do.
     pub fn new(code: Code, what: impl Display) -> Self {
-        Self { code, what: what.to_string(), remedy: None }
+        Self { code, what: one_line(&what.to_string()).into_owned(), remedy: None }
     }
 
     /// Adds what to do next.
     #[must_use]
     pub fn remedy(self, remedy: impl Display) -> Self {
-        Self { remedy: Some(remedy.to_string()), ..self }
+        Self { remedy: Some(one_line(&remedy.to_string()).into_owned()), ..self }
     }
 
     /// Makes an argument for `map_err`: `what` failed because of the error.

@@ -1,8 +1,8 @@
 //! The paths of an instance, and the lock that allows only one daemon per instance.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Code, Error, Result};
@@ -93,7 +93,14 @@ impl Instance {
             .write(true)
             .create(true)
             .truncate(false)
+            // Whoever may open a file may lock it.
+            .mode(0o600)
             .open(&path)
+            .and_then(|file| {
+                // An earlier version may have made it.
+                file.set_permissions(Permissions::from_mode(0o600))?;
+                Ok(file)
+            })
             .map_err(|error| not_writable(&path, &error, "RuntimeDirectory="))?;
         match file.try_lock() {
             Ok(()) => {}

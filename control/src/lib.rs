@@ -12,6 +12,7 @@ pub mod instance;
 pub mod log;
 pub mod net;
 pub(crate) mod output;
+pub(crate) mod safe_text;
 pub mod serving;
 pub mod status;
 pub mod sys;

@@ -4,6 +4,7 @@ use std::fmt::Arguments;
 use std::io::{self, Write as _};
 
 use crate::error::{Code, Error, Result};
+use crate::safe_text;
 
 /// Converts nanoseconds to seconds, the unit that is shown.
 #[expect(clippy::cast_precision_loss, reason = "for showing")]
@@ -15,7 +16,8 @@ pub(crate) fn seconds(ns: i64) -> f64 {
 pub(crate) fn print_json<T: serde::Serialize>(value: &T) -> Result<()> {
     let text =
         serde_json::to_string_pretty(value).map_err(Error::because(Code::Software, "cannot write JSON"))?;
-    print_line(format_args!("{text}"))
+    // JSON has escapes of its own.
+    write_bytes(&format!("{text}\n"))
 }
 
 /// Prints a line to standard output.
@@ -23,8 +25,13 @@ pub(crate) fn print_line(line: Arguments<'_>) -> Result<()> {
     write(&format!("{line}\n"))
 }
 
-/// Writes to standard output. A reader that has gone away (`| head`) is no error.
+/// Writes lines to standard output. Names in them may come from elsewhere, so whatever does not print is escaped.
 pub(crate) fn write(text: &str) -> Result<()> {
+    write_bytes(&safe_text::lines(text))
+}
+
+/// A reader that has gone away (`| head`) is no error.
+fn write_bytes(text: &str) -> Result<()> {
     match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Error::because(Code::Io, "standard output")(error))

@@ -53,6 +53,8 @@ pub struct MetricsConfig {
     /// Addresses on which HTTP is served; empty means none.
     #[serde(deserialize_with = "addresses")]
     pub listen: Vec<SocketAddr>,
+    /// Names by which clients may ask, besides addresses, `localhost` and the host's own name.
+    pub hosts: Vec<String>,
     /// Whether the daemon refuses to start if it cannot listen on one of them.
     pub required: bool,
     /// Whether the page shows the addresses of the sources that are limited most. They are personal data.
@@ -62,7 +64,7 @@ pub struct MetricsConfig {
 impl Default for MetricsConfig {
     fn default() -> Self {
         let listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 9200))];
-        Self { listen, required: false, show_sources: false }
+        Self { listen, hosts: Vec::new(), required: false, show_sources: false }
     }
 }
 
@@ -152,6 +154,12 @@ impl Config {
         if self.metrics.listen.len() > MAX_LISTEN {
             return wrong("metrics.listen", &format!("at most {MAX_LISTEN} addresses"));
         }
+        if let Some(name) = self.metrics.hosts.iter().find(|name| !is_host_name(name)) {
+            return wrong(
+                "metrics.hosts",
+                &format!("`{name}` is not a host name, like ntp1.example.net, without a port"),
+            );
+        }
         if let Some(name) = self.interfaces.iter().find(|name| name.is_empty() || name.len() > 15) {
             return wrong("interfaces", &format!("`{name}` cannot be an interface name (1 to 15 bytes)"));
         }
@@ -163,6 +171,11 @@ impl Config {
     pub fn warnings(&self) -> Vec<Warning> {
         upstream::warnings(&self.clock, &self.upstream)
     }
+}
+
+fn is_host_name(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    (1..=253).contains(&name.len()) && name.chars().all(fits)
 }
 
 fn wrong<E: From<Error>>(key: &str, why: &str) -> Result<(), E> {
@@ -280,6 +293,8 @@ mod tests {
             ("serve = [\"ff02::1\"]", "serve"),
             ("interfaces = [\"\"]", "interfaces"),
             ("[metrics]\nlisten = [\"127.0.0.1:0\"]", "metrics.listen"),
+            ("[metrics]\nhosts = [\"ntp1.example.net:9200\"]", "metrics.hosts"),
+            ("[metrics]\nhosts = [\"\"]", "metrics.hosts"),
             ("[limits]\nrate = 0", "limits.rate"),
             ("[limits]\ntable_entries = 65537", "limits.table_entries"),
         ] {

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::net::prefix::Prefix;
 use crate::serving::limits::{Changes, Effective, Entry, InForce, Lists, Maps, configured};
+use crate::sys::capabilities::{self, Capability};
 
 /// Entries that a command shows; the answer has to fit into a line.
 const SHOWN: usize = 5000;
@@ -75,11 +76,15 @@ pub(super) fn start(
     // Nobody joins it: it ends with the process, and should it panic, the process ends with it (see Cargo.toml).
     std::thread::Builder::new()
         .name("access-lists".into())
-        .spawn(move || match InForce::inheriting(maps, entries) {
-            Ok(in_force) => Worker { lists: Lists::default(), in_force, done }.work(&to_do),
-            Err(error) => {
-                let next = Next::Configure(Err(error));
-                let _ended = done.send(Done { lists: 0, entries: 0, next });
+        .spawn(move || {
+            // To write maps, and to read files that root may read although they are somebody else's.
+            capabilities::keep(&[Capability::CAP_BPF, Capability::CAP_DAC_READ_SEARCH]);
+            match InForce::inheriting(maps, entries) {
+                Ok(in_force) => Worker { lists: Lists::default(), in_force, done }.work(&to_do),
+                Err(error) => {
+                    let next = Next::Configure(Err(error));
+                    let _ended = done.send(Done { lists: 0, entries: 0, next });
+                }
             }
         })
         .map_err(Error::because(Code::Os, "cannot start the thread of the access lists"))?;

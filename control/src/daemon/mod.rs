@@ -38,8 +38,9 @@ use crate::net::interfaces::{Absent, Interface, Netlink, named};
 use crate::net::own_addresses::OwnAddresses;
 use crate::serving::userspace::UserspacePath;
 use crate::serving::xdp::{self, Datapath, ModeRequest};
+use crate::sys::capabilities::{self, Capability};
 use crate::sys::kernel_clock::Machine;
-use crate::sys::{time_namespace, use_one_heap};
+use crate::sys::{syscall_filter, time_namespace, use_one_heap};
 use crate::timekeeping::timekeeper::{Event, Host, Timekeeper};
 use crate::timekeeping::{pause_watch, step_watch};
 use interfaces::{Interfaces, Job, Message, Names, Reply};
@@ -116,6 +117,8 @@ pub fn run(options: &Options) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)
+        // These look names up and ask the local time daemon. The socket of one may be in a directory that is its own.
+        .on_thread_start(|| capabilities::keep(&[Capability::CAP_DAC_OVERRIDE]))
         .build()
         .map_err(Error::because(Code::Os, "cannot start the event loop"))?;
     let ended = runtime.block_on(async {
@@ -188,6 +191,10 @@ impl Daemon {
         let host = host(&options.instance, &sockets, own);
         let timekeeper = Timekeeper::begin(Machine, &config, &host).await?;
         let mut datapath = Datapath::open_or_create(&options.instance, config.limits.table_entries)?;
+        // A bpffs may have been mounted for it, and nothing else needs what is refused from now on.
+        if let Err(error) = syscall_filter::refuse_unneeded() {
+            warn!("{error}");
+        }
         let taken_over = take_over(&mut datapath, &present, &mut wanted, missing);
         let is_first = datapath.interfaces().next().is_none();
         let begun = async {
@@ -270,6 +277,9 @@ impl Daemon {
         let mut pauses = pause_watch::watch()?;
         let mut publish = interval(PUBLISH_INTERVAL);
         publish.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The loop writes maps. All other things that need a privilege are done, or are for other threads.
+        capabilities::keep(&[Capability::CAP_BPF, Capability::CAP_SYS_TIME]);
+        let mut may_change_clock = true;
         let mut live = live::StatusLine::new(options.detach_at_end);
         let mut service = Service::ready();
 
@@ -282,6 +292,10 @@ impl Daemon {
                     crate::log::tell_repeats();
                     self.observer.report(self.report());
                     self.look_at_traffic();
+                    if may_change_clock && !self.timekeeper.changes_clock() {
+                        capabilities::give_up(Capability::CAP_SYS_TIME);
+                        may_change_clock = false;
+                    }
                 }
                 () = wait_until(next_publication) => self.publish_waiting(),
                 Some(()) = steps.recv() => self.publish_or_tell(),

@@ -18,6 +18,7 @@ use crate::serving::userspace::Shared;
 use crate::serving::xdp::Datapath;
 use crate::status::Status;
 use crate::status::traffic::Talker;
+use crate::sys::capabilities::{self, Capability};
 
 /// The channels to the thread.
 #[derive(Clone)]
@@ -48,6 +49,8 @@ impl Observer {
         std::thread::Builder::new()
             .name("observer".into())
             .spawn(move || {
+                // To look maps and links up.
+                capabilities::keep(&[Capability::CAP_BPF]);
                 for reply in queue {
                     let _gone = reply.send(reader.status());
                 }

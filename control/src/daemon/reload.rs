@@ -49,6 +49,9 @@ impl Daemon {
         if before.metrics.listen != config.metrics.listen {
             warn!("metrics.listen: the addresses stay what they are until the daemon is restarted");
         }
+        if before.metrics.hosts != config.metrics.hosts {
+            warn!("metrics.hosts: the names stay what they are until the daemon is restarted");
+        }
         let own = OwnAddresses::new(&self.interfaces.own_addresses, &config.serve);
         self.timekeeper.configure(config, &super::host(&self.instance, &self.sockets, own))?;
         self.publish_served()?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+use super::hosts::Hosts;
 use crate::config::MetricsConfig;
 use crate::error::{Code, Error, Result};
 use crate::status::HttpListener;
@@ -32,10 +33,11 @@ impl Listening {
     }
 }
 
-/// The sockets of those addresses that could be bound.
+/// The sockets of those addresses that could be bound, and the names that are answered to.
 pub(crate) struct Listeners {
     pub(super) opened: Vec<(SocketAddr, Option<TcpListener>)>,
     pub(crate) listening: Listening,
+    pub(super) hosts: Hosts,
 }
 
 impl Listeners {
@@ -45,7 +47,8 @@ impl Listeners {
     ///
     /// An address cannot be bound, and the configuration requires it.
     pub(crate) fn open(config: &MetricsConfig) -> Result<Self> {
-        let mut listeners = Self { opened: Vec::new(), listening: Listening::default() };
+        let mut listeners =
+            Self { opened: Vec::new(), listening: Listening::default(), hosts: Hosts::new(&config.hosts) };
         for address in config.listen.iter().copied() {
             let listener = match listen(address) {
                 Ok(listener) => Some(listener),
@@ -64,6 +67,11 @@ impl Listeners {
             listeners.opened.push((address, listener));
         }
         Ok(listeners)
+    }
+
+    /// Whether a privileged port has still to be bound.
+    pub(super) fn need_low_ports(&self) -> bool {
+        self.opened.iter().any(|(address, listener)| listener.is_none() && address.port() < 1024)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -4,6 +4,7 @@
 //! loop for what only the loop knows. Whatever clients do here, the clock is published in time.
 
 mod history;
+mod hosts;
 mod listening;
 mod metrics;
 mod routes;
@@ -22,6 +23,7 @@ pub(crate) use listening::{Listeners, Listening};
 use crate::error::{Code, Error, Result};
 use crate::status::Status;
 use crate::status::traffic::Talker;
+use crate::sys::capabilities::{self, Capability};
 use history::History;
 
 /// How long a status that was read is used for further requests.
@@ -58,6 +60,9 @@ pub(crate) fn start(
         .name("observe".into())
         .stack_size(512 * 1024)
         .spawn(move || {
+            // An address that the host does not have yet is tried again.
+            let kept = listeners.need_low_ports().then_some(Capability::CAP_NET_BIND_SERVICE);
+            capabilities::keep(kept.as_slice());
             let served = LocalSet::new().block_on(&runtime, serve(listeners, open));
             if let Err(error) = served {
                 error!("metrics and the status page are not available: {error}");

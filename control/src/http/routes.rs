@@ -9,6 +9,7 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 
+use super::hosts::Hosts;
 use super::{Observer, metrics};
 use crate::error::Error;
 use crate::status::Status;
@@ -42,8 +43,18 @@ struct Page<'a> {
 /// Answers a request.
 pub(super) async fn answer(
     request: &Request<Incoming>,
+    hosts: &Hosts,
     observer: &Observer,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
+    if !hosts.are_meant_by(request) {
+        return Ok(respond(
+            StatusCode::MISDIRECTED_REQUEST,
+            TEXT,
+            "this server is not known by the name in the request; if it is yours, add it to `[metrics] hosts` in its \
+             configuration, or use the address\n"
+                .into(),
+        ));
+    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut refusal =
             respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD are supported\n".into());

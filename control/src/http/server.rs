@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 
+use super::hosts::Hosts;
 use super::{Listeners, Observer, routes};
 
 /// Largest number of connections. One more closes the oldest, so that slow ones cannot keep others out.
@@ -28,6 +29,13 @@ const HEADERS: usize = 64;
 /// Size of a connection's buffer in each direction.
 const BUFFER: usize = 16 << 10;
 
+/// What connections are about.
+#[derive(Clone)]
+struct Site {
+    hosts: Rc<Hosts>,
+    observer: Rc<Observer>,
+}
+
 /// The open connections, oldest first.
 #[derive(Default)]
 struct Connections(RefCell<VecDeque<JoinHandle<()>>>);
@@ -35,25 +43,26 @@ struct Connections(RefCell<VecDeque<JoinHandle<()>>>);
 /// Starts serving on this thread's [`tokio::task::LocalSet`].
 pub(super) fn serve(listeners: Listeners, observer: &Rc<Observer>) {
     let connections = Rc::new(Connections::default());
-    let Listeners { opened, listening } = listeners;
+    let Listeners { opened, listening, hosts } = listeners;
+    let hosts = Rc::new(hosts);
     for (address, listener) in opened {
-        let (connections, observer, listening) =
-            (Rc::clone(&connections), Rc::clone(observer), listening.clone());
+        let (connections, listening) = (Rc::clone(&connections), listening.clone());
+        let site = Site { hosts: Rc::clone(&hosts), observer: Rc::clone(observer) };
         spawn_local(async move {
             let listener = match listener {
                 Some(listener) => listener,
                 None => listening.retry(address).await,
             };
-            accept(listener, &connections, &observer).await;
+            accept(listener, &connections, &site).await;
         });
     }
 }
 
-async fn accept(listener: TcpListener, connections: &Connections, observer: &Rc<Observer>) {
+async fn accept(listener: TcpListener, connections: &Connections, site: &Site) {
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => connections.add(stream, Rc::clone(observer)),
+            Ok((stream, _)) => connections.add(stream, site.clone()),
             // The process may be out of descriptors, for example.
             Err(_) => sleep(Duration::from_millis(100)).await,
         }
@@ -61,7 +70,7 @@ async fn accept(listener: TcpListener, connections: &Connections, observer: &Rc<
 }
 
 impl Connections {
-    fn add(&self, stream: TcpStream, observer: Rc<Observer>) {
+    fn add(&self, stream: TcpStream, site: Site) {
         let mut open = self.0.borrow_mut();
         open.retain(|connection| !connection.is_finished());
         if open.len() >= CONNECTIONS
@@ -70,16 +79,16 @@ impl Connections {
             oldest.abort();
         }
         open.push_back(spawn_local(async move {
-            let _too_slow = timeout(PATIENCE, converse(stream, observer)).await;
+            let _too_slow = timeout(PATIENCE, converse(stream, site)).await;
         }));
     }
 }
 
 /// Handles one connection. Errors in a client's request are not reported.
-async fn converse(stream: TcpStream, observer: Rc<Observer>) {
+async fn converse(stream: TcpStream, site: Site) {
     let answer = service_fn(move |request| {
-        let observer = Rc::clone(&observer);
-        async move { routes::answer(&request, &observer).await }
+        let site = site.clone();
+        async move { routes::answer(&request, &site.hosts, &site.observer).await }
     });
     let mut connection = http1::Builder::new();
     connection

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::safe_text::shell_word;
 use crate::status::Status;
 
 /// A living daemon publishes four times per second.
@@ -46,10 +47,12 @@ impl Health {
             if interface.mode.is_none() {
                 reasons.push(format!("{name}: the program is not attached"));
             } else if !interface.up {
-                reasons.push(format!("{name} is down: `ip link set {name} up`"));
+                reasons.push(format!("{name} is down: `ip link set {} up`", shell_word(name)));
             } else if interface.addresses.is_empty() {
-                reasons
-                    .push(format!("{name} has no address to answer for: see `ip address show dev {name}`"));
+                reasons.push(format!(
+                    "{name} has no address to answer for: see `ip address show dev {}`",
+                    shell_word(name)
+                ));
             } else if let Some(share) = interface.unsent_share.filter(|share| *share > BAD_UNSENT_SHARE) {
                 reasons.push(format!(
                     "{name}: the driver does not send {:.0} % of the answers (XDP_TX): `mode = \"generic\"` does without the driver",

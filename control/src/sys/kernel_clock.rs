@@ -118,7 +118,8 @@ impl KernelClock for Machine {
             let failed = Error::because(Code::Os, "the kernel's clock cannot be steered")(error);
             if denied {
                 Error { code: Code::NoPermission, ..failed }.remedy(
-                    "steering needs CAP_SYS_TIME; `clock.steer = false` serves the right time without it",
+                    "steering needs CAP_SYS_TIME, which a daemon gives up when it does not steer: restart it to have it \
+                     steer; `clock.steer = false` serves the right time without it",
                 )
             } else {
                 failed

@@ -1,6 +1,8 @@
 //! All unsafe code of control: kernel structures for maps, adjtimex and ethtool's ioctl.
 #![expect(unsafe_code, reason = "the one module that may")]
 
+pub(crate) mod capabilities;
+pub(crate) mod credentials;
 pub mod ethtool;
 pub mod kernel_clock;
 pub mod port_owner;
@@ -8,6 +10,7 @@ pub mod process;
 pub mod random;
 pub mod standstill;
 pub(crate) mod subprocess;
+pub(crate) mod syscall_filter;
 pub mod time_namespace;
 
 use std::io;

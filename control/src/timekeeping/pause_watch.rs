@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::error::{Code, Error, Result};
+use crate::sys::capabilities;
 use crate::sys::standstill::{Clocks, Readings};
 
 /// How often the clocks are compared.
@@ -134,6 +135,7 @@ pub fn watch() -> Result<mpsc::Receiver<Pause>> {
         .name("pause-watch".into())
         .stack_size(64 * 1024)
         .spawn(move || {
+            capabilities::keep(&[]);
             let mut pauses = Pauses::default();
             while !sender.is_closed() {
                 match clocks.read() {

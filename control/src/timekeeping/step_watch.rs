@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tracing::error;
 
 use crate::error::{Code, Error, Result};
+use crate::sys::capabilities;
 
 /// Time from a failure of the timer to its replacement: a permanent failure must not keep a CPU busy.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -26,7 +27,10 @@ pub fn watch() -> Result<mpsc::Receiver<()>> {
     std::thread::Builder::new()
         .name("step-watch".into())
         .stack_size(64 * 1024)
-        .spawn(move || report_steps(|| timer.wait_for_step(), &sender, PAUSE))
+        .spawn(move || {
+            capabilities::keep(&[]);
+            report_steps(|| timer.wait_for_step(), &sender, PAUSE);
+        })
         .map_err(Error::because(Code::Os, "cannot start the thread that watches for steps"))?;
     Ok(receiver)
 }

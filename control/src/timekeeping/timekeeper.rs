@@ -143,6 +143,12 @@ impl<K: KernelClock + Clone> Timekeeper<K> {
         Ok(timekeeper)
     }
 
+    /// Whether the kernel's clock is changed, or a slew of it has still to be taken back.
+    #[must_use]
+    pub const fn changes_clock(&self) -> bool {
+        self.steering.is_some() || self.left_behind.is_some()
+    }
+
     /// Puts another configuration in force as a whole, or not at all.
     ///
     /// # Errors

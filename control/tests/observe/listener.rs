@@ -60,6 +60,30 @@ fn an_empty_list_listens_nowhere_and_others_are_listened_on() {
     ask(&lab, "10.77.0.1", 4, 1);
 }
 
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn a_name_that_is_not_the_server_s_reads_nothing() {
+    let lab = Lab::up(&[]);
+    let _server = lab.server(&format!("{CONFIG}{LOCAL}[metrics]\nhosts = [\"ntp1.example.net\"]\n"), &[]);
+    let ask = |host: &str, path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        try_request(&lab, "server", LISTEN, &request).unwrap()
+    };
+    for path in ["/", "/metrics", "/status.json", "/history.json", "/healthz", "/nothing"] {
+        let refused = ask("rebound.example:9200", path);
+        assert_eq!(refused.code, 421, "{path}");
+        assert!(
+            refused.body.contains("`[metrics] hosts`") && !refused.body.contains("rebound"),
+            "{refused:?}"
+        );
+    }
+    for host in [LISTEN, "localhost:9200", "ntp1.example.net"] {
+        assert_eq!(ask(host, "/healthz").code, 200, "{host}");
+    }
+    let old = try_request(&lab, "server", LISTEN, "GET /healthz HTTP/1.0\r\n\r\n").unwrap();
+    assert_eq!(old.code, 200, "a check that names no host");
+}
+
 /// Far more than the listener takes at a time.
 const CLIENTS: u64 = 1000;
 const OUTSIDE: &str = "10.77.0.1:9200";
@@ -110,13 +134,15 @@ fn slow_half_open_and_oversized_clients_cost_little_and_hold_up_nothing() {
         "Content-Length: 9e99\r\n".into(),
     ];
     for fields in too_large {
-        let request = format!("GET /metrics HTTP/1.1\r\nHost: x\r\n{fields}\r\n");
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
         // What is not read to its end may be answered by a reset.
         if let Ok(answer) = try_request(&lab, "client", OUTSIDE, &request) {
             assert!([400, 431].contains(&answer.code), "{}", answer.head);
         }
     }
-    for (request, code) in [("POST /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 405), ("nonsense\r\n\r\n", 400)] {
+    for (request, code) in
+        [("POST /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", 405), ("nonsense\r\n\r\n", 400)]
+    {
         assert_eq!(try_request(&lab, "client", OUTSIDE, request).unwrap().code, code);
     }
     assert_eq!(get(&lab, "client", OUTSIDE, "/healthz", "").code, 200);

@@ -9,6 +9,7 @@ use tracing::{error, info, warn};
 use crate::error::{Code, Error, Result};
 use crate::net::interfaces::{Addresses, AttachedXdp, Interface, named};
 use crate::net::xdp_mode::Mode;
+use crate::safe_text::shell_word;
 use crate::serving::xdp::{Attachment, ModeRequest};
 
 /// The operations of the kernel that the rules need.
@@ -248,7 +249,11 @@ impl<K: Kernel> InterfaceSet<K> {
             displaced.push((interface.name.clone(), self.kernel.displace(interface, foreign)?));
         }
         if !interface.up {
-            warn!("{} is down: nothing comes in before `ip link set {} up`", interface.name, interface.name);
+            warn!(
+                "{} is down: nothing comes in before `ip link set {} up`",
+                interface.name,
+                shell_word(&interface.name)
+            );
         }
         self.kernel.attach(interface, mode)
     }

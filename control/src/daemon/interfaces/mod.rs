@@ -22,6 +22,7 @@ use super::listener::Caller;
 use crate::error::{Code, Error, Result};
 use crate::net::interfaces::{Addresses, Interface};
 use crate::serving::xdp::{Links, ModeRequest, Slot};
+use crate::sys::capabilities::{self, Capability};
 use interface_set::{InterfaceSet, Kernel};
 use kernel::HostKernel;
 
@@ -120,6 +121,11 @@ trait WatchedKernel: Kernel {
     fn own_addresses(&self) -> Result<Addresses>;
 }
 
+/// What the thread needs to load and attach programs and to change settings of interfaces. The last one is for programs
+/// of others: to name and to replace them. The service does without.
+const KEPT: [Capability; 4] =
+    [Capability::CAP_BPF, Capability::CAP_PERFMON, Capability::CAP_NET_ADMIN, Capability::CAP_SYS_ADMIN];
+
 /// The loop's ends of the two channels.
 type Channels = (mpsc::UnboundedSender<Job>, mpsc::UnboundedReceiver<Message>);
 
@@ -132,9 +138,12 @@ fn spawn<K: WatchedKernel>(
     // The thread is never joined: it ends with the process, and a panic in it ends the process (see Cargo.toml).
     std::thread::Builder::new()
         .name("interfaces".into())
-        .spawn(move || match open(messages.clone()) {
-            Ok(set) => Worker { set, jobs: queue, messages, sent: None }.work(),
-            Err(error) => refuse(queue, &error),
+        .spawn(move || {
+            capabilities::keep(&KEPT);
+            match open(messages.clone()) {
+                Ok(set) => Worker { set, jobs: queue, messages, sent: None }.work(),
+                Err(error) => refuse(queue, &error),
+            }
         })
         .map_err(Error::because(Code::Os, "cannot start the thread of the interfaces"))?;
     Ok((jobs, received))

@@ -30,6 +30,7 @@ use tracing::warn;
 
 use crate::error::{Code, Error, Result};
 use crate::serving::mode6;
+use crate::sys::capabilities;
 use crate::sys::kernel_clock::{KernelClock as _, Machine, monotonic_ns, realtime_ns};
 use crate::sys::port_owner;
 
@@ -95,7 +96,10 @@ impl UserspacePath {
             std::thread::Builder::new()
                 .name("userspace-path".into())
                 .stack_size(256 * 1024)
-                .spawn(move || serve(&sockets, &shared))
+                .spawn(move || {
+                    capabilities::keep(&[]);
+                    serve(&sockets, &shared);
+                })
                 .map_err(Error::because(Code::Os, "cannot start the thread of the userspace path"))?;
         }
         Ok(Self { shared, listening })

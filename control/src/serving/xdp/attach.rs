@@ -17,6 +17,7 @@ use super::{Slot, link, load_object, tags};
 use crate::error::{Code, Error, Result};
 use crate::net::interfaces::{AttachedXdp, Interface};
 use crate::net::xdp_mode::Mode;
+use crate::safe_text::shell_word;
 use crate::sys::ethtool::{Nic, Queues};
 use crate::sys::give_freed_memory_back;
 
@@ -267,7 +268,8 @@ pub(crate) fn slow_transmit(interface: &Interface) -> Option<String> {
     }
     let remedy = match max_combined.checked_sub(cpus) {
         Some(rest @ 1..) => format!(
-            "`ethtool -L {name} combined {rest}` leaves enough; it takes effect at the next `detach` and `attach`"
+            "`ethtool -L {} combined {rest}` leaves enough; it takes effect at the next `detach` and `attach`",
+            shell_word(name)
         ),
         _ => format!(
             "the hypervisor has to give the machine {needed} queues, or one CPU less for each missing queue"

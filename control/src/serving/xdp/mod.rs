@@ -37,7 +37,7 @@ pub(crate) use refusal::{Condition, conditions, hypervisor_offloads};
 pub use slots::Slot;
 
 use crate::error::{Code, Error, Result};
-use crate::instance::{Instance, not_writable};
+use crate::instance::Instance;
 use crate::sys::Plain;
 use flips::Flips;
 
@@ -111,12 +111,12 @@ impl Datapath {
         bpffs::ensure_mounted()?;
         privileges::lift_memory_limit();
         let directory = instance.pin_directory();
-        let was_there = directory.exists();
+        let was_there = directory.symlink_metadata().is_ok();
         if was_there {
+            bpffs::require_own(&directory)?;
             check_layout(&directory, instance)?;
         } else {
-            fs::create_dir(&directory)
-                .map_err(|error| not_writable(&directory, &error, "ReadWritePaths=/sys/fs/bpf"))?;
+            bpffs::create_directory(&directory)?;
         }
         let opened = limits::make_room(&directory, table_entries)
             .and_then(|()| load_object(&directory, 0, table_entries))
@@ -139,6 +139,7 @@ impl Datapath {
             // Only root can look into a bpffs that systemd mounted.
             Ok(true) | Err(_) => privileges::require_privileges(instance)?,
         }
+        bpffs::require_own(&directory)?;
         check_layout(&directory, instance)?;
         let map = |name: &str| open_pinned(&instance.pin_directory(), name);
         Ok(Some(Self::from_maps(directory.clone(), map)?))
@@ -322,7 +323,7 @@ impl Datapath {
 ///
 /// # Errors
 ///
-/// The file system's.
+/// Somebody else than root may have made them, or the file system's.
 pub fn remove_pins(directory: &Path) -> Result<()> {
     let failed =
         |error| Error::because(Code::Io, format_args!("cannot remove {}", directory.display()))(error);
@@ -330,6 +331,7 @@ pub fn remove_pins(directory: &Path) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         entries => entries.map_err(failed)?,
     };
+    bpffs::require_own(directory)?;
     // Links first: a program whose maps are gone from bpffs still holds them.
     let paths = entries
         .map(|entry| entry.map(|entry| entry.path()))

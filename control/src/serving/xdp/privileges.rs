@@ -1,12 +1,14 @@
 //! What the kernel asks of a process that loads eBPF programs.
 
-use std::fs;
+use std::path::Path;
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use tracing::debug;
 
 use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
+use crate::sys::capabilities::Capability;
+use crate::sys::credentials::Credentials;
 
 /// The privileges that the process lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,22 +33,14 @@ impl From<MissingPrivileges> for Error {
 ///
 /// Names the capabilities that are missing.
 pub fn require_privileges(instance: &Instance) -> Result<(), MissingPrivileges> {
-    const CAP_NET_ADMIN: u32 = 12;
-    const CAP_SYS_ADMIN: u32 = 21;
-    // Without it the verifier refuses the program.
-    const CAP_PERFMON: u32 = 38;
-    const CAP_BPF: u32 = 39;
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status
-        .lines()
-        .find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok())
-        // Without procfs there is nothing to say in advance.
-        .unwrap_or(u64::MAX);
-    let has = |capability: u32| effective >> capability & 1 != 0;
+    let own = Credentials::of(Path::new("/proc/self"));
+    // Without procfs there is nothing to say in advance.
+    let has = |capability| own.as_ref().is_none_or(|own| own.has(capability));
     let missing: Vec<_> = [
-        ("CAP_BPF", has(CAP_BPF) || has(CAP_SYS_ADMIN)),
-        ("CAP_PERFMON", has(CAP_PERFMON) || has(CAP_SYS_ADMIN)),
-        ("CAP_NET_ADMIN", has(CAP_NET_ADMIN)),
+        ("CAP_BPF", has(Capability::CAP_BPF) || has(Capability::CAP_SYS_ADMIN)),
+        // Without it the verifier refuses the program.
+        ("CAP_PERFMON", has(Capability::CAP_PERFMON) || has(Capability::CAP_SYS_ADMIN)),
+        ("CAP_NET_ADMIN", has(Capability::CAP_NET_ADMIN)),
     ]
     .into_iter()
     .filter_map(|(name, there)| (!there).then_some(name))

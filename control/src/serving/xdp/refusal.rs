@@ -17,6 +17,7 @@ use tracing::debug;
 use crate::error::chain;
 use crate::net::interfaces::Interface;
 use crate::net::xdp_mode::Mode;
+use crate::safe_text::shell_word;
 use crate::sys::ethtool::{Feature, Nic};
 
 /// A refusal.
@@ -82,17 +83,17 @@ fn meaning(number: Option<i32>) -> &'static str {
 
 /// What helps against the words that drivers are known to say.
 fn known_remedy(words: &str, name: &str) -> Option<String> {
-    let lower = words.to_lowercase();
+    let (lower, word) = (words.to_lowercase(), shell_word(name));
     let says = |any: &[&str]| any.iter().any(|part| lower.contains(part));
     let remedy = if says(&["while host is implementing"]) {
         hypervisor_offloads(name)
     } else if says(&["too few free tx rings", "channel count", "queues"]) {
         format!(
-            "native XDP needs queues of its own: `ethtool -l {name}` shows how many there are, `ethtool -L {name} \
+            "native XDP needs queues of its own: `ethtool -l {word}` shows how many there are, `ethtool -L {word} \
              combined N` with at most half of them leaves the others to it; a virtual machine can be given more"
         )
     } else if says(&["lro", "hw-gro", "hw_gro", "gro_hw"]) {
-        format!("`ethtool -K {name} lro off` and `ethtool -K {name} rx-gro-hw off`, then attach again")
+        format!("`ethtool -K {word} lro off` and `ethtool -K {word} rx-gro-hw off`, then attach again")
     } else if says(&["mtu", "frame size", "buffer size", "jumbo", "single page", "linear"]) {
         format!("`{}`, then attach again", smaller_mtu(name))
     } else {
@@ -136,13 +137,16 @@ pub(crate) fn conditions(interface: &Interface) -> Vec<Condition> {
         });
     }
     if Nic(name).has(Feature::LargeReceive).unwrap_or(false) {
-        conditions.push(Condition { what: "LRO".into(), command: format!("ethtool -K {name} lro off") });
+        conditions.push(Condition {
+            what: "LRO".into(),
+            command: format!("ethtool -K {} lro off", shell_word(name)),
+        });
     }
     conditions
 }
 
 fn smaller_mtu(name: &str) -> String {
-    format!("ip link set dev {name} mtu 1500")
+    format!("ip link set dev {} mtu 1500", shell_word(name))
 }
 
 /// What helps where the host hands over frames with unfinished checksums or joined segments, and offers no way

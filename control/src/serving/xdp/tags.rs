@@ -12,6 +12,7 @@ use nix::net::if_::if_indextoname;
 use super::notes::{self, Note};
 use crate::error::{Code, Error, Result};
 use crate::net::interfaces::Interface;
+use crate::safe_text::shell_word;
 use crate::sys::ethtool::{Feature, Nic};
 
 const FEATURES: [Feature; 2] = [Feature::StripTag, Feature::StripServiceTag];
@@ -74,7 +75,11 @@ pub(super) fn give_back(directory: &Path, interface: u32) -> Result<()> {
                     feature.ethtool_name()
                 ),
             )
-            .remedy(format_args!("`ethtool -K {name} {} on`", feature.ethtool_name()))
+            .remedy(format_args!(
+                "`ethtool -K {} {} on`",
+                shell_word(&name),
+                feature.ethtool_name()
+            ))
         })
     })
 }

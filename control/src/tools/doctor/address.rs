@@ -9,6 +9,7 @@ use rtnetlink::packet_route::address::{
 
 use super::finding::Finding;
 use crate::net::address::is_public;
+use crate::safe_text::shell_word;
 
 /// An address of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,7 +127,7 @@ fn ipv4_findings(facts: &Facts<'_>) -> Vec<Finding> {
                 format!("{name}: {ip} is a DHCP lease, valid for another {valid_s} s"),
             )
             .why("the pool hands out addresses for years: a server whose address changes fails its clients")
-            .fix(format!("ip address change {ip}/{prefix_length} dev {name} valid_lft forever preferred_lft forever"))
+            .fix(format!("ip address change {ip}/{prefix_length} dev {} valid_lft forever preferred_lft forever", shell_word(name)))
             .advice(
                 "that lasts until the next boot: configure the address as static, or have the provider promise that \
                  the lease always is this one",
@@ -146,6 +147,11 @@ fn ipv4_findings(facts: &Facts<'_>) -> Vec<Finding> {
     findings
 }
 
+/// Returns the command for a setting of an interface.
+fn sysctl(interface: &str, setting: &str) -> String {
+    format!("sysctl -w {}", shell_word(&format!("net.ipv6.conf.{interface}.{setting}")))
+}
+
 fn ipv6_findings(facts: &Facts<'_>) -> Vec<Finding> {
     let Facts { name, addresses, ipv6 } = facts;
     let none = |what: String| {
@@ -157,7 +163,7 @@ fn ipv6_findings(facts: &Facts<'_>) -> Vec<Finding> {
             let interface = if *scope == "all" { "all" } else { name };
             return vec![
                 none(format!("{name}: IPv6 is disabled by sysctl (net.ipv6.conf.{interface}.disable_ipv6)"))
-                    .fix(format!("sysctl -w net.ipv6.conf.{interface}.disable_ipv6=0"))
+                    .fix(sysctl(interface, "disable_ipv6=0"))
                     .advice("also change it where it is set at boot: `grep -rs disable_ipv6 /etc/sysctl.*`"),
             ];
         }
@@ -181,7 +187,7 @@ fn ipv6_findings(facts: &Facts<'_>) -> Vec<Finding> {
                 ),
             )
             .why("clients are given an address that will disappear")
-            .fix(format!("sysctl -w net.ipv6.conf.{name}.use_tempaddr=0"))
+            .fix(sysctl(name, "use_tempaddr=0"))
             .advice("configure a static address; `ip -6 address show` shows the state of the present ones"),
         ];
     }

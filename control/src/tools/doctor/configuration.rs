@@ -8,6 +8,7 @@ use super::system::{Verb, service};
 use crate::config::{ClockSource, Config, ConfigError, DEFAULT_PATH, Fault, Warning};
 use crate::error::Result;
 use crate::instance::Instance;
+use crate::safe_text::shell_word;
 use crate::serving::limits::configured;
 use crate::status::Status;
 
@@ -68,8 +69,12 @@ fn wrong(shown: &str, ConfigError { fault, error }: ConfigError) -> Finding {
         Fault::Unreadable(ErrorKind::PermissionDenied) => {
             return Finding::unseen("config", shown, error.what);
         }
-        Fault::NoUpstreams => ("config-upstreams", format!("pooltime-xdp upstream probe NAME... >> {shown}")),
-        Fault::Unreadable(_) | Fault::Wrong => ("config", format!("pooltime-xdp config check {shown}")),
+        Fault::NoUpstreams => {
+            ("config-upstreams", format!("pooltime-xdp upstream probe NAME... >> {}", shell_word(shown)))
+        }
+        Fault::Unreadable(_) | Fault::Wrong => {
+            ("config", format!("pooltime-xdp config check {}", shell_word(shown)))
+        }
     };
     let found = Finding::problem(id, error.what)
         .why("the daemon refuses to start with it; a running daemon keeps its present configuration")

@@ -18,6 +18,7 @@ use super::system::{Verb, service};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::instance::Instance;
+use crate::safe_text::shell_word;
 use crate::serving::limits::{Effective, configured};
 use crate::status::Status;
 
@@ -37,7 +38,7 @@ pub(super) fn examine(status: &Status, command: &str) -> Vec<Finding> {
             if addresses.is_empty() {
                 return Finding::problem("inbound", format!("{name}: the program is attached, but there is no address to serve"))
                     .why("requests to other addresses are passed on")
-                    .fix(format!("ip address show dev {name}"));
+                    .fix(format!("ip address show dev {}", shell_word(name)));
             }
             if answered == 0 {
                 return Finding::note("inbound", format!("{name}: no request to {addresses} has been answered yet"))

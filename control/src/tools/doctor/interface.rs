@@ -6,6 +6,7 @@ use super::finding::Finding;
 use super::{Serving, native};
 use crate::net::interfaces::Interface;
 use crate::net::xdp_mode::Mode;
+use crate::safe_text::shell_word;
 use crate::serving::xdp::{self, Condition, conditions, hypervisor_offloads, slow_transmit};
 use crate::sys::ethtool::{Feature, Nic};
 
@@ -92,7 +93,7 @@ fn judge(facts: &Facts) -> Vec<Finding> {
         findings.push(
             Finding::problem("interface-down", format!("{} is down", facts.name))
                 .why("no packet arrives on it")
-                .fix(format!("ip link set dev {} up", facts.name)),
+                .fix(format!("ip link set dev {} up", shell_word(&facts.name))),
         );
     }
     findings.extend(program(facts));
@@ -139,7 +140,7 @@ fn program(facts: &Facts) -> Vec<Finding> {
         Program::Absent if facts.expected => vec![
             Finding::problem("xdp-missing", format!("{name}: the program is no longer attached"))
                 .why("at best, requests reach only the socket on port 123")
-                .fix(format!("{} attach {name}", facts.command)),
+                .fix(format!("{} attach {}", facts.command, shell_word(name))),
         ],
         Program::Absent => prospect(facts, driver),
     }
@@ -147,6 +148,7 @@ fn program(facts: &Facts) -> Vec<Finding> {
 
 fn foreign(facts: &Facts, mode: Mode, id: u32, program: Option<&str>) -> Finding {
     let Facts { name, command, .. } = facts;
+    let word = shell_word(name);
     let described =
         program.map_or_else(|| "an XDP program".into(), |program| format!("the XDP program `{program}`"));
     let keyword = match mode {
@@ -167,9 +169,9 @@ fn foreign(facts: &Facts, mode: Mode, id: u32, program: Option<&str>) -> Finding
     }
     found
         .why("an interface takes one XDP program; this server does not replace another one unless told to")
-        .fix(format!("ip link set dev {name} {keyword} off"))
+        .fix(format!("ip link set dev {word} {keyword} off"))
         .advice(format!(
-            "`{command} attach {name} --replace`; `bpftool prog show id {id}` shows whose it is; if \
+            "`{command} attach {word} --replace`; `bpftool prog show id {id}` shows whose it is; if \
             a BPF link holds it (`bpftool link list`), only its owner can detach it"
         ))
 }
@@ -214,7 +216,7 @@ fn settings(facts: &Facts) -> Vec<Finding> {
             findings.push(
                 Finding::problem("vlan-tags", format!("{name} strips VLAN tags ({feature} is on)"))
                     .why("a native program does not see them, so answers to tagged requests go to the wrong VLAN")
-                    .fix(format!("ethtool -K {name} {feature} off")),
+                    .fix(format!("ethtool -K {} {feature} off", shell_word(name))),
             );
         }
     } else if !matches!(facts.program, Program::Own { mode: Mode::Generic, fallback: None, .. }) {

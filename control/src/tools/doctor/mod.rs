@@ -35,7 +35,7 @@ use crate::net::default_route::default_interface;
 use crate::net::interfaces::{Interface, Netlink};
 use crate::net::own_addresses::OwnAddresses;
 use crate::net::topology::{self, LinkRelations};
-use crate::output::write;
+use crate::output::{print_json, write};
 use crate::status::Status;
 use address::Address;
 use render::DoctorReport;
@@ -156,7 +156,7 @@ pub(crate) fn run(
         });
     }
     if arguments.json {
-        write(&report.to_json().map_err(Error::because(Code::Software, "cannot write JSON"))?)?;
+        print_json(&report.as_json())?;
     } else {
         write(&report.to_text())?;
     }

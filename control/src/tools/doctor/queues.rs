@@ -3,6 +3,7 @@
 use responder::verdict::Family;
 
 use super::finding::Finding;
+use crate::safe_text::shell_word;
 use crate::sys::ethtool::{Nic, Queues};
 
 /// The facts about the queues.
@@ -50,7 +51,7 @@ fn number(facts: &Facts, Queues { combined, max_combined }: Queues) -> Finding {
     }
     Finding::warning("queues", what)
         .why("one CPU serves a queue at a time, so the others do not help to answer")
-        .fix(format!("ethtool -L {name} combined {wanted}"))
+        .fix(format!("ethtool -L {} combined {wanted}", shell_word(name)))
 }
 
 fn spread(facts: &Facts) -> Vec<Finding> {
@@ -70,7 +71,7 @@ fn spread(facts: &Facts) -> Vec<Finding> {
         let family = family.label();
         Finding::note("rss", format!("{name}: UDP over {family} is spread over the queues by address only"))
             .why("clients behind one address, or a load test from one host, keep only one CPU busy")
-            .fix(format!("ethtool -N {name} rx-flow-hash {flow} sdfn"))
+            .fix(format!("ethtool -N {} rx-flow-hash {flow} sdfn", shell_word(name)))
     };
     by_addresses.iter().map(finding).collect()
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::finding::{Finding, Severity};
+use crate::safe_text::one_line;
 
 /// Version of the JSON format. Keys may be added within a version; none is removed.
 const FORMAT: u32 = 1;
@@ -16,8 +17,9 @@ pub(super) struct DoctorReport {
     findings: Vec<Finding>,
 }
 
+/// The report as programs read it.
 #[derive(Serialize)]
-struct Json<'a> {
+pub(super) struct Json<'a> {
     format: u32,
     worst: Severity,
     #[serde(flatten)]
@@ -43,9 +45,8 @@ impl DoctorReport {
         })
     }
 
-    pub(super) fn to_json(&self) -> serde_json::Result<String> {
-        let json = Json { format: FORMAT, worst: self.worst(), report: self };
-        Ok(serde_json::to_string_pretty(&json)? + "\n")
+    pub(super) fn as_json(&self) -> Json<'_> {
+        Json { format: FORMAT, worst: self.worst(), report: self }
     }
 
     /// Returns the text: the worst findings first, those that are well in one line each, and the totals.
@@ -81,20 +82,14 @@ impl DoctorReport {
 
 fn write_finding(text: &mut String, finding: &Finding) -> std::fmt::Result {
     let Finding { severity, what, why, fix, advice, .. } = finding;
-    writeln!(text, "{:<9}{}", severity.label(), calm(what))?;
+    writeln!(text, "{:<9}{}", severity.label(), one_line(what))?;
     let advise = if fix.is_some() { "more" } else { "do" };
     for (label, part) in [("why", why), ("type", fix), (advise, advice)] {
         if let Some(part) = part {
-            writeln!(text, "{:9}{label:<6}{}", "", calm(part))?;
+            writeln!(text, "{:9}{label:<6}{}", "", one_line(part))?;
         }
     }
     Ok(())
-}
-
-/// Rules and names come from elsewhere, so control characters are removed: nothing may move a terminal's
-/// cursor.
-fn calm(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -119,7 +114,7 @@ mod tests {
         ]);
         assert_eq!(
             report.to_text(),
-            "problem  bad [31m line\n         type  a\n         more  b\n\
+            "problem  bad\\u{1b}[31m\\nline\n         type  a\n         more  b\n\
              warning  eth0: 1 of 4 queues\n         why   one CPU\n         type  ethtool -L eth0 combined 4\n\
              note     none\n         do    ask for one\n\
              ok       eth0: MTU 1500\n\
@@ -141,8 +136,8 @@ mod tests {
 
     #[test]
     fn the_json_has_every_key_whether_there_is_something_to_say_or_not() {
-        let text = report([Finding::ok("mtu", "eth0: MTU 1500")]).to_json().unwrap();
-        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let report = report([Finding::ok("mtu", "eth0: MTU 1500")]);
+        let json = serde_json::to_value(report.as_json()).unwrap();
         let expected = serde_json::json!({
             "format": 1,
             "worst": "ok",

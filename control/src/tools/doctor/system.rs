@@ -103,7 +103,7 @@ fn judge(facts: &Facts) -> Vec<Finding> {
         findings.push(
             Finding::note("bpffs", format!("no bpffs is mounted on {BPFFS}"))
                 .why("the program is pinned there; `attach` mounts it if it has the permission")
-                .fix(format!("mount -t bpf bpf {BPFFS}")),
+                .fix(format!("mount -t bpf -o mode=0700 bpf {BPFFS}")),
         );
     }
     findings.extend(

@@ -14,6 +14,7 @@ use crate::config::{ClockSource, Config, DEFAULT_PATH, UpstreamConfig};
 use crate::instance::Instance;
 use crate::net::own_addresses::OwnAddresses;
 use crate::net::query::{Failure, converse, exchange, new_request};
+use crate::safe_text::shell_word;
 
 /// Deadline for resolving the name and for all answers.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -78,7 +79,7 @@ pub(super) fn examine(
             Err(_) => break,
         }
     }
-    let path = path.unwrap_or(DEFAULT_PATH.as_ref()).display();
+    let path = shell_word(&path.unwrap_or(DEFAULT_PATH.as_ref()).to_string_lossy());
     judge(&reached, &Commands { edit: format!("editor {path} && {}", service(instance, Verb::Reload)) })
 }
 

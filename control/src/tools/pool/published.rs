@@ -9,7 +9,7 @@ use super::http::{self, From};
 use super::plot;
 use super::score::JOINING_SCORE;
 use crate::error::{Code, Error, Result};
-use crate::output::print_line;
+use crate::output::{print_json, print_line};
 use crate::status::exposition::{Family, Format, Kind, Metric};
 
 /// The address of the pool's pages.
@@ -124,15 +124,12 @@ pub(super) fn run(arguments: &ScoreArguments) -> Result<()> {
     let published = Published::of(arguments.address, &arguments.base)?;
     if arguments.json {
         let score = published.main().map(|monitor| monitor.score);
-        return print_line(format_args!(
-            "{:#}",
-            serde_json::json!({
-                "address": arguments.address.to_string(),
-                "score": score,
-                "monitors": published.monitors,
-                "history": published.history,
-            })
-        ));
+        return print_json(&serde_json::json!({
+            "address": arguments.address.to_string(),
+            "score": score,
+            "monitors": published.monitors,
+            "history": published.history,
+        }));
     }
     let text = if arguments.metrics {
         metrics(arguments.address, &published)

@@ -3,6 +3,7 @@
 use responder::verdict::Family;
 
 use super::ruleset::{Action, Chain, Destination, Hook, Kind, Rule, Ruleset, State, Test};
+use crate::safe_text::shell_word;
 
 /// Reads the rules. Lines that make no sense are left out; unknown options make a rule uncertain.
 pub(super) fn read(text: &str, family: Family) -> Ruleset {
@@ -51,7 +52,7 @@ fn read_chain(line: &str, table: &str, family: Family) -> Option<Chain> {
         hook,
         accepts: policy != "DROP",
         rules: Vec::new(),
-        exception: format!("{tool}{of_table} -I {name} {{}} -j ACCEPT"),
+        exception: format!("{tool}{of_table} -I {} {{}} -j ACCEPT", shell_word(name)),
     })
 }
 

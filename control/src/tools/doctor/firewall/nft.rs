@@ -4,6 +4,7 @@ use responder::verdict::Family;
 use serde_json::Value;
 
 use super::ruleset::{Action, Chain, Destination, Hook, Kind, Rule, Ruleset, State, Test};
+use crate::safe_text::shell_word;
 
 /// Reads the rules. Tables of other kinds (bridges, an interface's own hooks) and chains that do not see
 /// packets of this host are left out.
@@ -32,6 +33,12 @@ fn table(item: &Value) -> String {
     format!("{} {}", word("family"), word("table"))
 }
 
+/// As [`table`], for a command.
+fn table_words(item: &Value) -> String {
+    let word = |key: &str| shell_word(item[key].as_str().unwrap_or_default());
+    format!("{} {}", word("family"), word("table"))
+}
+
 fn read_chain(chain: &Value) -> Option<Chain> {
     let family = match chain["family"].as_str()? {
         "inet" => None,
@@ -48,7 +55,7 @@ fn read_chain(chain: &Value) -> Option<Chain> {
     };
     let (table, name) = (table(chain), chain["name"].as_str()?.to_owned());
     Some(Chain {
-        exception: format!("nft insert rule {table} {name} {{}} accept"),
+        exception: format!("nft insert rule {} {} {{}} accept", table_words(chain), shell_word(&name)),
         table,
         name,
         family,
