@@ -27,7 +27,7 @@ use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, LeapFile};
 use crate::daemon::publisher::Publisher;
 use crate::error::{Code, Error, Result};
 use crate::http::{self, Listeners};
@@ -91,6 +91,8 @@ struct Daemon {
     instance: Instance,
     config: Config,
     config_path: Option<PathBuf>,
+    /// The list of leap seconds that the configuration names.
+    leap_file: Option<LeapFile>,
     datapath: Datapath,
     timekeeper: Timekeeper<Machine>,
     publisher: Publisher,
@@ -186,6 +188,7 @@ impl Daemon {
         let sockets = UserspacePath::start()?;
         let host = host(&options.instance, &sockets, own);
         let timekeeper = Timekeeper::begin(Machine, &config, &host).await?;
+        let leap_file = LeapFile::read(&config.clock)?;
         let mut datapath = Datapath::open_or_create(&options.instance, config.limits.table_entries)?;
         let taken_over = take_over(&mut datapath, &present, &mut wanted, missing);
         let is_first = datapath.interfaces().next().is_none();
@@ -213,6 +216,7 @@ impl Daemon {
                 instance: options.instance.clone(),
                 config,
                 config_path: options.config.clone(),
+                leap_file,
                 datapath,
                 timekeeper,
                 publisher,
@@ -224,7 +228,9 @@ impl Daemon {
                 rounds: traffic::Rounds::new(),
                 pauses: 0,
             };
-            daemon.begin(wanted, options).await.map(|()| daemon)
+            daemon.begin(wanted, options).await?;
+            daemon.lasting_warnings().iter().for_each(|warning| warn!("{warning}"));
+            Ok(daemon)
         };
         let begun = begun.await;
         if begun.is_err() && is_first {

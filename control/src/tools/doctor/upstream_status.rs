@@ -1,8 +1,8 @@
 //! The daemon's view of its upstreams: which ones it follows, and which ones it does not believe.
 
 use super::finding::Finding;
-use crate::status::sources::{Peer, Tally};
 use crate::status::kernel_clock::Treatment;
+use crate::status::sources::{Peer, Tally};
 use crate::status::{Discipline, Status};
 
 /// Examines the status of a daemon that takes its time from upstreams.
@@ -100,7 +100,11 @@ mod tests {
         assert!(only(&stopped, "steering").what.ends_with("another program"));
         let slewed = judged(|status| {
             let clock = &mut status.clock.discipline.as_mut().unwrap().kernel_clock;
-            *clock = KernelClockStatus { treatment: Treatment::Slewed, slew_ppm: 500.0, ..KernelClockStatus::default() };
+            *clock = KernelClockStatus {
+                treatment: Treatment::Slewed,
+                slew_ppm: 500.0,
+                ..KernelClockStatus::default()
+            };
         });
         assert!(only(&slewed, "steering").what.contains("slewed at +500 ppm"));
     }
