@@ -80,12 +80,19 @@ impl Display for Warning {
                 "upstream `{upstream}`: minpoll {minpoll} polls every {} s: use it only for your own servers",
                 1 << minpoll
             ),
-            Self::LeapListExpired { path, days } => write!(
-                f,
-                "the list of leap seconds {} expired {days} days ago and has no say any more: the upstreams alone \
-                 announce leap seconds",
-                path.display()
-            ),
+            Self::LeapListExpired { path, days } => {
+                let when = match days {
+                    0 => "today".into(),
+                    1 => "yesterday".into(),
+                    days => format!("{days} days ago"),
+                };
+                write!(
+                    f,
+                    "the list of leap seconds {} expired {when} and has no say any more: the upstreams alone announce \
+                     leap seconds",
+                    path.display()
+                )
+            }
             Self::LeapListDamaged { path, why } => {
                 write!(f, "the list of leap seconds {} is damaged and not used: {why}", path.display())
             }
