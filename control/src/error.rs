@@ -70,16 +70,29 @@ impl Error {
 /// twice.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+    let mut text = without_number(error);
     let mut cause = error.source();
     while let Some(error) = cause {
-        let next = error.to_string();
+        let next = without_number(error);
         if !text.contains(&next) {
             text = format!("{text}: {next}");
         }
         cause = error.source();
     }
     text
+}
+
+/// Leaves out the number that the standard library puts behind the system's words: `No such file or directory (os
+/// error 2)`.
+fn without_number(error: &dyn std::error::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error ") {
+        Some((words, rest)) => {
+            let after = rest.split_once(')').map_or("", |(_, after)| after);
+            format!("{words}{after}")
+        }
+        None => text,
+    }
 }
 
 impl Display for Error {
@@ -97,5 +110,18 @@ impl std::error::Error for Error {}
 impl From<&Error> for ExitCode {
     fn from(error: &Error) -> Self {
         Self::from(error.code as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_s_errors_are_words_without_a_number() {
+        let error = std::fs::read("/nowhere").unwrap_err();
+        assert_eq!(chain(&error), "No such file or directory");
+        let error = Error::because(Code::NoInput, "/nowhere")(std::io::Error::other(error));
+        assert_eq!(error.what, "/nowhere: No such file or directory");
     }
 }

@@ -48,6 +48,7 @@ impl KernelClock for Stepped {
             max_error_us: 1000,
             estimated_error_us: 100,
             offset_ns: 0,
+            time_constant: 2,
             frequency_scaled_ppm: 0,
             tick_us: 10_000,
             tai_offset_s: 37,

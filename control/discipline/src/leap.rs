@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use super::sha1::sha1;
+
 const S_PER_DAY: i64 = 86_400;
 /// Seconds from 1900, the epoch of leap-seconds.list, to 1970.
 const NTP_TO_UNIX_S: i64 = 2_208_988_800;
@@ -90,7 +92,10 @@ pub struct LeapListError {
 
 impl fmt::Display for LeapListError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "leap-seconds.list, line {}: {}; fetch it anew from the IERS", self.line, self.problem)
+        match self.line {
+            0 => out.write_str(self.problem),
+            line => write!(out, "line {line}: {}", self.problem),
+        }
     }
 }
 
@@ -102,8 +107,10 @@ impl LeapList {
     ///
     /// # Errors
     ///
-    /// A line does not have two numbers, the differences do not change by one, or the expiry is missing.
+    /// A line does not have two numbers, the differences do not change by one, the expiry is missing, or the checksum
+    /// (`#h`), if there is one, is that of another list.
     pub fn parse(text: &str) -> Result<Self, LeapListError> {
+        check_sum(text)?;
         let mut leaps = Vec::new();
         let mut expires_unix_s = None;
         let mut difference: Option<i64> = None;
@@ -120,7 +127,7 @@ impl LeapList {
             }
             let mut fields = numbers.split_whitespace().map(str::parse::<i64>);
             let (Some(Ok(ntp_s)), Some(Ok(tai_utc))) = (fields.next(), fields.next()) else {
-                return Err(wrong("expected two numbers, NTP seconds and TAI-UTC"));
+                return Err(wrong("there must be two numbers, NTP seconds and TAI-UTC"));
             };
             match difference.map(|before| tai_utc.saturating_sub(before)) {
                 None => {}
@@ -164,6 +171,27 @@ impl LeapList {
     #[must_use]
     pub fn denies(&self, leap: Leap, month_end_unix_s: i64) -> bool {
         month_end_unix_s < self.expires_unix_s && !self.leaps.contains(&(month_end_unix_s, leap))
+    }
+}
+
+/// Compares the checksum in `#h` with that of the numbers, which are taken without the spaces between them: that of the
+/// last change (`#$`), that of the expiry, and those of the entries.
+fn check_sum(text: &str) -> Result<(), LeapListError> {
+    let (mut numbers, mut expected) = (String::new(), None);
+    for (index, line) in text.lines().enumerate() {
+        if let Some(number) = line.strip_prefix("#$").or_else(|| line.strip_prefix("#@")) {
+            numbers.extend(number.chars().filter(char::is_ascii_digit));
+        } else if let Some(sum) = line.strip_prefix("#h") {
+            expected = Some((index + 1, sum));
+        } else if let Some(entry) = line.split('#').next() {
+            numbers.extend(entry.split_whitespace().take(2));
+        }
+    }
+    let Some((line, expected)) = expected else { return Ok(()) };
+    let words = expected.split_whitespace().map(|word| u32::from_str_radix(word, 16));
+    match words.collect::<Result<Vec<_>, _>>() {
+        Ok(words) if words == sha1(numbers.as_bytes()) => Ok(()),
+        _ => Err(LeapListError { line, problem: "the checksum is not that of the numbers in the list" }),
     }
 }
 
@@ -212,6 +240,21 @@ mod tests {
         assert!(list.denies(Leap::Delete, 1_483_228_800));
         assert!(list.denies(Leap::Insert, 1_485_907_200));
         assert!(!list.denies(Leap::Insert, 4_102_444_800));
+    }
+
+    #[test]
+    fn a_list_with_a_number_that_was_changed_is_refused_by_its_checksum() {
+        // The value was computed with sha1sum.
+        let list = format!("{LIST}#h 7e3e2943 3fa11956 e4e658de c4dca0e6 bf6622c9\n");
+        assert!(LeapList::parse(&list).is_ok());
+        for (from, to) in
+            [("3692217600", "3692217601"), ("3928521600", "3928521601"), ("7e3e2943", "7e3e294a")]
+        {
+            let changed = list.replacen(from, to, 1);
+            assert_ne!(changed, list);
+            assert_eq!(LeapList::parse(&changed).map_err(|error| error.line), Err(6), "{changed}");
+        }
+        assert!(LeapList::parse(&format!("{LIST}#h 7e3e2943\n")).is_err(), "half a checksum");
     }
 
     #[test]

@@ -125,6 +125,7 @@ mod line;
 mod observation;
 mod path;
 mod poll;
+mod sha1;
 mod source;
 mod steer;
 mod time;

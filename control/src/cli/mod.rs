@@ -249,10 +249,11 @@ fn execute(arguments: Arguments) -> Result<ExitCode> {
         Command::Upstream(UpstreamCommand::Probe(arguments)) => upstream_probe::probe(&arguments),
         Command::Config(ConfigCommand::Check { file }) => {
             let config = Config::load_on(Some(&file), &OwnAddresses::of_this_host()?)?;
-            crate::serving::limits::configured(&config.access)?;
-            config.clock.discipline()?;
-            for warning in config.warnings() {
+            for warning in config.all_warnings(&config.entries()?)? {
                 eprintln!("pooltime-xdp: {}: warning: {warning}", file.display());
+                if let Some(remedy) = warning.remedy() {
+                    eprintln!("  {remedy}");
+                }
             }
             print_line(format_args!("{}: OK", file.display()))
         }

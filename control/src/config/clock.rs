@@ -4,11 +4,9 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use tracing::warn;
 
-use super::{ConfigError, wrong};
-use crate::discipline::{self, LeapList, SteerConfig};
-use crate::error::{Code, Error, Result};
+use super::{ConfigError, LeapFile};
+use crate::discipline::{self, SteerConfig};
 
 /// The section `[clock]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -68,11 +66,6 @@ impl ClockSource {
         }
     }
 }
-
-/// Where Debian's tzdata has the list of leap seconds.
-const SHIPPED_LEAP_LIST: &str = "/usr/share/zoneinfo/leap-seconds.list";
-/// The value of `clock.leap_seconds_list` for no list at all.
-const NO_LEAP_LIST: &str = "none";
 
 /// The value of `clock.makestep`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -140,36 +133,18 @@ impl ClockConfig {
     ///
     /// # Errors
     ///
-    /// The list cannot be read or understood.
+    /// The configured list cannot be read.
     pub fn discipline(&self) -> Result<discipline::Config, ConfigError> {
         Ok(discipline::Config {
             min_sources: self.min_sources,
             // A source that is worse than what may be served cannot vouch for it.
             max_distance_s: milliseconds(self.max_distance_ms.min(self.max_error_ms)),
-            leap_list: self.leap_list()?,
+            leap_list: LeapFile::read(self)?.and_then(|file| file.list().cloned()),
             ..discipline::Config::default()
         })
     }
 
-    /// Reads the list of leap seconds: the one that is configured, or else the one that the system ships, if there is
-    /// one that can be read.
-    fn leap_list(&self) -> Result<Option<LeapList>, ConfigError> {
-        let Some(path) = &self.leap_seconds_list else {
-            let shipped = std::fs::read_to_string(SHIPPED_LEAP_LIST).ok();
-            return Ok(shipped.and_then(|text| {
-                let list = LeapList::parse(&text).map_err(|error| warn!("{SHIPPED_LEAP_LIST}: {error}"));
-                list.ok()
-            }));
-        };
-        if path.as_os_str() == NO_LEAP_LIST {
-            return Ok(None);
-        }
-        let failed = format!("clock.leap_seconds_list: {}", path.display());
-        let text = std::fs::read_to_string(path).map_err(ConfigError::unreadable(&failed))?;
-        Ok(Some(LeapList::parse(&text).map_err(Error::because(Code::Config, &failed))?))
-    }
-
-    pub(super) fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
         for (key, value, least, most) in [
             ("clock.horizon_ms", self.horizon_ms, 1_000, 3_600_000),
             ("clock.max_error_ms", self.max_error_ms, 1, 16_000),
@@ -181,17 +156,17 @@ impl ClockConfig {
             ("clock.max_slew_ppm", self.max_slew_ppm.into(), 1, 90_000),
         ] {
             if !(least..=most).contains(&value) {
-                return wrong(key, &format!("must be {least} to {most}"));
+                return Err(ConfigError::of(key, format_args!("must be {least} to {most}")));
             }
         }
         if self.min_sources == Some(0) {
-            return wrong("clock.min_sources", "must be at least 1");
+            return Err(ConfigError::of("clock.min_sources", "must be at least 1"));
         }
         if self.source == ClockSource::Upstream && self.local_stratum.is_some() {
-            return wrong(
+            return Err(ConfigError::of(
                 "clock.local_stratum",
                 "requires `source = \"system\"`: with upstreams, an unsynchronised clock is never served as synchronised",
-            );
+            ));
         }
         Ok(())
     }

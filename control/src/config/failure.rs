@@ -3,6 +3,7 @@
 use std::fmt::{self, Display};
 use std::io;
 
+use super::place::line_of;
 use crate::error::{Code, Error};
 
 /// The kind of an error.
@@ -23,14 +24,50 @@ pub struct ConfigError {
     pub fault: Fault,
     /// The message for people.
     pub error: Error,
+    /// The key whose line is to be put before the message, as [`super::place`] writes it.
+    key: Option<String>,
 }
 
 impl ConfigError {
+    /// Makes the error of a key: `clock.stratum: must be 1 to 15`.
+    pub(super) fn of(key: &str, why: impl Display) -> Self {
+        Self::from(Error::new(Code::Config, format_args!("{key}: {why}"))).about(key)
+    }
+
     /// Makes the error of a file that cannot be read, for `map_err`. `named` names the file.
     pub(crate) fn unreadable(named: impl Display) -> impl FnOnce(io::Error) -> Self {
         move |error| Self {
             fault: Fault::Unreadable(error.kind()),
             error: Error::because(Code::NoInput, named)(error),
+            key: None,
+        }
+    }
+
+    /// Says which key, or which value of a list, has the line of the error.
+    pub(super) fn about(self, key: impl Into<String>) -> Self {
+        Self { key: Some(key.into()), ..self }
+    }
+
+    /// Adds what to do next.
+    pub(super) fn remedy(self, remedy: impl Display) -> Self {
+        Self { error: self.error.remedy(remedy), ..self }
+    }
+
+    /// Whether a file was read and its content is wrong.
+    pub(super) const fn is_of_content(&self) -> bool {
+        matches!(self.fault, Fault::Wrong)
+    }
+
+    /// Changes the kind of the error.
+    pub(super) fn fault(self, fault: Fault) -> Self {
+        Self { fault, ..self }
+    }
+
+    /// Puts the line of the key in this text before the message.
+    pub(super) fn in_text(self, text: &str) -> Self {
+        match self.key.as_ref().and_then(|key| line_of(text, key)) {
+            Some(line) => Self { key: None, ..self.at(format_args!("line {line}")) },
+            None => self,
         }
     }
 
@@ -43,7 +80,7 @@ impl ConfigError {
 
 impl From<Error> for ConfigError {
     fn from(error: Error) -> Self {
-        Self { fault: Fault::Wrong, error }
+        Self { fault: Fault::Wrong, error, key: None }
     }
 }
 

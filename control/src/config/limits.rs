@@ -3,7 +3,7 @@
 use responder::limiter::{BUDGET, Class, KISS_DENIED, LONGEST_WINDOW_S, NO_LEAK, Policy, TABLE_ENTRIES};
 use serde::Deserialize;
 
-use crate::error::{Code, Error, Result};
+use super::ConfigError;
 use crate::net::prefix::Prefix;
 
 /// The section `[limits]`.
@@ -99,8 +99,8 @@ impl LimitsConfig {
     /// # Errors
     ///
     /// The value of a key makes no sense; the error names the key.
-    pub fn policy(&self, denied: Denied, cpus: u32) -> Result<Policy> {
-        let wrong = |key: &str, why: String| Error::new(Code::Config, format_args!("limits.{key}: {why}"));
+    pub fn policy(&self, denied: Denied, cpus: u32) -> Result<Policy, ConfigError> {
+        let wrong = |key: &str, why: String| ConfigError::of(&format!("limits.{key}"), why);
         let class = |prefix: &str, rate: u32, burst: u32| {
             if !(1..=10_000).contains(&rate) {
                 return Err(wrong(&format!("{prefix}rate"), "must be 1 to 10000 requests per second".into()));
@@ -215,7 +215,7 @@ mod tests {
             (LimitsConfig { budget_bits_per_s: Some(u64::MAX), ..default() }, "limits.budget_bits_per_s"),
         ] {
             let error = config.policy(Denied::Drop, 1).unwrap_err();
-            assert!(error.what.starts_with(key), "{error}");
+            assert!(error.error.what.starts_with(key), "{error}");
         }
     }
 }

@@ -1,15 +1,16 @@
 //! `[[upstream]]`: the servers to ask for the time, according to the pool's rules for its members.
 
-use std::collections::BTreeSet;
-use std::fmt::{self, Display};
+use std::collections::BTreeMap;
 
 use responder::udp::NTP_PORT;
 use serde::Deserialize;
 
 use super::clock::{ClockConfig, ClockSource};
-use super::{ConfigError, Fault, wrong};
+use super::{ConfigError, Fault, Warning};
 use crate::discipline::SourceConfig;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error};
+use crate::net::own_addresses::OwnAddresses;
+use crate::net::server_name::{NoServer, ServerName};
 
 /// Largest number of upstreams.
 const MOST: usize = 32;
@@ -65,49 +66,73 @@ impl UpstreamConfig {
         }
     }
 
-    fn check(&self, key: &str, allow_pool_names: bool) -> Result<()> {
-        let name = self.address.trim_end_matches('.');
-        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:%".contains(&byte);
-        if name.is_empty() || name.len() > 253 || !name.bytes().all(fits) {
-            return wrong(&format!("{key}.address"), "is neither a name nor an address");
-        }
-        if !allow_pool_names && is_pool_name(name) {
-            return Err(Error::new(
-                Code::Config,
-                format_args!(
-                    "{key}.address: `{}` is the pool itself: a server of the pool takes its time from servers that \
-                     it has chosen",
-                    self.address
-                ),
+    /// Checks the values, and returns the server.
+    fn check(&self, allow_pool_names: bool) -> Result<ServerName, UpstreamError> {
+        let server: ServerName = self.address.parse().map_err(|error: NoServer| UpstreamError {
+            remedy: error.remedy,
+            ..UpstreamError::of("address", error.reason)
+        })?;
+        if !allow_pool_names && is_pool_name(&self.address) {
+            return Err(UpstreamError::of(
+                "address",
+                "is the pool itself: a server of the pool takes its time from servers that it has chosen",
             )
             .remedy(
                 "choose 4 to 7 servers near you, or set `clock.allow_pool_names = true` on a server that is not in the pool",
             ));
         }
         if self.burst {
-            return Err(Error::new(
-                Code::Config,
-                format_args!(
-                    "{key}.burst: a burst at every poll loads other people's servers without any benefit"
-                ),
-            )
-            .remedy("use `iburst = true`, a burst at first contact only, for a quick start"));
+            let why = "a burst at every poll loads other people's servers without any benefit";
+            return Err(UpstreamError::of("burst", why)
+                .remedy("use `iburst = true`, a burst at first contact only, for a quick start"));
         }
         if self.port == 0 {
-            return wrong(&format!("{key}.port"), "must be 1 to 65535");
+            return Err(UpstreamError::of("port", "must be 1 to 65535"));
         }
-        for (name, poll) in [("minpoll", self.minpoll), ("maxpoll", self.maxpoll)] {
+        for (key, poll) in [("minpoll", self.minpoll), ("maxpoll", self.maxpoll)] {
             if !POLLS.contains(&poll) {
-                return wrong(
-                    &format!("{key}.{name}"),
-                    &format!("must be {} to {}, a power of two in seconds", POLLS.start(), POLLS.end()),
-                );
+                let range =
+                    format!("must be {} to {}, a power of two in seconds", POLLS.start(), POLLS.end());
+                return Err(UpstreamError::of(key, range));
             }
         }
         if self.minpoll > self.maxpoll {
-            return wrong(&format!("{key}.minpoll"), &format!("is above maxpoll, {}", self.maxpoll));
+            return Err(UpstreamError::of("minpoll", format!("is above maxpoll, {}", self.maxpoll)));
         }
-        Ok(())
+        Ok(server)
+    }
+}
+
+/// What is wrong with one of the upstreams.
+struct UpstreamError {
+    key: &'static str,
+    why: String,
+    remedy: Option<String>,
+}
+
+impl UpstreamError {
+    fn of(key: &'static str, why: impl Into<String>) -> Self {
+        Self { key, why: why.into(), remedy: None }
+    }
+
+    fn remedy(self, remedy: impl Into<String>) -> Self {
+        Self { remedy: Some(remedy.into()), ..self }
+    }
+
+    /// Says which upstream it is: `upstream 3 (`ntp3.example.net`).minpoll: must be ...`.
+    fn at(self, index: usize, address: &str) -> ConfigError {
+        let Self { key, why, remedy } = self;
+        let (number, address) = (index + 1, address.escape_debug());
+        let what = match key {
+            "address" => format!("upstream {number}: `{address}` {why}"),
+            key => format!("upstream {number} (`{address}`).{key}: {why}"),
+        };
+        let error =
+            ConfigError::from(Error::new(Code::Config, what)).about(format!("upstream[{index}].{key}"));
+        match remedy {
+            Some(remedy) => error.remedy(remedy),
+            None => error,
+        }
     }
 }
 
@@ -118,76 +143,47 @@ pub fn is_pool_name(name: &str) -> bool {
     name.strip_suffix(POOL).is_some_and(|zone| zone.is_empty() || zone.ends_with('.'))
 }
 
-pub(super) fn check(clock: &ClockConfig, upstreams: &[UpstreamConfig]) -> Result<(), ConfigError> {
-    let mut seen = BTreeSet::new();
+/// Checks all upstreams, for a host with these addresses.
+pub(super) fn check(
+    clock: &ClockConfig,
+    upstreams: &[UpstreamConfig],
+    own: &OwnAddresses,
+) -> Result<(), ConfigError> {
+    let mut seen = BTreeMap::new();
     for (index, upstream) in upstreams.iter().enumerate() {
-        let key = format!("upstream {} (`{}`)", index + 1, upstream.address);
-        upstream.check(&key, clock.allow_pool_names)?;
-        if !seen.insert((upstream.address.to_ascii_lowercase(), upstream.port)) {
-            return wrong(&key, "is listed twice: each server has one vote");
-        }
+        let checked = upstream.check(clock.allow_pool_names).and_then(|server| {
+            if let Some(unusable) = own.unusable_name(&upstream.address) {
+                return Err(UpstreamError::of("address", unusable.reason()).remedy(unusable.remedy()));
+            }
+            match seen.insert((server, upstream.port), index) {
+                Some(first) => Err(UpstreamError::of(
+                    "address",
+                    format!("is listed twice, as upstream {} as well: each server has one vote", first + 1),
+                )),
+                None => Ok(()),
+            }
+        });
+        checked.map_err(|error| error.at(index, &upstream.address))?;
     }
     if upstreams.len() > MOST {
-        return wrong("upstream", &format!("at most {MOST}"));
+        return Err(ConfigError::of("upstream", format_args!("at most {MOST}"))
+            .about(format!("upstream[{MOST}].address")));
     }
     if clock.source == ClockSource::Upstream {
         if upstreams.is_empty() {
-            let what = "clock.source: \"upstream\" needs upstreams, but none is configured";
-            let error = Error::new(Code::Config, what)
-                .remedy("add 4 to 7 of them: `[[upstream]]`, `address = \"ntp.example.net\"`");
-            return Err(ConfigError { fault: Fault::NoUpstreams, error });
+            return Err(ConfigError::of(
+                "clock.source",
+                "\"upstream\" needs upstreams, but none is configured",
+            )
+            .fault(Fault::NoUpstreams)
+            .remedy("add 4 to 7 of them: `[[upstream]]`, `address = \"ntp.example.net\"`"));
         }
         if clock.min_sources.is_some_and(|fewest| fewest > upstreams.len()) {
-            return wrong(
-                "clock.min_sources",
-                &format!("must be at most {}, the number of upstreams", upstreams.len()),
-            );
+            let why = format!("must be at most {}, the number of upstreams", upstreams.len());
+            return Err(ConfigError::of("clock.min_sources", why));
         }
     }
     Ok(())
-}
-
-/// What is not wrong, but not good either.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Warning {
-    /// So many upstreams, and `source = "system"`.
-    NotUsed(usize),
-    /// So many upstreams: a wrong one may win, or be missed.
-    TooFew(usize),
-    /// So many upstreams: more than anybody needs.
-    TooMany(usize),
-    /// An upstream is asked more often than strangers should.
-    PollsTooOften {
-        /// Its name or address.
-        upstream: String,
-        /// The shortest interval, as a power of two in s.
-        minpoll: u8,
-    },
-}
-
-impl Display for Warning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotUsed(count) => write!(
-                f,
-                "{count} upstreams are not used, because `clock.source` is \"system\"; set it to \"upstream\" to use them"
-            ),
-            Self::TooFew(count) => {
-                let why = match count {
-                    1 => "nothing can tell when it is wrong",
-                    2 => "when they disagree, nothing can tell which one is wrong",
-                    _ => "if one of them fails, the remaining two may disagree",
-                };
-                write!(f, "{count} upstreams are too few: {why}; use 4 to 7")
-            }
-            Self::TooMany(count) => write!(f, "{count} upstreams are more than useful; use 4 to 7"),
-            Self::PollsTooOften { upstream, minpoll } => write!(
-                f,
-                "upstream `{upstream}`: minpoll {minpoll} polls every {} s: use it only for your own servers",
-                1 << minpoll
-            ),
-        }
-    }
 }
 
 pub(super) fn warnings(clock: &ClockConfig, upstreams: &[UpstreamConfig]) -> Vec<Warning> {
@@ -275,14 +271,19 @@ mod tests {
                 "{error}"
             );
         }
-        for name in ["", "a b", "ntp.example.net:123/udp"] {
+        for name in ["", "a b", "ntp.example.net:123/udp", "192.0.2.300"] {
             let error = Config::parse(&with(4).replace("ntp2.example.net", name)).unwrap_err();
             assert!(error.what.contains("neither a name nor an address"), "{name}: {error}");
         }
-        let twice = Config::parse(&with(4).replace("ntp2", "NTP1")).unwrap_err();
-        assert!(twice.what.contains("twice"), "{twice}");
+        let twice = Config::parse(&with(4).replace("ntp2.example.net", "NTP1.example.net.")).unwrap_err();
+        assert!(
+            twice.what.starts_with("line 8: upstream 3: ") && twice.what.contains("upstream 2"),
+            "{twice}"
+        );
+        let port = Config::parse(&with(4).replace("ntp2.example.net", "192.0.2.1:123")).unwrap_err();
+        assert!(port.remedy.as_ref().unwrap().contains("`192.0.2.1`, and `port = 123`"), "{port}");
         let error = Config::parse(&format!("{}key = 1\n", with(4))).unwrap_err();
-        assert!(error.what.contains("unknown field `key`"), "{error}");
+        assert!(error.what.contains("line 11: unknown key `key` in [[upstream]]"), "{error}");
     }
 
     #[test]
@@ -362,7 +363,7 @@ mod tests {
             ("local_stratum = 10", "clock.local_stratum"),
         ] {
             let error = Config::parse(&with(4).replace("[clock]", &format!("[clock]\n{line}"))).unwrap_err();
-            assert!(error.what.starts_with(key), "{line}: {error}");
+            assert!(error.what.starts_with(&format!("line 2: {key}: ")), "{line}: {error}");
         }
         let missing = with(4).replace("[clock]", "[clock]\nleap_seconds_list = \"/nowhere/leap\"");
         let error = Config::parse(&missing).unwrap().clock.discipline().unwrap_err().error;

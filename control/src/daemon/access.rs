@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
-use responder::Access;
+use responder::{Access, Family};
 use serde_json::Value;
 use tokio::sync::mpsc as to_loop;
 use tracing::{error, info};
@@ -17,7 +17,7 @@ use super::listener::Caller;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::net::prefix::Prefix;
-use crate::serving::limits::{Changes, Effective, Entry, InForce, Lists, Maps, configured};
+use crate::serving::limits::{Changes, Effective, Entry, InForce, Lists, Maps};
 use crate::sys::capabilities::{self, Capability};
 
 /// Entries that a command shows; the answer has to fit into a line.
@@ -44,6 +44,8 @@ pub(super) struct Done {
     pub(super) lists: u8,
     /// Entries in all.
     pub(super) entries: usize,
+    /// The families of which all clients are denied.
+    pub(super) unanswered: Vec<Family>,
     pub(super) next: Next,
 }
 
@@ -83,7 +85,7 @@ pub(super) fn start(
                 Ok(in_force) => Worker { lists: Lists::default(), in_force, done }.work(&to_do),
                 Err(error) => {
                     let next = Next::Configure(Err(error));
-                    let _ended = done.send(Done { lists: 0, entries: 0, next });
+                    let _ended = done.send(Done { lists: 0, entries: 0, unanswered: Vec::new(), next });
                 }
             }
         })
@@ -145,7 +147,7 @@ impl<M: Maps> Worker<M> {
     fn try_configure(&mut self, read: Read) -> Result<(Config, BTreeMap<Prefix, Access>, Changes)> {
         // Looked at before anything is changed: a list's file may have vanished.
         let config = read()?;
-        let entries = configured(&config.access)?;
+        let entries = config.entries()?;
         let before = self.lists.configure(entries);
         match self.in_force.put(&self.lists) {
             Ok(changes) => Ok((config, before, changes)),
@@ -182,7 +184,12 @@ impl<M: Maps> Worker<M> {
     }
 
     fn tell(&self, next: Next) {
-        let done = Done { lists: self.in_force.flags(), entries: self.in_force.number(), next };
+        let done = Done {
+            lists: self.in_force.flags(),
+            entries: self.in_force.number(),
+            unanswered: self.in_force.unanswered(),
+            next,
+        };
         // A daemon that ends does not listen any more.
         let _ended = self.done.send(done);
     }
@@ -271,6 +278,7 @@ mod tests {
         let (_, settle, done) = thread.configure("198.51.100.0/24");
         assert_eq!(thread.maps.denied(), ["198.51.100.0/24"], "in force while the rest is tried");
         assert_eq!((done.entries, thread.access("198.51.100.7")), (1, Access::Denied));
+        assert_eq!(done.unanswered, []);
 
         // The rest of the configuration fails: the loop drops `settle` and does not keep the lists.
         drop(settle);
@@ -279,6 +287,17 @@ mod tests {
         assert_eq!(thread.maps.denied(), ["192.0.2.0/24"]);
         assert_eq!(thread.access("198.51.100.7"), Access::Ordinary);
         assert_eq!(thread.access("192.0.2.7"), Access::Denied);
+    }
+
+    #[test]
+    fn the_loop_is_told_when_the_lists_deny_everybody() {
+        let mut thread = Thread::start();
+        let (_, settle, done) = thread.configure("0.0.0.0/0");
+        settle.keep();
+        assert_eq!(done.unanswered, [Family::Ipv4]);
+        let (_, settle, done) = thread.configure("::/0");
+        settle.keep();
+        assert_eq!(done.unanswered, [Family::Ipv6]);
     }
 
     #[test]

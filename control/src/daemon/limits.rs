@@ -3,7 +3,7 @@
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use responder::{Access, Policy};
+use responder::{Access, Family, Policy};
 use tokio::sync::mpsc as to_loop;
 use tokio::time::interval;
 use tracing::{error, warn};
@@ -12,7 +12,7 @@ use super::access::{self, Done, Job, Next, Settle};
 use super::listener::Call;
 use super::protocol::Request;
 use super::{Daemon, PUBLISH_INTERVAL, wait_until};
-use crate::config::Config;
+use crate::config::{Config, Warning};
 use crate::error::{Code, Error, Result};
 use crate::serving::limits::Entry;
 use crate::serving::userspace::Shared;
@@ -23,13 +23,15 @@ pub(super) struct Limits {
     jobs: mpsc::Sender<Job>,
     done: to_loop::UnboundedReceiver<Done>,
     entries: usize,
+    /// The families of which all clients are denied.
+    unanswered: Vec<Family>,
 }
 
 impl Limits {
     /// What an earlier daemon left in the maps is the basis.
     pub(super) fn start(datapath: &Datapath, sockets: &Shared) -> Result<Self> {
         let (jobs, done) = access::start(datapath.access_maps()?, Arc::clone(&sockets.lists))?;
-        Ok(Self { jobs, done, entries: 0 })
+        Ok(Self { jobs, done, entries: 0, unanswered: Vec::new() })
     }
 
     /// The next job that is done.
@@ -83,9 +85,10 @@ impl Daemon {
             }
         };
         match done {
-            Some(Done { lists, entries, next: Next::Configure(configured) }) => {
+            Some(Done { lists, entries, unanswered, next: Next::Configure(configured) }) => {
                 let (config, settle) = configured?;
                 self.limits.entries = entries;
+                self.limits.unanswered = unanswered;
                 self.apply_limits(&config, lists)?;
                 settle.keep();
                 Ok(())
@@ -111,8 +114,12 @@ impl Daemon {
     }
 
     /// Does what comes after a change of the lists.
-    pub(super) fn lists_changed(&mut self, Done { lists, entries, next }: Done) {
+    pub(super) fn lists_changed(&mut self, Done { lists, entries, unanswered, next }: Done) {
         self.limits.entries = entries;
+        for family in unanswered.iter().filter(|family| !self.limits.unanswered.contains(family)) {
+            warn!("{}", Warning::NobodyAnswered(*family));
+        }
+        self.limits.unanswered = unanswered;
         match next {
             Next::Configure(configured) => self.reloaded(configured, lists),
             Next::Nothing => {
@@ -135,6 +142,11 @@ impl Daemon {
         self.datapath.publish_policy(&Policy { lists, ..policy })?;
         self.sockets.shared.publish_limits(self.datapath.policy());
         Ok(())
+    }
+
+    /// The families of which all clients are denied.
+    pub(super) fn unanswered(&self) -> &[Family] {
+        &self.limits.unanswered
     }
 
     pub(super) fn access_entries(&self) -> usize {

@@ -28,7 +28,7 @@ use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, LeapFile};
 use crate::daemon::publisher::Publisher;
 use crate::error::{Code, Error, Result};
 use crate::http::{self, Listeners};
@@ -93,6 +93,8 @@ struct Daemon {
     instance: Instance,
     config: Config,
     config_path: Option<PathBuf>,
+    /// The list of leap seconds that the configuration names.
+    leap_file: Option<LeapFile>,
     datapath: Datapath,
     timekeeper: Timekeeper<Machine>,
     publisher: Publisher,
@@ -190,6 +192,7 @@ impl Daemon {
         let sockets = UserspacePath::start()?;
         let host = host(&options.instance, &sockets, own);
         let timekeeper = Timekeeper::begin(Machine, &config, &host).await?;
+        let leap_file = LeapFile::read(&config.clock)?;
         let mut datapath = Datapath::open_or_create(&options.instance, config.limits.table_entries)?;
         // A bpffs may have been mounted for it, and nothing else needs what is refused from now on.
         if let Err(error) = syscall_filter::refuse_unneeded() {
@@ -221,6 +224,7 @@ impl Daemon {
                 instance: options.instance.clone(),
                 config,
                 config_path: options.config.clone(),
+                leap_file,
                 datapath,
                 timekeeper,
                 publisher,
@@ -232,7 +236,9 @@ impl Daemon {
                 rounds: traffic::Rounds::new(),
                 pauses: 0,
             };
-            daemon.begin(wanted, options).await.map(|()| daemon)
+            daemon.begin(wanted, options).await?;
+            daemon.lasting_warnings().iter().for_each(|warning| warn!("{warning}"));
+            Ok(daemon)
         };
         let begun = begun.await;
         if begun.is_err() && is_first {

@@ -6,7 +6,7 @@ use super::Daemon;
 use super::interfaces::Job;
 use super::limits::Configured;
 use super::service::Service;
-use crate::config::Config;
+use crate::config::{Config, LeapFile};
 use crate::error::Result;
 use crate::net::own_addresses::OwnAddresses;
 
@@ -34,7 +34,8 @@ impl Daemon {
         });
         match replaced {
             Ok(()) => {
-                self.config.warnings().iter().for_each(|warning| warn!("{warning}"));
+                let warnings = self.config.warnings().into_iter().chain(self.lasting_warnings());
+                warnings.for_each(|warning| warn!("{warning}"));
                 self.publish_or_tell();
                 self.interfaces.put(Job::Follow);
                 info!("configuration reloaded");
@@ -54,6 +55,7 @@ impl Daemon {
         }
         let own = OwnAddresses::new(&self.interfaces.own_addresses, &config.serve);
         self.timekeeper.configure(config, &super::host(&self.instance, &self.sockets, own))?;
+        self.leap_file = LeapFile::read(&config.clock)?;
         self.publish_served()?;
         self.apply_limits(config, *lists)
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::Daemon;
 use super::interfaces::Interfaces;
-use crate::config::LimitsConfig;
+use crate::config::{ClockSource, LeapFile, LimitsConfig, Warning};
 use crate::error::{Code, Error, Result};
 use crate::http::Listening;
 use crate::instance::Instance;
@@ -48,6 +48,7 @@ pub(super) struct Report {
     access_entries: usize,
     evictions: u64,
     clients: Vec<Clients>,
+    warnings: Vec<String>,
     /// The sources of which most is dropped, if the configuration says that they may be shown.
     pub(super) sources: Option<Vec<Talker>>,
 }
@@ -94,8 +95,16 @@ impl Daemon {
             access_entries: self.access_entries(),
             evictions: self.evictions(),
             clients: self.clients(),
+            warnings: self.lasting_warnings().iter().map(ToString::to_string).collect(),
             sources: self.config.metrics.show_sources.then(|| self.top().by_drops),
         }
+    }
+
+    /// What an operator has to know of the configuration for as long as it lasts: it may begin while the daemon runs.
+    pub(super) fn lasting_warnings(&self) -> Vec<Warning> {
+        let leap_file = self.leap_file.as_ref().filter(|_| self.config.clock.source == ClockSource::Upstream);
+        let nobody = self.unanswered().iter().map(|family| Warning::NobodyAnswered(*family));
+        leap_file.and_then(LeapFile::warning_now).into_iter().chain(nobody).collect()
     }
 
     /// The upstreams, and the clock as it was last published.
@@ -148,6 +157,7 @@ impl Report {
         status.userspace_counters = status::name_counters(&*sockets.counters());
         status.limits = Some(self.limits(datapath)?);
         status.http = run.listening.all();
+        status.warnings.clone_from(&self.warnings);
         Ok(status)
     }
 
@@ -186,6 +196,7 @@ fn observe(datapath: &Datapath) -> Result<Status> {
         userspace_counters: Vec::new(),
         limits: None,
         http: Vec::new(),
+        warnings: Vec::new(),
         maps: status::Maps { bytes: by_name.values().sum(), by_name },
     })
 }

@@ -8,7 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error, Result};
 
-/// An address and the number of its leading bits that count; the other bits are zero.
+/// Number of leading bits that IPv4 addresses in IPv6 form have in common.
+const MAPPED_BITS: u8 = 96;
+
+/// An address and the number of its leading bits that count; the other bits are zero. An IPv4 prefix in IPv6 form
+/// (`::ffff:192.0.2.0/120`) is IPv4: no packet has such a source, so that an IPv6 entry would never match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Prefix {
@@ -21,7 +25,7 @@ impl Prefix {
     ///
     /// # Errors
     ///
-    /// The length exceeds the address, or bits beyond the length are not zero.
+    /// The length exceeds the address, bits beyond the length are not zero, or it is all of IPv4 in IPv6 form.
     pub fn new(address: IpAddr, length: u8) -> Result<Self> {
         let wrong = |why: String| {
             Err(Error::new(Code::Data, format_args!("`{address}/{length}` is not a prefix: {why}")))
@@ -34,7 +38,16 @@ impl Prefix {
         if network != address {
             return wrong(format!("it has bits set beyond its length; did you mean {network}/{length}?"));
         }
-        Ok(Self { address, length })
+        match address {
+            // Lists of addresses that no packet should have contain this one, and nobody means all of IPv4 by it.
+            IpAddr::V6(ipv6) if length == MAPPED_BITS && ipv6.to_ipv4_mapped().is_some() => {
+                wrong("it is all of IPv4 in IPv6 form; write 0.0.0.0/0 if that is meant".into())
+            }
+            IpAddr::V6(ipv6) if length > MAPPED_BITS && ipv6.to_ipv4_mapped().is_some() => {
+                Ok(Self { address: address.to_canonical(), length: length - MAPPED_BITS })
+            }
+            _ => Ok(Self { address, length }),
+        }
     }
 
     /// Returns the first address.
@@ -65,6 +78,10 @@ pub(crate) fn truncated(address: IpAddr, length: u8) -> IpAddr {
     }
 }
 
+fn is_address(text: &str) -> bool {
+    text.parse::<IpAddr>().is_ok()
+}
+
 impl FromStr for Prefix {
     type Err = Error;
 
@@ -74,6 +91,10 @@ impl FromStr for Prefix {
             Error::new(Code::Data, format_args!("`{text}` is not a prefix"))
                 .remedy("use a form like 192.0.2.0/24, 2001:db8::/32 or 192.0.2.1")
         };
+        if text.split_once('-').is_some_and(|(first, last)| is_address(first) && is_address(last)) {
+            return Err(Error::new(Code::Data, format_args!("`{text}` is not a prefix: it is a range"))
+                .remedy("write the prefixes that the range consists of, each on its own"));
+        }
         let (address, length) = match text.split_once('/') {
             Some((address, length)) => (address, Some(length)),
             None => (text, None),
@@ -125,6 +146,23 @@ mod tests {
     }
 
     #[test]
+    fn ipv4_in_ipv6_form_is_ipv4_and_all_of_it_is_not_taken_by_mistake() {
+        for (mapped, ipv4) in [
+            ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
+            ("::ffff:192.0.2.7", "192.0.2.7/32"),
+            ("::ffff:c000:207/128", "192.0.2.7/32"),
+            ("::ffff:128.0.0.0/97", "128.0.0.0/1"),
+        ] {
+            assert_eq!(mapped.parse::<Prefix>().unwrap(), ipv4.parse().unwrap(), "{mapped}");
+        }
+        let error = "::ffff:0:0/96".parse::<Prefix>().unwrap_err();
+        assert!(error.what.contains("all of IPv4") && error.what.contains("0.0.0.0/0"), "{error}");
+        for wide in ["::/8", "::/80", "::/0", "::fffe:0:0/95"] {
+            assert!(wide.parse::<Prefix>().unwrap().address().is_ipv6(), "{wide}");
+        }
+    }
+
+    #[test]
     fn what_is_no_prefix_is_named() {
         for text in
             ["", "/", "x", "192.0.2.0/", "192.0.2.0/33", "::/129", "192.0.2/24", "1.2.3.4/+8", "1.2.3.4/ 8"]
@@ -132,6 +170,8 @@ mod tests {
             let error = text.parse::<Prefix>().unwrap_err();
             assert!(error.what.contains("is not a prefix"), "{text}: {error}");
         }
+        let error = "192.0.2.1-192.0.2.9".parse::<Prefix>().unwrap_err();
+        assert!(error.what.contains("is a range") && error.remedy.is_some(), "{error}");
         let error = "192.0.2.1/24".parse::<Prefix>().unwrap_err();
         assert!(error.what.contains("192.0.2.0/24"), "{error}");
     }

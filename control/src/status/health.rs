@@ -81,6 +81,7 @@ impl Health {
             ));
         }
         warnings.extend(clock.discipline.as_ref().and_then(|discipline| discipline.kernel_clock.warning()));
+        warnings.extend(status.warnings.iter().cloned());
         Self { healthy: reasons.is_empty(), reasons, warnings }
     }
 
@@ -143,6 +144,8 @@ mod tests {
         });
         assert!(slewed.contains("for about 50 s more"), "{slewed}");
         assert!(warning(&|status| status.daemon = None).contains("no daemon is running"));
+        let nobody = "the access lists deny every IPv4 client";
+        assert!(warning(&|status| status.warnings.push(nobody.into())).contains(nobody));
         assert!(warning(&|status| status.clock.age_s = 3.0).contains("hangs"));
         assert!(
             warning(&|status| status.interfaces[0].unsent_share = Some(0.2)).contains("does not send 20 %")

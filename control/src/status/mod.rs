@@ -45,6 +45,9 @@ pub struct Status {
     pub limits: Option<Limits>,
     /// Where metrics and the status page are served, if the daemon runs.
     pub http: Vec<HttpListener>,
+    /// What is valid in the configuration but most likely not meant, if the daemon runs.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Kernel memory of the maps.
     pub maps: Maps,
 }
@@ -426,6 +429,7 @@ pub(crate) fn sample() -> Status {
             budget_bits_per_s: None,
         }),
         http: vec![HttpListener { address: SocketAddr::from(([127, 0, 0, 1], 9200)), failure: None }],
+        warnings: Vec::new(),
         maps: Maps { bytes: 4096, by_name: [("PT_STATE".to_owned(), 4096)].into() },
     }
 }

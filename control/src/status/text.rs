@@ -65,6 +65,9 @@ impl fmt::Display for Status {
                 Some(failure) => writeln!(text, "http        {}: {failure}", listener.address)?,
             }
         }
+        for warning in &self.warnings {
+            writeln!(text, "warning     {warning}")?;
+        }
         writeln!(text, "maps        {:.1} KiB of kernel memory", kibibytes(self.maps.bytes))
     }
 }

@@ -45,11 +45,11 @@ impl Examined {
     }
 }
 
-/// A configuration that asks the lab's upstreams.
+/// A configuration that asks the lab's upstreams. The machine's list of leap seconds may have expired.
 fn config() -> String {
     let upstreams = (0..UPSTREAMS).map(|number| format!("[[upstream]]\naddress = \"{}\"\n", address(number)));
     format!(
-        "interfaces = [\"lan0\"]\n[clock]\nsource = \"upstream\"\nsteer = false\n[metrics]\nlisten = []\n{}",
+        "interfaces = [\"lan0\"]\n[clock]\nsource = \"upstream\"\nsteer = false\nleap_seconds_list = \"none\"\n[metrics]\nlisten = []\n{}",
         upstreams.collect::<String>()
     )
 }

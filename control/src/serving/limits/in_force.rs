@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use responder::Access;
 use responder::access::BLOCK_WORDS;
 use responder::layout::LIST_ENTRIES;
 use responder::limiter::{IPV4_LIST, IPV6_LIST};
+use responder::{Access, Family};
 use tracing::error;
 
 use super::{Blocks, Lists};
+use crate::config::answers_nobody;
 use crate::error::Result;
 use crate::net::prefix::{Prefix, truncated};
 
@@ -209,6 +210,13 @@ impl<M: Maps> InForce<M> {
     #[must_use]
     pub fn number(&self) -> usize {
         self.read().entries.len()
+    }
+
+    /// The families of which all clients are denied.
+    #[must_use]
+    pub fn unanswered(&self) -> Vec<Family> {
+        let entries = self.read();
+        Family::ALL.iter().copied().filter(|family| answers_nobody(&entries.entries, *family)).collect()
     }
 
     /// Puts all that is wanted in force, or if that fails halfway, nothing of it. Gives what was changed.

@@ -1,14 +1,11 @@
 //! The access lists: entries of the configuration and its files, and the operator's over them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use responder::Access;
-use responder::layout::LIST_ENTRIES;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{AccessConfig, ConfigError};
 use crate::error::{Code, Error, Result};
 use crate::net::prefix::Prefix;
 
@@ -122,86 +119,6 @@ impl Lists {
     }
 }
 
-/// The entries of a configuration and of the files it names.
-///
-/// # Errors
-///
-/// A file that cannot be read, a line that is no entry, two entries for the same prefix, or too many.
-pub fn configured(config: &AccessConfig) -> Result<BTreeMap<Prefix, Access>, ConfigError> {
-    let mut entries = BTreeMap::new();
-    for (prefixes, access) in [
-        (&config.deny, Access::Denied),
-        (&config.allow, Access::Ordinary),
-        (&config.unlimited, Access::Unlimited),
-        (&config.limit, Access::Strict),
-    ] {
-        for prefix in prefixes {
-            add(&mut entries, *prefix, access, &|| format!("access.{}", access.label()))?;
-        }
-    }
-    for path in &config.files {
-        read(path, &mut entries)?;
-    }
-    let ipv4 = entries.keys().filter(|prefix| prefix.address().is_ipv4()).count();
-    if ipv4.max(entries.len() - ipv4) > LIST_ENTRIES {
-        let what = format!("access: more than {LIST_ENTRIES} entries of a family");
-        return Err(Error::new(Code::Config, what).into());
-    }
-    Ok(entries)
-}
-
-fn add(
-    entries: &mut BTreeMap<Prefix, Access>,
-    prefix: Prefix,
-    access: Access,
-    place: &dyn Fn() -> String,
-) -> Result<()> {
-    match entries.insert(prefix, access) {
-        Some(other) if other != access => Err(Error::new(
-            Code::Config,
-            format_args!("{}: {prefix} is `{}` and `{}`", place(), other.label(), access.label()),
-        )
-        .remedy("keep one of them; prefixes of other lengths may overlap: the longest wins")),
-        _ => Ok(()),
-    }
-}
-
-/// One entry a line, `deny`, `allow`, `unlimited` or `limit` before the prefix; without a word, `deny`. What
-/// follows a `#` is a comment.
-fn read(path: &Path, entries: &mut BTreeMap<Prefix, Access>) -> Result<(), ConfigError> {
-    let named = || format!("access.files: {}", path.display());
-    let text = std::fs::read_to_string(path).map_err(ConfigError::unreadable(named()))?;
-    for (number, line) in text.lines().enumerate() {
-        let place = || format!("{}, line {}", path.display(), number + 1);
-        let line = line.split('#').next().unwrap_or_default();
-        let words: Vec<_> = line.split_whitespace().collect();
-        let (access, prefix) = match words[..] {
-            [] => continue,
-            [prefix] => (Access::Denied, prefix),
-            [word, prefix] => {
-                let known = [Access::Denied, Access::Ordinary, Access::Unlimited, Access::Strict];
-                let access = known.into_iter().find(|access| access.label() == word).ok_or_else(|| {
-                    Error::new(Code::Config, format_args!("{}: `{word}` is not an access", place()))
-                        .remedy("it is deny, allow, unlimited or limit")
-                })?;
-                (access, prefix)
-            }
-            _ => {
-                return Err(Error::new(Code::Config, format_args!("{}: more than a prefix", place()))
-                    .remedy("comments begin with #")
-                    .into());
-            }
-        };
-        let prefix = prefix.parse().map_err(|error: Error| Error {
-            code: Code::Config,
-            what: format!("{}: {}", place(), error.what),
-            ..error
-        })?;
-        add(entries, prefix, access, &place)?;
-    }
-    Ok(())
-}
-
 /// A time like `90s`, `10m`, `2h` or `1d`.
 ///
 /// # Errors
@@ -248,44 +165,6 @@ mod tests {
         assert_eq!(lists.get(&net), Some(Access::Denied));
         assert!(lists.require_live(net).unwrap_err().remedy.unwrap().contains("configuration"));
         assert!(lists.require_live(prefix("10.0.0.0/8")).is_err());
-    }
-
-    #[test]
-    fn the_same_prefix_cannot_be_two_things() {
-        let both = AccessConfig {
-            deny: vec![prefix("192.0.2.0/24")],
-            unlimited: vec![prefix("192.0.2.0/24")],
-            ..AccessConfig::default()
-        };
-        let error = configured(&both).unwrap_err().error;
-        assert!(error.what.contains("192.0.2.0/24 is `deny` and `unlimited`"), "{error}");
-    }
-
-    #[test]
-    fn files_are_read_line_by_line_and_errors_name_the_line() {
-        let path = std::env::temp_dir().join(format!("pooltime-lists-{}", std::process::id()));
-        let config = AccessConfig { files: vec![path.clone()], ..AccessConfig::default() };
-        let read = |text: &str| {
-            std::fs::write(&path, text).unwrap();
-            configured(&config)
-        };
-        let entries =
-            read("# all of these\n192.0.2.0/24 # one\n\n  unlimited 2001:db8::/32\nlimit 10.0.0.1\n")
-                .unwrap();
-        assert_eq!(entries.len(), 3);
-        assert_eq!(entries[&prefix("10.0.0.1/32")], Access::Strict);
-        for (text, part) in [
-            ("\n192.0.2.0/33\n", "line 2"),
-            ("permit 192.0.2.0/24\n", "`permit`"),
-            ("deny 192.0.2.0/24 because\n", "line 1"),
-            ("192.0.2.1/24", "192.0.2.0/24"),
-        ] {
-            let error = read(text).unwrap_err().error;
-            assert!(error.what.contains(part) && error.what.contains("pooltime-lists"), "{error}");
-        }
-        std::fs::remove_file(&path).unwrap();
-        let error = configured(&config).unwrap_err().error;
-        assert!(error.what.contains("access.files") && error.what.contains("pooltime-lists"), "{error}");
     }
 
     #[test]

@@ -10,4 +10,4 @@ pub use blocks::Blocks;
 pub use budget::{Budget, Shares};
 pub use in_force::{Changes, Effective, InForce, Maps};
 pub(crate) use lists::duration;
-pub use lists::{Entry, Listed, Lists, configured};
+pub use lists::{Entry, Listed, Lists};

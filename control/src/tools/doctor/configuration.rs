@@ -9,7 +9,6 @@ use crate::config::{ClockSource, Config, ConfigError, DEFAULT_PATH, Fault, Warni
 use crate::error::Result;
 use crate::instance::Instance;
 use crate::safe_text::shell_word;
-use crate::serving::limits::configured;
 use crate::status::Status;
 
 /// Reads the file. An error in it is a finding, and everything else is examined as if the file were empty.
@@ -55,16 +54,19 @@ fn judge(shown: &str, read: Result<Option<Config>, ConfigError>) -> (Config, Vec
         Err(error) => return (Config::default(), vec![wrong(shown, error)]),
     };
     // This reads the other files that the configuration names.
-    let named = configured(&config.access).map(|_| ()).and_then(|()| config.clock.discipline().map(|_| ()));
-    let mut findings: Vec<_> = named.err().into_iter().map(|error| wrong(shown, error)).collect();
-    findings.extend(config.warnings().iter().map(warn));
-    if findings.is_empty() {
+    let mut findings: Vec<_> = match config.entries().and_then(|entries| config.all_warnings(&entries)) {
+        Ok(warnings) => warnings.iter().map(warn).collect(),
+        Err(error) => {
+            std::iter::once(wrong(shown, error)).chain(config.warnings().iter().map(warn)).collect()
+        }
+    };
+    if findings.iter().all(|found| found.id != "config") {
         findings.push(Finding::ok("config", format!("{shown} is valid")));
     }
     (config, findings)
 }
 
-fn wrong(shown: &str, ConfigError { fault, error }: ConfigError) -> Finding {
+fn wrong(shown: &str, ConfigError { fault, error, .. }: ConfigError) -> Finding {
     let (id, fix) = match fault {
         Fault::Unreadable(ErrorKind::PermissionDenied) => {
             return Finding::unseen("config", shown, error.what);
@@ -86,12 +88,15 @@ fn wrong(shown: &str, ConfigError { fault, error }: ConfigError) -> Finding {
 }
 
 fn warn(warning: &Warning) -> Finding {
-    let found = Finding::warning("config", warning.to_string());
-    match warning {
-        Warning::TooFew(_) | Warning::TooMany(_) => found.advice(
-            "`pooltime-xdp upstream probe NAME...` measures candidates and prints the lines for the best",
-        ),
-        Warning::NotUsed(_) | Warning::PollsTooOften { .. } => found,
+    let id = match warning {
+        Warning::LeapListExpired { .. } | Warning::LeapListDamaged { .. } => "leap-seconds",
+        Warning::NobodyAnswered(_) => "access-nobody",
+        _ => "config",
+    };
+    let found = Finding::warning(id, warning.to_string());
+    match warning.remedy() {
+        Some(remedy) => found.advice(remedy),
+        None => found,
     }
 }
 
@@ -154,9 +159,20 @@ mod tests {
 
     #[test]
     fn what_is_unwise_is_a_warning_and_a_list_that_vanished_a_problem() {
-        let few = judged("[clock]\nsource = \"upstream\"\n[[upstream]]\naddress = \"192.0.2.1\"\n");
+        let few = judged(
+            "[clock]\nsource = \"upstream\"\nleap_seconds_list = \"none\"\n[[upstream]]\naddress = \"192.0.2.1\"\n",
+        );
         assert_eq!(ids(&few), [("config", Severity::Warning)]);
         assert!(only(&few, "config").advice.as_ref().unwrap().contains("upstream probe"), "{few:?}");
+        let nobody = judged("[access]\ndeny = [\"0.0.0.0/0\"]\n");
+        assert_eq!(ids(&nobody), [("access-nobody", Severity::Warning), ("config", Well)]);
+        let damaged = std::env::temp_dir().join(format!("pooltime-doctor-leap-{}", std::process::id()));
+        std::fs::write(&damaged, "1 2\n").unwrap();
+        let list = judged(&format!(
+            "[clock]\nsource = \"upstream\"\nleap_seconds_list = {damaged:?}\n[[upstream]]\naddress = \"a.example\"\n"
+        ));
+        std::fs::remove_file(&damaged).unwrap();
+        assert_eq!(ids(&list), [("config", Severity::Warning), ("leap-seconds", Severity::Warning)]);
         let vanished = judged("[access]\nfiles = [\"/nowhere/list\"]\n");
         assert!(only(&vanished, "config").what.contains("/nowhere/list"), "{vanished:?}");
     }

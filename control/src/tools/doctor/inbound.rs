@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::instance::Instance;
 use crate::safe_text::shell_word;
-use crate::serving::limits::{Effective, configured};
+use crate::serving::limits::Effective;
 use crate::status::Status;
 
 /// Interval between two readings of the counters.
@@ -123,7 +123,7 @@ fn judge(peer: &str, risen: &Tally, patience: Duration) -> Finding {
 fn denied(peer: &str, instance: &Instance, config: &Config) -> Option<Finding> {
     let address: IpAddr = peer.parse().ok()?;
     // A list that cannot be read has a finding of its own.
-    let entries = configured(&config.access).ok()?;
+    let entries = config.entries().ok()?;
     let access = entries.into_iter().collect::<Effective>().of(address);
     (access == Access::Denied).then(|| {
         Finding::problem("inbound-denied", format!("the access lists deny {peer}"))

@@ -2,61 +2,97 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::plan::{Access, Plan, quoted};
+use super::lines::lines;
+use super::plan::{Access, Plan};
 use super::source;
 use crate::net::prefix::{Prefix, truncated};
 
-/// Reads a directive into the plan.
-pub(super) fn read(plan: &mut Plan<'_>, directive: &str, arguments: &[&str]) {
+/// Drivers of reference clocks, which chronyd names in upper case.
+const DRIVERS: [&str; 5] = ["PPS", "SHM", "SOCK", "PHC", "RTC"];
+
+/// Reads a file into the plan.
+pub(super) fn read(plan: &mut Plan<'_>, text: &str) {
+    for line in lines(text) {
+        plan.at(line.number, line.text);
+        read_directive(plan, &line.directive, &line.arguments);
+    }
+    finish(plan);
+}
+
+fn read_directive(plan: &mut Plan<'_>, directive: &str, arguments: &[&str]) {
     match directive {
         "server" | "peer" | "pool" => source::read(plan, directive, arguments),
+        "refclock" => match arguments.first() {
+            Some(driver) if DRIVERS.contains(driver) => {
+                plan.reference_clock(!arguments.contains(&"noselect"))
+            }
+            _ => plan.unknown(),
+        },
+        "initstepslew" => plan.other_source("its servers are not read; see `makestep` in [clock]"),
         "makestep" => makestep(plan, arguments),
         "local" => local(plan, arguments),
         "leapseclist" => match arguments {
-            [path, ..] => plan.clock("leap_seconds_list", &quoted(path)),
+            [path, ..] => plan.leap_seconds_list(path),
             [] => plan.note("it names no file"),
         },
+        "minsources" => plan.min_sources(arguments.first().and_then(|word| word.parse().ok())),
+        "maxdistance" => plan.milliseconds(
+            "max_distance_ms",
+            arguments.first().and_then(|word| word.parse().ok()),
+            0.001..=16.0,
+        ),
+        "maxslewrate" => maxslewrate(plan, arguments),
+        "allow" => access(plan, arguments, Access::Allow),
+        "deny" => access(plan, arguments, Access::Deny),
+        "ratelimit" => ratelimit(plan, arguments),
+        "confdir" | "sourcedir" | "include" => {
+            plan.other_source("included files are not read: import each of them");
+        }
+        _ => without_equivalent(plan, directive),
+    }
+}
+
+/// Notes why a directive is left out.
+fn without_equivalent(plan: &mut Plan<'_>, directive: &str) {
+    match directive {
         "leapsectz" => plan.note(
             "time zone files are not read: use `leap_seconds_list = \"/usr/share/zoneinfo/leap-seconds.list\"` in \
              [clock] instead",
         ),
-        "minsources" => match arguments.first().and_then(|word| word.parse().ok()) {
-            Some(fewest @ 1..=32) => plan.min_sources(fewest),
-            _ => plan.note("not a number from 1 to 32"),
-        },
-        "maxdistance" => number(plan, "max_distance_ms", arguments, 0.001..=16.0, 1_000.0),
-        "maxslewrate" => number(plan, "max_slew_ppm", arguments, 1.0..=500.0, 1.0),
-        "allow" => access(plan, arguments, Access::Allow),
-        "deny" => access(plan, arguments, Access::Deny),
-        "ratelimit" => ratelimit(plan, arguments),
         "driftfile" => plan.note("nothing to set: the frequency is kept in the state directory"),
         "rtcsync" | "rtcfile" | "rtcdevice" | "rtcautotrim" | "rtconutc" | "hwclockfile" => {
             plan.note("nothing to set: the kernel keeps the hardware clock in step when the system clock is synchronised");
         }
-        "refclock" | "lock_all" | "sched_priority" | "hwtimestamp" | "hwtstimeout" => {
-            plan.note("reference clocks, hardware timestamps and scheduling cannot be configured here");
+        "lock_all" | "sched_priority" | "hwtimestamp" | "hwtstimeout" | "ptpport" | "ptpdomain" | "maxtxbuffers" => {
+            plan.note("hardware timestamps and scheduling cannot be configured here");
         }
-        "keyfile" | "ntsdumpdir" | "ntsservercert" | "ntsserverkey" | "ntstrustedcerts" | "ntsport" | "authselectmode" => {
+        "keyfile" | "commandkey" | "generatecommandkey" | "authselectmode" => {
             plan.note("symmetric keys and NTS are not supported");
         }
-        "confdir" | "sourcedir" | "include" => plan.note("included files are not read: import each of them"),
-        "cmdallow" | "cmddeny" | "bindcmdaddress" | "cmdport" | "cmdratelimit" | "opencommands" => {
+        "ntsdumpdir" | "ntscachedir" | "ntsservercert" | "ntsserverkey" | "ntstrustedcerts" | "ntsport"
+        | "ntsprocesses" | "ntsrefresh" | "ntsrotate" | "ntsntpserver" | "ntsaeads" | "maxntsconnections"
+        | "nocerttimecheck" | "nosystemcert" => plan.note("symmetric keys and NTS are not supported"),
+        "cmdallow" | "cmddeny" | "bindcmdaddress" | "bindcmddevice" | "cmdport" | "cmdratelimit" | "opencommands" => {
             plan.note("nothing to set: commands come over a local socket only");
         }
-        "bindaddress" | "binddevice" | "bindacqaddress" | "port" | "acquisitionport" => {
+        "bindaddress" | "binddevice" | "bindacqaddress" | "bindacqdevice" | "port" | "acquisitionport" => {
             plan.note("see `interfaces` and `serve`");
         }
         "logdir" | "log" | "logbanner" | "logchange" | "dumpdir" | "dumponexit" | "mailonchange" | "clientloglimit"
         | "noclientlog" => plan.note("no statistics or log files are written: see `status`, [metrics] and the journal"),
         "smoothtime" | "leapsecmode" => plan.note("leap seconds are not smeared: the served time is UTC"),
-        _ => plan.note("no equivalent, or unknown directive"),
+        "broadcast" | "clockprecision" | "combinelimit" | "corrtimeratio" | "dscp" | "fallbackdrift"
+        | "linux_freq_scale" | "linux_hz" | "manual" | "maxchange" | "maxclockerror" | "maxdrift" | "maxjitter"
+        | "maxsamples" | "maxupdateskew" | "minsamples" | "ntpsigndsocket" | "pidfile" | "refresh" | "reselectdist"
+        | "stratumweight" | "tempcomp" | "user" => plan.note("no equivalent"),
+        _ => plan.unknown(),
     }
 }
 
 /// chronyd answers only clients that an `allow` names.
-pub(super) fn finish(plan: &mut Plan<'_>) {
+fn finish(plan: &mut Plan<'_>) {
     if !plan.has_access(Access::Allow) {
-        plan.at(0, "allow");
+        plan.about(0, "allow");
         return plan.note(
             "it is missing, so chronyd answers no client; this server answers all except `deny` in [access]",
         );
@@ -97,21 +133,11 @@ fn local(plan: &mut Plan<'_>, arguments: &[&str]) {
     }
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "within bounds that are positive"
-)]
-fn number(
-    plan: &mut Plan<'_>,
-    key: &'static str,
-    arguments: &[&str],
-    bounds: std::ops::RangeInclusive<f64>,
-    factor: f64,
-) {
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within the guard's bounds")]
+fn maxslewrate(plan: &mut Plan<'_>, arguments: &[&str]) {
     match arguments.first().and_then(|word| word.parse::<f64>().ok()) {
-        Some(value) if bounds.contains(&value) => plan.clock(key, &((value * factor) as u64)),
-        _ => plan.note(&format!("not a number from {} to {}", bounds.start(), bounds.end())),
+        Some(ppm) if (1.0..90_001.0).contains(&ppm) => plan.clock("max_slew_ppm", &(ppm as u32)),
+        _ => plan.note("not a number from 1 to 90000"),
     }
 }
 

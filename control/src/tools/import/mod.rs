@@ -1,20 +1,24 @@
-//! `import` converts a configuration of ntpd or chronyd to one of this server, and gives a reason for
-//! everything that has no counterpart.
+//! `import` converts a configuration of another NTP daemon to one of this server, and gives a reason for everything
+//! that has no counterpart.
 
 mod chrony;
+mod format;
+mod lines;
 mod ntp;
+mod ntpd_rs;
+mod openntpd;
 mod plan;
 mod source;
+mod timesyncd;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use clap::ValueEnum;
-
-use crate::config::{Config, read_text};
+use crate::config::{Config, MAX_BYTES, read_text};
 use crate::error::{Code, Error, Result};
 use crate::net::default_route::default_interface;
 use crate::net::own_addresses::OwnAddresses;
 use crate::output::write;
+use format::Format;
 use plan::Plan;
 
 /// Arguments of `import`.
@@ -31,114 +35,85 @@ pub(crate) struct ImportArguments {
     interface: Vec<String>,
 }
 
-/// The program that a configuration belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// ntpd's, of either make
-    Ntp,
-    /// chronyd's
-    Chrony,
-}
-
 /// Prints the configuration to standard output, and what it leaves out to standard error.
 pub(crate) fn run(arguments: &ImportArguments) -> Result<()> {
-    let text = read_text(&arguments.file)?;
+    let file = arguments.file.display();
+    let text = read_text(&arguments.file, &file, MAX_BYTES)?;
     let interfaces = if arguments.interface.is_empty() {
         default_interface().into_iter().collect()
     } else {
+        let list = toml::Value::from(arguments.interface.clone());
+        Config::parse(&format!("interfaces = {list}")).map_err(|error| Error {
+            code: Code::Usage,
+            what: format!("--interface: {}", error.what),
+            ..error
+        })?;
         arguments.interface.clone()
     };
-    let format = arguments.format.unwrap_or_else(|| detect(&arguments.file, &text));
     let own = OwnAddresses::of_this_host()?;
-    let (config, notes) = convert(&text, format, &interfaces, &own);
-    // If the printed configuration is invalid, this program has a bug.
-    Config::parse_on(&config, &own).map_err(|error| {
-        Error::new(
-            Code::Software,
-            format_args!("the configuration made from {} is not accepted: {error}", arguments.file.display()),
-        )
-        .remedy("this is a bug; please report it together with the file")
-    })?;
+    if Config::parse(&text).is_ok_and(|config| config != Config::default()) {
+        return Err(Error::new(Code::Data, format_args!("{file} is a configuration of this server already"))
+            .remedy(format_args!("`pooltime-xdp config check {file}` checks it")));
+    }
+    let format = arguments.format.or_else(|| Format::of(&arguments.file, &text));
+    let converted = format.and_then(|format| Some((format, convert(&text, format, &interfaces, &own)?)));
+    let (format, (config, notes)) = converted.ok_or_else(|| not_understood(arguments))?;
+    check(&config, &own, arguments)?;
+    eprintln!("{file}: read as a configuration of {}", format.daemon());
     for note in &notes {
-        eprintln!("{}:{note}", arguments.file.display());
+        eprintln!("{file}:{note}");
     }
     write(&config)
 }
 
-/// Returns the configuration as text, and what it leaves out as `LINE: DIRECTIVE: REASON`. Any input gives a
-/// configuration that is valid on a host with these addresses. None of them becomes an upstream.
-#[must_use]
-pub fn convert(
+/// Checks the configuration as `config check` does. If it is not valid, this program has a bug.
+fn check(config: &str, own: &OwnAddresses, ImportArguments { file, .. }: &ImportArguments) -> Result<()> {
+    if u64::try_from(config.len()).is_ok_and(|bytes| bytes > MAX_BYTES) {
+        return Err(Error::new(
+            Code::Data,
+            format_args!("the configuration made from {} is larger than {MAX_BYTES} bytes", file.display()),
+        )
+        .remedy("move the access list to a file of its own, one entry per line, for `files` in [access]"));
+    }
+    let checked = Config::parse_on(config, own).and_then(|config| {
+        config.entries()?;
+        config.clock.discipline()
+    });
+    checked.map(|_| ()).map_err(|error| {
+        Error::new(
+            Code::Software,
+            format_args!("the configuration made from {} is not accepted: {error}", file.display()),
+        )
+        .remedy("this is a bug; please report it together with the file")
+    })
+}
+
+/// Makes the error of a file in which nothing is of use.
+fn not_understood(ImportArguments { file, format, .. }: &ImportArguments) -> Error {
+    let file = file.display();
+    let daemons = match format {
+        Some(format) => format.daemon(),
+        None => "ntpd, chronyd, OpenNTPD, systemd-timesyncd or ntpd-rs",
+    };
+    Error::new(Code::Data, format_args!("{file} is not a configuration of {daemons}")).remedy(
+        "name such a file, like /etc/ntp.conf or /etc/chrony/chrony.conf, and `--format` if you know whose it is; \
+         `pooltime-xdp upstream probe NAME...` makes a configuration without one",
+    )
+}
+
+/// Returns the configuration as text, and what it leaves out as `LINE: DIRECTIVE: REASON`, or `None` if nothing in the
+/// text is a directive of the daemon. The configuration is valid on a host with these addresses, whatever the text is.
+/// None of the addresses becomes an upstream.
+fn convert(
     text: &str,
     format: Format,
     interfaces: &[String],
     own: &OwnAddresses,
-) -> (String, Vec<String>) {
+) -> Option<(String, Vec<String>)> {
     let mut plan = Plan::on(own);
-    for (number, line) in (1..).zip(text.lines()) {
-        let line = line.split('#').next().unwrap_or_default();
-        let words: Vec<&str> = line.split_whitespace().collect();
-        // chronyd also takes these characters for comments, but only at the beginning of a line.
-        let Some((directive, arguments)) =
-            words.split_first().filter(|(first, _)| !first.starts_with([';', '%', '!']))
-        else {
-            continue;
-        };
-        plan.at(number, line.trim());
-        let directive = directive.to_ascii_lowercase();
-        match format {
-            Format::Ntp => ntp::read(&mut plan, &directive, arguments),
-            Format::Chrony => chrony::read(&mut plan, &directive, arguments),
-        }
-    }
-    match format {
-        Format::Ntp => ntp::finish(&mut plan),
-        Format::Chrony => chrony::finish(&mut plan),
-    }
-    plan.finish(interfaces)
-}
-
-/// Detects the format by directives that only one of the programs has, and by the file's name if there are
-/// none.
-fn detect(path: &Path, text: &str) -> Format {
-    const NTP: [&str; 10] = [
-        "restrict",
-        "statsdir",
-        "filegen",
-        "tinker",
-        "tos",
-        "leapfile",
-        "fudge",
-        "disable",
-        "broadcast",
-        "statistics",
-    ];
-    const CHRONY: [&str; 12] = [
-        "makestep",
-        "rtcsync",
-        "leapsectz",
-        "allow",
-        "keyfile",
-        "confdir",
-        "sourcedir",
-        "ntsdumpdir",
-        "logdir",
-        "maxupdateskew",
-        "cmdallow",
-        "bindcmdaddress",
-    ];
-    let votes = |words: &[&str]| {
-        text.lines()
-            .filter_map(|line| line.split_whitespace().next())
-            .filter(|first| words.contains(first))
-            .count()
-    };
-    let (ntp, chrony) = (votes(&NTP), votes(&CHRONY));
-    if chrony > ntp || (chrony == ntp && path.to_string_lossy().contains("chrony")) {
-        Format::Chrony
-    } else {
-        Format::Ntp
-    }
+    format.read(&mut plan, text);
+    let understanding = plan.understanding();
+    (understanding.unknown < understanding.directives).then(|| plan.finish(format.daemon(), interfaces))
 }
 
 #[cfg(test)]

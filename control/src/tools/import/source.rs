@@ -66,7 +66,7 @@ pub(super) fn read(plan: &mut Plan<'_>, directive: &str, arguments: &[&str]) {
                 Some(port) => upstream.port = (port != responder::udp::NTP_PORT).then_some(port),
                 None => plan.note("`port` has no valid number"),
             },
-            "noselect" => return plan.note("`noselect`: a server that is not followed is not queried"),
+            "noselect" => return plan.other_source("`noselect`: a server that is not followed is not queried"),
             "nts" => plan
                 .note("`nts` is not supported: the server would be queried without authentication, so check that this is acceptable"),
             "xleave" | "offline" | "auto_offline" | "copy" | "preempt" | "require" => {
@@ -79,7 +79,7 @@ pub(super) fn read(plan: &mut Plan<'_>, directive: &str, arguments: &[&str]) {
             name if SILENT_WITH_VALUE.contains(&name) => {
                 let _value = words.next();
             }
-            name => plan.note(&format!("unknown option `{name}`")),
+            name => plan.unknown_option(name),
         }
     }
     let (min, max) =

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use protocol::{Reading, Reject};
 use responder::udp::NTP_PORT;
 
-use crate::config::is_pool_name;
+use crate::config::{is_pool_name, read_text};
 use crate::error::{Code, Error, Result};
 use crate::net::own_addresses::OwnAddresses;
 use crate::net::query::{Failure, exchange};
+use crate::net::server_name::{NoServer, ServerName};
 pub use rank::{Fit, Ranked, Ranking, rank};
 
 /// Largest number of requests to a candidate, sent no faster than `iburst` does (RFC 8633, section 3.1).
@@ -50,21 +51,18 @@ pub struct Measured {
 ///
 /// The file cannot be read, or a line is no name.
 pub fn read_names(path: &Path) -> Result<Vec<String>> {
-    let wrong = |what: String| Error::new(Code::Data, format_args!("{}: {what}", path.display()));
-    let metadata = path.metadata().map_err(Error::because(Code::NoInput, path.display()))?;
-    if metadata.len() > MOST_BYTES {
-        return Err(wrong(format!("above {MOST_BYTES} bytes")));
-    }
-    let text = std::fs::read_to_string(path).map_err(Error::because(Code::NoInput, path.display()))?;
+    let text = read_text(path, path.display(), MOST_BYTES)?;
     let mut names = Vec::new();
-    for (index, line) in text.lines().enumerate() {
+    for (number, line) in (1..).zip(text.lines()) {
         let name = line.split('#').next().unwrap_or_default().trim();
-        if name.contains(char::is_whitespace) {
-            return Err(wrong(format!("line {}: `{name}` is not a single name or address", index + 1)));
+        if name.is_empty() {
+            continue;
         }
-        if !name.is_empty() {
-            names.push(name.to_owned());
+        if let Err(error) = name.parse::<ServerName>() {
+            let what = format!("{}: line {number}: `{name}` {}", path.display(), error.reason);
+            return Err(Error::new(Code::Data, what).remedy("write one name or address per line"));
         }
+        names.push(name.to_owned());
     }
     Ok(names)
 }
@@ -78,15 +76,21 @@ pub fn read_names(path: &Path) -> Result<Vec<String>> {
 /// There are no candidates or too many.
 pub fn measure(names: &[String], requests: u8, own: &OwnAddresses) -> Result<Vec<Measured>> {
     let mut seen = HashSet::new();
-    let names: Vec<&String> = names.iter().filter(|name| seen.insert(*name)).collect();
+    let mut different = Vec::new();
+    for name in names {
+        let server: ServerName = name
+            .parse()
+            .map_err(|error: NoServer| Error::new(Code::Usage, format_args!("{name:?} {}", error.reason)))?;
+        if seen.insert(server) {
+            different.push(name);
+        }
+    }
+    let names = different;
     if names.is_empty() || names.len() > MOST_CANDIDATES {
         return Err(Error::new(
             Code::Usage,
             format_args!("{} candidates: 1 to {MOST_CANDIDATES} can be measured at once", names.len()),
         ));
-    }
-    if let Some(name) = names.iter().find(|name| name.is_empty() || name.chars().any(is_no_part_of_names)) {
-        return Err(Error::new(Code::Usage, format_args!("{name:?} is not a name or address")));
     }
     let requests = requests.clamp(1, MOST_REQUESTS);
     Ok(std::thread::scope(|scope| {
@@ -99,10 +103,6 @@ pub fn measure(names: &[String], requests: u8, own: &OwnAddresses) -> Result<Vec
             .map(|(thread, name)| thread.join().unwrap_or_else(|_| given_up(name)))
             .collect()
     }))
-}
-
-fn is_no_part_of_names(c: char) -> bool {
-    c.is_whitespace() || c.is_control()
 }
 
 impl Measured {
@@ -176,7 +176,8 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("pooltime-names-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let path = directory.join("names");
-        std::fs::write(&path, "# ours\nntp1.example.net # GPS\n\n  192.0.2.1\n").unwrap();
+        let list = b"\xef\xbb\xbf# f\xfcr uns\nntp1.example.net # GPS\n\n  192.0.2.1\n";
+        std::fs::write(&path, list).unwrap();
         assert_eq!(read_names(&path).unwrap(), ["ntp1.example.net", "192.0.2.1"]);
         std::fs::write(&path, "ntp1.example.net\nserver ntp2.example.net iburst\n").unwrap();
         let error = read_names(&path).unwrap_err();
@@ -187,8 +188,8 @@ mod tests {
 
     #[test]
     fn this_host_itself_is_not_asked() {
-        let own = own(&["192.0.2.1", "2001:db8::1"]);
-        let names = ["192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1", "127.0.0.1", "localhost", "::"];
+        let own = own(&["192.0.2.1", "198.51.100.1", "2001:db8::1"]);
+        let names = ["192.0.2.1", "::ffff:198.51.100.1", "2001:db8::1", "127.0.0.1", "localhost", "::"];
         let measured = measure(&names.map(String::from), 8, &own).unwrap();
         for (name, measured) in names.iter().zip(&measured) {
             assert_eq!((measured.name.as_str(), measured.sent, measured.address), (*name, 0, None));
