@@ -41,6 +41,8 @@ pub(crate) struct Play<'machine> {
     probe: Probe,
     /// What times are counted from.
     zero: Instant,
+    /// When ours was up, since the oracle began.
+    up: Duration,
     /// Spans in which nobody can have known better.
     forgiven: Vec<(Instant, Instant)>,
     pub(crate) notes: Vec<String>,
@@ -106,6 +108,7 @@ impl<'machine> Play<'machine> {
             oracle_began,
             probe: Probe::start(GUEST, truth)?,
             zero: Instant::now(),
+            up: Duration::ZERO,
             forgiven: Vec::new(),
             notes: Vec::new(),
             faults: Vec::new(),
@@ -138,7 +141,9 @@ impl<'machine> Play<'machine> {
 
     /// Starts the daemon.
     pub(crate) fn start(&mut self) -> Result<()> {
-        self.daemon.start(&mut self.machine.guest, self.poll)
+        self.daemon.start(&mut self.machine.guest, self.poll)?;
+        self.up = self.oracle_began.elapsed();
+        Ok(())
     }
 
     /// Starts another daemon beside it.
@@ -204,7 +209,9 @@ impl<'machine> Play<'machine> {
     /// Notes strata and references of all synchronised answers. Those of a keeper that tells its own must be true: all
     /// upstreams are of stratum 1.
     pub(crate) fn compare_identities(&mut self, keeper: Daemon) {
-        let answers = self.oracle.so_far().answers;
+        // Before, the keeper may have answered itself.
+        let mut answers = self.oracle.so_far().answers;
+        answers.retain(|answer| answer.at > self.up);
         self.note(identities(&answers));
         let true_references: Vec<_> = self.upstreams.iter().map(FakeUpstream::reference_id).collect();
         let is_false =

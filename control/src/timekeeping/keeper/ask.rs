@@ -22,6 +22,8 @@ use crate::timekeeping::kernel_steering::rival;
 const TIMEOUT: Duration = Duration::from_millis(300);
 /// How often the properties of systemd-timesyncd are read before it is given up that it corrects the clock meanwhile.
 const ATTEMPTS: usize = 3;
+/// After so many requests without an answer, an NTP server's last one counts no longer.
+const MOST_UNANSWERED: u32 = 2;
 /// The name of systemd-timesyncd's process, cut off after 15 bytes.
 const TIMESYNCD: &str = "systemd-timesyn";
 
@@ -35,6 +37,9 @@ pub struct Asker {
     process: Option<Holder>,
     /// What systemd-timesyncd claimed last.
     last: Option<Claim>,
+    /// What was claimed last by an NTP answer, and how many requests were not answered since.
+    answered: Option<Claim>,
+    unanswered: u32,
 }
 
 impl Asker {
@@ -43,7 +48,14 @@ impl Asker {
     pub fn new(ntp_servers: &[SocketAddr]) -> Self {
         let loopback: [SocketAddr; 2] =
             [(Ipv4Addr::LOCALHOST, chronyd::PORT).into(), (Ipv6Addr::LOCALHOST, chronyd::PORT).into()];
-        Self { ntp_servers: ntp_servers.into(), chronyd_ports: loopback.into(), process: None, last: None }
+        Self {
+            ntp_servers: ntp_servers.into(),
+            chronyd_ports: loopback.into(),
+            process: None,
+            last: None,
+            answered: None,
+            unanswered: 0,
+        }
     }
 
     /// Asks chronyd by its command socket, systemd-timesyncd over D-Bus, and anything else by an NTP request.
@@ -56,14 +68,24 @@ impl Asker {
             return self.ask_timesyncd();
         }
         self.last = None;
+        self.ask_ntp_server()
+    }
+
+    /// One lost answer says nothing: the last one, whose dispersion grows, still holds.
+    fn ask_ntp_server(&mut self) -> Option<Claim> {
         // A daemon that was started after this one has taken the loopback addresses over from it.
         let loopback: [SocketAddr; 2] =
             [(Ipv4Addr::LOCALHOST, NTP_PORT).into(), (Ipv6Addr::LOCALHOST, NTP_PORT).into()];
         let later = loopback.into_iter().filter(|server| port_owner::is_bound(*server));
-        self.ntp_servers.iter().copied().chain(later).find_map(|server| {
+        let claim = self.ntp_servers.iter().copied().chain(later).find_map(|server| {
             let reading = exchange(server, TIMEOUT).ok()?;
             Some(Claim::of_answer(&reading, monotonic_ns().ok()?))
-        })
+        });
+        self.unanswered = if claim.is_some() { 0 } else { self.unanswered.saturating_add(1) };
+        if self.unanswered == 0 || self.unanswered > MOST_UNANSWERED {
+            self.answered = claim;
+        }
+        self.answered
     }
 
     /// Returns the process that keeps the clock, as far as it had to be looked for.
@@ -250,6 +272,37 @@ mod tests {
         for path in [good, bad] {
             std::fs::remove_file(path).unwrap();
         }
+    }
+
+    #[test]
+    fn an_answer_that_is_lost_once_does_not_take_the_last_one_s_place() {
+        let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut asker = Asker::new(&[server.local_addr().unwrap()]);
+        assert_eq!(asker.ask_ntp_server(), None);
+        let answering = std::thread::spawn(move || {
+            let mut message = [0; 48];
+            let (_, client) = loop {
+                let (length, client) = server.recv_from(&mut message).unwrap();
+                // The first request was not answered.
+                if length == 48 && server.set_read_timeout(Some(Duration::from_millis(50))).is_ok() {
+                    if server.peek(&mut [0; 48]).is_err() {
+                        break (length, client);
+                    }
+                }
+            };
+            let sent: [u8; 8] = message[40..].try_into().unwrap();
+            (message[0], message[1]) = (0x24, 2);
+            message[24..32].copy_from_slice(&sent);
+            message[32..40].copy_from_slice(&(4_000_000_000_u64 << 32).to_be_bytes());
+            message[40..].copy_from_slice(&(4_000_000_000_u64 << 32).to_be_bytes());
+            server.send_to(&message, client).unwrap();
+        });
+        let claim = asker.ask_ntp_server().expect("an answer");
+        answering.join().unwrap();
+        for _ in 0..MOST_UNANSWERED {
+            assert_eq!(asker.ask_ntp_server(), Some(claim));
+        }
+        assert_eq!(asker.ask_ntp_server(), None);
     }
 
     #[test]
