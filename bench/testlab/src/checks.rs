@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use control::config::{ClockConfig, Config};
+use control::config::{self, ClockConfig, Config};
+use control::daemon::protocol::Request;
+use control::discipline::{Leap, LeapList};
+use control::net::prefix::Prefix;
 use control::serving::mode6;
 use control::status::sources::{Peer, Peers, System, Tally};
 use control::sys::Adjtimex;
@@ -10,6 +13,7 @@ use control::sys::kernel_clock::CrossTimestamp;
 use control::timekeeping::drift;
 use control::timekeeping::keeper::{Claim, chronyd, timesyncd};
 use control::timekeeping::system_clock::SystemClock;
+use control::tools::{import, pool};
 use protocol::{Answer, Era, PendingRequest, Strictness, Times};
 use responder::NtpTimestamp;
 
@@ -79,6 +83,65 @@ pub fn configuration(text: &str) {
     if let Err(error) = Config::parse(text) {
         assert!(!error.what.is_empty() && error.what.len() < 1000 + 2 * text.len(), "{}", error.what);
         assert!(!error.what.contains('\n'), "{}", error.what);
+    }
+}
+
+/// Converts a configuration of another daemon, whosever it is: what comes out is a configuration of this server.
+pub fn import(text: &str) {
+    let Some(converted) = import::converted(text) else { return };
+    let config = Config::parse(&converted).unwrap_or_else(|error| panic!("{}\n{converted}", error.what));
+    config.entries().unwrap_or_else(|error| panic!("{}\n{converted}", error.error.what));
+}
+
+/// Reads an access list: no more entries than lines, each of which is the same when it is read again, or an error in a
+/// single line.
+pub fn access_list(text: &str) {
+    match config::parse_list(text) {
+        Ok(entries) => {
+            assert!(entries.len() <= text.lines().count());
+            for prefix in entries.keys() {
+                assert_eq!(prefix.to_string().parse::<Prefix>().ok(), Some(*prefix));
+            }
+        }
+        Err(error) => {
+            assert!(
+                !error.error.what.is_empty() && !error.error.what.contains(['\n', '\u{1b}']),
+                "{}",
+                error.error.what
+            )
+        }
+    }
+}
+
+/// Reads a list of leap seconds, and asks it of a time: what it says of TAI-UTC changes by one second at a leap second.
+pub fn leap_list(text: &str, unix_s: i64) {
+    match LeapList::parse(text) {
+        Ok(list) => {
+            for leap in [Leap::None, Leap::Insert, Leap::Delete] {
+                let _known = list.denies(leap, unix_s);
+            }
+            let at = |unix_s: i64| list.tai_utc_s(unix_s);
+            if let (Some(now), Some(next)) = (at(unix_s), at(unix_s.saturating_add(1))) {
+                let changes = text.lines().count();
+                assert!(now.abs_diff(next) <= changes as u64, "{now} {next}");
+            }
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// Reads the page of scores that the pool publishes.
+pub fn score_page(text: &str) {
+    if let Err(error) = pool::published_score(text) {
+        assert!(!error.what.is_empty());
+    }
+}
+
+/// Reads a command for the daemon: one that is accepted is the same when it is written and read again.
+pub fn command(line: &str) {
+    if let Ok(request) = Request::parse(line) {
+        let written = serde_json::to_string(&request).expect("it is data");
+        assert_eq!(Request::parse(&written).ok(), Some(request));
     }
 }
 

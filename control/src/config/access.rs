@@ -70,10 +70,26 @@ fn add(
     }
 }
 
+/// Returns the entries of a list as it stands in a file of its own.
+///
+/// # Errors
+///
+/// A line that is no entry, or two entries for the same prefix.
+pub fn parse_list(text: &str) -> Result<BTreeMap<Prefix, Access>, ConfigError> {
+    let mut entries = BTreeMap::new();
+    read_lines(text, Path::new("the list"), &mut entries)?;
+    Ok(entries)
+}
+
 /// One entry a line, `deny`, `allow`, `unlimited` or `limit` before the prefix; without a word, `deny`. What
 /// follows a `#` is a comment.
 fn read(path: &Path, entries: &mut BTreeMap<Prefix, Access>) -> Result<(), ConfigError> {
     let text = read_text(path, format_args!("access.files: {}", path.display()), MOST_BYTES)?;
+    read_lines(&text, path, entries)
+}
+
+/// Reads a list from its text. `path` is for messages.
+fn read_lines(text: &str, path: &Path, entries: &mut BTreeMap<Prefix, Access>) -> Result<(), ConfigError> {
     for (number, line) in text.lines().enumerate() {
         let place = || format!("{}, line {}", path.display(), number + 1);
         let line = line.split('#').next().unwrap_or_default();

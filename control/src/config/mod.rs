@@ -23,7 +23,7 @@ use serde::{Deserialize, Deserializer};
 use crate::error::Result;
 use crate::net::own_addresses::OwnAddresses;
 use crate::net::prefix::Prefix;
-pub use access::answers_nobody;
+pub use access::{answers_nobody, parse_list};
 pub use clock::{ClockConfig, ClockSource, MakeStep};
 pub use failure::{ConfigError, Fault};
 pub use leap::LeapFile;

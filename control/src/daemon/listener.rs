@@ -97,8 +97,8 @@ async fn serve(stream: UnixStream, calls: mpsc::Sender<Call>, alive: Duration) -
     let mut line = String::new();
     timeout(PATIENCE, BufReader::new(reader.take(MAX_LINE)).read_line(&mut line)).await??;
     let (_until_written, written) = oneshot::channel();
-    let response = match serde_json::from_str(&line) {
-        Err(error) => Response::Error(Error::new(Code::Data, format_args!("not a request: {error}"))),
+    let response = match Request::parse(&line) {
+        Err(error) => Response::Error(error),
         Ok(request) => {
             // If this fails, the caller has given up and has reported that nothing was changed. So nothing is.
             send(&mut writer, &Response::Working).await?;

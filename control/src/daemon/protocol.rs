@@ -9,7 +9,7 @@ use std::time::Duration;
 use responder::Access;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use crate::error::{Code, Error, Result};
 use crate::net::prefix::Prefix;
 use crate::serving::xdp::ModeRequest;
 
@@ -61,6 +61,17 @@ pub enum Request {
     ListAccess,
     /// Gives a [`crate::status::traffic::Top`].
     Top,
+}
+
+impl Request {
+    /// Reads a line of the socket.
+    ///
+    /// # Errors
+    ///
+    /// It is no request.
+    pub fn parse(line: &str) -> Result<Self> {
+        serde_json::from_str(line).map_err(Error::because(Code::Data, "not a request"))
+    }
 }
 
 /// [`Access`] on the socket.

@@ -11,7 +11,7 @@ mod plan;
 mod source;
 mod timesyncd;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config::{Config, MAX_BYTES, read_text};
 use crate::error::{Code, Error, Result};
@@ -114,6 +114,14 @@ fn convert(
     format.read(&mut plan, text);
     let understanding = plan.understanding();
     (understanding.unknown < understanding.directives).then(|| plan.finish(format.daemon(), interfaces))
+}
+
+/// Converts the text of some daemon's configuration, whosever it is, on a host with no addresses. Returns `None` where
+/// nothing in it is understood. Whatever the text is, the result is valid: `Config::parse` takes it.
+#[must_use]
+pub fn converted(text: &str) -> Option<String> {
+    let format = Format::of(Path::new(""), text)?;
+    Some(convert(text, format, &[], &OwnAddresses::default())?.0)
 }
 
 #[cfg(test)]

@@ -24,6 +24,16 @@ pub(crate) enum PoolCommand {
     Verify(verify::VerifyArguments),
 }
 
+/// Reads the page of scores that the pool publishes. Returns the score that decides, if it has one.
+///
+/// # Errors
+///
+/// The text is not such a page.
+pub fn published_score(page: &str) -> Result<Option<f64>> {
+    let published = published::Published::parse(page)?;
+    Ok(published.main().map(|monitor| monitor.score))
+}
+
 /// Runs the command.
 pub(crate) fn run(command: &PoolCommand) -> Result<()> {
     match command {

@@ -99,10 +99,13 @@ impl Published {
         let page = http::get(&url, From::default()).map_err(|error| {
             error.remedy("a server that was never added to the pool has no score; is the address right?")
         })?;
-        let mut published: Self = serde_json::from_str(&page).map_err(Error::because(
-            Code::Data,
-            format_args!("{url} is not the page of scores that was expected"),
-        ))?;
+        Self::parse(&page).map_err(|error| Error { what: format!("{url}: {}", error.what), ..error })
+    }
+
+    /// Reads the page.
+    pub(super) fn parse(page: &str) -> Result<Self> {
+        let mut published: Self = serde_json::from_str(page)
+            .map_err(Error::because(Code::Data, "this is not the page of scores that was expected"))?;
         published.history.sort_by_key(|entry| entry.ts);
         Ok(published)
     }

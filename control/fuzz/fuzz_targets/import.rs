@@ -1,0 +1,10 @@
+//! Any daemon's configuration: see `testlab::checks::import`.
+#![no_main]
+
+use testlab::checks;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    if let Ok(text) = std::str::from_utf8(input) {
+        checks::import(text);
+    }
+});
