@@ -22,6 +22,8 @@ pub use upstream::{UpstreamConfig, Warning, is_pool_name};
 pub const DEFAULT_PATH: &str = "/etc/pooltime-xdp.toml";
 /// Largest number of addresses on which HTTP is served.
 const MAX_LISTEN: usize = 8;
+/// Largest length of an interface's alternative name in bytes (`ALTIFNAMSIZ`); its first name has at most 15.
+const LONGEST_NAME: usize = 127;
 /// Largest size of a file; no configuration needs more.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -160,8 +162,11 @@ impl Config {
                 &format!("`{name}` is not a host name, like ntp1.example.net, without a port"),
             );
         }
-        if let Some(name) = self.interfaces.iter().find(|name| name.is_empty() || name.len() > 15) {
-            return wrong("interfaces", &format!("`{name}` cannot be an interface name (1 to 15 bytes)"));
+        if let Some(name) = self.interfaces.iter().find(|name| name.is_empty() || name.len() > LONGEST_NAME) {
+            return wrong(
+                "interfaces",
+                &format!("`{name}` cannot be an interface name (1 to {LONGEST_NAME} bytes)"),
+            );
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use super::chronyd::{self, Refused, Tracking};
 use super::{Claim, timesyncd};
 use crate::net::query::exchange;
 use crate::sys::kernel_clock::{KernelClock as _, Machine, monotonic_ns};
-use crate::sys::port_owner::Holder;
+use crate::sys::port_owner::{self, Holder};
 use crate::sys::random;
 use crate::sys::subprocess::{self, ProgramOutput};
 use crate::timekeeping::kernel_steering::rival;
@@ -54,7 +54,11 @@ impl Asker {
             return self.ask_timesyncd();
         }
         self.last = None;
-        self.ntp_servers.iter().find_map(|server| {
+        // This server may have taken the port over from a daemon that has ended, and knows nothing new about itself.
+        let is_ours = |server: &SocketAddr| {
+            port_owner::is_held_here(if server.is_ipv4() { "udp" } else { "udp6" }, server.port())
+        };
+        self.ntp_servers.iter().filter(|server| !is_ours(server)).find_map(|server| {
             let reading = exchange(*server, TIMEOUT).ok()?;
             Some(Claim::of_answer(&reading, monotonic_ns().ok()?))
         })

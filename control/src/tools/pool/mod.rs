@@ -12,6 +12,7 @@ mod verify;
 use clap::Subcommand;
 
 use crate::error::Result;
+use crate::sys::unprivileged;
 
 /// Commands of `pool`.
 #[derive(Subcommand, Debug)]
@@ -24,8 +25,11 @@ pub(crate) enum PoolCommand {
     Verify(verify::VerifyArguments),
 }
 
-/// Runs the command.
+/// Runs the command. All of it can be done by anybody, and the largest parser of what comes from the network is in it: TLS.
 pub(crate) fn run(command: &PoolCommand) -> Result<()> {
+    if let Err(error) = unprivileged::give_up_root() {
+        eprintln!("pooltime-xdp: warning: {error}");
+    }
     match command {
         PoolCommand::Check(arguments) => check::run(arguments),
         PoolCommand::Score(arguments) => published::run(arguments),
