@@ -93,14 +93,77 @@ fn somebody_else_s_program_is_named_and_left_alone_unless_told_to_replace_it() {
 #[ignore = "needs root: scripts/test runs it"]
 fn a_replacement_that_fails_leaves_somebody_else_s_program_where_it_was() {
     let lab = Lab::up(&[]);
-    // Loopback has no native mode, so what comes after the removal is refused.
-    let foreign = put_foreign_program(&lab, "lo", "xdpgeneric");
+    lab.ip("server", "link add br0 type bridge");
+    // A bridge has no native mode, so what comes after the removal is refused.
+    let foreign = put_foreign_program(&lab, "br0", "xdpgeneric");
     let refused = lab
-        .pooltime("server", &["attach", "lo", "--mode", "native", "--replace"])
+        .pooltime("server", &["attach", "br0", "--mode", "native", "--replace"])
         .expect_code(EX_UNAVAILABLE);
-    assert!(refused.contains("lo refused the program in native mode"), "{refused}");
-    assert_eq!(xdp(&lab, "lo"), Some(foreign));
+    assert!(refused.contains("br0 refused the program in native mode"), "{refused}");
+    assert_eq!(xdp(&lab, "br0"), Some(foreign));
     assert_eq!(left_behind(lab.name()), Vec::<PathBuf>::new());
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn an_interface_that_answers_nobody_is_refused_with_the_reason() {
+    let lab = Lab::up(&[]);
+    lab.ip("server", "tuntap add dev tun0 mode tun");
+    for (name, reason) in [("lo", "the loopback interface"), ("tun0", "no Ethernet header")] {
+        for mode in ["auto", "native", "generic"] {
+            let refused =
+                lab.pooltime("server", &["attach", "lan0", name, "--mode", mode]).expect_code(EX_UNAVAILABLE);
+            assert!(refused.contains(reason) && refused.contains("the socket on port 123"), "{refused}");
+        }
+        assert_eq!((xdp(&lab, name), xdp(&lab, "lan0")), (None, None));
+        let doctor = lab.pooltime("server", &["doctor", name]).stdout;
+        assert!(
+            doctor.contains(&format!("{name} cannot be served on")) && doctor.contains(reason),
+            "{doctor}"
+        );
+    }
+    assert_eq!(left_behind(lab.name()), Vec::<PathBuf>::new());
+    let server = lab.server(CONFIG, &[]);
+    let refused = server.command(&["attach", "lo"]).expect_code(EX_UNAVAILABLE);
+    assert!(refused.contains("the loopback interface"), "{refused}");
+    lab.pooltime("server", &["query", "127.0.0.1"]).expect_success();
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn interfaces_are_counted_before_any_is_attached() {
+    let lab = Lab::up(&[]);
+    let names: Vec<_> = (0..9).map(|number| format!("br{number}")).collect();
+    names.iter().for_each(|name| lab.ip("server", &format!("link add {name} type bridge")));
+    let attach = |names: &[String]| -> Vec<String> {
+        std::iter::once("attach".to_owned()).chain(names.iter().cloned()).collect()
+    };
+    let all = attach(&names);
+    let refused = lab.pooltime("server", &all.iter().map(String::as_str).collect::<Vec<_>>());
+    let refused = refused.expect_code(EX_UNAVAILABLE);
+    assert!(
+        refused.contains("9 interfaces; a server supports 8") && !refused.contains("attached in"),
+        "{refused}"
+    );
+    assert_eq!(left_behind(lab.name()), Vec::<PathBuf>::new());
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn an_alternative_name_is_as_good_as_the_first() {
+    const LONG: &str = "the-interface-to-the-lan-of-the-laboratory";
+    let lab = Lab::up(&["--router"]);
+    lab.ip("server", &format!("link property add dev lan0 altname {LONG}"));
+    lab.ip("server", "link property add dev lan2 altname second-lan-of-the-lab");
+    let server = lab.server(&CONFIG.replace("\"lan0\"", &format!("\"lan0\", {LONG:?}")), &[]);
+    let attached =
+        || server.status().interfaces.into_iter().map(|interface| interface.name).collect::<Vec<_>>();
+    assert_eq!(attached(), ["lan0"]);
+    server.command(&["attach", "second-lan-of-the-lab"]).expect_success();
+    assert_eq!(attached(), ["lan0", "lan2"]);
+    let said = server.command(&["detach", "second-lan-of-the-lab"]).expect_success();
+    assert_eq!(said, "lan2: detached\n");
+    assert_eq!(attached(), ["lan0"]);
 }
 
 #[test]
@@ -235,20 +298,21 @@ fn pinned_state_of_another_layout_is_refused_with_the_way_out() {
 #[ignore = "needs root: scripts/test runs it"]
 fn native_mode_where_the_driver_has_none_is_refused_and_auto_falls_back_and_says_why() {
     let lab = Lab::up(&[]);
-    let refused = lab.pooltime("server", &["attach", "lo", "--mode", "native"]).expect_code(EX_UNAVAILABLE);
-    assert!(refused.contains("lo refused the program in native mode"), "{refused}");
+    lab.ip("server", "link add br0 type bridge");
+    let refused = lab.pooltime("server", &["attach", "br0", "--mode", "native"]).expect_code(EX_UNAVAILABLE);
+    assert!(refused.contains("br0 refused the program in native mode"), "{refused}");
     assert!(refused.contains("--mode generic"), "{refused}");
-    assert_eq!(xdp(&lab, "lo"), None);
+    assert_eq!(xdp(&lab, "br0"), None);
     assert_eq!(left_behind(lab.name()), Vec::<PathBuf>::new());
 
-    let server = lab.server(&CONFIG.replace("lan0", "lo"), &[]);
+    let server = lab.server(&CONFIG.replace("lan0", "br0"), &[]);
     let status = server.status();
     assert_eq!(status.interfaces[0].mode, Some(Mode::Generic));
     let fallback = status.interfaces[0].fallback.clone().unwrap();
     // The kernel's words, not its number alone.
     assert!(fallback.contains("\"Underlying driver does not support XDP in native mode\""), "{fallback}");
     assert!(
-        server.log().contains("lo: attached in generic mode; native mode was refused"),
+        server.log().contains("br0: attached in generic mode; native mode was refused"),
         "{}",
         server.log()
     );

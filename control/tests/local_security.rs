@@ -381,3 +381,27 @@ fn each_thread_keeps_the_capabilities_that_it_needs_and_the_server_does_all_that
         assert!(!server.log().contains(complaint), "{}", server.log());
     }
 }
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn the_pool_s_commands_speak_to_the_network_as_nobody() {
+    let lab = Lab::up(&[]);
+    let page = lab.inside("server", || std::net::TcpListener::bind("127.0.0.1:8000").unwrap());
+    let mut command = lab.command("server", pooltime_xdp());
+    command.args(["pool", "score", "192.0.2.1", "--base", "http://127.0.0.1:8000"]).stderr(Stdio::piped());
+    let process = Process::start(&mut command);
+    // It has connected, and waits for the answer.
+    let (connection, _) = page.accept().unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+    let fields: Vec<_> = status.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).collect();
+    let field = |name: &str| fields.iter().find(|words| words[0] == name).unwrap()[1..].join(" ");
+    for ids in ["Uid:", "Gid:"] {
+        assert_eq!(field(ids), "65534 65534 65534 65534", "{status}");
+    }
+    assert_eq!(field("Groups:"), "", "{status}");
+    for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+        assert_eq!(field(set), "0".repeat(16), "{status}");
+    }
+    assert_eq!((field("NoNewPrivs:"), field("Seccomp:")), ("1".into(), "2".into()), "{status}");
+    drop(connection);
+}

@@ -80,7 +80,8 @@ fn a_step_is_served_within_50_ms_of_being_noticed() {
 fn step_back_and_forth() {
     let (program, mut datapath) = Program::load("step");
     let sockets = UserspacePath::start().unwrap();
-    assert!(sockets.listening.iter().any(|listening| listening.failure.is_none()), "{:?}", sockets.listening);
+    let ports = sockets.ports.all();
+    assert!(ports.iter().any(|port| port.failure.is_none()), "{ports:?}");
     let total_ns = Arc::new(AtomicI64::new(0));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let stepped = Stepped(Arc::clone(&total_ns));

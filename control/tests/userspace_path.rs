@@ -216,6 +216,38 @@ fn a_port_that_another_program_holds_is_told_with_its_name_and_is_not_fatal() {
 
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
+fn a_port_whose_holder_ends_is_taken_over_and_one_that_is_restarted_keeps_it() {
+    let lab = Lab::up(&[]);
+    let hold = || lab.inside("server", || UdpSocket::bind(("0.0.0.0", PORT)).unwrap());
+    let holder = hold();
+    let server = lab.server(CONFIG, &[]);
+    let failure = || {
+        let paths = server.status().userspace_path;
+        paths.into_iter().find(|path| path.family == Family::Ipv4.label()).unwrap().failure
+    };
+    let long = with_extension_field(28);
+    // Time daemons are restarted within a moment.
+    let end = std::time::Instant::now() + Duration::from_secs(12);
+    let mut holder = Some(holder);
+    while std::time::Instant::now() < end {
+        drop(holder.take());
+        holder = Some(hold());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert!(failure().is_some_and(|failure| failure.contains("held by")), "{:?}", failure());
+
+    drop(holder);
+    wait_for("the port", || failure().is_none().then_some(()));
+    assert!(is_answered(&lab, "client", "10.77.0.1", &long));
+    assert!(is_answered(&lab, "server", "127.0.0.1", &request(4, COOKIE)));
+    assert!(server.log().contains("port 123 (ipv4): its holder has ended"), "{}", server.log());
+    // It answers there, and does not take its own answer for another daemon's.
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(!server.log().contains("answers NTP requests over loopback"), "{}", server.log());
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
 fn a_time_daemon_that_holds_the_port_is_asked_even_if_it_speaks_one_family_only() {
     let lab = Lab::up(&[]);
     for loopback in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {

@@ -1,6 +1,6 @@
 //! `query`: asks servers for the time.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use clap::Args;
@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::error::{Code, Error, Result};
 use crate::net::own_addresses::OwnAddresses;
 use crate::net::query::{Failure, exchange};
-use crate::output::{print_line, seconds};
+use crate::output::{print_json, print_line, seconds};
 use crate::tools::resolve::{FamilyArguments, resolve};
 
 #[derive(Args, Debug)]
@@ -39,7 +39,7 @@ pub(super) fn query(arguments: &QueryArguments) -> Result<()> {
     let (mut lines, mut synchronised) = (Vec::new(), 0);
     for server in &arguments.servers {
         for address in resolve(server, arguments.port, &arguments.family)? {
-            let result = exchange(SocketAddr::new(address.ip(), arguments.port), timeout);
+            let result = exchange(address, timeout);
             synchronised +=
                 usize::from(result.as_ref().is_ok_and(|reading| reading.server.is_synchronised()));
             if arguments.json {
@@ -50,7 +50,7 @@ pub(super) fn query(arguments: &QueryArguments) -> Result<()> {
         }
     }
     if arguments.json {
-        print_line(format_args!("{:#}", serde_json::Value::from(lines)))?;
+        print_json(&lines)?;
     }
     if synchronised == 0 {
         return Err(Error::new(Code::Unavailable, "no synchronised server answered"));

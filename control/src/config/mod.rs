@@ -36,10 +36,10 @@ pub use warning::Warning;
 pub const DEFAULT_PATH: &str = "/etc/pooltime-xdp.toml";
 /// Largest number of addresses on which HTTP is served.
 const MAX_LISTEN: usize = 8;
+/// Largest length of an interface's alternative name in bytes (`ALTIFNAMSIZ`); its first name has at most 15.
+const LONGEST_NAME: usize = 127;
 /// Largest size of a file; no configuration needs more.
 pub(crate) const MAX_BYTES: u64 = 1 << 20;
-/// Largest length of an interface's name.
-const MAX_INTERFACE_BYTES: usize = 15;
 
 /// The whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -211,8 +211,8 @@ impl Config {
                 let error = ConfigError::of("interfaces", format_args!("`{}` {why}", name.escape_debug()));
                 Err(error.about(format!("interfaces[{index}]")))
             };
-            if name.is_empty() || name.len() > MAX_INTERFACE_BYTES {
-                return wrong(format!("cannot be an interface name (1 to {MAX_INTERFACE_BYTES} bytes)"));
+            if name.is_empty() || name.len() > LONGEST_NAME {
+                return wrong(format!("cannot be an interface name (1 to {LONGEST_NAME} bytes)"));
             }
             if name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace()) {
                 return wrong("cannot be an interface name, which has no spaces, slashes and colons".into());

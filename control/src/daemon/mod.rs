@@ -178,6 +178,8 @@ impl Daemon {
         let (mut wanted, mut missing) = (Vec::new(), Vec::new());
         for name in names {
             match named(&present, name) {
+                // By two names it is still one.
+                Ok(interface) if wanted.contains(interface) => {}
                 Ok(interface) => wanted.push(interface.clone()),
                 // A service serves what is there; who names interfaces at a prompt can name others.
                 Err(absent) if !options.detach_at_end => missing.push(absent),
@@ -215,7 +217,7 @@ impl Daemon {
                 let observer = observer.clone();
                 http::start(listeners, move || Ok(Box::new(observer)))?;
             }
-            for listening in &sockets.listening {
+            for listening in sockets.ports.all() {
                 if let Some(failure) = &listening.failure {
                     warn!("userspace path, {}: {failure}", listening.family.label());
                 }
@@ -583,7 +585,7 @@ fn take_over(
 /// What the timekeeper has to know of this host. Another time daemon may be asked over the families whose port 123 is
 /// not ours.
 fn host(instance: &Instance, sockets: &UserspacePath, own: OwnAddresses) -> Host {
-    let others = sockets.listening.iter().filter(|listening| listening.failure.is_some());
+    let others = sockets.ports.all().into_iter().filter(|listening| listening.failure.is_some());
     let loopback = |family| match family {
         Family::Ipv4 => IpAddr::V4(Ipv4Addr::LOCALHOST),
         Family::Ipv6 => IpAddr::V6(Ipv6Addr::LOCALHOST),

@@ -71,9 +71,9 @@ impl Daemon {
         });
         let lost =
             names.lost.iter().map(|name| Served { index: 0, name: name.clone(), addresses: Vec::new() });
-        let listening = self.sockets.listening.iter().map(|listening| status::UserspacePath {
+        let listening = self.sockets.ports.all().into_iter().map(|listening| status::UserspacePath {
             family: listening.family.label().into(),
-            failure: listening.failure.clone(),
+            failure: listening.failure,
         });
         let peers = self.peers().unwrap_or_default();
         let correction = self.timekeeper.correction();

@@ -12,7 +12,9 @@ use responder::served::CAPACITY;
 use rtnetlink::packet_core::NetlinkMessage;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached};
+use rtnetlink::packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, LinkXdp, Prop, XdpAttached,
+};
 use rtnetlink::sys::SocketAddr;
 use rtnetlink::{Handle, LinkUnspec, MulticastGroup, new_connection, new_multicast_connection};
 use serde::{Deserialize, Serialize};
@@ -38,6 +40,10 @@ pub struct Interface {
     pub index: u32,
     /// Current name.
     pub name: String,
+    /// Other names of it (`ip link property add altname`).
+    pub other_names: Vec<String>,
+    /// What its frames begin with.
+    pub framing: Framing,
     /// Whether it is administratively up.
     pub up: bool,
     /// MTU in bytes.
@@ -48,6 +54,40 @@ pub struct Interface {
     pub xdp: Option<AttachedXdp>,
     /// State of the driver.
     pub driver: Driver,
+}
+
+/// What the frames of an interface begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// An Ethernet header.
+    Ethernet,
+    /// An Ethernet header, but no frame leaves the host.
+    Loopback,
+    /// Something else, or nothing, as with tunnels.
+    Other,
+}
+
+impl Interface {
+    /// Whether this is one of the interface's names.
+    #[must_use]
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.other_names.iter().any(|other| other == name)
+    }
+
+    /// Returns why the program cannot serve on it, whatever its driver says, and what to do instead.
+    #[must_use]
+    pub const fn unservable(&self) -> Option<(&'static str, &'static str)> {
+        const OTHER: &str = "attach to the interface on which its packets come from the network; \
+                             the socket on port 123 answers what comes by this one";
+        match self.framing {
+            Framing::Ethernet => None,
+            Framing::Loopback => Some((
+                "it is the loopback interface: an answer there would not reach who asked",
+                "nothing needs to be attached: the socket on port 123 answers this host's own requests",
+            )),
+            Framing::Other => Some(("its packets have no Ethernet header, which the program expects", OTHER)),
+        }
+    }
 }
 
 /// The error that no interface has a given name.
@@ -72,13 +112,13 @@ impl From<Absent> for Error {
     }
 }
 
-/// Returns the interface with this name.
+/// Returns the interface with this name. An alternative name is as good.
 ///
 /// # Errors
 ///
 /// There is no such interface.
 pub fn named<'a>(interfaces: &'a [Interface], name: &str) -> Result<&'a Interface, Absent> {
-    interfaces.iter().find(|interface| interface.name == name).ok_or_else(|| Absent {
+    interfaces.iter().find(|interface| interface.is_called(name)).ok_or_else(|| Absent {
         name: name.to_owned(),
         present: interfaces.iter().map(|interface| interface.name.clone()).collect(),
     })
@@ -344,11 +384,17 @@ fn failed(what: &str) -> impl FnOnce(rtnetlink::Error) -> Error {
 }
 
 fn interface(message: &LinkMessage) -> Interface {
-    let mut name = String::new();
+    let (mut name, mut other_names) = (String::new(), Vec::new());
     let (mut mtu, mut xdp, mut driver) = (0, None, Driver::default());
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(found) => name.clone_from(found),
+            LinkAttribute::PropList(properties) => {
+                other_names.extend(properties.iter().filter_map(|property| match property {
+                    Prop::AltIfName(name) => Some(name.clone()),
+                    _ => None,
+                }));
+            }
             LinkAttribute::Mtu(found) => mtu = *found,
             LinkAttribute::Xdp(found) => xdp = attached(found),
             LinkAttribute::NumRxQueues(number) => driver.receive_queues = *number,
@@ -364,6 +410,12 @@ fn interface(message: &LinkMessage) -> Interface {
     Interface {
         index: message.header.index,
         name,
+        other_names,
+        framing: match message.header.link_layer_type {
+            LinkLayerType::Ether => Framing::Ethernet,
+            LinkLayerType::Loopback => Framing::Loopback,
+            _ => Framing::Other,
+        },
         up: message.header.flags.contains(LinkFlags::Up),
         mtu,
         is_bond: matches!(topology::kind(message), Some(InfoKind::Bond | InfoKind::Team)),
@@ -431,6 +483,8 @@ mod tests {
         let interface = |index, name: &str| Interface {
             index,
             name: name.into(),
+            other_names: vec![format!("{name}-by-another-name")],
+            framing: Framing::Ethernet,
             up: true,
             mtu: 1500,
             is_bond: false,
@@ -439,6 +493,7 @@ mod tests {
         };
         let interfaces = [interface(1, "lo"), interface(2, "eth0")];
         assert_eq!(named(&interfaces, "eth0").unwrap().index, 2);
+        assert_eq!(named(&interfaces, "eth0-by-another-name").unwrap().index, 2);
         let error = Error::from(named(&interfaces, "eth1").unwrap_err());
         assert_eq!(error.to_string(), "there is no interface `eth1`\n  there are: lo, eth0");
         assert_eq!(error.code, Code::NoInput);

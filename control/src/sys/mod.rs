@@ -12,6 +12,7 @@ pub mod standstill;
 pub(crate) mod subprocess;
 pub(crate) mod syscall_filter;
 pub mod time_namespace;
+pub(crate) mod unprivileged;
 
 use std::io;
 use std::os::fd::AsRawFd as _;

@@ -64,27 +64,38 @@ fn unit(groups: &str) -> Option<String> {
 
 /// Returns the process that holds a local port. `table` is a file of /proc/net: udp, udp6, tcp or tcp6.
 pub(crate) fn of_port(table: &str, port: u16) -> Option<Holder> {
-    // This is the file of this thread's network namespace.
-    let text = std::fs::read_to_string(format!("/proc/thread-self/net/{table}")).ok()?;
-    let inode = socket_of(&text, port)?;
-    let wanted = format!("socket:[{inode}]");
-    for process in std::fs::read_dir("/proc").ok()?.flatten() {
-        let Ok(pid) = process.file_name().to_string_lossy().parse() else { continue };
-        let Ok(descriptors) = std::fs::read_dir(process.path().join("fd")) else { continue };
-        let holds = |descriptor: std::fs::DirEntry| {
-            std::fs::read_link(descriptor.path()).is_ok_and(|target| target.to_string_lossy() == wanted)
-        };
-        if descriptors.flatten().any(holds) {
-            return Some(Holder::of(&process.path(), pid));
-        }
-    }
-    None
+    let inode = socket(table, port)?;
+    std::fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
+        let pid = process.file_name().to_string_lossy().parse().ok()?;
+        holds(&process.path(), &inode).then(|| Holder::of(&process.path(), pid))
+    })
 }
 
 /// Whether a process holds a local port, even if it cannot be found out which one.
 pub(crate) fn is_held(table: &str, port: u16) -> bool {
-    std::fs::read_to_string(format!("/proc/thread-self/net/{table}"))
-        .is_ok_and(|text| socket_of(&text, port).is_some())
+    socket(table, port).is_some()
+}
+
+/// Returns the inode of the socket that holds a local port, as a name for it while it is there.
+pub(crate) fn socket(table: &str, port: u16) -> Option<String> {
+    // This is the file of this thread's network namespace.
+    let text = std::fs::read_to_string(format!("/proc/thread-self/net/{table}")).ok()?;
+    socket_of(&text, port).map(ToOwned::to_owned)
+}
+
+/// Whether this process holds a local port.
+pub(crate) fn is_held_here(table: &str, port: u16) -> bool {
+    socket(table, port).is_some_and(|inode| holds(Path::new("/proc/self"), &inode))
+}
+
+/// Whether a process has a descriptor of the socket with this inode.
+fn holds(process: &Path, inode: &str) -> bool {
+    let wanted = format!("socket:[{inode}]");
+    std::fs::read_dir(process.join("fd")).is_ok_and(|descriptors| {
+        descriptors.flatten().any(|descriptor| {
+            std::fs::read_link(descriptor.path()).is_ok_and(|target| target.to_string_lossy() == wanted)
+        })
+    })
 }
 
 /// Whether a socket is bound to exactly this loopback address and port, and not to all addresses of the host.

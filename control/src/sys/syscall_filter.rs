@@ -159,3 +159,57 @@ mod list {
         apply_filter_all_threads(&program)
     }
 }
+
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
+mod tests {
+    use std::net::ToSocketAddrs as _;
+    use std::process::Command;
+
+    use nix::errno::Errno;
+    use nix::mount::{MsFlags, mount};
+    use nix::sys::time::TimeSpec;
+    use nix::time::{ClockId, clock_gettime, clock_settime};
+
+    use super::*;
+
+    const FILTERED: &str = "POOLTIME_TEST_IS_FILTERED";
+
+    /// A filter never goes, so it is put on a process of its own: this test runs itself.
+    #[test]
+    fn what_is_refused_fails_and_everything_else_works() {
+        if std::env::var_os(FILTERED).is_some() {
+            return in_a_process_of_its_own();
+        }
+        let own = "sys::syscall_filter::tests::what_is_refused_fails_and_everything_else_works";
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", own, "--nocapture"])
+            .env(FILTERED, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{output:?}");
+    }
+
+    fn in_a_process_of_its_own() {
+        let ran = |program: &str, arguments: &[&str]| Command::new(program).args(arguments).output().unwrap();
+        refuse_unneeded().unwrap();
+        let none: Option<&str> = None;
+        assert_eq!(mount(none, "/no/such/place", none, MsFlags::empty(), none), Err(Errno::EPERM));
+        let now: TimeSpec = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap();
+        // No machine lets this clock be set: without the filter, that is EINVAL.
+        assert_eq!(clock_settime(ClockId::CLOCK_MONOTONIC, now), Err(Errno::EPERM));
+        for arguments in [["--user", "true"], ["--mount", "true"], ["--net", "true"]] {
+            let unshared = ran("unshare", &arguments);
+            let said = String::from_utf8_lossy(&unshared.stderr);
+            assert!(!unshared.status.success() && said.contains("not permitted"), "{unshared:?}");
+        }
+
+        assert_eq!(ran("sh", &["-c", "echo $((1 + 1))"]).stdout, b"2\n");
+        assert_eq!(std::thread::spawn(|| 2).join().unwrap(), 2);
+        assert!(("localhost", 123).to_socket_addrs().unwrap().next().is_some());
+        assert!(std::net::UdpSocket::bind("127.0.0.1:0").is_ok());
+        assert!(crate::sys::adjtimex().is_ok());
+        // Another one on top of it changes nothing.
+        refuse_unneeded().unwrap();
+    }
+}

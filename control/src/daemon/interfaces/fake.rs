@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::interface_set::Kernel;
 use super::{Job, WatchedKernel};
 use crate::error::{Code, Error, Result};
-use crate::net::interfaces::{Addresses, AttachedXdp, Driver, Interface};
+use crate::net::interfaces::{Addresses, AttachedXdp, Driver, Framing, Interface};
 use crate::net::xdp_mode::Mode;
 use crate::serving::xdp::{Attachment, ModeRequest};
 
@@ -50,6 +50,8 @@ impl Fake {
         self.state().interfaces.push(Interface {
             index,
             name: name.into(),
+            other_names: Vec::new(),
+            framing: Framing::Ethernet,
             up: true,
             mtu: 1500,
             is_bond: false,

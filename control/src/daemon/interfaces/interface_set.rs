@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use responder::layout::INTERFACES;
 use tracing::{error, info, warn};
 
 use crate::error::{Code, Error, Result};
@@ -188,10 +189,19 @@ impl<K: Kernel> InterfaceSet<K> {
         replace: bool,
     ) -> Result<Vec<String>> {
         for interface in &wanted {
+            refuse_unservable(interface)?;
             self.refuse_foreign(interface, replace)?;
         }
-        let mut all: Vec<_> = self.attached.keys().copied().collect();
+        let mut all: BTreeSet<_> = self.attached.keys().copied().collect();
         all.extend(wanted.iter().map(|interface| interface.index));
+        if all.len() > INTERFACES {
+            return Err(Error::new(
+                Code::Unavailable,
+                format_args!("that would be {} interfaces; a server supports {INTERFACES}", all.len()),
+            )
+            .remedy("leave some out, or run a second instance for them: `--instance NAME`"));
+        }
+        let all: Vec<_> = all.into_iter().collect();
         self.kernel.serve(self.kernel.addresses(&all)?)?;
         let (mut done, mut displaced) = (Vec::new(), Vec::new());
         for interface in wanted {
@@ -208,7 +218,7 @@ impl<K: Kernel> InterfaceSet<K> {
             let message = describe(&interface, &attachment);
             info!("{message}");
             messages.push(message);
-            self.lost.remove(&interface.name);
+            self.lost.retain(|name, _| !interface.is_called(name));
             self.attached.insert(interface.index, Attached { name: interface.name, mode });
         }
         Ok(messages)
@@ -291,8 +301,14 @@ impl<K: Kernel> InterfaceSet<K> {
             let all: Vec<_> = self.attached.keys().copied().collect();
             return all.into_iter().map(|index| self.detach_one(index)).collect();
         }
+        // Alternative names are not kept, for they may change at any time. Without netlink the others are known.
+        let present = self.kernel.interfaces().unwrap_or_default();
         let index_of = |name: &String| {
-            self.attached.iter().find(|(_, attached)| attached.name == *name).map(|(index, _)| *index)
+            let attached = self.attached.iter().find(|(_, attached)| attached.name == *name);
+            let called = present.iter().find(|interface| interface.is_called(name));
+            let called =
+                called.map(|interface| interface.index).filter(|index| self.attached.contains_key(index));
+            attached.map(|(index, _)| *index).or(called)
         };
         for name in names {
             if index_of(name).is_none() && !self.lost.contains_key(name) {
@@ -375,10 +391,10 @@ impl<K: Kernel> InterfaceSet<K> {
         if self.attached.contains_key(&interface.index) {
             return;
         }
-        let (name, index) = (interface.name.clone(), interface.index);
-        let Some(mode) =
-            self.lost.get(&name).filter(|lost| lost.refused != Some(index)).map(|lost| lost.mode)
-        else {
+        let index = interface.index;
+        let lost =
+            self.lost.iter().find(|(name, lost)| interface.is_called(name) && lost.refused != Some(index));
+        let Some((name, mode)) = lost.map(|(name, lost)| (name.clone(), lost.mode)) else {
             return;
         };
         if let Err(error) = self.attach(vec![interface], mode, false) {
@@ -394,6 +410,14 @@ impl<K: Kernel> InterfaceSet<K> {
         let indices: Vec<_> = self.attached.keys().copied().collect();
         self.kernel.serve(self.kernel.addresses(&indices)?)
     }
+}
+
+/// Refuses an interface on which the program could be, but would answer nobody.
+fn refuse_unservable(interface: &Interface) -> Result<()> {
+    interface.unservable().map_or(Ok(()), |(reason, remedy)| {
+        let what = format!("{} cannot be served on: {reason}", interface.name);
+        Err(Error::new(Code::Unavailable, what).remedy(remedy))
+    })
 }
 
 fn describe(interface: &Interface, attachment: &Attachment) -> String {

@@ -4,6 +4,7 @@
 //! thread of its own, so that a flood of such packets cannot hold up the publication of the clock; the
 //! same `responder` code as in the kernel. Control messages ([`crate::serving::mode6`]) are answered over loopback only.
 
+mod ports;
 mod shared;
 
 use std::io::{IoSlice, IoSliceMut};
@@ -11,7 +12,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -21,7 +22,7 @@ use nix::sys::socket::{
 };
 use responder::budget::Allowance;
 use responder::limiter::{Buckets, WAYS};
-use responder::message::{Answer, LENGTH, MODE_CONTROL, Request};
+use responder::message::{Answer, MODE_CONTROL, Request};
 use responder::sample::Sample;
 use responder::udp::NTP_PORT;
 use responder::verdict::{Family, Outcome, Verdict};
@@ -30,10 +31,11 @@ use tracing::warn;
 
 use crate::error::{Code, Error, Result};
 use crate::serving::mode6;
-use crate::sys::capabilities;
+use crate::sys::capabilities::{self, Capability};
 use crate::sys::kernel_clock::{KernelClock as _, Machine, monotonic_ns, realtime_ns};
-use crate::sys::port_owner;
 
+use ports::AwaitedPort;
+pub use ports::{Listening, Ports};
 pub use shared::Shared;
 
 /// Longer datagrams are cut off; no NTP message is that long.
@@ -46,21 +48,12 @@ const WIDEST_READING_NS: u64 = 2_000;
 /// The index of `lo`, in every network namespace (the kernel's `LOOPBACK_IFINDEX`).
 const LOOPBACK_INDEX: u32 = 1;
 
-/// Whether a family's port 123 is ours, and if not, why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listening {
-    /// The family.
-    pub family: Family,
-    /// What is in the way, if something is.
-    pub failure: Option<String>,
-}
-
 /// The sockets and their thread, which ends with the process.
 pub struct UserspacePath {
     /// Shared with the thread.
     pub shared: Arc<Shared>,
-    /// For each family.
-    pub listening: Vec<Listening>,
+    /// Whether the ports are ours.
+    pub ports: Ports,
 }
 
 impl UserspacePath {
@@ -68,41 +61,38 @@ impl UserspacePath {
     ///
     /// # Errors
     ///
-    /// No thread could be started. A port in use is not an error: it is told in `listening`.
+    /// No thread could be started. A port in use is not an error: it is told in `ports`, and tried again.
     pub fn start() -> Result<Self> {
         let shared = Arc::new(Shared::new());
-        let mut sockets = Vec::new();
-        let mut listening = Vec::new();
+        let ports = Ports::default();
+        let (mut sockets, mut awaited) = (Vec::new(), Vec::new());
         for family in Family::ALL.iter().copied() {
-            let failure = match open(family) {
+            match open(family) {
                 Ok(socket) => {
                     sockets.push((family, socket));
-                    None
+                    ports.set(family, None);
                 }
-                Err(Errno::EADDRINUSE) => Some(format!(
-                    "port {NTP_PORT} is held by {}: it answers the requests that are not answered in the NIC path \
-                     (longer than {LENGTH} bytes, fragments, loopback)",
-                    port_owner::of_port(table(family), NTP_PORT)
-                        .map_or_else(|| "another program".into(), |holder| holder.to_string())
-                )),
-                Err(Errno::EAFNOSUPPORT) => Some("the kernel does not support this address family".into()),
-                Err(error) => Some(error.desc().to_owned()),
-            };
-            listening.push(Listening { family, failure });
+                Err(Errno::EADDRINUSE) => awaited.push(AwaitedPort::new(family, &ports)),
+                Err(error) => ports.set(family, Some(why_not(error))),
+            }
         }
-        if !sockets.is_empty() {
-            let shared = Arc::clone(&shared);
+        if !(sockets.is_empty() && awaited.is_empty()) {
+            let (shared, ports) = (Arc::clone(&shared), ports.clone());
             // Nobody joins it: it ends with the process, and should it panic, the process ends with it (see Cargo.toml).
             std::thread::Builder::new()
                 .name("userspace-path".into())
                 .stack_size(256 * 1024)
-                .spawn(move || {
-                    capabilities::keep(&[]);
-                    serve(&sockets, &shared);
-                })
+                .spawn(move || serve(sockets, awaited, &ports, &shared))
                 .map_err(Error::because(Code::Os, "cannot start the thread of the userspace path"))?;
         }
-        Ok(Self { shared, listening })
+        Ok(Self { shared, ports })
+    }
+}
+
+fn why_not(error: Errno) -> String {
+    match error {
+        Errno::EAFNOSUPPORT => "the kernel does not support this address family".into(),
+        error => error.desc().to_owned(),
     }
 }
 
@@ -138,24 +128,46 @@ const fn table(family: Family) -> &'static str {
     }
 }
 
-fn serve(sockets: &[(Family, OwnedFd)], shared: &Shared) {
+fn serve(mut sockets: Vec<(Family, OwnedFd)>, mut awaited: Vec<AwaitedPort>, ports: &Ports, shared: &Shared) {
+    capabilities::keep(&[Capability::CAP_NET_BIND_SERVICE]);
+    let mut may_bind = true;
     loop {
-        let mut waiting: Vec<_> =
-            sockets.iter().map(|(_, socket)| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
-        match poll(&mut waiting, PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => {
-                warn!("the userspace path cannot wait for packets: {error}");
-                std::thread::sleep(Duration::from_secs(1));
-            }
+        if awaited.is_empty() && may_bind {
+            capabilities::keep(&[]);
+            may_bind = false;
         }
-        for (family, socket) in sockets {
+        wait(&sockets, awaited.iter().map(AwaitedPort::due).min());
+        for (family, socket) in &sockets {
             // As many as are there, but not for ever: the other family has its turn.
             for _ in 0..64 {
                 if answer_one(*family, socket, shared).is_none() {
                     break;
                 }
             }
+        }
+        awaited.retain_mut(|port| match port.try_again(ports) {
+            Some(socket) => {
+                sockets.push((port.family(), socket));
+                false
+            }
+            None => true,
+        });
+    }
+}
+
+/// Waits for packets, until a time if there is one.
+fn wait(sockets: &[(Family, OwnedFd)], until: Option<Instant>) {
+    let mut waiting: Vec<_> =
+        sockets.iter().map(|(_, socket)| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
+    let timeout = until.map_or(PollTimeout::NONE, |until| {
+        let left = until.saturating_duration_since(Instant::now());
+        PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+    });
+    match poll(&mut waiting, timeout) {
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(error) => {
+            warn!("the userspace path cannot wait for packets: {error}");
+            std::thread::sleep(Duration::from_secs(1));
         }
     }
 }

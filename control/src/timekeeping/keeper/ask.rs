@@ -77,7 +77,12 @@ impl Asker {
         let loopback: [SocketAddr; 2] =
             [(Ipv4Addr::LOCALHOST, NTP_PORT).into(), (Ipv6Addr::LOCALHOST, NTP_PORT).into()];
         let later = loopback.into_iter().filter(|server| port_owner::is_bound(*server));
-        let claim = self.ntp_servers.iter().copied().chain(later).find_map(|server| {
+        // This server may have taken the port over from a daemon that has ended, and knows nothing new about itself.
+        let is_ours = |server: &SocketAddr| {
+            port_owner::is_held_here(if server.is_ipv4() { "udp" } else { "udp6" }, server.port())
+        };
+        let others = self.ntp_servers.iter().copied().filter(|server| !is_ours(server));
+        let claim = others.chain(later).find_map(|server| {
             let reading = exchange(server, TIMEOUT).ok()?;
             Some(Claim::of_answer(&reading, monotonic_ns().ok()?))
         });

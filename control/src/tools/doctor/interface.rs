@@ -33,6 +33,8 @@ struct Facts {
     up: bool,
     mtu: u32,
     is_bond: bool,
+    /// Why the program cannot serve on it, and what to do instead.
+    unservable: Option<(&'static str, &'static str)>,
     driver: Option<String>,
     program: Program,
     /// Whether the server should be attached now.
@@ -76,6 +78,7 @@ fn look(interface: &Interface, serving: &Serving, command: &str) -> Facts {
         up: interface.up,
         mtu: interface.mtu,
         is_bond: interface.is_bond,
+        unservable: interface.unservable(),
         driver: nic.driver(),
         program,
         expected: served.is_some(),
@@ -95,6 +98,14 @@ fn judge(facts: &Facts) -> Vec<Finding> {
                 .why("no packet arrives on it")
                 .fix(format!("ip link set dev {} up", shell_word(&facts.name))),
         );
+    }
+    if let Some((reason, remedy)) = facts.unservable {
+        findings.push(
+            Finding::problem("interface-kind", format!("{} cannot be served on", facts.name))
+                .why(reason)
+                .advice(remedy),
+        );
+        return findings;
     }
     findings.extend(program(facts));
     findings.extend(settings(facts));
@@ -267,6 +278,7 @@ mod tests {
             up: true,
             mtu: 1500,
             is_bond: false,
+            unservable: None,
             driver: Some("igb".into()),
             program: Program::Own { mode: Mode::Native, fallback: None, remark: None },
             expected: true,

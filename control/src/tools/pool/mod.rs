@@ -12,6 +12,7 @@ mod verify;
 use clap::Subcommand;
 
 use crate::error::Result;
+use crate::sys::unprivileged;
 
 /// Commands of `pool`.
 #[derive(Subcommand, Debug)]
@@ -34,8 +35,11 @@ pub fn published_score(page: &str) -> Result<Option<f64>> {
     Ok(published.main().map(|monitor| monitor.score))
 }
 
-/// Runs the command.
+/// Runs the command. All of it can be done by anybody, and the largest parser of what comes from the network is in it: TLS.
 pub(crate) fn run(command: &PoolCommand) -> Result<()> {
+    if let Err(error) = unprivileged::give_up_root() {
+        eprintln!("pooltime-xdp: warning: {error}");
+    }
     match command {
         PoolCommand::Check(arguments) => check::run(arguments),
         PoolCommand::Score(arguments) => published::run(arguments),
