@@ -400,7 +400,8 @@ mod tests {
         "serde",
         "Datetime",
     ];
-    const VALUES: [&str; 42] = [
+    const VALUES: [&str; 43] = [
+        "99999999999999999999999",
         "\"x\"",
         "\"\"",
         "\"-1\"",

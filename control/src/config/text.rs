@@ -36,8 +36,9 @@ fn decode(bytes: Vec<u8>) -> Result<String, String> {
     if UTF_16_MARKS.iter().any(|mark| bytes.starts_with(mark)) {
         return Err("is not UTF-8 text but UTF-16, it seems; save it as UTF-8".into());
     }
-    if bytes.contains(&0) {
-        return Err("is not UTF-8 text: it has bytes that no text has".into());
+    if let Some(offset) = bytes.iter().position(|byte| *byte == 0) {
+        let line = 1 + bytes.iter().take(offset).filter(|byte| **byte == b'\n').count();
+        return Err(format!("is not UTF-8 text: line {line} has a byte that no text has"));
     }
     let text = match String::from_utf8(bytes) {
         Ok(text) => text,

@@ -59,7 +59,15 @@ fn explained(message: &str, key: Option<&str>) -> Explained {
         let what = format!("must be {}, not {}", of_type(expected), as_written(found));
         return Explained { what, names_key: false, remedy };
     }
-    Explained { what: message.to_owned(), names_key: false, remedy: syntax_remedy(message) }
+    if message == "invalid IPv4 address syntax" {
+        return plain("must be an IPv4 address, such as 192.0.2.1".to_owned());
+    }
+    // The parser says this of everything that is not a value of another kind, and of nothing at all.
+    if message.starts_with("string values must be quoted") {
+        let remedy = Some("text is written in quotes: `source = \"system\"`".to_owned());
+        return Explained { remedy, ..plain("here is no value, or text without quotes".to_owned()) };
+    }
+    plain(message.trim_end_matches(", expected nothing").to_owned())
 }
 
 /// Returns what a value must be, from what serde says was expected.
@@ -83,7 +91,8 @@ fn as_written(found: &str) -> String {
     match (kind, found) {
         (_, "map") => "a section of keys".into(),
         (_, "sequence") => "a list".into(),
-        ("boolean" | "integer", _) => value.trim_matches('`').into(),
+        // A number that fits no type has the name of the largest behind it.
+        ("boolean" | "integer", _) => value.split('`').nth(1).unwrap_or(value).into(),
         (_, found) if found.starts_with("floating point") => {
             found.trim_start_matches("floating point").trim().trim_matches('`').into()
         }
@@ -111,12 +120,6 @@ fn as_header(section: &str) -> String {
         Some((list, _)) => format!("[[{list}]]"),
         None => format!("[{section}]"),
     }
-}
-
-fn syntax_remedy(message: &str) -> Option<String> {
-    message
-        .contains("string values must be quoted")
-        .then(|| "put text in quotes: `source = \"system\"`".to_owned())
 }
 
 /// Takes "`x`, expected one of `a`, `b`" and returns the expected key that is most similar.

@@ -210,6 +210,32 @@ fn each_fault_of_a_server_is_found_and_goes_away_by_what_doctor_says() {
     });
 }
 
+/// Both can begin while the server runs, when nobody checks the file.
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn a_list_that_has_expired_and_lists_that_deny_everybody_are_warnings_while_the_server_runs() {
+    let lab = Lab::up(&[]);
+    let list = lab.file("leap-seconds.list", "#@ 3928521600\n3692217600 37\n");
+    let config = config().replace("\"none\"", &format!("{list:?}"));
+    let config = format!("{config}[access]\ndeny = [\"0.0.0.0/0\"]\n");
+    let server = lab.server(&config, &[]);
+    let health = || lab.pooltime("server", &["health"]).stdout;
+
+    let said = health();
+    assert!(said.contains("leap-seconds.list expired") && said.contains("deny every IPv4 client"), "{said}");
+    assert!(!said.contains("deny every IPv6 client"), "{said}");
+    assert_eq!(server.status().warnings.len(), 2);
+    let examined = examine(&lab, &config, &[]);
+    examined.only("leap-seconds", "warning");
+    examined.only("access-nobody", "warning");
+
+    lab.pooltime("server", &["deny", "::/0"]).expect_success();
+    assert!(health().contains("deny every IPv6 client"));
+    lab.pooltime("server", &["allow", "10.77.0.0/16"]).expect_success();
+    let said = health();
+    assert!(!said.contains("deny every IPv4 client") && said.contains("deny every IPv6 client"), "{said}");
+}
+
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
 fn what_is_in_the_way_of_a_first_start_is_found_before_it() {

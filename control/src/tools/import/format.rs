@@ -18,7 +18,7 @@ pub(super) enum Format {
     Ntp,
     /// chronyd's
     Chrony,
-    /// `OpenNTPD`'s
+    /// openntpd's
     Openntpd,
     /// systemd-timesyncd's
     Timesyncd,

@@ -1,4 +1,4 @@
-//! Reads `ntpd.conf` of `OpenNTPD`.
+//! Reads `ntpd.conf` of openntpd.
 
 use super::lines::lines;
 use super::plan::{Plan, Upstream};
