@@ -341,6 +341,8 @@ fn with_port(address: &SockaddrStorage) -> Option<(SocketAddr, u16)> {
 mod tests {
     use responder::ClockState;
 
+    use responder::message::LENGTH;
+
     use super::*;
     use crate::config::{Denied, LimitsConfig};
 

@@ -79,7 +79,8 @@ impl Asker {
         let later = loopback.into_iter().filter(|server| port_owner::is_bound(*server));
         // This server may have taken the port over from a daemon that has ended, and knows nothing new about itself.
         let is_ours = |server: &SocketAddr| {
-            port_owner::is_held_here(if server.is_ipv4() { "udp" } else { "udp6" }, server.port())
+            let table = if server.is_ipv4() { "udp" } else { "udp6" };
+            server.port() == NTP_PORT && port_owner::is_held_here(table, NTP_PORT)
         };
         let others = self.ntp_servers.iter().copied().filter(|server| !is_ours(server));
         let claim = others.chain(later).find_map(|server| {
