@@ -153,7 +153,7 @@ fn every_file_is_an_input_or_is_named_by_one() {
     for name in names.iter().filter(|name| !name.ends_with(".expected")) {
         let is_input = names.contains(&format!("{name}.expected"));
         let is_named = || {
-            let mut inputs = names.iter().filter(|other| other.ends_with(".toml"));
+            let mut inputs = names.iter().filter_map(|other| other.strip_suffix(".expected"));
             inputs.any(|other| {
                 fs::read(directory().join(other))
                     .is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(name.as_str()))

@@ -179,7 +179,7 @@ impl Config {
     /// As [`Config::parse`]; an upstream is this host itself.
     pub fn parse_on(text: &str, own: &OwnAddresses) -> Result<Self, ConfigError> {
         let mut config: Self = toml::from_str(text).map_err(|error| wording::explain(text, &error))?;
-        config.origin.text = text.to_owned();
+        text.clone_into(&mut config.origin.text);
         config.check(own).map_err(|error| config.origin.place(error))?;
         Ok(config)
     }

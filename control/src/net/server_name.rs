@@ -85,15 +85,12 @@ fn other_form(text: &str) -> Option<NoServer> {
     if text.contains("://") {
         return Some(NoServer::new("is a URL", Some("write the name of the server alone")));
     }
-    let (host, port) = match text.strip_prefix('[') {
-        Some(rest) => {
-            let (host, rest) = rest.split_once(']')?;
-            (host, rest.strip_prefix(':'))
-        }
-        None => {
-            let (host, port) = text.split_once(':')?;
-            (!port.contains(':')).then_some((host, Some(port)))?
-        }
+    let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+        let (host, rest) = rest.split_once(']')?;
+        (host, rest.strip_prefix(':'))
+    } else {
+        let (host, port) = text.split_once(':')?;
+        (!port.contains(':')).then_some((host, Some(port)))?
     };
     let server = host.parse::<ServerName>().ok()?;
     Some(match port {

@@ -24,7 +24,7 @@ fn read_directive(plan: &mut Plan<'_>, directive: &str, arguments: &[&str]) {
         "server" | "peer" | "pool" => source::read(plan, directive, arguments),
         "refclock" => match arguments.first() {
             Some(driver) if DRIVERS.contains(driver) => {
-                plan.reference_clock(!arguments.contains(&"noselect"))
+                plan.reference_clock(!arguments.contains(&"noselect"));
             }
             _ => plan.unknown(),
         },

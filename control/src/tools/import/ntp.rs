@@ -97,12 +97,12 @@ impl Reader {
         let Some(whom) = words.next() else {
             return plan.note("it names no address");
         };
-        let mask = words.next_if_eq(&"mask").map(|_| words.next());
+        let mask = words.next_if_eq(&"mask").map(|_| words.next().unwrap_or_default());
         let flags: Vec<String> = words.map(str::to_ascii_lowercase).collect();
         for flag in &flags {
             match flag.as_str() {
                 "notrust" => {
-                    plan.note("`notrust`: symmetric keys are not supported: clients are answered without")
+                    plan.note("`notrust`: symmetric keys are not supported: clients are answered without");
                 }
                 "ignore" | "noserve" => {}
                 flag if ALWAYS.contains(&flag) => {}
@@ -176,10 +176,10 @@ fn everybody(family: Option<&str>) -> Vec<Prefix> {
 }
 
 /// Parses `192.0.2.0`, `192.0.2.0/24` and `192.0.2.0 mask 255.255.255.0`. Bits beyond the mask are ignored.
-fn network(whom: &str, mask: Option<Option<&str>>) -> Option<Prefix> {
+fn network(whom: &str, mask: Option<&str>) -> Option<Prefix> {
     let (address, length) = match (mask, whom.split_once('/')) {
         (Some(mask), _) => {
-            let (address, mask): (IpAddr, IpAddr) = (whom.parse().ok()?, mask?.parse().ok()?);
+            let (address, mask): (IpAddr, IpAddr) = (whom.parse().ok()?, mask.parse().ok()?);
             let (ones, contiguous) = match mask {
                 IpAddr::V4(mask) => (mask.to_bits().leading_ones(), mask.to_bits().count_ones()),
                 IpAddr::V6(mask) => (mask.to_bits().leading_ones(), mask.to_bits().count_ones()),
@@ -256,7 +256,7 @@ fn switch(plan: &mut Plan<'_>, enable: bool, arguments: &[&str]) {
             ("ntp", false) => plan.clock("steer", &false),
             ("bclient", true) => plan.other_source("broadcast and multicast are not supported"),
             (word, _) => {
-                plan.note(&format!("`{word}`: nothing to switch: see [clock], [limits] and [metrics]"))
+                plan.note(&format!("`{word}`: nothing to switch: see [clock], [limits] and [metrics]"));
             }
         }
     }

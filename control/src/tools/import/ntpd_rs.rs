@@ -19,7 +19,7 @@ pub(super) fn read(plan: &mut Plan<'_>, text: &str) {
         let key = key.get_ref().as_ref();
         match (key, value.get_ref()) {
             ("source", DeValue::Array(sources)) => {
-                for source in sources.iter() {
+                for source in sources {
                     plan.at(line_of(text, source.span().start), "source");
                     match source.get_ref() {
                         DeValue::Table(source) => read_source(plan, source),
@@ -28,7 +28,7 @@ pub(super) fn read(plan: &mut Plan<'_>, text: &str) {
                 }
             }
             ("server", DeValue::Array(servers)) => {
-                for server in servers.iter() {
+                for server in servers {
                     plan.at(line_of(text, server.span().start), "server");
                     match server.get_ref() {
                         DeValue::Table(server) => read_server(plan, server),

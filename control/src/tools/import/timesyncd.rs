@@ -23,7 +23,7 @@ pub(super) fn read(plan: &mut Plan<'_>, text: &str) {
             "FallbackNTP" => add(&mut fallback, number, line, value),
             "RootDistanceMaxSec" => plan.milliseconds("max_distance_ms", seconds(value), 0.001..=16.0),
             "PollIntervalMinSec" | "PollIntervalMaxSec" => {
-                plan.note("see `minpoll` and `maxpoll` in [[upstream]]")
+                plan.note("see `minpoll` and `maxpoll` in [[upstream]]");
             }
             "ConnectionRetrySec" | "SaveIntervalSec" => plan.note("nothing to set"),
             _ => plan.unknown(),
