@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::ffi::OsString;
+use std::io::{Write as _, stderr};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -53,7 +54,7 @@ struct Compare {
     #[arg(long, default_value_t = 3, value_parser = value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Duration of each load
-    #[arg(long, default_value = "2s", value_parser = load::time)]
+    #[arg(long, default_value = "2s", value_parser = load::duration)]
     duration: Duration,
     /// Common rate at which all servers are measured
     #[arg(long, default_value = "20k", value_parser = load::rate)]
@@ -152,7 +153,7 @@ struct Common {
     #[arg(long, value_enum, default_value_t = Kind::Auto)]
     generator: Kind,
     /// Duration of each step
-    #[arg(long, default_value = "5s", value_parser = load::time)]
+    #[arg(long, default_value = "5s", value_parser = load::duration)]
     duration: Duration,
     /// Warm-up at the first rate before the first step, not counted
     #[arg(long, default_value = "500ms", value_parser = load::time)]
@@ -306,7 +307,8 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     match dispatch(arguments.command) {
         Ok(()) => 0,
         Err(failure) => {
-            eprintln!("pooltime-bench: {failure}");
+            // A reader that has gone away (`2>&1 | head`) is no error.
+            let _nobody_reads = writeln!(stderr(), "pooltime-bench: {failure}");
             failure.exit_code()
         }
     }

@@ -21,7 +21,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::failure::{Failure, INTERRUPTED, UNAVAILABLE, USAGE};
 use crate::programs::require_privileges;
-use crate::progress::Progress;
+use crate::progress::{Progress, say};
 use contestant::{Contestant, Found};
 use lab::{Cores, Lab};
 use results::Results;
@@ -174,14 +174,15 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
             match trial {
                 Ok(trial) => {
                     known[index] = Some(trial.highest.rate);
-                    progress.aside(|| eprintln!("round {}: {}", round + 1, trial.line(contestant.name())));
+                    let line = trial.line(contestant.name());
+                    progress.aside(|| say(format_args!("round {}: {line}", round + 1)));
                     results.add(contestant, trial);
                 }
                 Err(failure) => {
                     let Some(CompareError::Contestant { name, what, log }) = failure.as_own() else {
                         return Err(failure);
                     };
-                    progress.aside(|| eprintln!("round {}: {name} {what}", round + 1));
+                    progress.aside(|| say(format_args!("round {}: {name} {what}", round + 1)));
                     results.skip(
                         name,
                         format!("{what}: {}", log.lines().last().unwrap_or_default().trim_end_matches('.')),
@@ -206,13 +207,13 @@ fn announce(options: &Options, contestants: &[Contestant]) -> Duration {
     let names: Vec<&str> = contestants.iter().map(Contestant::name).collect();
     let trials = options.rounds * u32::try_from(contestants.len()).unwrap_or(u32::MAX);
     let estimate = Terms::of(options).estimate().saturating_mul(trials);
-    eprintln!(
+    say(format_args!(
         "comparing {} in {} rounds: about {} min {} s",
         names.join(", "),
         options.rounds,
         estimate.as_secs() / 60,
         estimate.as_secs() % 60
-    );
+    ));
     estimate
 }
 

@@ -25,7 +25,7 @@ use crate::progress::Progress;
 pub(crate) use find_max::Allowed;
 pub(crate) use generator::{Generator, Kind};
 pub(crate) use link::{Choices, Mac};
-pub(crate) use plan::{Mix, Rates, SourcePorts, Spacing, fraction, left_out, rate, time};
+pub(crate) use plan::{Mix, Rates, SourcePorts, Spacing, duration, fraction, left_out, rate, time};
 pub(crate) use profile::Profile;
 pub(crate) use report::Format;
 use report::LoadReport;

@@ -1,6 +1,7 @@
 //! How far a command has come, shown on a terminal. It shows time, because the time is known beforehand.
 
-use std::io::{IsTerminal as _, stderr, stdout};
+use std::fmt::Display;
+use std::io::{IsTerminal as _, Write as _, stderr, stdout};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -48,6 +49,11 @@ impl Progress {
     pub(crate) fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
         self.bar.suspend(print)
     }
+}
+
+/// Prints a line on standard error. A reader that has gone away (`2>&1 | head`) is no error.
+pub(crate) fn say(line: impl Display) {
+    let _nobody_reads = writeln!(stderr(), "{line}");
 }
 
 impl Drop for Progress {

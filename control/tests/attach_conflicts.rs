@@ -134,7 +134,9 @@ fn an_interface_that_answers_nobody_is_refused_with_the_reason() {
 fn interfaces_are_counted_before_any_is_attached() {
     let lab = Lab::up(&[]);
     let names: Vec<_> = (0..9).map(|number| format!("br{number}")).collect();
-    names.iter().for_each(|name| lab.ip("server", &format!("link add {name} type bridge")));
+    for name in &names {
+        lab.ip("server", &format!("link add {name} type bridge"));
+    }
     let attach = |names: &[String]| -> Vec<String> {
         std::iter::once("attach".to_owned()).chain(names.iter().cloned()).collect()
     };

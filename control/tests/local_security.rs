@@ -50,8 +50,12 @@ fn idle(lab: &Lab, name: &str) -> PathBuf {
     path
 }
 
-/// A control group that is removed with this.
-struct Group(PathBuf);
+/// A control group that is removed with this, and the groups above it that were not there before.
+struct Group {
+    path: PathBuf,
+    /// From the innermost.
+    made: Vec<PathBuf>,
+}
 
 impl Group {
     /// Creates a group in the hierarchy of systemd, or in the only one, if there is one.
@@ -60,21 +64,23 @@ impl Group {
         let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
         let root =
             mounts.find(|mount| mount[2] == "cgroup2" || mount[3].contains("name=systemd"))?[1].to_owned();
-        let group = Path::new(&root).join(path);
-        fs::create_dir_all(&group).ok()?;
-        Some(Self(group))
+        let path = Path::new(&root).join(path);
+        let made = path.ancestors().take_while(|group| !group.exists()).map(Path::to_owned).collect();
+        fs::create_dir_all(&path).ok()?;
+        Some(Self { path, made })
     }
 
     fn add(&self, process: &Process) {
-        fs::write(self.0.join("cgroup.procs"), process.id().to_string()).unwrap();
+        fs::write(self.path.join("cgroup.procs"), process.id().to_string()).unwrap();
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // Those above it may be systemd's.
-        let _in_use = fs::remove_dir(&self.0);
-        let _in_use = self.0.parent().map(fs::remove_dir);
+        for group in &self.made {
+            // A process that has just ended may still be in it for a moment.
+            wait_for("the group to be empty", || fs::remove_dir(group).ok());
+        }
     }
 }
 
@@ -96,12 +102,12 @@ fn nothing_that_a_process_chose_is_in_a_command_for_root() {
     };
     for path in GROUPS {
         let socket = lab.inside("server", || std::net::UdpSocket::bind("0.0.0.0:123").unwrap());
+        let Some(group) = Group::create(path) else { return not_run("there are no control groups") };
         let holder = {
             let mut command = Command::new(&program);
             command.arg("60").uid(NOBODY).gid(NOBODY).stdin(Stdio::from(OwnedFd::from(socket)));
             Process::start(&mut command)
         };
-        let Some(group) = Group::create(path) else { return not_run("there are no control groups") };
         group.add(&holder);
 
         let report: Value = serde_json::from_str(&doctor(&["--json"]).stdout).unwrap();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 
 use serde::Serialize;
@@ -123,7 +124,8 @@ impl Results {
     /// Prints the table, and writes the table and the raw runs.
     pub(super) fn publish(&self, options: &Options) -> Result<(), Failure> {
         let table = self.table();
-        println!("{table}");
+        // A reader that has gone away (`| head`) is no error: the files are written all the same.
+        let _nobody_reads = writeln!(std::io::stdout(), "{table}");
         let Some(directory) = &options.results else {
             return Ok(());
         };

@@ -76,6 +76,14 @@ pub(crate) fn time(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|_| format!("{text} is too long to wait for"))
 }
 
+/// As [`time`], for how long something is measured.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    match time(text)? {
+        Duration::ZERO => Err("in no time nothing can be measured; give at least some milliseconds".into()),
+        duration => Ok(duration),
+    }
+}
+
 /// Parses a fraction: `0.1%` or `0.001`.
 pub(crate) fn fraction(text: &str) -> Result<f64, String> {
     let (digits, unit) = text.strip_suffix('%').map_or((text, 1.0), |digits| (digits, 0.01));
@@ -241,6 +249,8 @@ mod tests {
         assert_eq!(time("0.03ms"), Ok(Duration::from_micros(30)));
         assert_eq!(time("5s"), Ok(Duration::from_secs(5)));
         assert!(time("-1s").is_err() && time("soon").is_err() && time("1e30").is_err());
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert!(duration("0s").is_err() && duration("0.0000000001s").is_err() && duration("soon").is_err());
         assert!((fraction("0.1%").unwrap() - 0.001).abs() < 1e-12);
         assert!(fraction("101%").is_err());
         assert!(left_out("10%").is_ok() && left_out("51%").is_err() && left_out("much").is_err());

@@ -55,7 +55,9 @@ fn unit(groups: &str) -> Option<String> {
         matches!(controllers, "" | "name=systemd").then_some(path)
     })?;
     let (slices, unit) = path.strip_prefix('/')?.rsplit_once('/')?;
-    let is_system = slices.split('/').all(|slice| slice.ends_with(".slice") && !slice.starts_with("user"));
+    let is_system = slices
+        .split('/')
+        .all(|slice| slice.strip_suffix(".slice").is_some_and(|slice| !slice.starts_with("user")));
     // systemd's `unit_name_is_valid`. One that begins with a hyphen would be an option.
     let valid = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
     let is_unit = unit.ends_with(".service") && !unit.starts_with(['-', '.']) && unit.chars().all(valid);

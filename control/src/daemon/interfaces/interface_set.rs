@@ -192,16 +192,16 @@ impl<K: Kernel> InterfaceSet<K> {
             refuse_unservable(interface)?;
             self.refuse_foreign(interface, replace)?;
         }
-        let mut all: BTreeSet<_> = self.attached.keys().copied().collect();
+        let mut all: Vec<_> = self.attached.keys().copied().collect();
         all.extend(wanted.iter().map(|interface| interface.index));
-        if all.len() > INTERFACES {
+        let number = all.iter().collect::<BTreeSet<_>>().len();
+        if number > INTERFACES {
             return Err(Error::new(
                 Code::Unavailable,
-                format_args!("that would be {} interfaces; a server supports {INTERFACES}", all.len()),
+                format_args!("that would be {number} interfaces; a server supports {INTERFACES}"),
             )
             .remedy("leave some out, or run a second instance for them: `--instance NAME`"));
         }
-        let all: Vec<_> = all.into_iter().collect();
         self.kernel.serve(self.kernel.addresses(&all)?)?;
         let (mut done, mut displaced) = (Vec::new(), Vec::new());
         for interface in wanted {

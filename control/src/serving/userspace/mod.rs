@@ -339,6 +339,8 @@ fn with_port(address: &SockaddrStorage) -> Option<(SocketAddr, u16)> {
 
 #[cfg(test)]
 mod tests {
+    use responder::message::LENGTH;
+
     use responder::ClockState;
 
     use responder::message::LENGTH;

@@ -226,13 +226,13 @@ mod tests {
 
     #[test]
     fn what_was_turned_off_is_forgotten_when_it_is_on_again_and_not_before() {
-        let notes = Notes::new("tags");
+        let kept = Notes::new("tags");
         for feature in FEATURES {
-            remember(&notes.0, &interface(3, "eth0"), feature).unwrap();
+            remember(&kept.0, &interface(3, "eth0"), feature).unwrap();
         }
-        let noted = || TurnedOff::read(&notes.0, 3).unwrap();
+        let noted = || TurnedOff::read(&kept.0, 3).unwrap();
 
-        let refused = restore(&notes.0, 3, noted(), |name, feature| {
+        let refused = restore(&kept.0, 3, noted(), |name, feature| {
             assert_eq!(name, "eth0");
             assert!(noted().features.contains(&feature.ethtool_name()), "forgotten too early");
             if feature == Feature::StripTag { Err(Error::new(Code::Os, "busy")) } else { Ok(()) }
@@ -241,38 +241,39 @@ mod tests {
         assert_eq!(noted().features, ["rxvlan"], "what the driver refused is left to do");
 
         let mut turned_on = Vec::new();
-        restore(&notes.0, 3, noted(), |_, feature| {
+        restore(&kept.0, 3, noted(), |_, feature| {
             turned_on.push(feature);
             Ok(())
         })
         .unwrap();
-        assert_eq!((turned_on, notes.features(3)), (vec![Feature::StripTag], None));
+        assert_eq!((turned_on, kept.features(3)), (vec![Feature::StripTag], None));
     }
+
+    /// The index of `lo`, in each network namespace.
+    const LOOPBACK: u32 = 1;
 
     #[test]
     fn what_another_device_with_the_index_has_is_left_alone() {
-        let notes = Notes::new("strangers");
-        // Each network namespace has it.
-        const LOOPBACK: u32 = 1;
-        remember(&notes.0, &interface(LOOPBACK, "eth0"), Feature::StripTag).unwrap();
-        give_back(&notes.0, LOOPBACK).unwrap();
-        assert_eq!(notes.features(LOOPBACK), None, "eth0 is gone, and lo has its index");
+        let kept = Notes::new("strangers");
+        remember(&kept.0, &interface(LOOPBACK, "eth0"), Feature::StripTag).unwrap();
+        give_back(&kept.0, LOOPBACK).unwrap();
+        assert_eq!(kept.features(LOOPBACK), None, "eth0 is gone, and lo has its index");
 
         let elsewhere =
             TurnedOff { namespace: "net:[1]".into(), name: "lo".into(), features: vec!["rxvlan"] };
-        elsewhere.write(&notes.0, LOOPBACK).unwrap();
-        let error = give_back(&notes.0, LOOPBACK).unwrap_err();
+        elsewhere.write(&kept.0, LOOPBACK).unwrap();
+        let error = give_back(&kept.0, LOOPBACK).unwrap_err();
         assert!(error.what.contains("another network namespace"), "{error}");
         assert!(error.remedy.unwrap().contains("ethtool -K lo rxvlan on"));
-        assert_eq!(TurnedOff::read(&notes.0, LOOPBACK), Some(elsewhere), "there it is left to do");
+        assert_eq!(TurnedOff::read(&kept.0, LOOPBACK), Some(elsewhere), "there it is left to do");
     }
 
     #[test]
     fn a_renamed_interface_is_known_by_its_new_name() {
-        let notes = Notes::new("renamed");
-        remember(&notes.0, &interface(3, "eth0"), Feature::StripTag).unwrap();
-        follow_name(&notes.0, &interface(3, "lan0")).unwrap();
-        let noted = TurnedOff::read(&notes.0, 3).unwrap();
+        let kept = Notes::new("renamed");
+        remember(&kept.0, &interface(3, "eth0"), Feature::StripTag).unwrap();
+        follow_name(&kept.0, &interface(3, "lan0")).unwrap();
+        let noted = TurnedOff::read(&kept.0, 3).unwrap();
         assert_eq!((&*noted.name, noted.features), ("lan0", vec!["rxvlan"]));
     }
 }
