@@ -343,7 +343,6 @@ mod tests {
 
     use responder::ClockState;
 
-    use responder::message::LENGTH;
 
     use super::*;
     use crate::config::{Denied, LimitsConfig};
