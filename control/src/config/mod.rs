@@ -8,6 +8,7 @@ mod upstream;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
+use responder::limiter::{Policy, SYMMETRIC};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
@@ -103,6 +104,17 @@ impl Config {
         Self::parse_on(&text, own).map_err(|error| error.at(path.display()))
     }
 
+    /// Returns the policy for both answering paths, as [`LimitsConfig::policy`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn policy(&self, cpus: u32) -> Result<Policy> {
+        let policy = self.limits.policy(self.access.denied, cpus)?;
+        let symmetric = if self.access.symmetric { SYMMETRIC } else { 0 };
+        Ok(Policy { options: policy.options | symmetric, ..policy })
+    }
+
     /// Parses a configuration.
     ///
     /// # Errors
@@ -140,7 +152,7 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         self.clock.check()?;
         upstream::check(&self.clock, &self.upstream)?;
-        self.limits.policy(self.access.denied, 1)?;
+        self.policy(1)?;
         if let Some(address) =
             self.serve.iter().find(|address| address.is_unspecified() || address.is_multicast())
         {

@@ -6,5 +6,6 @@ pub mod interfaces;
 pub mod own_addresses;
 pub mod prefix;
 pub mod query;
+pub mod stations;
 pub mod topology;
 pub mod xdp_mode;

@@ -43,6 +43,7 @@ impl Health {
             } else if !interface.up {
                 reasons.push(format!("{name} is down: `ip link set {name} up`"));
             }
+            warnings.extend(interface.left_to_sockets.clone());
             if let Some(fallback) = &interface.fallback {
                 warnings.push(format!("{name}: generic mode, because native mode was refused: {fallback}"));
             }
@@ -116,6 +117,8 @@ mod tests {
             (clock.treatment, clock.offset_s, clock.slew_ppm) = (Treatment::Slewed, Some(2.5), 50_000.0);
         });
         assert!(slewed.contains("for about 50 s more"), "{slewed}");
+        let left = "eth0 has 97 MAC addresses and VLANs";
+        assert!(warning(&|status| status.interfaces[0].left_to_sockets = Some(left.into())).contains(left));
         assert!(warning(&|status| status.daemon = None).contains("no daemon is running"));
         assert!(warning(&|status| status.clock.age_s = 3.0).contains("hangs"));
         assert!(
