@@ -4,9 +4,9 @@
 
 use aya::Pod;
 use responder::Policy;
-use responder::ServedTable;
 use responder::clock::WORDS;
 use responder::layout::{INTERFACES, SLOTS, State};
+use responder::{ServedTable, StationTable};
 
 /// A value of a map.
 #[derive(Clone, Copy)]
@@ -29,5 +29,6 @@ const _: () = assert!(
             + 4 * INTERFACES
             + size_of::<[[u64; WORDS]; SLOTS]>()
             + size_of::<[ServedTable; SLOTS]>()
+            + size_of::<[StationTable; INTERFACES]>()
             + size_of::<Policy>()
 );

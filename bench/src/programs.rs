@@ -15,7 +15,7 @@ use nix::time::{ClockId, clock_gettime};
 use responder::access::{BLOCK_WORDS, Block};
 use responder::layout::{self, State};
 use responder::verdict::COUNTERS;
-use responder::{Access, ClockState, Policy, ServedTable};
+use responder::{Access, ClockState, Policy, ServedTable, StationTable};
 
 use crate::failure::Failure;
 use crate::machine;
@@ -76,6 +76,7 @@ impl Server {
         object: &[u8],
         name: &str,
         served: &ServedTable,
+        stations: &StationTable,
         clock: &ClockState,
         policy: &Policy,
     ) -> Result<Self, Failure> {
@@ -86,7 +87,9 @@ impl Server {
         load_program(&mut ebpf, name, layout::PROGRAM)?;
 
         allow_samples(&mut ebpf)?;
-        let state = State { clocks: [clock.to_words(); 2], tables: [*served; 2], ..State::EMPTY };
+        let mut state = State { clocks: [clock.to_words(); 2], tables: [*served; 2], ..State::EMPTY };
+        // The program counts in the first entry, and goes by these.
+        state.stations[0] = *stations;
         let mut this = Self { ebpf, state };
         this.set_policy(policy)?;
         Ok(this)
@@ -164,7 +167,7 @@ fn allow_samples(ebpf: &mut Ebpf) -> Result<(), Failure> {
     let access = |reason| Failure::MapAccess { map: layout::GRANTS, reason };
     let map = ebpf.map_mut(layout::GRANTS).ok_or(access(MapError::KeyNotFound))?;
     let mut grants: PerCpuArray<_, [u64; 3]> = map.try_into().map_err(access)?;
-    // The value has the fields of `layout::Grant`: costs by family, and samples.
+    // The value has the fields of `layout::Grant`: costs, and samples.
     let grant = [0, 0, u64::MAX];
     let cpus = grants.get(&0, 0).map_err(access)?.len();
     let all = PerCpuValues::try_from(vec![grant; cpus]).map_err(|error| access(error.into()))?;

@@ -23,8 +23,9 @@ use nix::unistd::Pid;
 use program::{BENCH, LINK_GENERATORS, bench};
 use responder::clock::{DispersionRate, Rate};
 use responder::layout::{self, State};
-use responder::{ClockState, NtpShort, NtpTimestamp, ServedTable};
+use responder::{ClockState, NtpShort, NtpTimestamp, ServedTable, Station, StationTable, Tags};
 use serde_json::Value as Json;
+use testlab::wire::{CLIENT_MAC, SERVER_MAC};
 use testlab::{Lab, Output, lab_script, not_run, pooltime_xdp, tool, wait_for};
 
 /// A lab with the server's program at the server's end.
@@ -99,7 +100,9 @@ fn serve(interface: &str, ahead_s: i64) -> Ebpf {
         stratum: 2,
         precision: -25,
     };
-    let state = State { clocks: [clock.to_words(); 2], tables: [table; 2], ..State::EMPTY };
+    let mut state = State { clocks: [clock.to_words(); 2], tables: [table; 2], ..State::EMPTY };
+    let stations = [SERVER_MAC, CLIENT_MAC].map(|address| Station::new(address, Tags::NONE));
+    state.stations[0] = StationTable::new(&stations).unwrap();
     let mut map = Array::try_from(ebpf.map_mut(layout::STATE).unwrap()).unwrap();
     map.set(0, Value(state), 0).unwrap();
     let program: &mut Xdp = ebpf.program_mut(layout::PROGRAM).unwrap().try_into().unwrap();

@@ -80,6 +80,8 @@ pub struct Client {
     pub source: Source,
     /// The protocol of its request.
     pub family: Family,
+    /// Length of its answer's Ethernet frame.
+    pub answer_bytes: usize,
 }
 
 impl Client {
@@ -149,8 +151,10 @@ impl Client {
         if policy.options & BUDGET == 0 || verdict.action() != Action::Transmit {
             return verdict;
         }
-        match buckets.allowance(self.family) {
-            Some(allowance) if !allowance.admits(ruling, self.access == Access::Unlimited, now_ns) => {
+        match buckets.allowance() {
+            Some(allowance)
+                if !allowance.admits(ruling, self.access == Access::Unlimited, self.answer_bytes, now_ns) =>
+            {
                 Verdict::DropBudget
             }
             _ => verdict,

@@ -27,7 +27,11 @@ pub const WINDOW_NS: u64 = 1 << 30;
 /// Costs and buckets are in units of 1/16 ns, so that a cap of ten million is kept to a thousandth.
 pub const UNITS_IN_A_NS: u64 = 1 << UNIT_SHIFT;
 
+/// Parts of a unit in which the cost of a byte is told. A hundred gigabits per second are a unit for each byte.
+pub const PARTS_OF_A_UNIT: u64 = 1 << PART_SHIFT;
+
 const UNIT_SHIFT: u32 = 4;
+const PART_SHIFT: u32 = 10;
 const WINDOW: u64 = WINDOW_NS << UNIT_SHIFT;
 /// The bucket is divided into 32 levels. At each level a source may owe twice as much as at the one below, or
 /// have been quiet for half as long.
@@ -38,20 +42,44 @@ const QUIET_BITS: u64 = 22;
 const DEBT_LEVEL: u64 = 14;
 const _: () = assert!(WINDOW >> LEVEL_SHIFT == 32);
 
+/// What an answer costs a CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Cost {
+    /// The least that an answer costs, in units of 1/16 ns.
+    pub answer: u64,
+    /// What each byte of its Ethernet frame costs, in parts of such a unit: there are [`PARTS_OF_A_UNIT`].
+    pub byte: u64,
+}
+
+impl Cost {
+    /// There is no cap.
+    pub const NOTHING: Self = Self { answer: 0, byte: 0 };
+
+    /// Returns the cost of an answer with a frame of so many bytes: by whichever cap is the tighter.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of(self, bytes: usize) -> u64 {
+        let parts = self.byte.wrapping_mul(bytes as u64);
+        let by_bytes = parts.wrapping_add(PARTS_OF_A_UNIT.wrapping_sub(1)) >> PART_SHIFT;
+        if by_bytes > self.answer { by_bytes } else { self.answer }
+    }
+}
+
 /// A CPU's part of the budget.
 #[derive(Debug)]
 pub struct Allowance<'a, B> {
-    /// Cost of an answer in units of 1/16 ns; 0 means that there is no cap.
-    pub cost: u64,
+    /// What an answer costs.
+    pub cost: Cost,
     /// When the bucket is full again, in the same units of `CLOCK_MONOTONIC`.
     pub bucket: &'a B,
 }
 
 impl<B: Bucket> Allowance<'_, B> {
     /// Whether there is an answer for a source with this ruling. If so, takes it out of the bucket. `always`
-    /// is set for sources without a limit.
+    /// is set for sources without a limit. `bytes` is the length of the answer's frame.
     #[inline(always)]
-    pub(crate) fn admits(&self, ruling: &Ruling, always: bool, now_ns: u64) -> bool {
+    pub(crate) fn admits(&self, ruling: &Ruling, always: bool, bytes: usize, now_ns: u64) -> bool {
         let now = now_ns << UNIT_SHIFT;
         let until_full = self.bucket.load().wrapping_sub(now);
         // A moment in the past is a huge number.
@@ -67,7 +95,7 @@ impl<B: Bucket> Allowance<'_, B> {
                 level >= DEBT_LEVEL && ruling.owed() >> level == 0
             };
         if admitted {
-            self.bucket.store(now.wrapping_add(until_full).wrapping_add(self.cost));
+            self.bucket.store(now.wrapping_add(until_full).wrapping_add(self.cost.of(bytes)));
         }
         admitted
     }

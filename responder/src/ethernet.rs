@@ -1,6 +1,7 @@
 //! Ethernet II and VLAN tags (IEEE 802.3, 802.1Q, 802.1ad).
 
 use crate::packet::{Packet, load, store};
+use crate::station::{Station, Tags};
 
 /// Length of an Ethernet header without tags.
 pub const HEADER: usize = 14;
@@ -21,51 +22,60 @@ pub enum Network {
     Ipv6,
 }
 
-/// Returns the network protocol and the offset of its header behind at most two tags, or `None` for anything
-/// else.
-#[inline(always)]
-pub fn network_layer<P: Packet>(packet: &P) -> Option<(Network, usize)> {
-    let header: &[u8; HEADER] = packet.bytes(0)?;
-    let mut ethertype = u16::from_be_bytes(load(header, 12));
-    let mut offset = HEADER;
-    if ethertype == VLAN || ethertype == SERVICE_VLAN {
-        ethertype = behind_tag(packet, HEADER)?;
-        offset = const { HEADER.wrapping_add(TAG) };
+/// What the link layer says of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The network protocol.
+    pub network: Network,
+    /// The offset of its header.
+    pub offset: usize,
+    /// The VLAN tags before it.
+    pub tags: Tags,
+}
+
+impl Link {
+    /// Reads the header and at most two tags. Returns `None` for network protocols that NTP does not run over.
+    #[inline(always)]
+    pub fn of<P: Packet>(packet: &P) -> Option<Self> {
+        let header: &[u8; HEADER] = packet.bytes(0)?;
+        let mut ethertype = u16::from_be_bytes(load(header, 12));
+        let mut offset = HEADER;
+        let mut tags = Tags::NONE;
         if ethertype == VLAN || ethertype == SERVICE_VLAN {
-            ethertype = behind_tag(packet, const { HEADER.wrapping_add(TAG) })?;
-            offset = const { HEADER.wrapping_add(TAG).wrapping_add(TAG) };
+            (ethertype, tags) = tag(packet, HEADER, ethertype, tags)?;
+            offset = const { HEADER.wrapping_add(TAG) };
+            if ethertype == VLAN || ethertype == SERVICE_VLAN {
+                (ethertype, tags) = tag(packet, const { HEADER.wrapping_add(TAG) }, ethertype, tags)?;
+                offset = const { HEADER.wrapping_add(TAG).wrapping_add(TAG) };
+            }
         }
+        let network = match ethertype {
+            IPV4 => Network::Ipv4,
+            IPV6 => Network::Ipv6,
+            _ => return None,
+        };
+        Some(Self { network, offset, tags })
     }
-    match ethertype {
-        IPV4 => Some((Network::Ipv4, offset)),
-        IPV6 => Some((Network::Ipv6, offset)),
-        _ => None,
+
+    /// Returns the station that the frame is for, or `None` where it has no destination.
+    #[inline(always)]
+    pub(crate) fn station<P: Packet>(self, packet: &P) -> Option<Station> {
+        Some(Station::of_frame(*packet.bytes(0)?, self.tags))
     }
 }
 
+/// Reads the tag at `offset`, which `ethertype` announces. Returns the ethertype behind it, and the tags with this one.
 #[inline(always)]
-fn behind_tag<P: Packet>(packet: &P, offset: usize) -> Option<u16> {
+fn tag<P: Packet>(packet: &P, offset: usize, ethertype: u16, before: Tags) -> Option<(u16, Tags)> {
     let tag: &[u8; TAG] = packet.bytes(offset)?;
-    Some(u16::from_be_bytes(load(tag, 2)))
-}
-
-/// Whether an address has its group bit set: multicast or broadcast.
-#[inline(always)]
-fn is_group(address: [u8; 6]) -> bool {
-    let [first, ..] = address;
-    first & 1 != 0
-}
-
-/// Whether the frame was sent to a multicast or broadcast address.
-#[inline(always)]
-pub fn to_group<P: Packet>(packet: &P) -> bool {
-    packet.bytes::<6>(0).is_none_or(|destination| is_group(*destination))
+    let control = u16::from_be_bytes(load(tag, 0));
+    Some((u16::from_be_bytes(load(tag, 2)), before.with(control, ethertype == SERVICE_VLAN)))
 }
 
 /// Whether the frame claims to come from a multicast or broadcast address, which no station has.
 #[inline(always)]
 pub fn from_group<P: Packet>(packet: &P) -> bool {
-    packet.bytes::<6>(6).is_none_or(|source| is_group(*source))
+    packet.bytes::<1>(6).is_none_or(|[first]| first & 1 != 0)
 }
 
 /// Swaps the MAC addresses. The answer goes to the station that the request came from, without a neighbour

@@ -3,7 +3,6 @@
 use crate::bucket::{Bucket, WAYS};
 use crate::budget::Allowance;
 use crate::sample::Sample;
-use crate::verdict::Family;
 
 /// Where the buckets are: in memory in userspace, in maps for the eBPF program.
 pub trait Buckets {
@@ -22,10 +21,10 @@ pub trait Buckets {
         None
     }
 
-    /// Returns this CPU's part of the budget for answers to a family, or `None` if there is no cap. Called
-    /// only if [`crate::Policy::options`] says that there is one.
+    /// Returns this CPU's part of the budget for answers, or `None` if there is no cap. Called only if
+    /// [`crate::Policy::options`] says that there is one.
     #[inline(always)]
-    fn allowance(&self, _family: Family) -> Option<Allowance<'_, Self::Bucket>> {
+    fn allowance(&self) -> Option<Allowance<'_, Self::Bucket>> {
         None
     }
 

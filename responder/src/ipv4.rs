@@ -1,6 +1,7 @@
 //! Requests over IPv4 (RFC 791).
 
 use crate::checksum::Sum;
+use crate::ethernet::Link;
 use crate::packet::{Packet, load, store};
 use crate::server::{Published as _, Server};
 use crate::verdict::{Family, Outcome, Verdict};
@@ -23,7 +24,8 @@ const THIRD_WORD: [u8; 4] = [64, udp::PROTOCOL, 0, 0];
 
 /// See [`crate::respond`].
 #[inline(always)]
-pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, offset: usize, server: &S) -> Outcome {
+pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, link: Link, server: &S) -> Outcome {
+    let offset = link.offset;
     let Some(headers) = packet.bytes::<28>(offset) else {
         return Outcome::NOT_NTP;
     };
@@ -51,8 +53,11 @@ pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, offset: usize, serve
         return outcome(Verdict::PassForOthers);
     };
     let addresses = published.served();
-    if !addresses.serves_ipv4(destination) || ethernet::to_group(packet) {
+    if !addresses.serves_ipv4(destination) {
         return outcome(Verdict::PassForOthers);
+    }
+    if !link.station(packet).is_some_and(|station| published.stations().has(station)) {
+        return outcome(Verdict::PassStation);
     }
     if !served::is_plausible_ipv4(source) || addresses.owns_ipv4(source) || ethernet::from_group(packet) {
         return outcome(Verdict::DropSource);
@@ -67,6 +72,7 @@ pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, offset: usize, serve
         offset.wrapping_add(HEADER),
         total_length.wrapping_sub(HEADER),
         udp_header,
+        published.policy(),
     ) {
         Ok(request) => request,
         Err((verdict, version)) => return outcome(verdict).with_version(version),
@@ -78,7 +84,14 @@ pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, offset: usize, serve
     if header_sum(header).fold() != [0xff, 0xff] {
         return outcome(Verdict::DropChecksum);
     }
-    let answer = match pipeline::answer(request, source, published.policy(), || published.clock(), server) {
+    let answer = match pipeline::answer(
+        request,
+        source,
+        packet.length(),
+        published.policy(),
+        || published.clock(),
+        server,
+    ) {
         Ok(answer) => answer,
         Err(verdict) => return outcome(verdict),
     };

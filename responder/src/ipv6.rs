@@ -1,6 +1,7 @@
 //! Requests over IPv6 (RFC 8200).
 
 use crate::checksum::Sum;
+use crate::ethernet::Link;
 use crate::packet::{Packet, load, store};
 use crate::server::{Published as _, Server};
 use crate::verdict::{Family, Outcome, Verdict};
@@ -18,7 +19,8 @@ const SECOND_WORD: [u8; 4] = [0, 56, udp::PROTOCOL, 64];
 
 /// See [`crate::respond`].
 #[inline(always)]
-pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, offset: usize, server: &S) -> Outcome {
+pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, link: Link, server: &S) -> Outcome {
+    let offset = link.offset;
     let Some(headers) = packet.bytes::<48>(offset) else {
         return Outcome::NOT_NTP;
     };
@@ -40,21 +42,40 @@ pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, offset: usize, serve
         return outcome(Verdict::PassForOthers);
     };
     let addresses = published.served();
-    if !addresses.serves_ipv6(destination) || ethernet::to_group(packet) {
+    if !addresses.serves_ipv6(destination) {
         return outcome(Verdict::PassForOthers);
+    }
+    if !link.station(packet).is_some_and(|station| published.stations().has(station)) {
+        return outcome(Verdict::PassStation);
     }
     if !served::is_plausible_ipv6(source) || addresses.owns_ipv6(source) || ethernet::from_group(packet) {
         return outcome(Verdict::DropSource);
     }
 
     let payload_length = usize::from(u16::from_be_bytes(load(headers, 4)));
-    let request = match message::in_datagram(packet, offset.wrapping_add(HEADER), payload_length, udp_header)
-    {
+    let request = match message::in_datagram(
+        packet,
+        offset.wrapping_add(HEADER),
+        payload_length,
+        udp_header,
+        published.policy(),
+    ) {
         Ok(request) => request,
         Err((verdict, version)) => return outcome(verdict).with_version(version),
     };
     let outcome = |verdict| outcome(verdict).with_version(request.version());
-    let answer = match pipeline::answer(request, source, published.policy(), || published.clock(), server) {
+    // Without the checksum nothing protects the addresses: RFC 8200 section 8.1 has a receiver drop such a packet.
+    if udp_header.checksum == 0 {
+        return outcome(Verdict::DropChecksum);
+    }
+    let answer = match pipeline::answer(
+        request,
+        source,
+        packet.length(),
+        published.policy(),
+        || published.clock(),
+        server,
+    ) {
         Ok(answer) => answer,
         Err(verdict) => return outcome(verdict),
     };

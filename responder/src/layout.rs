@@ -2,7 +2,7 @@
 //!
 //! | map | type | entries |
 //! |---|---|---|
-//! | [`STATE`] | array | one [`State`]: clock, addresses and limits |
+//! | [`STATE`] | array | one [`State`]: clock, addresses, stations and limits |
 //! | [`COUNTERS`] | per-CPU array | for each interface the [`Counters`] |
 //! | [`BUCKETS`] | array | the limiter's sets of [`crate::limiter::WAYS`] words; as many as the daemon says |
 //! | [`SPENT`] | per-CPU array | one [`Spent`]: what the CPU has taken of what there is for it |
@@ -19,16 +19,18 @@
 //! number is read before and after the rest of the slot.
 //!
 //! The limits exist once. Each of their words has a meaning by itself, so that a reader who sees the first
-//! words new and the last ones old decides according to a policy that is as good as either.
+//! words new and the last ones old decides according to a policy that is as good as either. The same is true of the
+//! stations, see [`crate::station`].
 //!
 //! It is one value and not a map for each, because every look-up costs a packet a nanosecond or two.
 
+use crate::budget::Cost;
 use crate::clock::WORDS;
 use crate::limiter::Policy;
-use crate::{ServedTable, verdict};
+use crate::{ServedTable, StationTable, verdict};
 
 /// Version of the layout. It increases with every change to a map's layout or to the meaning of its content.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 /// The first word of [`State`]: "PTXD" and [`VERSION`].
 pub const MAGIC: u64 = 0x5054_5844_0000_0000 | VERSION as u64;
 
@@ -58,12 +60,12 @@ pub const LIST_ENTRIES: usize = 1 << 20;
 pub const PROGRAM: &str = "pooltime_xdp";
 /// Name of the same program for frames in several buffers.
 pub const PROGRAM_FRAGS: &str = "pooltime_frags";
-/// Name of the program's constant that selects the entry of the counters.
+/// Name of the program's constant that selects the entry of the counters and of [`State::stations`].
 pub const INTERFACE_SLOT: &str = "INTERFACE_SLOT";
 
 /// Number of slots for values that are written while they are read.
 pub const SLOTS: usize = 2;
-/// Largest number of interfaces to which a server is attached.
+/// Largest number of interfaces to which a server is attached: a power of two.
 pub const INTERFACES: usize = 8;
 /// Shortest time between two flips.
 pub const FLIP_INTERVAL_MS: u64 = 10;
@@ -84,12 +86,15 @@ pub struct State {
     pub clocks: [[u64; WORDS]; SLOTS],
     /// Address tables.
     pub tables: [ServedTable; SLOTS],
+    /// The stations of the interface of each entry of [`COUNTERS`]. They exist once, like the limits.
+    pub stations: [StationTable; INTERFACES],
     /// Which sources are limited, and how.
     pub policy: Policy,
 }
 
 impl State {
     /// The state before anything is published: no address is served, and the clock is unsynchronised.
+    #[expect(clippy::large_stack_arrays, reason = "a constant, which is put on the heap where it is used")]
     pub const EMPTY: Self = Self {
         magic: MAGIC,
         clock: 0,
@@ -97,6 +102,7 @@ impl State {
         interfaces: [0; INTERFACES],
         clocks: [[0; WORDS]; SLOTS],
         tables: [ServedTable::EMPTY; SLOTS],
+        stations: [StationTable::EMPTY; INTERFACES],
         policy: Policy::OFF,
     };
 }
@@ -131,8 +137,8 @@ pub struct Spent {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Grant {
-    /// What an answer costs by family, see [`crate::budget::Allowance::cost`].
-    pub costs: [u64; 2],
+    /// What an answer costs.
+    pub cost: Cost,
     /// The value that [`Spent::samples`] may reach.
     pub samples: u64,
 }

@@ -12,8 +12,9 @@
 //! 1. [`ethernet`]: up to two VLAN tags are stepped over; anything but IPv4 and IPv6 is not ours.
 //! 2. [`ipv4`] / [`ipv6`]: UDP to port 123, else not ours. Up to here nothing but the frame is read, so
 //!    that a host's other traffic pays for a few loads and compares only.
-//! 3. [`served`]: the destination must be an address that this host serves (a router with the program
-//!    on must not answer for others), and the source a plausible host that is not this one.
+//! 3. [`served`] and [`station`]: the destination must be an address that this host serves (a router with the program
+//!    on must not answer for others), and the frame for a MAC address at which it receives, in a VLAN that it is in.
+//!    What is for others is passed on. The source must be a plausible host that is not this one.
 //! 4. [`message`]: a client's request of 48 bytes is answered here; longer ones, IP options and
 //!    fragments go up to the socket; control messages (modes 6 and 7) are dropped.
 //! 5. [`pipeline`]: whether the client is allowed, whether it is admitted, and what it is answered. The socket in
@@ -43,8 +44,10 @@ pub mod message;
 pub mod packet;
 pub mod pipeline;
 pub mod sample;
+mod seed;
 pub mod served;
 pub mod server;
+pub mod station;
 pub mod udp;
 pub mod verdict;
 
@@ -54,6 +57,7 @@ pub use limiter::Policy;
 pub use packet::Packet;
 pub use served::ServedTable;
 pub use server::{Host, Published, Server};
+pub use station::{Station, StationTable, Tags};
 pub use verdict::{Action, Family, Outcome, Verdict};
 
 /// Decides what happens to the frame in `packet`, and writes the answer into it where there is one.
@@ -61,9 +65,11 @@ pub use verdict::{Action, Family, Outcome, Verdict};
 /// The frame is changed only if the verdict's action is [`Action::Transmit`].
 #[inline(always)]
 pub fn respond<P: Packet, S: Server>(packet: &mut P, server: &S) -> Outcome {
-    match ethernet::network_layer(packet) {
-        Some((ethernet::Network::Ipv4, offset)) => ipv4::respond(packet, offset, server),
-        Some((ethernet::Network::Ipv6, offset)) => ipv6::respond(packet, offset, server),
-        None => Outcome::NOT_NTP,
+    let Some(link) = ethernet::Link::of(packet) else {
+        return Outcome::NOT_NTP;
+    };
+    match link.network {
+        ethernet::Network::Ipv4 => ipv4::respond(packet, link, server),
+        ethernet::Network::Ipv6 => ipv6::respond(packet, link, server),
     }
 }

@@ -98,6 +98,26 @@ impl Class {
         Some(Self(interval << 32 | window))
     }
 
+    /// Makes the class of each of `sharers` that have `rate` requests per second between them: over time, they take no
+    /// more than that in all. Each has as many at once as it gets in a second, one at least. Returns `None` if the
+    /// share is smaller than a class can have, or there is nothing to share.
+    #[must_use]
+    pub const fn share(rate: u32, sharers: u32) -> Option<Self> {
+        if rate == 0 || sharers == 0 {
+            return None;
+        }
+        let interval = TICKS_IN_A_SECOND.saturating_mul(sharers as u64).div_ceil(rate as u64);
+        let burst = match rate.checked_div(sharers) {
+            Some(share @ 1..) => share,
+            _ => 1,
+        };
+        let window = interval.saturating_mul(burst as u64);
+        if window > LONGEST_WINDOW_S.wrapping_mul(TICKS_IN_A_SECOND) {
+            return None;
+        }
+        Some(Self(interval << 32 | window))
+    }
+
     /// Returns the nanoseconds from one token to the next.
     #[must_use]
     pub const fn interval_ns(self) -> u64 {
@@ -160,9 +180,9 @@ pub struct Policy {
     pub strict: Class,
     /// Class of the kisses of death that one CPU sends.
     pub kiss: Class,
-    /// Mask of the bits that count in a source's IPv4 address, as the machine loads them from a packet.
+    /// Mask of the bits that count in a source's IPv4 address, in the form of [`Source`].
     pub ipv4_mask: u64,
-    /// Mask of the bits that count in the upper half of its IPv6 address, in the same form.
+    /// Mask of the bits that count in the first half of its IPv6 address, in the same form.
     pub ipv6_mask: u64,
     /// Number of sets, a power of two, minus one.
     pub set_mask: u32,
@@ -170,7 +190,7 @@ pub struct Policy {
     pub leak: u8,
     /// Smallest poll interval in a kiss of death, in log2 seconds.
     pub kiss_poll: i8,
-    /// The bits [`KISS_DENIED`] and [`BUDGET`].
+    /// The bits [`KISS_DENIED`], [`BUDGET`] and [`SYMMETRIC`].
     pub options: u8,
     /// Bit 0: there is an IPv4 access list. Bit 1: there is an IPv6 one.
     pub lists: u8,
@@ -186,6 +206,8 @@ pub const IPV6_LIST: u8 = 2;
 pub const KISS_DENIED: u8 = 1;
 /// [`Policy::options`]: there is a cap on all answers, see [`crate::budget`].
 pub const BUDGET: u8 = 2;
+/// [`Policy::options`]: symmetric active peers are answered as clients are, see [`crate::message::classify`].
+pub const SYMMETRIC: u8 = 4;
 /// [`Policy::leak`]: nothing leaks.
 pub const NO_LEAK: u8 = 64;
 
@@ -210,7 +232,7 @@ impl Policy {
     #[must_use]
     pub fn ipv4_mask_of(prefix_length: u8) -> u64 {
         let mask = u32::MAX.checked_shl(32_u32.saturating_sub(prefix_length.into())).unwrap_or(0);
-        u64::from(mask.to_be())
+        u64::from_ne_bytes(of_ipv4(mask.to_be_bytes()))
     }
 
     /// Returns the [`Policy::ipv6_mask`] of a prefix length; more than 64 bits count as 64, because within a
@@ -240,16 +262,27 @@ impl Policy {
     }
 }
 
-/// The owner of a bucket: the bits of an address that the policy's masks keep.
+/// The owner of a bucket: the bits of an address that the policy's masks keep, as eight bytes that the machine loads as
+/// a word. They are the first half of an IPv6 address. An IPv4 address is preceded by the beginning of a multicast
+/// address, which no source has, so that no source of one family is a source of the other, in either byte order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source(u64);
 
+/// The first byte of IPv6 multicast addresses, and of no source's.
+const MULTICAST: u8 = 0xff;
+
+/// Returns the bytes of an IPv4 source.
+#[inline(always)]
+const fn of_ipv4([a, b, c, d]: [u8; 4]) -> [u8; 8] {
+    [MULTICAST, 0, 0, 0, a, b, c, d]
+}
+
 impl Source {
-    /// Creates it from an IPv4 address. The upper half is zero, as it is in no global IPv6 address.
+    /// Creates it from an IPv4 address.
     #[must_use]
     #[inline(always)]
     pub fn ipv4(address: [u8; 4], policy: &Policy) -> Self {
-        Self(u64::from(u32::from_ne_bytes(address)) & policy.ipv4_mask)
+        Self(u64::from_ne_bytes(of_ipv4(address)) & policy.ipv4_mask)
     }
 
     /// Creates it from an IPv6 address.
@@ -259,12 +292,24 @@ impl Source {
         Self(u64::from_ne_bytes(crate::packet::load(&address, 0)) & policy.ipv6_mask)
     }
 
-    /// Returns the address's bytes as the machine loads them: an IPv4 address in the lower half, or the upper
-    /// half of an IPv6 address.
+    /// Returns the word.
     #[must_use]
     #[inline(always)]
     pub const fn to_bits(self) -> u64 {
         self.0
+    }
+
+    /// Returns the address in the word of an IPv4 source.
+    #[must_use]
+    pub const fn ipv4_address(bits: u64) -> [u8; 4] {
+        let [_, _, _, _, a, b, c, d] = bits.to_ne_bytes();
+        [a, b, c, d]
+    }
+
+    /// Returns the first half of the address in the word of an IPv6 source.
+    #[must_use]
+    pub const fn ipv6_network(bits: u64) -> [u8; 8] {
+        bits.to_ne_bytes()
     }
 }
 

@@ -4,7 +4,7 @@ pub use crate::clock::{LEAP_UNSYNCHRONISED, MAX_STRATUM};
 
 use crate::checksum::Sum;
 use crate::clock::{ClockState, NtpShort};
-use crate::limiter::Policy;
+use crate::limiter::{Policy, SYMMETRIC};
 use crate::packet::{Packet, load, store};
 use crate::udp;
 use crate::verdict::Verdict;
@@ -17,6 +17,10 @@ const KISS_RATE: [u8; 4] = *b"RATE";
 const KISS_DENY: [u8; 4] = *b"DENY";
 
 const MODE_RESERVED: u8 = 0;
+/// The mode of a peer that asks. Old Windows clients ask with it.
+pub const MODE_ACTIVE: u8 = 1;
+/// The mode of an answer to [`MODE_ACTIVE`] from a server that does not follow the one who asked.
+pub const MODE_PASSIVE: u8 = 2;
 /// The mode of a client's request.
 pub const MODE_CLIENT: u8 = 3;
 /// The mode of a server's answer.
@@ -32,6 +36,8 @@ pub const NEWEST_VERSION: u8 = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
     version: u8,
+    /// The mode of the answer.
+    mode: u8,
     poll: u8,
     transmit: [u8; 8],
 }
@@ -43,14 +49,14 @@ impl Request {
     ///
     /// The verdict under which it is counted if it is not a client's request: [`Verdict::DropLength`] if it
     /// has less than 48 bytes or not a whole number of words, otherwise the verdict of [`classify`].
-    pub fn parse(payload: &[u8], source_port: u16) -> Result<Self, Verdict> {
+    pub fn parse(payload: &[u8], source_port: u16, policy: &Policy) -> Result<Self, Verdict> {
         let Some(message) = payload.first_chunk::<LENGTH>() else {
             return Err(payload
                 .first()
-                .and_then(|first| classify(*first, source_port).err())
+                .and_then(|first| classify(*first, source_port, policy).err())
                 .unwrap_or(Verdict::DropLength));
         };
-        classify(message[0], source_port)?;
+        classify(message[0], source_port, policy)?;
         if payload.len() & 3 != 0 {
             return Err(Verdict::DropLength);
         }
@@ -60,7 +66,8 @@ impl Request {
     #[inline(always)]
     fn read(message: &[u8; LENGTH]) -> Self {
         let [first, _, poll, _, ..] = *message;
-        Self { version: version(first), poll, transmit: load(message, 40) }
+        let mode = if first & 7 == MODE_ACTIVE { MODE_PASSIVE } else { MODE_SERVER };
+        Self { version: version(first), mode, poll, transmit: load(message, 40) }
     }
 
     /// Returns the NTP version, 1 to 4.
@@ -84,17 +91,28 @@ pub const fn version(first: u8) -> u8 {
     first >> 3 & 7
 }
 
-/// Tells from a message's first byte whether it is a client's request.
+/// Tells from a message's first byte whether it is a client's request, or under [`SYMMETRIC`] a peer's.
 ///
 /// # Errors
 ///
-/// The verdict if it is not: [`Verdict::DropControl`], [`Verdict::PassMode`] or [`Verdict::PassVersion`].
+/// The verdict if it is not: [`Verdict::DropSource`] if there is no port to answer to (RFC 768),
+/// [`Verdict::DropControl`], [`Verdict::PassMode`] or [`Verdict::PassVersion`].
 #[inline(always)]
-pub fn classify(first: u8, source_port: u16) -> Result<(), Verdict> {
+pub fn classify(first: u8, source_port: u16, policy: &Policy) -> Result<(), Verdict> {
+    if source_port == 0 {
+        return Err(Verdict::DropSource);
+    }
     let version = version(first);
     match first & 7 {
         MODE_CLIENT if matches!(version, OLDEST_VERSION..=NEWEST_VERSION) => Ok(()),
         MODE_CLIENT => Err(Verdict::PassVersion),
+        MODE_ACTIVE if policy.options & SYMMETRIC != 0 => {
+            if matches!(version, OLDEST_VERSION..=NEWEST_VERSION) {
+                Ok(())
+            } else {
+                Err(Verdict::PassVersion)
+            }
+        }
         // The mode field came with version 2: a version 1 client leaves it zero (RFC 1059). From port 123 it
         // would be a peer.
         MODE_RESERVED if version == OLDEST_VERSION && source_port != udp::NTP_PORT => Ok(()),
@@ -115,6 +133,7 @@ pub(crate) fn in_datagram<P: Packet>(
     offset: usize,
     ip_payload: usize,
     udp: udp::Header,
+    policy: &Policy,
 ) -> Result<Request, (Verdict, u8)> {
     let whole = usize::from(udp.length) <= ip_payload && ip_payload <= packet.length().wrapping_sub(offset);
     let Some([first]) = packet.bytes::<1>(offset.wrapping_add(udp::HEADER)) else {
@@ -124,7 +143,7 @@ pub(crate) fn in_datagram<P: Packet>(
         return Err((Verdict::DropLength, 0));
     }
     let version = version(*first);
-    if let Err(verdict) = classify(*first, udp.source_port) {
+    if let Err(verdict) = classify(*first, udp.source_port, policy) {
         return Err((verdict, version));
     }
     if udp.length != udp::ANSWER_LENGTH || ip_payload != usize::from(udp::ANSWER_LENGTH) {
@@ -242,6 +261,7 @@ impl Answer {
 ///
 /// The fields follow RFC 5905 figure 31 (`fast_xmit`):
 /// - version and poll are the request's, and the origin is its transmit timestamp bit for bit;
+/// - the mode is a server's, or that of a passive peer where the request has that of an active one;
 /// - leap, stratum, precision, root delay, reference ID and time are the clock's; the root dispersion has grown
 ///   with the age of the line;
 /// - past the horizon, or if the clock does not claim to be synchronised: leap 3, stratum 0, no reference ID;
@@ -256,7 +276,7 @@ pub fn answer(request: Request, clock: &ClockState, received_ns: u64, transmitte
     } else {
         (LEAP_UNSYNCHRONISED, 0, 0)
     };
-    let first = leap << 6 | (request.version & 7) << 3 | MODE_SERVER;
+    let first = leap << 6 | (request.version & 7) << 3 | request.mode;
     let NtpShort(root_delay) = clock.root_delay;
     let NtpShort(root_dispersion) = clock.root_dispersion_at(transmitted_ns);
 

@@ -56,7 +56,7 @@ impl ClientAddress for [u8; 16] {
 
 /// Answers a client's request for the time, or says why it is not answered.
 ///
-/// `clock` reads the clock line in force. It is called only for clients that are allowed to ask, and the time is read
+/// `answer_bytes` is the length of the answer's Ethernet frame. `clock` reads the clock line in force. It is called only for clients that are allowed to ask, and the time is read
 /// after it. One reading of the time serves the limiter and the answer.
 ///
 /// # Errors
@@ -67,12 +67,13 @@ impl ClientAddress for [u8; 16] {
 pub fn answer<A: ClientAddress, H: Host>(
     request: Request,
     address: A,
+    answer_bytes: usize,
     policy: &Policy,
     clock: impl FnOnce() -> Option<ClockState>,
     host: &H,
 ) -> Result<Answer, Verdict> {
     let access = if policy.lists & A::LIST == 0 { Access::Ordinary } else { address.access(host) };
-    let client = Client { access, source: address.source(policy), family: A::FAMILY };
+    let client = Client { access, source: address.source(policy), family: A::FAMILY, answer_bytes };
     client.may_ask(policy)?;
     let Some(clock) = clock() else {
         return Err(Verdict::PassClock);

@@ -6,17 +6,17 @@
 //! or of a stranger's, take one or two multiplications and a compare or two; none takes more than four
 //! compares.
 
+use crate::seed::first_that_fits;
+
 const BUCKETS: usize = 64;
 const WAYS: usize = 4;
 /// The top six bits of a product choose the bucket.
 const BUCKET_SHIFT: u32 = 58;
-/// Largest number of addresses of a family. With more, finding a seed would take too long.
+/// Largest number of addresses of a family: one seed in six fits so many. With more, finding one would take too long.
 pub const CAPACITY: usize = 96;
 
 const SERVED: u64 = 1 << 32;
 const BROADCAST: u64 = 2 << 32;
-/// Number of seeds that are tried before the table counts as full. At 96 addresses one in six fits.
-const ATTEMPTS: u64 = 4096;
 
 /// The table as it is in the eBPF program's map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +51,7 @@ impl ServedTable {
     /// [`TableFull`] if a family has more than [`CAPACITY`] different addresses, including broadcast
     /// addresses.
     pub fn new(ipv4: &[[u8; 4]], broadcast: &[[u8; 4]], ipv6: &[[u8; 16]]) -> Result<Self, TableFull> {
-        (0..ATTEMPTS)
-            .find_map(|attempt| Self::with_seed(odd_seed(attempt), ipv4, broadcast, ipv6))
+        first_that_fits(|seed| Self::with_seed(seed, ipv4, broadcast, ipv6))
             .filter(Self::is_within_capacity)
             .ok_or(TableFull)
     }
@@ -128,11 +127,6 @@ impl ServedTable {
     pub fn owns_ipv6(&self, address: [u8; 16]) -> bool {
         self.serves_ipv6(address)
     }
-}
-
-/// Returns an odd number that differs much from one attempt to the next.
-const fn odd_seed(attempt: u64) -> u64 {
-    attempt.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1
 }
 
 #[inline(always)]

@@ -5,6 +5,7 @@ use crate::clock::ClockState;
 use crate::host::Buckets;
 use crate::limiter::Policy;
 use crate::served::ServedTable;
+use crate::station::StationTable;
 
 /// What it takes to answer a client's request. The eBPF program, the socket in user space and tests each have one.
 pub trait Host: Buckets {
@@ -49,6 +50,9 @@ pub trait Server: Host {
 pub trait Published {
     /// The addresses answered for.
     fn served(&self) -> &ServedTable;
+
+    /// The stations that this host is on the interface that the frame came in by.
+    fn stations(&self) -> &StationTable;
 
     /// The clock line in force, or `None` where it cannot be read whole just now.
     fn clock(&self) -> Option<ClockState>;

@@ -20,6 +20,8 @@ pub struct Header {
     pub destination_port: u16,
     /// Length of header and payload in bytes, as the header claims.
     pub length: u16,
+    /// Checksum; 0 means that there is none.
+    pub checksum: u16,
 }
 
 impl Header {
@@ -31,6 +33,7 @@ impl Header {
             source_port: u16::from_be_bytes(load(bytes, 0)),
             destination_port: u16::from_be_bytes(load(bytes, 2)),
             length: u16::from_be_bytes(load(bytes, 4)),
+            checksum: u16::from_be_bytes(load(bytes, 6)),
         }
     }
 }

@@ -59,23 +59,27 @@ verdicts! {
     KissDeny = "kiss_deny", Transmit;
     /// To port 123 of an address that is not served here: forwarded, or another interface's.
     PassForOthers = "pass_for_others", Pass;
+    /// To an address that is served here, but in a frame for another station: for another MAC address, a group of
+    /// stations, or in a VLAN that this host is not in. The kernel decides.
+    PassStation = "pass_station", Pass;
     /// A first fragment: the kernel puts the packet together for the socket.
     PassFragment = "pass_fragment", Pass;
     /// A client's request with more than the 48 bytes: extension fields or a MAC.
     PassLong = "pass_long", Pass;
-    /// Not a client's request: a server's answer, a symmetric peer, a broadcast.
+    /// Not a client's request: a server's answer, a broadcast, a symmetric peer that is not to be answered.
     PassMode = "pass_mode", Pass;
     /// A client's request in a version that is not supported here.
     PassVersion = "pass_version", Pass;
     /// The clock line could not be read whole; the socket answers from its own copy.
     PassClock = "pass_clock", Pass;
-    /// From a source that cannot be a client: multicast, broadcast, loopback, zero, or ourselves.
+    /// From a source that cannot be a client: multicast, broadcast, loopback, zero, or ourselves; or from port 0, which
+    /// nobody listens at.
     DropSource = "drop_source", Drop;
     /// A control or private message (modes 6 and 7) from the wire.
     DropControl = "drop_control", Drop;
     /// Shorter than its headers claim, shorter than 48 bytes, or not a whole number of words.
     DropLength = "drop_length", Drop;
-    /// The IPv4 header's checksum is wrong.
+    /// The IPv4 header's checksum is wrong, or there is no UDP checksum over IPv6, where there must be one.
     DropChecksum = "drop_checksum", Drop;
     /// The source is over its rate.
     DropLimited = "drop_limited", Drop;
@@ -83,6 +87,8 @@ verdicts! {
     DropDenied = "drop_denied", Drop;
     /// The server's budget is spent, and the source owes more than others.
     DropBudget = "drop_budget", Drop;
+    /// The answer could not be sent from the socket: there is no route, a firewall forbids it, or memory is short.
+    DropUnsent = "drop_unsent", Drop;
 }
 
 impl Verdict {

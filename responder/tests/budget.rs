@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicU64;
 
 use proptest::prelude::*;
 use responder::access::Client;
-use responder::budget::{Allowance, UNITS_IN_A_NS, WINDOW_NS};
+use responder::budget::{Allowance, Cost, PARTS_OF_A_UNIT, UNITS_IN_A_NS, WINDOW_NS};
 use responder::limiter::{BUDGET, Buckets, Class, Policy, Source, WAYS};
 use responder::message::{LENGTH, Request};
 use responder::sample::{Chances, OF_REQUESTS, OF_SOURCES, Sample};
@@ -23,7 +23,7 @@ const SECOND: u64 = 1_000_000_000;
 /// A CPU with its part of the budget.
 struct Cpu {
     sets: Vec<[AtomicU64; WAYS]>,
-    cost: u64,
+    cost: Cost,
     bucket: AtomicU64,
     policy: Policy,
     samples: Mutex<Vec<Sample>>,
@@ -36,7 +36,7 @@ impl Buckets for Cpu {
         self.sets.get(number as usize)
     }
 
-    fn allowance(&self, _family: Family) -> Option<Allowance<'_, AtomicU64>> {
+    fn allowance(&self) -> Option<Allowance<'_, AtomicU64>> {
         Some(Allowance { cost: self.cost, bucket: &self.bucket })
     }
 
@@ -50,7 +50,7 @@ impl Cpu {
         const SETS: u32 = 1 << 12;
         Self {
             sets: (0..SETS).map(|_| std::array::from_fn(|_| AtomicU64::new(0))).collect(),
-            cost: SECOND * UNITS_IN_A_NS / answers,
+            cost: Cost { answer: SECOND * UNITS_IN_A_NS / answers, byte: 0 },
             bucket: AtomicU64::new(0),
             policy: Policy {
                 key: [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0],
@@ -69,9 +69,14 @@ impl Cpu {
         let mut message = [0; LENGTH];
         message[0] = 0x23;
         message[40..].copy_from_slice(&now_ns.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
-        let request = Request::parse(&message, 40_000).unwrap();
+        let request = Request::parse(&message, 40_000, &self.policy).unwrap();
         let source = Source::ipv4(address.to_be_bytes(), &self.policy);
-        Client { access, source, family: Family::Ipv4 }.admit(self, &self.policy, request, now_ns)
+        Client { access, source, family: Family::Ipv4, answer_bytes: 90 }.admit(
+            self,
+            &self.policy,
+            request,
+            now_ns,
+        )
     }
 }
 
@@ -80,6 +85,20 @@ fn is_answer(verdict: Verdict) -> bool {
 }
 
 proptest! {
+    /// A cap in bytes, which counts each frame as long as it is.
+    #[test]
+    fn an_answer_costs_as_much_as_its_frame_is_long_but_never_less_than_any_answer(
+        answer in 0..1_u64 << 40,
+        byte in 0..1_u64 << 40,
+        bytes in 0..9000_usize,
+    ) {
+        let cost = Cost { answer, byte }.of(bytes);
+        prop_assert!(cost >= answer);
+        prop_assert!(u128::from(cost) >= u128::from(byte) * bytes as u128 / u128::from(PARTS_OF_A_UNIT));
+        let by_bytes = Cost { answer: 0, byte }.of(bytes);
+        prop_assert!(cost == answer || cost == by_bytes);
+    }
+
     /// From any answer to any later one.
     #[test]
     fn never_more_than_the_cap_is_answered_whatever_comes(
@@ -102,7 +121,7 @@ proptest! {
         }
         for (index, from) in answered.iter().enumerate() {
             for (count, to) in answered[index..].iter().enumerate() {
-                let most = (to - from + WINDOW_NS + 1) * UNITS_IN_A_NS / cpu.cost + 1;
+                let most = (to - from + WINDOW_NS + 1) * UNITS_IN_A_NS / cpu.cost.answer + 1;
                 prop_assert!(count as u64 <= most, "{} in {} ns", count + 1, to - from);
             }
         }
@@ -119,8 +138,8 @@ proptest! {
     }
 
     #[test]
-    fn any_word_in_the_bucket_and_any_cost_is_decided_about(word: u64, cost: u64, now_ns: u64) {
-        let cpu = Cpu { bucket: AtomicU64::new(word), cost, ..Cpu::with_answers_per_s(1) };
+    fn any_word_in_the_bucket_and_any_cost_is_decided_about(word: u64, answer: u64, byte: u64, now_ns: u64) {
+        let cpu = Cpu { bucket: AtomicU64::new(word), cost: Cost { answer, byte }, ..Cpu::with_answers_per_s(1) };
         let _any = cpu.ask(Access::Ordinary, 7, now_ns);
         let _any = cpu.ask(Access::Unlimited, 7, now_ns);
     }

@@ -8,7 +8,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use responder::{Action, Verdict};
+use responder::limiter::SYMMETRIC;
+use responder::{Action, Policy, Verdict};
 use testinput::frames::{
     BROADCAST_IPV4, CLIENT_IPV4, CLIENT_MAC, Host, ORIGIN, Request, SERVER_IPV4, SERVER_IPV6, TAGS, message,
 };
@@ -173,6 +174,38 @@ fn a_wrong_ipv4_header_checksum_is_dropped() {
             let mut frame = request.build();
             frame[offset + bit / 8] ^= 1 << (bit % 8);
             Host::new().assert_unanswered(&frame, Verdict::DropChecksum);
+        }
+    }
+}
+
+#[test]
+fn over_ipv6_there_must_be_a_checksum_and_over_ipv4_there_need_not() {
+    for tags in TAGS {
+        let tags = tags.to_vec();
+        for payload in [message(4, 3, ORIGIN), message(1, 0, ORIGIN)] {
+            let without = |request| Request {
+                udp_checksum: Some(0),
+                tags: tags.clone(),
+                payload: payload.to_vec(),
+                ..request
+            };
+            Host::new().assert_unanswered(&without(Request::ipv6()).build(), Verdict::DropChecksum);
+            Host::new().answer(&without(Request::ipv4()));
+        }
+    }
+}
+
+#[test]
+fn there_is_no_port_0_to_answer_to() {
+    let host = Host { policy: Policy { options: SYMMETRIC, ..Policy::OFF }, ..Host::new() };
+    for request in Request::of_both_families() {
+        for first in 0..=255 {
+            let mut payload = request.payload.clone();
+            payload[0] = first;
+            let request = Request { source_port: 0, payload: payload.clone(), ..request.clone() };
+            host.assert_unanswered(&request.build(), Verdict::DropSource);
+            let from_socket = responder::message::Request::parse(&payload, 0, &host.policy);
+            assert_eq!(from_socket, Err(Verdict::DropSource));
         }
     }
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicU64;
 
 use proptest::prelude::*;
 use responder::limiter::{Buckets, Class, Decision, NO_LEAK, Policy, Source, WAYS, decide, in_use};
+use responder::served::is_plausible_ipv6;
 
 const SECOND: u64 = 1_000_000_000;
 /// The defaults: 16 requests a second, 256 at once.
@@ -140,12 +141,83 @@ fn sources_are_told_apart_by_their_prefix() {
         Source::ipv6(address, &policy)
     };
     assert_eq!(ipv6(0, 1), ipv6(0xff, 2));
-    assert_eq!(Policy::ipv4_mask_of(32), u64::from(u32::MAX));
+    assert_eq!(Policy::ipv4_mask_of(32).to_ne_bytes(), [0xff, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
     assert_eq!((Policy::ipv6_mask_of(64), Policy::ipv6_mask_of(128)), (u64::MAX, u64::MAX));
-    assert_eq!((Policy::ipv4_mask_of(0), Policy::ipv6_mask_of(0)), (0, 0));
+    assert_eq!(
+        (Policy::ipv4_mask_of(0).to_ne_bytes(), Policy::ipv6_mask_of(0)),
+        ([0xff, 0, 0, 0, 0, 0, 0, 0], 0)
+    );
+}
+
+#[test]
+fn a_share_of_a_rate_is_never_more_than_its_part() {
+    for (rate, sharers) in
+        [(64, 1), (64, 3), (64, 65), (64, 129), (1, 2), (1, 1000), (10_000, 3), (10_000, 513)]
+    {
+        let share = Class::share(rate, sharers).unwrap();
+        assert!(
+            u128::from(share.interval_ns()) * u128::from(rate) + 20_000 * u128::from(rate)
+                >= u128::from(SECOND) * u128::from(sharers)
+        );
+        let mut limiter = Limiter::new(1);
+        limiter.policy.ordinary = share;
+        let (start, seconds) = (77 * SECOND, u64::from(sharers).max(10));
+        let ticks = (0..40 * seconds).map(|tick| start + tick * SECOND / 40);
+        let granted = ticks
+            .map(|now| (0..400).take_while(|_| limiter.ask(1, now) == Decision::Answer).count())
+            .sum::<usize>() as u64;
+        let part = u64::from(rate) * seconds / u64::from(sharers);
+        let burst = (u64::from(rate) / u64::from(sharers)).max(1);
+        assert!(
+            (part * 9 / 10..=part + part / 1000 + burst + 1).contains(&granted),
+            "{rate} {sharers}: {granted}"
+        );
+    }
+    for (rate, sharers) in [(0, 3), (64, 0), (1, 5000)] {
+        assert_eq!(Class::share(rate, sharers), None);
+    }
+}
+
+/// The bytes of a source, of which its word is made in the byte order of the machine.
+fn bytes(source: Source) -> [u8; 8] {
+    source.to_bits().to_ne_bytes()
 }
 
 proptest! {
+    /// Bytes that differ make words that differ, in either byte order. Sources are those that may ask.
+    #[test]
+    fn no_source_of_one_family_is_one_of_the_other(
+        ipv4: [u8; 4],
+        ipv6: [u8; 16],
+        last: [u8; 8],
+        lengths in (0..=32_u8, 0..=64_u8),
+    ) {
+        let policy = Policy {
+            ipv4_mask: Policy::ipv4_mask_of(lengths.0),
+            ipv6_mask: Policy::ipv6_mask_of(lengths.1),
+            ..Policy::OFF
+        };
+        let alike = [[0; 4], ipv4].concat();
+        let mut addresses = vec![ipv6];
+        for network in [alike, [ipv4, [0; 4]].concat(), [ipv4, ipv4].concat()] {
+            addresses.push([&network[..], &last].concat().try_into().unwrap());
+        }
+        let ipv4 = Source::ipv4(ipv4, &policy);
+        for address in addresses.into_iter().filter(|address| is_plausible_ipv6(*address)) {
+            let ipv6 = Source::ipv6(address, &policy);
+            prop_assert_ne!(u64::from_le_bytes(bytes(ipv4)), u64::from_le_bytes(bytes(ipv6)));
+            prop_assert_ne!(u64::from_be_bytes(bytes(ipv4)), u64::from_be_bytes(bytes(ipv6)));
+        }
+    }
+
+    #[test]
+    fn the_address_of_a_source_is_told_by_its_word(ipv4: [u8; 4], ipv6: [u8; 16]) {
+        let word = Source::ipv4(ipv4, &Policy::OFF).to_bits();
+        prop_assert_eq!(Source::ipv4_address(word), ipv4);
+        let word = Source::ipv6(ipv6, &Policy::OFF).to_bits();
+        prop_assert_eq!(&Source::ipv6_network(word), &ipv6[..8]);
+    }
+
     /// In any interval, from any request to any later one.
     #[test]
     fn no_source_gets_more_than_rate_and_burst(

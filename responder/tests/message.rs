@@ -10,12 +10,12 @@ use std::collections::HashSet;
 use proptest::prelude::*;
 use responder::clock::{DispersionRate, Rate};
 use responder::message::{Request as Parsed, answer};
-use responder::{ClockState, NtpShort, NtpTimestamp, Verdict};
+use responder::{ClockState, NtpShort, NtpTimestamp, Policy, Verdict};
 use testinput::frames::{Answer, CLIENT_PORT, Host, Message, ORIGIN, Request, clock, message};
 
 /// What a clock makes of a request received and answered at these times.
 fn answered(clock: &ClockState, origin: u64, received_ns: u64, transmitted_ns: u64) -> Message {
-    let request = Parsed::parse(&message(4, 3, origin), CLIENT_PORT).expect("a request");
+    let request = Parsed::parse(&message(4, 3, origin), CLIENT_PORT, &Policy::OFF).expect("a request");
     Message::read(&answer(request, clock, received_ns, transmitted_ns).to_bytes())
 }
 
@@ -214,11 +214,11 @@ proptest! {
         let clock = clock();
         let now_ns = clock.monotonic_base_ns;
         let mut request = message(4, 3, u64::from_be_bytes(transmit));
-        let plain = answer(Parsed::parse(&request, CLIENT_PORT).expect("a request"), &clock, now_ns, now_ns);
+        let plain = answer(Parsed::parse(&request, CLIENT_PORT, &Policy::OFF).expect("a request"), &clock, now_ns, now_ns);
         // All between the poll interval and the transmit timestamp.
         request[3..35].copy_from_slice(&payload);
         request[1] = payload[0];
-        let other = answer(Parsed::parse(&request, CLIENT_PORT).expect("a request"), &clock, now_ns, now_ns);
+        let other = answer(Parsed::parse(&request, CLIENT_PORT, &Policy::OFF).expect("a request"), &clock, now_ns, now_ns);
         prop_assert_eq!(plain.to_bytes(), other.to_bytes());
     }
 }

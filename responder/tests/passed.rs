@@ -221,16 +221,6 @@ fn a_request_to_an_address_that_is_not_served_passes() {
 }
 
 #[test]
-fn a_frame_to_a_group_of_stations_is_not_answered() {
-    for request in Request::of_both_families() {
-        for destination_mac in [[0xff; 6], [0x01, 0, 0x5e, 0, 1, 1], [0x33, 0x33, 0, 0, 1, 1]] {
-            let request = Request { destination_mac, ..request.clone() };
-            Host::new().assert_unanswered(&request.build(), Verdict::PassForOthers);
-        }
-    }
-}
-
-#[test]
 fn before_any_address_is_published_everything_passes() {
     let host = Host { served: None, ..Host::new() };
     for request in Request::of_both_families() {

@@ -12,12 +12,12 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use responder::access::{BLOCK_ENTRIES, BLOCK_WORDS, Block};
-use responder::budget::Allowance;
+use responder::budget::{Allowance, Cost};
 use responder::layout::{Counters, Grant, INTERFACES, LIST_ENTRIES, SAMPLES_BYTES, Spent, State};
 use responder::limiter::{Buckets, TABLE_ENTRIES, WAYS};
 use responder::sample::Sample;
-use responder::verdict::{self, Action, Family, Outcome, Verdict};
-use responder::{Access, ClockState, Packet as _, Policy, Published, ServedTable, Server};
+use responder::verdict::{self, Action, Outcome, Verdict};
+use responder::{Access, ClockState, Packet as _, Policy, Published, ServedTable, Server, StationTable};
 use xdp_ebpf::{Frame, Word};
 
 #[btf_map]
@@ -48,7 +48,7 @@ static PT_LIST_IPV4: LpmTrie<[u8; 4], u32, LIST_ENTRIES> = LpmTrie::new();
 #[btf_map]
 static PT_LIST_IPV6: LpmTrie<[u8; 16], u32, LIST_ENTRIES> = LpmTrie::new();
 
-/// Under which entry of the counters this instance counts. The loader sets it.
+/// The entry of the counters under which this instance counts, and of the stations that it goes by. The loader sets it.
 #[unsafe(no_mangle)]
 static INTERFACE_SLOT: u32 = 0;
 
@@ -156,14 +156,18 @@ impl Buckets for Host {
     }
 
     #[inline(always)]
-    fn allowance(&self, family: Family) -> Option<Allowance<'_, Word>> {
+    fn allowance(&self) -> Option<Allowance<'_, Word>> {
         let (grant, spent) = (PT_GRANTS.get_ptr(0)?, PT_SPENT.get_ptr_mut(0)?);
-        // SAFETY: fields of map values of this CPU. Control writes costs at any time, each as a whole.
-        let (costs, bucket) =
-            unsafe { (&raw const (*grant).costs, &*(&raw mut (*spent).answers).cast::<Word>()) };
-        // SAFETY: as above; a family is 0 or 1.
-        let cost = unsafe { core::ptr::read_volatile(costs.cast::<u64>().add(family as usize & 1)) };
-        (cost != 0).then_some(Allowance { cost, bucket })
+        // SAFETY: fields of map values of this CPU. Control writes the cost at any time, each word as a whole.
+        let (answer, byte, bucket) = unsafe {
+            (
+                core::ptr::read_volatile(&raw const (*grant).cost.answer),
+                core::ptr::read_volatile(&raw const (*grant).cost.byte),
+                &*(&raw mut (*spent).answers).cast::<Word>(),
+            )
+        };
+        let cost = Cost { answer, byte };
+        (cost != Cost::NOTHING).then_some(Allowance { cost, bucket })
     }
 
     #[inline(always)]
@@ -191,6 +195,12 @@ impl Published for Map {
     }
 
     #[inline(always)]
+    fn stations(&self) -> &StationTable {
+        // The bound is for the verifier: the loader sets no slot beyond it.
+        &self.0.stations[interface_slot() as usize & (INTERFACES - 1)]
+    }
+
+    #[inline(always)]
     fn clock(&self) -> Option<ClockState> {
         let [first, second] = &self.0.clocks;
         let slot = if self.0.clock & 1 == 0 { first } else { second };
@@ -210,11 +220,16 @@ impl Published for Map {
     }
 }
 
+/// The entry of this instance's interface.
+#[inline(always)]
+fn interface_slot() -> u32 {
+    // SAFETY: a static of the object; volatile, because the loader changes it after the compiler has seen it.
+    unsafe { core::ptr::read_volatile(&raw const INTERFACE_SLOT) }
+}
+
 #[inline(always)]
 fn count(outcome: Outcome, bytes: usize) {
-    // SAFETY: a static of the object; volatile, because the loader changes it after the compiler has seen it.
-    let interface = unsafe { core::ptr::read_volatile(&raw const INTERFACE_SLOT) };
-    if let Some(counters) = PT_COUNTERS.get_ptr_mut(interface) {
+    if let Some(counters) = PT_COUNTERS.get_ptr_mut(interface_slot()) {
         let counter = outcome.counter();
         // SAFETY: a local value. Volatile, because the compiler knows that the mask changes nothing and would leave
         // it out, and the verifier of Linux 6.1 does not follow the bounds of an OR of two unknown numbers.

@@ -35,7 +35,7 @@ impl Bench {
             objects.push((path.display().to_string(), object));
         }
         let load = |(name, object): &(String, Vec<u8>), policy: &Policy| {
-            Server::load(object, name, &subjects::served(), &subjects::clock(), policy)
+            Server::load(object, name, &subjects::served(), &subjects::stations(), &subjects::clock(), policy)
         };
         let mut servers = Vec::new();
         for (number, object) in objects.iter().enumerate() {
@@ -226,6 +226,7 @@ mod tests {
             xdp_ebpf::POOLTIME,
             "the server",
             &ServedTable::EMPTY,
+            &subjects::stations(),
             &subjects::clock(),
             &Policy::OFF,
         )
@@ -255,9 +256,15 @@ mod tests {
     fn a_server_past_its_horizon_gets_no_figure_for_an_answer() {
         let mut bench = Bench::load(None, pin(None).unwrap()).unwrap();
         let clock = responder::ClockState { horizon_ns: 0, ..subjects::clock() };
-        bench.servers[0] =
-            Server::load(xdp_ebpf::POOLTIME, "the server", &subjects::served(), &clock, &Policy::OFF)
-                .unwrap();
+        bench.servers[0] = Server::load(
+            xdp_ebpf::POOLTIME,
+            "the server",
+            &subjects::served(),
+            &subjects::stations(),
+            &clock,
+            &Policy::OFF,
+        )
+        .unwrap();
         let answers = subjects::all(false).into_iter().filter(|subject| subject.name.contains("answer"));
         for subject in answers {
             let failure = bench.measure(&subject, 1000).unwrap_err().to_string();
@@ -272,6 +279,7 @@ mod tests {
             bench_ebpf::BASELINE,
             "other.o",
             &subjects::served(),
+            &subjects::stations(),
             &subjects::clock(),
             &Policy::OFF,
         )

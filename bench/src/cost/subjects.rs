@@ -5,7 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use responder::clock::{DispersionRate, Rate};
 use responder::limiter::{Class, IPV4_LIST, IPV6_LIST};
 use responder::sample::Chances;
-use responder::{ClockState, Family, NtpShort, NtpTimestamp, Outcome, Policy, ServedTable, Verdict};
+use responder::{
+    ClockState, Family, NtpShort, NtpTimestamp, Outcome, Policy, ServedTable, Station, StationTable, Tags,
+    Verdict,
+};
 
 use crate::frames::{self, NTP_PORT, Path};
 use crate::programs::{Gauge, REARMED_FRAME, XdpAction};
@@ -150,6 +153,11 @@ pub(super) fn served() -> ServedTable {
         &[SERVER6.octets(), SERVER6_LINK.octets()],
     );
     table.expect("four addresses fit in the table")
+}
+
+/// Returns the stations of that host: its interface, without a VLAN.
+pub(super) fn stations() -> StationTable {
+    StationTable::new(&[Station::new(SERVER_MAC, Tags::NONE)]).expect("one station fits in the table")
 }
 
 /// Returns a clock that stays synchronised however long the measurement takes.
@@ -390,10 +398,13 @@ mod tests {
 
     #[test]
     fn the_responder_itself_comes_to_each_expected_verdict() {
-        struct Host(ServedTable);
+        struct Host(ServedTable, StationTable);
         impl responder::Published for &Host {
             fn served(&self) -> &ServedTable {
                 &self.0
+            }
+            fn stations(&self) -> &StationTable {
+                &self.1
             }
             fn clock(&self) -> Option<ClockState> {
                 Some(clock())
@@ -416,7 +427,7 @@ mod tests {
         }
         for subject in of_server() {
             let mut frame = subject.frame;
-            let outcome = responder::respond(&mut frame.as_mut_slice(), &Host(served()));
+            let outcome = responder::respond(&mut frame.as_mut_slice(), &Host(served(), stations()));
             assert_eq!(outcome, subject.expected.counted.unwrap_or(Outcome::NOT_NTP), "{}", subject.name);
         }
     }

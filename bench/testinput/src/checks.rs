@@ -1,9 +1,9 @@
 //! Assertions that hold for every input to `responder`. Fuzz targets and tests over random inputs make them.
 
 use responder::message::{self, Request};
-use responder::{Action, ClockState, Outcome, clock};
+use responder::{Action, ClockState, Outcome, Policy, clock};
 
-use crate::frames::{Host, SERVER_IPV4, SERVER_IPV6, served};
+use crate::frames::{Host, SERVER_IPV4, SERVER_IPV6};
 
 /// Length in bytes of a clock block and a reading of `CLOCK_MONOTONIC`.
 pub const CLOCK: usize = 8 * clock::WORDS + 8;
@@ -12,7 +12,7 @@ pub const CLOCK: usize = 8 * clock::WORDS + 8;
 /// must be an answer of the server to the request in it.
 pub fn respond(clock: &[u8; CLOCK], frame: &[u8]) -> Outcome {
     let (clock, monotonic_ns) = read_clock(clock);
-    let host = Host { served: Some(served()), clock: Some(clock), monotonic_ns };
+    let host = Host { clock: Some(clock), monotonic_ns, ..Host::new() };
     let mut after = frame.to_vec();
     let outcome = host.respond(&mut after);
     assert!(outcome.counter() < responder::verdict::COUNTERS);
@@ -46,7 +46,7 @@ pub fn respond(clock: &[u8; CLOCK], frame: &[u8]) -> Outcome {
 /// Parses a payload as one from a socket and, if it is a request, checks the answer to it.
 pub fn parse(clock: &[u8; CLOCK], source_port: u16, payload: &[u8]) {
     let (clock, monotonic_ns) = read_clock(clock);
-    match Request::parse(payload, source_port) {
+    match Request::parse(payload, source_port, &Policy::OFF) {
         Ok(request) => {
             assert!(payload.len() >= 48 && payload.len().is_multiple_of(4));
             let answer = message::answer(request, &clock, monotonic_ns, monotonic_ns);

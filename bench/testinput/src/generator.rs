@@ -8,7 +8,9 @@
     reason = "lengths are those of frames, and of random numbers the lowest bits are wanted"
 )]
 
-use crate::frames::{BROADCAST_IPV4, NTP_PORT, SERVER_IPV4, SERVER_IPV6, SERVER_MAC, SERVICE_VLAN, VLAN};
+use crate::frames::{
+    BROADCAST_IPV4, FIRST_VLAN, NTP_PORT, SERVER_IPV4, SERVER_IPV6, SERVER_MAC, SERVICE_VLAN, VLAN,
+};
 use crate::random::Random;
 
 /// The length in bytes of the shortest frames, an Ethernet header. `BPF_PROG_TEST_RUN` takes no shorter ones.
@@ -123,6 +125,8 @@ struct Plan {
     destination_mac: [u8; 6],
     source_mac: [u8; 6],
     tags: Vec<u16>,
+    /// What is added to the VLAN IDs.
+    vlan_error: u16,
     ethertype: u16,
     network: Network,
     /// The next protocol that the IP header names.
@@ -201,6 +205,7 @@ impl Plan {
             destination_mac: target.mac,
             source_mac: client_mac(random),
             tags: random.pick(&[&[][..], &[], &[VLAN], &[SERVICE_VLAN, VLAN], &[VLAN, VLAN]]).to_vec(),
+            vlan_error: 0,
             ethertype: match network {
                 Network::Ipv4 { .. } => IPV4,
                 Network::Ipv6 { .. } => IPV6,
@@ -221,7 +226,7 @@ impl Plan {
     /// Makes one field unusual, often so that the request must not be answered.
     fn spoil(&mut self, random: &mut Random, target: &Target) {
         let any = random.bits();
-        match random.below(19) {
+        match random.below(20) {
             0 => {
                 let other = client_mac(random);
                 self.destination_mac = random.pick(&[[0xff; 6], [1, 0, 0x5e, 0, 1, 1], other]);
@@ -250,6 +255,10 @@ impl Plan {
             15 => self.payload[0] = any as u8,
             16 => self.payload[0] = self.payload[0] & !7 | any as u8 & 7,
             17 => {
+                self.tags = random.pick(&[&[VLAN][..], &[SERVICE_VLAN, VLAN], &[VLAN, VLAN]]).to_vec();
+                self.vlan_error = random.pick(&[1, 2, 0x1000, 0u16.wrapping_sub(FIRST_VLAN), any as u16]);
+            }
+            18 => {
                 let length = random.between(1, 47);
                 self.payload.truncate(length);
             }
@@ -334,7 +343,7 @@ impl Plan {
         let mut frame = [self.destination_mac, self.source_mac].concat();
         for (number, tag) in self.tags.iter().enumerate() {
             frame.extend(tag.to_be_bytes());
-            frame.extend((100 + number as u16).to_be_bytes());
+            frame.extend((FIRST_VLAN + number as u16).wrapping_add(self.vlan_error).to_be_bytes());
         }
         frame.extend(self.ethertype.to_be_bytes());
         let udp_length = 8 + self.payload.len();

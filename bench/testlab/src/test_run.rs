@@ -10,16 +10,36 @@ use aya::maps::PerCpuArray;
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use control::instance::Instance;
+use control::net::interfaces::{Driver, Framing, Interface};
 use control::serving::xdp::{self, Datapath};
 use responder::ClockState;
 use responder::layout::{self, Count};
 use responder::limiter::TABLE_ENTRIES;
 use responder::verdict::{Action, COUNTERS};
-use testinput::frames::{Message, Request, message, served};
+use testinput::frames::{Message, Request, message, served, stations};
 
 /// The longest frame in bytes that the program is run on. The kernel takes what fits into a page beside headroom and
 /// tailroom.
 pub const LONGEST: usize = 3000;
+
+/// The interface that the program is on as far as the maps know.
+const INTERFACE: Interface = Interface {
+    index: 1,
+    name: String::new(),
+    other_names: Vec::new(),
+    framing: Framing::Ethernet,
+    up: true,
+    mtu: 1500,
+    is_bond: false,
+    xdp: None,
+    driver: Driver {
+        receive_queues: 1,
+        transmit_queues: 1,
+        receive_dropped: 0,
+        receive_missed: 0,
+        transmit_dropped: 0,
+    },
+};
 
 /// The loaded program. Its maps are removed when this is dropped.
 pub struct Program {
@@ -28,12 +48,16 @@ pub struct Program {
 }
 
 impl Program {
-    /// Creates the maps of an instance and loads the program on them. It answers for the addresses of [`served`]. The
+    /// Creates the maps of an instance and loads the program on them. It answers for the addresses of [`served`] at
+    /// the [`stations`]. The
     /// two halves may go to different threads: one publishes, the other runs the program.
     pub fn load(name: &str) -> (Self, Datapath) {
         let instance = Instance::new(Some(&format!("test-{name}-{}", std::process::id()))).unwrap();
         let mut datapath = Datapath::open_or_create(&instance, *TABLE_ENTRIES.start()).unwrap();
         datapath.publish_served(&served()).unwrap();
+        datapath.publish_stations([(INTERFACE.index, stations())].into()).unwrap();
+        // The first slot, which the program has below.
+        datapath.take_slot(&INTERFACE).unwrap();
         // Nothing is attached, so whatever is pinned is a map, under its name.
         let pins = fs::read_dir(instance.pin_directory()).unwrap().map(|pin| pin.unwrap());
         let maps: Vec<_> = pins.map(|pin| (pin.file_name().into_string().unwrap(), pin.path())).collect();

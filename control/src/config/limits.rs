@@ -26,7 +26,7 @@ pub struct LimitsConfig {
     pub ipv6_prefix: u8,
     /// One refused request in 2^leak is answered; 0 means none.
     pub leak: u8,
-    /// Kisses of death per second over all CPUs; 0 means none.
+    /// Kisses of death per second of the whole server; 0 means none.
     pub kod: u32,
     /// Number of entries in the table: a power of two.
     pub table_entries: u32,
@@ -64,7 +64,7 @@ impl Default for LimitsConfig {
 }
 
 /// The section `[access]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AccessConfig {
     /// Prefixes that are not answered.
@@ -79,6 +79,24 @@ pub struct AccessConfig {
     pub files: Vec<std::path::PathBuf>,
     /// What denied clients get.
     pub denied: Denied,
+    /// Whether requests in mode 1 (symmetric active) are answered, in mode 2 (symmetric passive). Old Windows clients
+    /// ask so.
+    pub symmetric: bool,
+}
+
+impl Default for AccessConfig {
+    fn default() -> Self {
+        Self {
+            deny: Vec::new(),
+            allow: Vec::new(),
+            unlimited: Vec::new(),
+            limit: Vec::new(),
+            files: Vec::new(),
+            denied: Denied::default(),
+            // As chrony and ntpd do. The answer is as long as the request, and no server answers it.
+            symmetric: true,
+        }
+    }
 }
 
 /// The value of `access.denied`.
@@ -94,7 +112,7 @@ pub enum Denied {
 
 impl LimitsConfig {
     /// Returns the policy for the program, except key and table size, which belong to the table. The budget
-    /// for kisses is divided among `cpus`.
+    /// for kisses is divided among `cpus` and the sockets.
     ///
     /// # Errors
     ///
@@ -137,13 +155,8 @@ impl LimitsConfig {
         if self.budget_bits_per_s.is_some_and(|bits| !(100_000..=100_000_000_000).contains(&bits)) {
             return Err(wrong("budget_bits_per_s", "must be 100000 to 100000000000".into()));
         }
-        let kiss = match self.kod {
-            0 => Class::UNLIMITED,
-            kod => {
-                let share = (kod / cpus.max(1)).max(1);
-                Class::new(share, share).unwrap_or_default()
-            }
-        };
+        // Without a class there are no kisses.
+        let kiss = Class::share(self.kod, cpus.saturating_add(1)).unwrap_or(Class::UNLIMITED);
         let (ordinary, strict, leak) = if self.enabled {
             (ordinary, strict, self.leak)
         } else {
@@ -179,8 +192,8 @@ mod tests {
     fn the_defaults_are_a_policy() {
         let policy = LimitsConfig::default().policy(Denied::Drop, 2).unwrap();
         assert_eq!(policy.ordinary, Class::new(16, 256).unwrap());
-        assert_eq!(policy.kiss, Class::new(32, 32).unwrap());
-        assert_eq!((policy.ipv4_mask, policy.ipv6_mask), (u64::from(u32::MAX), u64::MAX));
+        assert_eq!(policy.kiss, Class::share(64, 3).unwrap());
+        assert_eq!((policy.ipv4_mask, policy.ipv6_mask), (Policy::ipv4_mask_of(32), u64::MAX));
     }
 
     #[test]

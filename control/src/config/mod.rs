@@ -16,6 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use responder::layout::INTERFACES;
+use responder::limiter::{Policy, SYMMETRIC};
 use responder::served::CAPACITY;
 use responder::{Access, Family};
 use serde::{Deserialize, Deserializer};
@@ -162,6 +163,17 @@ impl Config {
         Ok(config)
     }
 
+    /// Returns the policy for both answering paths, as [`LimitsConfig::policy`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn policy(&self, cpus: u32) -> Result<Policy> {
+        let policy = self.limits.policy(self.access.denied, cpus)?;
+        let symmetric = if self.access.symmetric { SYMMETRIC } else { 0 };
+        Ok(Policy { options: policy.options | symmetric, ..policy })
+    }
+
     /// Parses a configuration.
     ///
     /// # Errors
@@ -197,7 +209,7 @@ impl Config {
     fn check(&self, own: &OwnAddresses) -> Result<(), ConfigError> {
         self.clock.check()?;
         upstream::check(&self.clock, &self.upstream, &own.serving(&self.serve))?;
-        self.limits.policy(self.access.denied, 1)?;
+        self.policy(1)?;
         access::listed(&self.access)?;
         self.check_interfaces()?;
         self.check_served()?;

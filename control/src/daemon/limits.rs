@@ -100,7 +100,7 @@ impl Daemon {
     /// Puts the limits of a configuration in force, for these lists.
     pub(super) fn apply_limits(&mut self, config: &Config, lists: u8) -> Result<()> {
         let cpus = u32::try_from(aya::util::nr_cpus().unwrap_or(1)).unwrap_or(u32::MAX);
-        let policy = config.limits.policy(config.access.denied, cpus)?;
+        let policy = config.policy(cpus)?;
         if config.limits.table_entries != self.datapath.table_entries() {
             warn!(
                 "limits.table_entries: the table keeps its {} entries until the daemon is restarted",

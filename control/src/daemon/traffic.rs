@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use responder::budget;
+use responder::budget::{self, Cost};
 use responder::layout::{Count, Grant};
 use responder::verdict::COUNTERS;
 use responder::{Policy, layout};
@@ -65,10 +65,10 @@ impl Daemon {
     fn grant(&mut self, now_ns: u64) -> Result<()> {
         let spent = self.datapath.spent()?;
         let cpus = spent.len();
-        let costs: Vec<[u64; 2]> = match Budget::of(&self.config.limits) {
+        let costs: Vec<Cost> = match Budget::of(&self.config.limits) {
             None => {
                 self.rounds.shares = None;
-                vec![[0; 2]; cpus + 1]
+                vec![Cost::NOTHING; cpus + 1]
             }
             Some(budget) => {
                 let shares = self.rounds.shares.get_or_insert_with(|| Shares::equal(cpus + 1));
@@ -82,7 +82,7 @@ impl Daemon {
         let grants: Vec<_> = spent
             .iter()
             .zip(&costs)
-            .map(|(spent, costs)| Grant { costs: *costs, samples: spent.samples.wrapping_add(more) })
+            .map(|(spent, cost)| Grant { cost: *cost, samples: spent.samples.wrapping_add(more) })
             .collect();
         self.datapath.grant(&grants)?;
         self.sockets.shared.grant(costs[cpus]);

@@ -10,6 +10,7 @@ use crate::error::{Code, Error, Result};
 use crate::http::Listening;
 use crate::instance::Instance;
 use crate::net::interfaces::{Interface, Netlink};
+use crate::net::stations::Reception;
 use crate::serving::userspace::Shared;
 use crate::serving::xdp::{Datapath, OpenError};
 use crate::status::sources::Peers;
@@ -59,6 +60,7 @@ struct Served {
     index: u32,
     name: String,
     addresses: Vec<String>,
+    reception: Reception,
 }
 
 impl Daemon {
@@ -68,9 +70,14 @@ impl Daemon {
             index: *index,
             name: name.clone(),
             addresses: addresses.of(*index).map(|address| address.to_string()).collect(),
+            reception: addresses.receptions.get(index).cloned().unwrap_or_default(),
         });
-        let lost =
-            names.lost.iter().map(|name| Served { index: 0, name: name.clone(), addresses: Vec::new() });
+        let lost = names.lost.iter().map(|name| Served {
+            index: 0,
+            name: name.clone(),
+            addresses: Vec::new(),
+            reception: Reception::default(),
+        });
         let listening = self.sockets.ports.all().into_iter().map(|listening| status::UserspacePath {
             family: listening.family.label().into(),
             failure: listening.failure,
@@ -151,6 +158,7 @@ impl Report {
             let mut interface = interface(datapath, served.index, link)?;
             interface.name.clone_from(&served.name);
             interface.addresses.clone_from(&served.addresses);
+            show_reception(&mut interface, &served.reception);
             status.interfaces.push(interface);
         }
         status.userspace_path.clone_from(&self.userspace_path);
@@ -215,8 +223,17 @@ fn interface(datapath: &Datapath, index: u32, link: Option<&Interface>) -> Resul
         xdp_transmit_errors: link.and_then(|link| Nic(&link.name).xdp_transmit_errors()),
         unsent_share: None,
         addresses: Vec::new(),
+        stations: Vec::new(),
+        idle: None,
+        left_to_sockets: None,
         counters: status::name_counters(&*datapath.counters(index)?),
     })
+}
+
+fn show_reception(interface: &mut status::Interface, reception: &Reception) {
+    interface.stations = reception.stations.iter().map(ToString::to_string).collect();
+    interface.idle.clone_from(&reception.idle);
+    interface.left_to_sockets.clone_from(&reception.trouble);
 }
 
 /// What is there to see while no daemon runs; `None` if nothing is attached.
@@ -242,6 +259,9 @@ pub fn status_without_daemon(instance: &Instance) -> Result<Option<Status>, Open
         let link = links.iter().find(|link| link.index == index);
         let mut interface = interface(&datapath, index, link)?;
         interface.addresses = addresses.of(index).map(|address| address.to_string()).collect();
+        if let Some(reception) = addresses.receptions.get(&index) {
+            show_reception(&mut interface, reception);
+        }
         status.interfaces.push(interface);
     }
     Ok(Some(status))

@@ -1,5 +1,6 @@
 //! The host's interfaces and addresses over netlink, and notifications of their changes.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
 
 use crate::error::{Code, Error, Result, chain};
+use crate::net::stations::{Link, Reception};
 use crate::net::topology::{self, LinkRelations};
 use crate::net::xdp_mode::Mode;
 
@@ -139,7 +141,7 @@ pub struct Driver {
     pub transmit_dropped: u64,
 }
 
-/// The addresses of some interfaces and of all interfaces stacked on them.
+/// The addresses of some interfaces and of all interfaces stacked on them, and the stations that they receive at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Addresses {
     /// IPv4 addresses, each with the index of the interface on which it is served.
@@ -148,6 +150,8 @@ pub struct Addresses {
     pub broadcast: Vec<Ipv4Addr>,
     /// IPv6 addresses, each with the index of the interface on which it is served.
     pub ipv6: Vec<(u32, Ipv6Addr)>,
+    /// For each interface, by index, the stations that it receives at.
+    pub receptions: BTreeMap<u32, Reception>,
 }
 
 impl Addresses {
@@ -285,16 +289,19 @@ impl Netlink {
     }
 
     /// The usable addresses of these interfaces and of all that stand on them: not those still being checked
-    /// for duplicates.
+    /// for duplicates. And the stations that these interfaces receive at.
     ///
     /// # Errors
     ///
     /// The kernel's.
     pub async fn addresses(&self, interfaces: &[u32]) -> Result<Addresses> {
         let messages = self.address_messages().await?;
-        let relations = self.relations().await?;
+        let links = self.links().await?;
+        let relations: Vec<_> = links.iter().map(LinkRelations::of).collect();
+        let links: Vec<_> = links.iter().map(Link::of).collect();
         let mut addresses = Addresses::default();
         for interface in interfaces {
+            addresses.receptions.insert(*interface, Reception::of(*interface, &links));
             let stack = topology::stacked_on(*interface, &relations);
             for message in messages.iter().filter(|message| stack.contains(&message.header.index)) {
                 add(&mut addresses, *interface, message);

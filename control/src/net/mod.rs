@@ -7,5 +7,6 @@ pub mod own_addresses;
 pub mod prefix;
 pub mod query;
 pub mod server_name;
+pub mod stations;
 pub mod topology;
 pub mod xdp_mode;

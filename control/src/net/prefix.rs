@@ -61,6 +61,12 @@ impl Prefix {
     pub const fn length(self) -> u8 {
         self.length
     }
+
+    /// Returns whether all addresses of this prefix are of the other one.
+    #[must_use]
+    pub fn is_within(self, around: Self) -> bool {
+        self.length >= around.length && truncated(self.address, around.length) == around.address
+    }
 }
 
 /// Returns the address with all bits beyond `length` cleared.
@@ -160,6 +166,16 @@ mod tests {
         for wide in ["::/8", "::/80", "::/0", "::fffe:0:0/95"] {
             assert!(wide.parse::<Prefix>().unwrap().address().is_ipv6(), "{wide}");
         }
+    }
+
+    #[test]
+    fn prefixes_are_within_those_that_have_all_their_addresses() {
+        let is_within =
+            |inner: &str, outer: &str| inner.parse::<Prefix>().unwrap().is_within(outer.parse().unwrap());
+        assert!(is_within("192.0.2.0/24", "192.0.2.0/24") && is_within("192.0.2.7/32", "192.0.2.0/24"));
+        assert!(is_within("::1/128", "::/0") && is_within("192.0.2.7/32", "0.0.0.0/0"));
+        assert!(!is_within("192.0.2.0/24", "192.0.2.0/25") && !is_within("192.0.3.0/25", "192.0.2.0/24"));
+        assert!(!is_within("192.0.2.0/24", "::/0") && !is_within("::/128", "0.0.0.0/0"));
     }
 
     #[test]

@@ -8,11 +8,11 @@ use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessa
 /// The relations of an interface to others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LinkRelations {
-    index: u32,
+    pub(super) index: u32,
     /// The bond, bridge or VRF of which it is a port.
-    master: Option<u32>,
+    pub(super) master: Option<u32>,
     /// The interface through which its frames go, unchanged or with a tag.
-    lower: Option<u32>,
+    pub(super) lower: Option<u32>,
 }
 
 impl LinkRelations {

@@ -65,6 +65,7 @@ impl Health {
                 warnings
                     .push(format!("{name}: the driver does not send {:.0} % of the answers", share * 100.0));
             }
+            warnings.extend(interface.left_to_sockets.clone());
             if let Some(fallback) = &interface.fallback {
                 warnings.push(format!("{name}: generic mode, because native mode was refused: {fallback}"));
             }
@@ -143,6 +144,8 @@ mod tests {
             (clock.treatment, clock.offset_s, clock.slew_ppm) = (Treatment::Slewed, Some(2.5), 50_000.0);
         });
         assert!(slewed.contains("for about 50 s more"), "{slewed}");
+        let left = "eth0 has 97 MAC addresses and VLANs";
+        assert!(warning(&|status| status.interfaces[0].left_to_sockets = Some(left.into())).contains(left));
         assert!(warning(&|status| status.daemon = None).contains("no daemon is running"));
         let nobody = "the access lists deny every IPv4 client";
         assert!(warning(&|status| status.warnings.push(nobody.into())).contains(nobody));

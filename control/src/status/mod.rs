@@ -156,6 +156,12 @@ pub struct Interface {
     pub unsent_share: Option<f64>,
     /// Addresses that are answered for.
     pub addresses: Vec<String>,
+    /// MAC addresses that are answered for, each with its VLAN.
+    pub stations: Vec<String>,
+    /// Why nothing is received on it, where that is as it should be: it is the backup port of a bond.
+    pub idle: Option<String>,
+    /// Why some requests are not answered by the program, but left to the sockets.
+    pub left_to_sockets: Option<String>,
     /// The counters that are not zero.
     pub counters: Vec<Counter>,
 }
@@ -408,6 +414,9 @@ pub(crate) fn sample() -> Status {
             xdp_transmit_errors: Some(0),
             unsent_share: None,
             addresses: vec!["192.0.2.53".into()],
+            stations: vec!["02:00:00:00:00:35".into()],
+            idle: None,
+            left_to_sockets: None,
             counters: vec![counter(Verdict::Answered, 3, 7), counter(Verdict::DropLimited, 4, 2)],
         }],
         userspace_path: vec![UserspacePath { family: Family::Ipv4.label().into(), failure: None }],

@@ -1,6 +1,6 @@
 //! The status as text for people.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use super::{Clock, Counter, Discipline, Limits, Status};
 use crate::net::xdp_mode::Mode;
@@ -41,6 +41,12 @@ impl fmt::Display for Status {
         for interface in &self.interfaces {
             let mode = interface.mode.map_or("NOT ATTACHED", Mode::label);
             writeln!(text, "interface   {} ({mode}) {}", interface.name, interface.addresses.join(" "))?;
+            if !interface.stations.is_empty() {
+                writeln!(text, "            at {}", few(&interface.stations))?;
+            }
+            for remark in interface.idle.iter().chain(&interface.left_to_sockets) {
+                writeln!(text, "            {remark}")?;
+            }
             if let Some(fallback) = &interface.fallback {
                 writeln!(text, "            not native: {fallback}")?;
             }
@@ -83,6 +89,16 @@ impl Status {
             "NOT SYNCHRONISED: answers declare it (leap 3, stratum 0)".into()
         }
     }
+}
+
+/// The first of these; a trunk has dozens.
+fn few(stations: &[String]) -> String {
+    const FEW: usize = 4;
+    let mut text = stations.iter().take(FEW).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if let Some(more @ 1..) = stations.len().checked_sub(FEW) {
+        let _infallible = write!(text, " and {more} more");
+    }
+    text
 }
 
 fn write_discipline(text: &mut fmt::Formatter<'_>, clock: &Clock, discipline: &Discipline) -> fmt::Result {

@@ -19,10 +19,10 @@ use std::os::fd::AsRawFd as _;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use responder::Policy;
-use responder::ServedTable;
 use responder::clock::WORDS;
 use responder::layout::{Counters, Grant, INTERFACES, SLOTS, Spent, State};
 use responder::limiter::WAYS;
+use responder::{ServedTable, StationTable};
 
 /// A value that is copied into or out of a map as its bytes.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +39,7 @@ const _: () = assert!(
             + 4 * INTERFACES
             + size_of::<[[u64; WORDS]; SLOTS]>()
             + size_of::<[ServedTable; SLOTS]>()
+            + size_of::<[StationTable; INTERFACES]>()
             + size_of::<Policy>()
 );
 // SAFETY: an array of `repr(C)` pairs of 64-bit integers: no padding, every bit pattern is a value.

@@ -2,16 +2,23 @@
 
 use responder::clock::{DispersionRate, Rate};
 use responder::{
-    Action, ClockState, NtpShort, NtpTimestamp, Outcome, Published, ServedTable, Server, Verdict,
+    Action, ClockState, NtpShort, NtpTimestamp, Outcome, Policy, Published, ServedTable, Server, Station,
+    StationTable, Tags, Verdict,
 };
 
-use super::{Answer, BROADCAST_IPV4, Request, SERVER_IPV4, SERVER_IPV6};
+use super::{
+    Answer, BROADCAST_IPV4, FIRST_VLAN, Request, SERVER_IPV4, SERVER_IPV6, SERVER_MAC, SERVICE_VLAN, TAGS,
+};
 
 /// A server that answers for [`SERVER_IPV4`] and [`SERVER_IPV6`]. Its clock stands still.
 #[derive(Clone)]
 pub struct Host {
     /// The addresses that it answers for; without them it has published nothing.
     pub served: Option<ServedTable>,
+    /// The stations that it is.
+    pub stations: StationTable,
+    /// Whom it limits, and whom it answers.
+    pub policy: Policy,
     /// Its clock; `None` if the clock cannot be read.
     pub clock: Option<ClockState>,
     /// Its `CLOCK_MONOTONIC` in ns.
@@ -24,6 +31,8 @@ impl Host {
         let clock = clock();
         Self {
             served: Some(served()),
+            stations: stations(),
+            policy: Policy::OFF,
             clock: Some(clock),
             monotonic_ns: clock.monotonic_base_ns + 250_000_000,
         }
@@ -65,6 +74,8 @@ impl Default for Host {
 /// What a [`Host`] has published.
 pub struct View<'a> {
     served: &'a ServedTable,
+    stations: &'a StationTable,
+    policy: &'a Policy,
     clock: Option<ClockState>,
 }
 
@@ -73,8 +84,16 @@ impl Published for View<'_> {
         self.served
     }
 
+    fn stations(&self) -> &StationTable {
+        self.stations
+    }
+
     fn clock(&self) -> Option<ClockState> {
         self.clock
+    }
+
+    fn policy(&self) -> &Policy {
+        self.policy
     }
 }
 
@@ -86,7 +105,12 @@ impl Server for Host {
     type Published<'a> = View<'a>;
 
     fn published(&self) -> Option<View<'_>> {
-        Some(View { served: self.served.as_ref()?, clock: self.clock })
+        Some(View {
+            served: self.served.as_ref()?,
+            stations: &self.stations,
+            policy: &self.policy,
+            clock: self.clock,
+        })
     }
 }
 
@@ -100,6 +124,22 @@ impl responder::Host for Host {
 pub fn served() -> ServedTable {
     ServedTable::new(&[SERVER_IPV4.octets()], &[BROADCAST_IPV4.octets()], &[SERVER_IPV6.octets()])
         .expect("three addresses fit")
+}
+
+/// The table of [`station_list`].
+pub fn stations() -> StationTable {
+    StationTable::new(&station_list()).expect("as many as there are stacks of tags")
+}
+
+/// [`SERVER_MAC`] under each stack of tags of [`TAGS`], with the VLAN IDs of [`Request::build`].
+pub fn station_list() -> Vec<Station> {
+    TAGS.iter().map(|tags| Station::new(SERVER_MAC, tags_of(tags))).collect()
+}
+
+/// The tags with these protocol identifiers and the VLAN IDs of [`Request::build`].
+pub fn tags_of(identifiers: &[u16]) -> Tags {
+    let ids = FIRST_VLAN..;
+    identifiers.iter().zip(ids).fold(Tags::NONE, |tags, (tag, id)| tags.with(id, *tag == SERVICE_VLAN))
 }
 
 /// A synchronised clock, no field of which is zero or like another.

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use etherparse::UdpHeader;
 
 pub use answer::{Answer, Message};
-pub use host::{Host, View, clock, served};
+pub use host::{Host, View, clock, served, station_list, stations, tags_of};
 pub use request::{Request, message};
 
 /// MAC address of the client.
@@ -39,6 +39,8 @@ pub const ORIGIN: u64 = 0x1234_5678_9abc_def0;
 pub const VLAN: u16 = 0x8100;
 /// The tag protocol identifier of IEEE 802.1ad.
 pub const SERVICE_VLAN: u16 = 0x88a8;
+/// The VLAN ID of the outermost tag; an inner one has the next.
+pub const FIRST_VLAN: u16 = 101;
 /// All stacks of tags that the server accepts.
 pub const TAGS: [&[u16]; 6] =
     [&[], &[VLAN], &[SERVICE_VLAN], &[SERVICE_VLAN, VLAN], &[VLAN, VLAN], &[SERVICE_VLAN, SERVICE_VLAN]];

@@ -9,8 +9,8 @@ use etherparse::{
 };
 
 use super::{
-    CLIENT_IPV4, CLIENT_IPV6, CLIENT_MAC, CLIENT_PORT, NTP_PORT, ORIGIN, SERVER_IPV4, SERVER_IPV6,
-    SERVER_MAC, udp_checksum,
+    CLIENT_IPV4, CLIENT_IPV6, CLIENT_MAC, CLIENT_PORT, FIRST_VLAN, NTP_PORT, ORIGIN, SERVER_IPV4,
+    SERVER_IPV6, SERVER_MAC, udp_checksum,
 };
 
 /// The fields of a request's frame. A test names those that are unusual and takes the others from [`Self::ipv4`] or
@@ -124,7 +124,7 @@ impl Request {
         };
         let mut bytes = ethernet.to_bytes().to_vec();
         for (number, ether_type) in ethertypes.enumerate() {
-            let vlan_id = VlanId::try_new(101 + number as u16).expect("below 4096");
+            let vlan_id = VlanId::try_new(FIRST_VLAN + number as u16).expect("below 4096");
             let tag = SingleVlanHeader { vlan_id, ether_type, ..SingleVlanHeader::default() };
             bytes.extend(tag.to_bytes());
         }

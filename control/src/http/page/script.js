@@ -13,6 +13,7 @@ const VERDICTS = {
   kiss_rate: "told to ask less often (RATE)",
   kiss_deny: "told not to ask (DENY)",
   pass_for_others: "passed: not our address",
+  pass_station: "passed: another station's frame, or VLAN",
   pass_fragment: "passed to the socket: fragment",
   pass_long: "passed to the socket: longer than 48 bytes",
   pass_mode: "passed: not a client's request",
@@ -21,10 +22,11 @@ const VERDICTS = {
   drop_source: "dropped: impossible source",
   drop_control: "dropped: control message",
   drop_length: "dropped: wrong length",
-  drop_checksum: "dropped: wrong checksum",
+  drop_checksum: "dropped: wrong or missing checksum",
   drop_limited: "dropped: over its rate",
   drop_denied: "dropped: on the deny list",
   drop_budget: "dropped: the server's budget is spent",
+  drop_unsent: "lost: the socket could not send the answer",
 };
 
 const at = (id) => document.getElementById(id);

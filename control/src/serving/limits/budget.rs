@@ -1,7 +1,6 @@
 //! The server's budget: what it costs an answer, and how it is shared out among all that answer.
 
-use responder::budget::UNITS_IN_A_NS;
-use responder::verdict::Family;
+use responder::budget::{Cost, PARTS_OF_A_UNIT, UNITS_IN_A_NS};
 
 use crate::config::LimitsConfig;
 
@@ -22,19 +21,16 @@ impl Budget {
         (answers_per_s.is_some() || bits_per_s.is_some()).then_some(Self { answers_per_s, bits_per_s })
     }
 
-    /// The time that the whole server takes to earn an answer, in the units of [`responder::budget`]: by whichever
-    /// cap is the tighter.
-    fn cost(self, family: Family) -> f64 {
+    /// The time that the whole server takes to earn an answer, and a byte of its frame, in the units of
+    /// [`responder::budget`].
+    fn times(self) -> [f64; 2] {
         #[expect(clippy::cast_precision_loss, reason = "53 bits are enough")]
         let units_in_a_s = (1_000_000_000 * UNITS_IN_A_NS) as f64;
-        let frame_bits = match family {
-            Family::Ipv4 => 720.0,
-            Family::Ipv6 => 880.0,
-        };
-        let by_answers = self.answers_per_s.map_or(0.0, |answers| units_in_a_s / f64::from(answers));
         #[expect(clippy::cast_precision_loss, reason = "53 bits are enough")]
-        let by_bits = self.bits_per_s.map_or(0.0, |bits| units_in_a_s * frame_bits / bits as f64);
-        by_answers.max(by_bits)
+        let parts_in_8_s = units_in_a_s * (8 * PARTS_OF_A_UNIT) as f64;
+        #[expect(clippy::cast_precision_loss, reason = "53 bits are enough")]
+        let by_bits = self.bits_per_s.map_or(0.0, |bits| parts_in_8_s / bits as f64);
+        [self.answers_per_s.map_or(0.0, |answers| units_in_a_s / f64::from(answers)), by_bits]
     }
 }
 
@@ -83,16 +79,16 @@ impl Shares {
         }
     }
 
-    /// What an answer costs each of them, by family.
-    pub fn costs(&self, budget: Budget) -> impl Iterator<Item = [u64; 2]> + '_ {
-        let [ipv4, ipv6] = [Family::Ipv4, Family::Ipv6].map(|family| budget.cost(family));
+    /// What an answer costs each of them.
+    pub fn costs(&self, budget: Budget) -> impl Iterator<Item = Cost> + '_ {
+        let [answer, byte] = budget.times();
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "positive, and saturating"
         )]
         let units = |cost: f64| cost.ceil() as u64;
-        self.shares.iter().map(move |share| [units(ipv4 / share), units(ipv6 / share)])
+        self.shares.iter().map(move |share| Cost { answer: units(answer / share), byte: units(byte / share) })
     }
 }
 
@@ -104,7 +100,7 @@ mod tests {
 
     fn sum_of_rates(shares: &Shares, budget: Budget) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "a test")]
-        shares.costs(budget).map(|[cost, _]| 1.6e10 / cost as f64).sum()
+        shares.costs(budget).map(|cost| 1.6e10 / cost.of(90) as f64).sum()
     }
 
     #[test]
@@ -120,10 +116,14 @@ mod tests {
     #[test]
     fn the_cap_in_bits_is_that_of_frames_and_the_tighter_one_counts() {
         let cost = |answers_per_s, bits_per_s| {
-            Shares::equal(1).costs(Budget { answers_per_s, bits_per_s }).next().unwrap()
+            let cost = Shares::equal(1).costs(Budget { answers_per_s, bits_per_s }).next().unwrap();
+            // Over IPv4 and over IPv6, and over IPv6 with two tags.
+            [90, 110, 118].map(|bytes| cost.of(bytes))
         };
-        assert_eq!(cost(None, Some(720_000)), [16_000_000, 19_555_556]);
-        assert_eq!(cost(Some(1000), Some(7_200_000)), [16_000_000, 16_000_000]);
+        assert_eq!(cost(None, Some(720_000)), [16_000_001, 19_555_556, 20_977_778]);
+        assert_eq!(cost(Some(1000), Some(7_200_000)), [16_000_000; 3]);
+        // The most that can be set: the cost of a byte is a small number.
+        assert_eq!(cost(None, Some(100_000_000_000)), [116, 141, 152]);
     }
 
     /// Buckets under a constant demand, in steps of a quarter of a second: as much is answered as the share gives,

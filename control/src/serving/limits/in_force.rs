@@ -140,38 +140,68 @@ impl Change {
 pub struct Changes(Vec<Change>);
 
 impl Changes {
-    /// What leads from the one to the other, in an order in which no map ever holds more than `room` of a family.
+    /// What leads from the one to the other, in an order in which no map ever holds more than `room` of a family, if
+    /// what is wanted fits in at all.
     ///
-    /// Where both fit in, what is new comes before what goes: every client meets the entry that was or the one that is
-    /// to be. Entries come before those around them and go after them, so that an exception is never missing from
-    /// what it is an exception to.
+    /// A client is concerned by the changes of the prefixes that it is in. These are within each other, so that the
+    /// changes fall into groups that concern different clients: a prefix, and those within it. In each group what is
+    /// new comes before what goes: every client meets the entry that was or the one that is to be. Entries come before
+    /// those around them and go after them, so that an exception is never missing from what it is an exception to.
+    ///
+    /// Only where a group finds no room for what is new beside what it has, what goes in it goes first. For a moment
+    /// its clients are treated as if only the entries around it were there. Groups that make room come first, so that
+    /// this takes a list that is full, or a prefix with very many within it.
     fn between(before: &Effective, wanted: &Lists, room: usize) -> Self {
         let goes = before.entries.iter().filter(|(prefix, _)| wanted.get(prefix).is_none());
-        let mut gone =
+        let gone =
             goes.map(|(prefix, access)| Change { prefix: *prefix, before: Some(*access), after: None });
-        let mut comes: Vec<_> = wanted
+        let mut changes: Vec<_> = wanted
             .entries()
             .map(|(prefix, access)| {
                 let before = before.entries.get(&prefix).copied();
                 Change { prefix, before, after: Some(access) }
             })
             .filter(|change| change.before != change.after)
+            .chain(gone)
             .collect();
         // A prefix comes after those around it in the order of prefixes.
-        comes.sort_unstable_by_key(|change| std::cmp::Reverse(change.prefix));
-        let fits = [0, 1].into_iter().all(|of| {
-            let new = |change: &&Change| change.before.is_none() && family(change.prefix.address()) == of;
-            before.number(of) + comes.iter().filter(new).count() <= room
-        });
-        if fits {
-            comes.extend(gone);
-            Self(comes)
-        } else {
-            let mut changes: Vec<_> = gone.by_ref().collect();
-            changes.extend(comes);
-            Self(changes)
+        changes.sort_unstable_by_key(|change| change.prefix);
+        let mut groups: Vec<_> = groups(&changes).collect();
+        groups.sort_by_key(|group| growth(group));
+        let mut used = [0, 1].map(|of| before.number(of));
+        let mut ordered = Vec::with_capacity(changes.len());
+        for group in groups {
+            let used = &mut used[family(group[0].prefix.address())];
+            let comes = group.iter().rev().filter(|change| change.after.is_some());
+            let goes = group.iter().filter(|change| change.after.is_none());
+            let new = comes.clone().filter(|change| change.before.is_none()).count();
+            if *used + new <= room {
+                ordered.extend(comes.chain(goes));
+            } else {
+                ordered.extend(goes.clone().chain(comes));
+            }
+            *used = used.saturating_add_signed(growth(group));
         }
+        Self(ordered)
     }
+}
+
+/// Divides changes in the order of prefixes into groups of a prefix and those within it.
+fn groups(changes: &[Change]) -> impl Iterator<Item = &[Change]> {
+    let mut rest = changes;
+    std::iter::from_fn(move || {
+        let around = rest.first()?.prefix;
+        let end = rest.iter().position(|change| !change.prefix.is_within(around)).unwrap_or(rest.len());
+        let (group, behind) = rest.split_at(end);
+        rest = behind;
+        Some(group)
+    })
+}
+
+/// By how many entries a list grows with these changes.
+fn growth(changes: &[Change]) -> isize {
+    let by_one = |entry: Option<Access>| isize::from(entry.is_some());
+    changes.iter().map(|change| by_one(change.after) - by_one(change.before)).sum()
 }
 
 /// The lists as they are in force.
@@ -469,6 +499,52 @@ mod tests {
                     assert!([old.of(address), new.of(address)].contains(&now.of(address)), "{address}");
                 }
             }
+        }
+    }
+
+    /// Addresses of their own, as lists of abusers are, with so much room that one more fits in than either has.
+    #[test]
+    fn lists_without_prefixes_in_each_other_need_no_room_for_both() {
+        let mut random = Random(7);
+        for _ in 0..300 {
+            let mut entries = |number| -> BTreeMap<Prefix, Access> {
+                let all = random.entries(number).into_iter();
+                all.filter(|(prefix, _)| [32, 48].contains(&prefix.length())).collect()
+            };
+            let (before, after) = (entries(60), entries(60));
+            let (old, new): (Effective, Effective) =
+                (before.clone().into_iter().collect(), after.clone().into_iter().collect());
+            let most = [0, 1].map(|of| old.number(of).max(new.number(of)) + 1);
+            let room = most[0].max(most[1]);
+            let Changes(changes) = Changes::between(&old, &lists(after.clone()), room);
+            let mut now = old.clone();
+            for change in changes {
+                now.set(change.prefix, change.after);
+                assert!([0, 1].into_iter().all(|of| now.number(of) <= room));
+                for address in before.keys().chain(after.keys()).map(|prefix| prefix.address()) {
+                    assert!([old.of(address), new.of(address)].contains(&now.of(address)), "{address}");
+                }
+            }
+            assert_eq!(now.entries, after);
+        }
+    }
+
+    /// With as much room as the larger one needs.
+    #[test]
+    fn any_list_becomes_any_other_within_the_room_that_they_need() {
+        let mut random = Random(8);
+        for round in 0..300 {
+            let (before, after) = (random.entries(round % 50), random.entries(round % 47));
+            let (old, new): (Effective, Effective) =
+                (before.into_iter().collect(), after.clone().into_iter().collect());
+            let room = [0, 1].into_iter().map(|of| old.number(of).max(new.number(of))).max().unwrap();
+            let Changes(changes) = Changes::between(&old, &lists(after.clone()), room);
+            let mut now = old;
+            for change in changes {
+                now.set(change.prefix, change.after);
+                assert!([0, 1].into_iter().all(|of| now.number(of) <= room));
+            }
+            assert_eq!(now.entries, after);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use responder::limiter::Source;
 use responder::verdict::Family;
 
 use super::heavy::{Counts, Key};
@@ -56,11 +57,11 @@ impl Traffic {
 
 fn show_source((family, bits): Key, [ipv4_prefix, ipv6_prefix]: [u8; 2]) -> String {
     if family == Family::Ipv4 as u8 {
-        let address = u32::try_from(bits).unwrap_or(0).to_ne_bytes();
+        let address = Source::ipv4_address(bits);
         return show(IpAddr::V4(Ipv4Addr::from(address)), ipv4_prefix, 32);
     }
     let mut address = [0; 16];
-    address[..8].copy_from_slice(&bits.to_ne_bytes());
+    address[..8].copy_from_slice(&Source::ipv6_network(bits));
     show(IpAddr::V6(Ipv6Addr::from(address)), ipv6_prefix, 128)
 }
 

@@ -7,11 +7,12 @@
 mod ports;
 mod shared;
 
+use std::cell::RefCell;
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -22,7 +23,7 @@ use nix::sys::socket::{
 };
 use responder::budget::Allowance;
 use responder::limiter::{Buckets, WAYS};
-use responder::message::{Answer, MODE_CONTROL, Request};
+use responder::message::{Answer, LENGTH, MODE_CONTROL, Request};
 use responder::sample::Sample;
 use responder::udp::NTP_PORT;
 use responder::verdict::{Family, Outcome, Verdict};
@@ -36,6 +37,7 @@ use crate::sys::kernel_clock::{KernelClock as _, Machine, monotonic_ns, realtime
 
 use ports::AwaitedPort;
 pub use ports::{Listening, Ports};
+use shared::Limits;
 pub use shared::Shared;
 
 /// Longer datagrams are cut off; no NTP message is that long.
@@ -44,6 +46,10 @@ const BUFFER: usize = 1500;
 const LONGEST_WAIT_NS: i128 = 1_000_000_000;
 /// A reading of the clocks that took longer was interrupted, and is made again with more care.
 const WIDEST_READING_NS: u64 = 2_000;
+
+/// Bytes of an answer's Ethernet frame, without the tags that it may get on its way.
+const FRAME_IPV4: usize = 14 + 20 + 8 + LENGTH;
+const FRAME_IPV6: usize = 14 + 40 + 8 + LENGTH;
 
 /// The index of `lo`, in every network namespace (the kernel's `LOOPBACK_IFINDEX`).
 const LOOPBACK_INDEX: u32 = 1;
@@ -173,7 +179,7 @@ fn wait(sockets: &[(Family, OwnedFd)], until: Option<Instant>) {
 }
 
 /// Takes one datagram and answers it; `None` when none is left. An answer that cannot be sent is lost, as
-/// it might be on the way: there is nobody to tell.
+/// it might be on the way: there is nobody to tell. It is counted as what it is, and takes nothing from the limits.
 fn answer_one(family: Family, socket: &OwnedFd, shared: &Shared) -> Option<()> {
     let mut payload = [0; BUFFER];
     let mut slices = [IoSliceMut::new(&mut payload)];
@@ -202,20 +208,22 @@ fn answer_one(family: Family, socket: &OwnedFd, shared: &Shared) -> Option<()> {
     if is_control && source.ip().is_loopback() && local.is_loopback() {
         let host_time = host_time()?;
         for fragment in mode6::answer(payload, &shared.peers(), host_time) {
-            local.send(socket, &source, &fragment);
+            let _lost = local.send(socket, &source, &fragment);
         }
         // The host's own questions about its server: no client's, so counted nowhere.
         return Some(());
     }
     let version = payload.first().map_or(0, |first| responder::message::version(*first));
-    let answered = Request::parse(payload, port).and_then(|request| {
-        let host = RequestHost { shared, received_ns: received_at(realtime_ns).ok_or(Verdict::PassClock)? };
-        decide(request, source.ip(), &host)
+    let limits = shared.limits();
+    let answered = Request::parse(payload, port, &limits.policy).and_then(|request| {
+        let host = RequestHost::new(shared, received_at(realtime_ns).ok_or(Verdict::PassClock)?);
+        Ok((decide(request, source.ip(), &limits, &host)?, host))
     });
     let verdict = match answered {
-        Ok(answer) => {
-            local.send(socket, &source, &answer.to_bytes());
-            answer.verdict()
+        Ok((answer, _)) if local.send(socket, &source, &answer.to_bytes()) => answer.verdict(),
+        Ok((_, host)) => {
+            host.take_back();
+            Verdict::DropUnsent
         }
         Err(verdict) => verdict,
     };
@@ -224,13 +232,17 @@ fn answer_one(family: Family, socket: &OwnedFd, shared: &Shared) -> Option<()> {
 }
 
 /// Takes a request through the program's steps. The host itself is always answered.
-fn decide(request: Request, source: IpAddr, host: &RequestHost<'_>) -> std::result::Result<Answer, Verdict> {
-    let limits = host.shared.limits();
+fn decide(
+    request: Request,
+    source: IpAddr,
+    limits: &Limits,
+    host: &RequestHost<'_>,
+) -> std::result::Result<Answer, Verdict> {
     let policy = if source.is_loopback() { &Policy::OFF } else { &limits.policy };
     let clock = || host.shared.clock();
     match source {
-        IpAddr::V4(address) => pipeline::answer(request, address.octets(), policy, clock, host),
-        IpAddr::V6(address) => pipeline::answer(request, address.octets(), policy, clock, host),
+        IpAddr::V4(address) => pipeline::answer(request, address.octets(), FRAME_IPV4, policy, clock, host),
+        IpAddr::V6(address) => pipeline::answer(request, address.octets(), FRAME_IPV6, policy, clock, host),
     }
 }
 
@@ -238,6 +250,27 @@ fn decide(request: Request, source: IpAddr, host: &RequestHost<'_>) -> std::resu
 struct RequestHost<'a> {
     shared: &'a Shared,
     received_ns: u64,
+    /// The buckets that the request may have been taken out of, with what was in them.
+    before: RefCell<Vec<(&'a AtomicU64, u64)>>,
+}
+
+impl<'a> RequestHost<'a> {
+    const fn new(shared: &'a Shared, received_ns: u64) -> Self {
+        Self { shared, received_ns, before: RefCell::new(Vec::new()) }
+    }
+
+    /// Takes note of what is in these buckets. Nobody but this thread writes to them.
+    fn note(&self, buckets: impl IntoIterator<Item = &'a AtomicU64>) {
+        let with_words = buckets.into_iter().map(|bucket| (bucket, bucket.load(Ordering::Relaxed)));
+        self.before.borrow_mut().extend(with_words);
+    }
+
+    /// Puts back what the request took out of the buckets.
+    fn take_back(&self) {
+        for (bucket, word) in self.before.borrow_mut().drain(..) {
+            bucket.store(word, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Host for RequestHost<'_> {
@@ -262,15 +295,15 @@ impl Buckets for RequestHost<'_> {
     type Bucket = AtomicU64;
 
     fn set(&self, number: u32) -> Option<&[AtomicU64; WAYS]> {
-        self.shared.table.set(number)
+        self.shared.table.set(number).inspect(|set| self.note(*set))
     }
 
     fn kisses(&self) -> Option<&AtomicU64> {
-        self.shared.table.kisses()
+        self.shared.table.kisses().inspect(|bucket| self.note([*bucket]))
     }
 
-    fn allowance(&self, family: Family) -> Option<Allowance<'_, AtomicU64>> {
-        self.shared.table.allowance(family)
+    fn allowance(&self) -> Option<Allowance<'_, AtomicU64>> {
+        self.shared.table.allowance().inspect(|allowance| self.note([allowance.bucket]))
     }
 
     fn report(&self, sample: Sample) {
@@ -314,7 +347,8 @@ impl Local {
         ipv4 || ipv6
     }
 
-    fn send(&self, socket: &OwnedFd, to: &SocketAddr, message: &[u8]) {
+    /// Returns whether it was sent.
+    fn send(&self, socket: &OwnedFd, to: &SocketAddr, message: &[u8]) -> bool {
         let slices = [IoSlice::new(message)];
         let ipv4 =
             self.ipv4.map(|info| libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: info.ipi_addr, ..info });
@@ -324,7 +358,7 @@ impl Local {
             (None, None) => vec![],
         };
         let to = SockaddrStorage::from(*to);
-        let _lost = sendmsg(socket.as_raw_fd(), &slices, &control, MsgFlags::MSG_DONTWAIT, Some(&to));
+        sendmsg(socket.as_raw_fd(), &slices, &control, MsgFlags::MSG_DONTWAIT, Some(&to)).is_ok()
     }
 }
 
@@ -339,10 +373,8 @@ fn with_port(address: &SockaddrStorage) -> Option<(SocketAddr, u16)> {
 
 #[cfg(test)]
 mod tests {
-    use responder::message::LENGTH;
-
     use responder::ClockState;
-
+    use responder::budget::Cost;
 
     use super::*;
     use crate::config::{Denied, LimitsConfig};
@@ -359,10 +391,10 @@ mod tests {
         shared.publish_limits(&policy);
         let mut payload = [0; LENGTH];
         payload[0] = 0x23;
-        let request = Request::parse(&payload, 40_000).unwrap();
+        let request = Request::parse(&payload, 40_000, &policy).unwrap();
         let verdict_on = |address: &str| {
-            let host = RequestHost { shared: &shared, received_ns: 1_000_000_000 };
-            match decide(request, address.parse().unwrap(), &host) {
+            let host = RequestHost::new(&shared, 1_000_000_000);
+            match decide(request, address.parse().unwrap(), &shared.limits(), &host) {
                 Ok(answer) => answer.verdict(),
                 Err(verdict) => verdict,
             }
@@ -375,6 +407,51 @@ mod tests {
         for address in ["127.0.0.1", "::1"] {
             assert!((0..100).all(|_| verdict_on(address) == Verdict::Answered), "{address}");
         }
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_sent_takes_nothing_from_its_source_or_the_server() {
+        let shared = Shared::new();
+        let clock = ClockState { horizon_ns: u64::MAX / 2, stratum: 2, ..ClockState::from_words([0; 8]) };
+        shared.publish_clock(clock);
+        let config =
+            LimitsConfig { burst: 8, leak: 16, budget_answers_per_s: Some(1000), ..LimitsConfig::default() };
+        // With a key like this nothing leaks by accident.
+        let key = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0];
+        shared.publish_limits(&Policy { key, ..config.policy(Denied::Drop, 1).unwrap() });
+        shared.grant(Cost { answer: 16_000_000, byte: 0 });
+        let mut payload = [0; LENGTH];
+        payload[0] = 0x23;
+        let limits = shared.limits();
+        let request = Request::parse(&payload, 40_000, &limits.policy).unwrap();
+        let words = || {
+            let sets = (0..).map_while(|number| shared.table.set(number));
+            let all = sets
+                .flatten()
+                .chain(shared.table.kisses())
+                .chain(shared.table.allowance().map(|all| all.bucket));
+            all.map(|bucket| bucket.load(Ordering::Relaxed)).collect::<Vec<_>>()
+        };
+        let answers = |is_sent: bool| {
+            let mut kinds = Vec::new();
+            for number in 0..40 {
+                let host = RequestHost::new(&shared, 1_000_000_000 + number);
+                let before = words();
+                let decided = decide(request, [198, 51, 100, 7].into(), &limits, &host);
+                if decided.is_ok() && !is_sent {
+                    host.take_back();
+                    assert_eq!(words(), before);
+                }
+                kinds.push(decided.map_or_else(|verdict| verdict, |answer| answer.verdict()));
+            }
+            kinds
+        };
+        assert_eq!(answers(false), [Verdict::Answered; 40]);
+        let sent = answers(true);
+        assert_eq!(sent.iter().filter(|verdict| **verdict == Verdict::Answered).count(), 8);
+        assert!(sent.contains(&Verdict::KissRate), "{sent:?}");
+        // Now that it is due, a kiss that cannot be sent takes nothing either.
+        answers(false);
     }
 
     #[test]

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use responder::budget::{self, Allowance};
+use responder::budget::{self, Allowance, Cost};
 use responder::layout::Count;
 use responder::limiter::{Buckets, WAYS};
 use responder::sample::{Chances, Sample};
-use responder::verdict::{COUNTERS, Family, Outcome};
+use responder::verdict::{COUNTERS, Outcome};
 use responder::{Access, ClockState, Policy};
 
 use crate::serving::limits::Effective;
@@ -33,7 +33,7 @@ pub(super) struct Table {
     sets: Vec<[AtomicU64; WAYS]>,
     kisses: AtomicU64,
     answers: AtomicU64,
-    costs: [AtomicU64; 2],
+    cost: Mutex<Cost>,
     samples: Mutex<Vec<Sample>>,
 }
 
@@ -48,9 +48,9 @@ impl Buckets for Table {
         Some(&self.kisses)
     }
 
-    fn allowance(&self, family: Family) -> Option<Allowance<'_, AtomicU64>> {
-        let cost = self.costs[family as usize].load(Ordering::Relaxed);
-        (cost != 0).then_some(Allowance { cost, bucket: &self.answers })
+    fn allowance(&self) -> Option<Allowance<'_, AtomicU64>> {
+        let cost = *self.cost.lock().unwrap_or_else(PoisonError::into_inner);
+        (cost != Cost::NOTHING).then_some(Allowance { cost, bucket: &self.answers })
     }
 
     fn report(&self, sample: Sample) {
@@ -87,7 +87,7 @@ impl Shared {
                 sets: (0..SETS).map(empty).collect(),
                 kisses: AtomicU64::new(0),
                 answers: AtomicU64::new(0),
-                costs: Default::default(),
+                cost: Mutex::default(),
                 samples: Mutex::default(),
             },
             packets: zeros(),
@@ -130,11 +130,9 @@ impl Shared {
         budget::level(self.table.answers.load(Ordering::Relaxed), now_ns)
     }
 
-    /// Sets what an answer costs, by family.
-    pub fn grant(&self, costs: [u64; 2]) {
-        for (cost, new) in self.table.costs.iter().zip(costs) {
-            cost.store(new, Ordering::Relaxed);
-        }
+    /// Sets what an answer costs.
+    pub fn grant(&self, cost: Cost) {
+        *self.table.cost.lock().unwrap_or_else(PoisonError::into_inner) = cost;
     }
 
     /// Takes the samples of what came to the sockets.

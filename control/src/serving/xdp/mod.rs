@@ -17,6 +17,7 @@ mod refusal;
 mod slots;
 mod tags;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -26,7 +27,7 @@ use aya::{Ebpf, EbpfLoader};
 use responder::access::{BLOCK_ENTRIES, BLOCK_WORDS};
 use responder::layout::{self, Count, Counters, Grant, INTERFACES, Spent, State};
 use responder::limiter::WAYS;
-use responder::{ClockState, ServedTable, verdict};
+use responder::{ClockState, ServedTable, StationTable, verdict};
 
 pub(crate) use attach::slow_transmit;
 pub use attach::{Attachment, Links, ModeRequest};
@@ -66,6 +67,8 @@ pub struct Datapath {
     state: Box<State>,
     clock_flips: Flips<ClockState>,
     table_flips: Flips<Box<ServedTable>>,
+    /// The stations of interfaces by index, with a slot or without one yet.
+    stations: BTreeMap<u32, StationTable>,
     links: Links,
 }
 
@@ -168,6 +171,7 @@ impl Datapath {
             state: Box::new(State::EMPTY),
             clock_flips: Flips::default(),
             table_flips: Flips::default(),
+            stations: BTreeMap::new(),
         };
         let Plain(found) = datapath.state_map.get(&0, 0).map_err(map_error(layout::STATE))?;
         if found.magic == layout::MAGIC {
@@ -190,6 +194,16 @@ impl Datapath {
     pub fn publish_clock(&mut self, clock: &ClockState) -> Result<()> {
         self.clock_flips.put(*clock);
         self.publish_waiting()
+    }
+
+    /// Publishes the stations of interfaces, by index, if they have changed. They are in force at once.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be written.
+    pub fn publish_stations(&mut self, stations: BTreeMap<u32, StationTable>) -> Result<()> {
+        self.stations = stations;
+        if self.place_stations() { self.write_state() } else { Ok(()) }
     }
 
     /// Publishes the addresses that are answered for, if they have changed. Like [`Datapath::publish_clock`], this

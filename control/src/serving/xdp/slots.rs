@@ -1,7 +1,7 @@
 //! The slots of the interfaces in the map of counters.
 
 use responder::layout::{self, Count, INTERFACES};
-use responder::verdict;
+use responder::{StationTable, verdict};
 
 use super::{Datapath, map_error};
 use crate::error::{Code, Error, Result};
@@ -55,6 +55,7 @@ impl Datapath {
                 .map_err(Error::because(Code::Software, "counters"))?;
         self.counters_map.set(number, zeros, 0).map_err(map_error(layout::COUNTERS))?;
         self.state.interfaces[number as usize] = interface.index;
+        self.place_stations();
         self.write_state()?;
         Ok(Slot { number, is_new: true })
     }
@@ -70,7 +71,19 @@ impl Datapath {
                 *index = 0;
             }
         }
+        self.place_stations();
         self.write_state()
+    }
+
+    /// Puts the stations of each interface where its program looks. Returns whether that changes anything.
+    pub(super) fn place_stations(&mut self) -> bool {
+        let mut changed = false;
+        for (index, place) in self.state.interfaces.iter().zip(&mut self.state.stations) {
+            let stations = self.stations.get(index).unwrap_or(&StationTable::EMPTY);
+            changed |= place != stations;
+            *place = *stations;
+        }
+        changed
     }
 
     pub(super) fn slot_of(&self, interface: u32) -> Option<u32> {
