@@ -232,14 +232,14 @@ impl Policy {
     #[must_use]
     pub fn ipv4_mask_of(prefix_length: u8) -> u64 {
         let mask = u32::MAX.checked_shl(32_u32.saturating_sub(prefix_length.into())).unwrap_or(0);
-        u64::from_ne_bytes(of_ipv4(mask.to_be_bytes()))
+        word_of(of_ipv4(mask.to_be_bytes()))
     }
 
     /// Returns the [`Policy::ipv6_mask`] of a prefix length; more than 64 bits count as 64, because within a
     /// /64 every host may choose its addresses freely.
     #[must_use]
     pub fn ipv6_mask_of(prefix_length: u8) -> u64 {
-        u64::MAX.checked_shl(64_u32.saturating_sub(prefix_length.into())).unwrap_or(0).to_be()
+        word_of(u64::MAX.checked_shl(64_u32.saturating_sub(prefix_length.into())).unwrap_or(0).to_be_bytes())
     }
 
     /// Returns the hash of a source, whose bits give the number of the set and the tag. There are two rounds,
@@ -262,8 +262,7 @@ impl Policy {
     }
 }
 
-/// The owner of a bucket: the bits of an address that the policy's masks keep, as eight bytes that the machine loads as
-/// a word. They are the first half of an IPv6 address. An IPv4 address is preceded by the beginning of a multicast
+/// The owner of a bucket: the bits of an address that the policy's masks keep, as a word of eight bytes. They are the first half of an IPv6 address. An IPv4 address is preceded by the beginning of a multicast
 /// address, which no source has, so that no source of one family is a source of the other, in either byte order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source(u64);
@@ -277,19 +276,26 @@ const fn of_ipv4([a, b, c, d]: [u8; 4]) -> [u8; 8] {
     [MULTICAST, 0, 0, 0, a, b, c, d]
 }
 
+/// Returns the word of a source's bytes: with the last four, in which neighbours differ, in the lower half, because the
+/// hash multiplies, and carries go upwards only.
+#[inline(always)]
+const fn word_of(bytes: [u8; 8]) -> u64 {
+    u64::from_le_bytes(bytes).rotate_left(32)
+}
+
 impl Source {
     /// Creates it from an IPv4 address.
     #[must_use]
     #[inline(always)]
     pub fn ipv4(address: [u8; 4], policy: &Policy) -> Self {
-        Self(u64::from_ne_bytes(of_ipv4(address)) & policy.ipv4_mask)
+        Self(word_of(of_ipv4(address)) & policy.ipv4_mask)
     }
 
     /// Creates it from an IPv6 address.
     #[must_use]
     #[inline(always)]
     pub fn ipv6(address: [u8; 16], policy: &Policy) -> Self {
-        Self(u64::from_ne_bytes(crate::packet::load(&address, 0)) & policy.ipv6_mask)
+        Self(word_of(crate::packet::load(&address, 0)) & policy.ipv6_mask)
     }
 
     /// Returns the word.
@@ -302,14 +308,14 @@ impl Source {
     /// Returns the address in the word of an IPv4 source.
     #[must_use]
     pub const fn ipv4_address(bits: u64) -> [u8; 4] {
-        let [_, _, _, _, a, b, c, d] = bits.to_ne_bytes();
+        let [_, _, _, _, a, b, c, d] = bits.rotate_right(32).to_le_bytes();
         [a, b, c, d]
     }
 
     /// Returns the first half of the address in the word of an IPv6 source.
     #[must_use]
     pub const fn ipv6_network(bits: u64) -> [u8; 8] {
-        bits.to_ne_bytes()
+        bits.rotate_right(32).to_le_bytes()
     }
 }
 
