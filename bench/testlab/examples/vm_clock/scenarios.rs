@@ -25,6 +25,7 @@ pub(crate) struct Scenario {
 const BOTH: &[Daemon] = &[Daemon::Steering, Daemon::Chronyd];
 const OURS: &[Daemon] = &[Daemon::Steering];
 const BESIDE: &[Daemon] = &[Daemon::System];
+const EVERY_MODE: &[Daemon] = &[Daemon::Steering, Daemon::Watching, Daemon::System, Daemon::Chronyd];
 
 /// Stands for a clock that begins in 1970.
 const EPOCH: f64 = 1970.0;
@@ -114,6 +115,7 @@ const LEAP: Scenario = Scenario {
     unit: "s before which it is killed",
     magnitudes: &[0.0, 5.0],
     short: &[5.0],
+    daemons: EVERY_MODE,
     run: leap,
     ..PLAIN
 };
@@ -239,6 +241,9 @@ fn foreign_rate(play: &mut Play, ppm: f64) -> Result<()> {
 fn leap(play: &mut Play, killed_before_s: f64) -> Result<()> {
     const AFTER: Duration = Duration::from_secs(25);
     let at = play.truth.leap().expect("the play has one").at;
+    if play.daemon == Daemon::System {
+        play.start_beside(Daemon::ChronydClient)?;
+    }
     start_and_synchronise(play)?;
     watch_until(at.checked_sub(Duration::from_secs_f64(killed_before_s)).unwrap_or(at));
     if killed_before_s > 0.0 {
