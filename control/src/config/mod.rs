@@ -209,7 +209,7 @@ impl Config {
     fn check(&self, own: &OwnAddresses) -> Result<(), ConfigError> {
         self.clock.check()?;
         upstream::check(&self.clock, &self.upstream, &own.serving(&self.serve))?;
-        self.policy(1)?;
+        self.limits.policy(self.access.denied, 1)?;
         access::listed(&self.access)?;
         self.check_interfaces()?;
         self.check_served()?;

@@ -151,7 +151,7 @@ fn all_interfaces_are_attached_or_none_and_what_was_done_before_a_refusal_is_und
     assert_eq!(
         kernel.take_log(),
         [
-            "serve 1 3 4 9",
+            "serve 1 1 9 3 4",
             "attach 1 lan0",
             "attach 9 lan1",
             "displace 3",
