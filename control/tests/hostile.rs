@@ -95,6 +95,63 @@ fn any_configuration_is_read_or_refused_with_a_reason() {
 }
 
 #[test]
+fn any_file_of_another_daemon_becomes_a_valid_configuration_or_none() {
+    let mut inputs = Mutations::of(&[
+        b"server 192.0.2.1 iburst prefer\nserver ntp1.example.net minpoll 4\nrestrict default kod limited\n",
+        b"restrict 192.0.2.17/24 nomodify\nrestrict default ignore\ntos minclock 3 maxdist 2\ndisable ntp\n",
+        b"server 127.127.28.0\nfudge 127.127.28.0 refid GPS stratum 3\nleapfile /usr/share/x\n",
+        b"pool pool.ntp.org iburst\nmakestep 1 3\nrtcsync\nminsources 2\nlocal stratum 10 orphan\n",
+        b"refclock SHM 0 refid GPS\nallow 192.0.2.0/24\ndeny all\nratelimit interval 3 burst 8\n",
+        b"servers ntp.example.net weight 5\nlisten on *\nsensor *\n",
+        b"[Time]\nNTP=192.0.2.1 ntp1.example.net\nFallbackNTP=x\n",
+        b"[[source]]\nmode = \"server\"\naddress = \"ntp1.example.net:1234\"\n[observability]\n",
+    ]);
+    for _ in 0..3_000 {
+        checks::import(&String::from_utf8_lossy(&inputs.next()));
+    }
+}
+
+#[test]
+fn any_access_list_is_read_or_refused_in_a_line() {
+    let mut inputs = Mutations::of(&[
+        b"# a list\n192.0.2.0/24\ndeny 2001:db8::/32\nallow 198.51.100.7\nlimit ::/0\n",
+        b"unlimited 203.0.113.0/25 # ours\n::ffff:192.0.2.1\n0.0.0.0/0\n300.1.1.1\n10.0.0.0/33\n",
+    ]);
+    for _ in 0..20_000 {
+        checks::access_list(&String::from_utf8_lossy(&inputs.next()));
+    }
+}
+
+#[test]
+fn any_list_of_leap_seconds_is_read_or_refused() {
+    let mut inputs = Mutations::of(&[
+        b"#@ 4000000000\n3644697600 36 # 1 Jul 2015\n3692217600 37 # 1 Jan 2017\n",
+        b"#$ 3676924800\n#@ 3991593600\n2272060800 10\n2287785600 9\n",
+    ]);
+    for number in 0..20_000 {
+        let input = inputs.next();
+        checks::leap_list(&String::from_utf8_lossy(&input), 1_400_000_000 + number * 100_000);
+    }
+}
+
+#[test]
+fn any_page_of_scores_and_any_command_is_read_or_refused() {
+    let mut pages = Mutations::of(&[
+        br#"{"history":[{"ts":1790000000,"offset":0.0001,"step":1,"score":19.5,"monitor_id":7}],"monitors":[]}"#,
+        br#"{"history":null,"monitors":[{"id":7,"name":"recentmedian.score","type":"score","score":1e300}]}"#,
+    ]);
+    let mut commands = Mutations::of(&[
+        br#"{"command":"setaccess","prefix":"192.0.2.0/24","access":"deny","seconds":60}"#,
+        br#"{"command":"attach","interfaces":["eth0"],"mode":"auto","replace":false}"#,
+        br#"{"command":"status"}"#,
+    ]);
+    for _ in 0..20_000 {
+        checks::score_page(&String::from_utf8_lossy(&pages.next()));
+        checks::command(&String::from_utf8_lossy(&commands.next()));
+    }
+}
+
+#[test]
 fn any_answer_of_an_upstream_is_refused_or_can_be_reckoned_with() {
     const NONCE: [u8; 8] = *b"unguessd";
     let answer = |first: u8, stratum: u8, reference: [u8; 4], received_s: u32| {

@@ -108,7 +108,7 @@ pub fn access_list(text: &str) {
                 !error.error.what.is_empty() && !error.error.what.contains(['\n', '\u{1b}']),
                 "{}",
                 error.error.what
-            )
+            );
         }
     }
 }
