@@ -137,7 +137,9 @@ fn table(files: &[PathBuf]) -> Result<()> {
         places.iter().position(|beginning| row.starts_with(beginning)).unwrap_or(usize::MAX)
     });
     println!("{}", report::HEAD);
-    rows.iter().for_each(|row| println!("{row}"));
+    for row in rows {
+        println!("{row}");
+    }
     Ok(())
 }
 
