@@ -240,16 +240,16 @@ pub(crate) fn ethtool(interface: &str, command: EthtoolCommand, arguments: &[u32
     ethtool_with_room(interface, command, arguments, ETHTOOL_WORDS)
 }
 
-/// The same as [`ethtool`] with room for so many words of the answer, for commands whose answer is as long as the driver
+/// The same as [`ethtool()`] with room for so many words of the answer, for commands whose answer is as long as the driver
 /// likes: [`EthtoolCommand::SetSizes`] says how long.
 ///
 /// # Errors
 ///
-/// See [`ethtool`].
+/// See [`ethtool()`].
 ///
 /// # Panics
 ///
-/// See [`ethtool`].
+/// See [`ethtool()`].
 pub(crate) fn ethtool_with_room(
     interface: &str,
     command: EthtoolCommand,

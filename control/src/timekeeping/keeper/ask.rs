@@ -290,10 +290,11 @@ mod tests {
             let (_, client) = loop {
                 let (length, client) = server.recv_from(&mut message).unwrap();
                 // The first request was not answered.
-                if length == 48 && server.set_read_timeout(Some(Duration::from_millis(50))).is_ok() {
-                    if server.peek(&mut [0; 48]).is_err() {
-                        break (length, client);
-                    }
+                if length == 48
+                    && server.set_read_timeout(Some(Duration::from_millis(50))).is_ok()
+                    && server.peek(&mut [0; 48]).is_err()
+                {
+                    break (length, client);
                 }
             };
             let sent: [u8; 8] = message[40..].try_into().unwrap();

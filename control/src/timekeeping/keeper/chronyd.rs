@@ -334,7 +334,7 @@ mod tests {
             let realtime_ns = updated_ns + i128::from(signed_ns(age_s - correction_s));
             let claim = tracking.claim(&CrossTimestamp { realtime_ns, ..now(0) });
             assert_eq!(claim.growth_ppb, 1_000_000);
-            let dispersion_s = claim.root_dispersion_ns as f64 / 1e9;
+            let dispersion_s = std::time::Duration::from_nanos(claim.root_dispersion_ns).as_secs_f64();
             let grown_s = updated_s + age_s * 0.001;
             assert!((grown_s..grown_s + 0.005).contains(&dispersion_s), "{dispersion_s} is not {grown_s}");
         }
