@@ -122,7 +122,8 @@ fn the_longest_prefix_of_the_access_lists_decides_in_the_program() {
     assert_eq!(denied["Drop"].0, 500);
     datapath.publish_policy(&policy(1, Denied::Kod, 10)).unwrap();
     let denied = ask_often(&program, 500);
-    assert!((10..13).contains(&denied["DENY"].0), "{} kisses", denied["DENY"].0);
+    // Of ten in all, this CPU has half and the sockets the other half.
+    assert!((5..7).contains(&denied["DENY"].0), "{} kisses", denied["DENY"].0);
     assert_eq!(datapath.access_maps().unwrap().entries().unwrap().len(), 1);
 }
 
