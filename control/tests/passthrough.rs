@@ -97,7 +97,7 @@ fn what_passes_comes_up_byte_for_byte() {
             let datagrams = [
                 Datagram::request(source, foreign, &ntp(0x23, 48)),
                 own(&ntp(0x24, 48)), // a server's answer
-                own(&ntp(0x21, 48)), // a symmetric peer
+                own(&ntp(0x22, 48)), // a symmetric peer that answers
                 own(&ntp(0x25, 48)), // a broadcast
                 own(&ntp(0x2b, 48)), // version 5
                 own(&ntp(0x23, 68)), // with a MAC
