@@ -249,7 +249,7 @@ impl Verdict {
         self.answers.iter().filter(|answer| before.replace(kind(answer)) != Some(kind(answer))).collect()
     }
 
-    /// Two synchronised answers of which the later one claims a smaller bound. Without news from a source there are
+    /// Two synchronised answers of which the later one claims a clearly smaller bound. Without news from a source there are
     /// none.
     pub fn shrinking(&self) -> Option<(&Answer, &Answer)> {
         let mut largest: Option<&Answer> = None;
