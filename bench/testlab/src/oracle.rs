@@ -47,9 +47,6 @@ const LOOK: Duration = Duration::from_millis(20);
 const READING_S: f64 = 2e-6;
 /// Rounding of root delay and root dispersion on the wire, 15 us each, in s.
 const ROUNDING_S: f64 = 2.0 / 65_536.0;
-/// Which share of an earlier claim counts as a smaller one. Round trips on a busy machine differ, and a source that does not
-/// answer any more takes its range with it when it is given up: neither is news of the time.
-const SMALLER: f64 = 2.0 / 3.0;
 /// The number of wrong answers that a failure shows in full.
 const WORST: usize = 5;
 
@@ -249,13 +246,13 @@ impl Verdict {
         self.answers.iter().filter(|answer| before.replace(kind(answer)) != Some(kind(answer))).collect()
     }
 
-    /// Two synchronised answers of which the later one claims a clearly smaller bound. Without news from a source there are
+    /// Two synchronised answers of which the later one claims a smaller bound. Without news from a source there are
     /// none.
     pub fn shrinking(&self) -> Option<(&Answer, &Answer)> {
         let mut largest: Option<&Answer> = None;
         for answer in self.synchronised() {
             match largest {
-                Some(before) if answer.bound_s() < before.bound_s() * SMALLER - ROUNDING_S => {
+                Some(before) if answer.bound_s() < before.bound_s() - ROUNDING_S => {
                     return Some((before, answer));
                 }
                 Some(before) if answer.bound_s() <= before.bound_s() => {}
