@@ -1,12 +1,15 @@
 //! One upstream: its poll schedule, its path, its latest samples, and its standing in the selection.
 
-use super::aging::{Aging, any_clock};
+use super::aging::{Aging, PHI, any_clock};
 use super::intersection::Claim;
 use super::leap::Leap;
 use super::observation::{Gaussian, Observation, Prior};
 use super::path::{Path, RouteState};
 use super::poll::PollSchedule;
 use super::time::{LocalTime, ns_to_s};
+
+/// What the formats of root delay and root dispersion round away, in s.
+const ROUNDING_S: f64 = 30e-6;
 
 /// Number of samples that are kept to begin an estimate from.
 const KEPT: usize = 8;
@@ -219,6 +222,15 @@ impl Source {
     pub(super) fn asked(&mut self, now: LocalTime) {
         self.reach <<= 1;
         self.schedule.asked(now);
+    }
+
+    /// Whether the server has heard anything new since its last answer. What it says of its own error grows until then:
+    /// by PHI of RFC 5905 at least, and faster if it does not know its frequency or follows a server that does not.
+    pub(super) fn is_news(&self, sample: &Sample) -> bool {
+        let root_s = |sample: &Sample| sample.root_delay_s / 2.0 + sample.root_dispersion_s;
+        self.latest.is_none_or(|latest| {
+            root_s(sample) <= root_s(&latest) + PHI * sample.at.seconds_since(latest.at).max(0.0) + ROUNDING_S
+        })
     }
 
     /// Takes in a sample. `aging` carries on its earlier claims; `unknown` is the frequency of any local

@@ -409,6 +409,57 @@ fn a_dead_reference_is_replaced_by_one_that_is_heard() {
 }
 
 #[test]
+fn a_server_that_follows_us_back_is_no_news() {
+    // They have a common source until it is gone.
+    const GONE_S: f64 = 40.0;
+    // How long ago the other one has asked us when we ask it, in s.
+    const ASKED_S: f64 = 0.5;
+    for seed in 0..200_u64 {
+        let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut noise = || {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            f64::from(u32::try_from(random >> 40).expect("24 bits")) / f64::from(1 << 24)
+        };
+        let source = SourceConfig { min_poll: 3, max_poll: 3, ..SourceConfig::default() };
+        let mut discipline = over(&[source; 2], Config::default());
+        let mut largest_s = 0.0_f64;
+        let mut check = |discipline: &Discipline, now: LocalTime| {
+            let bound_s = discipline.line(now).map_or(f64::INFINITY, |line| line.bound_s(now));
+            assert!(bound_s >= largest_s - 1e-6, "seed {seed}, {now:?}: {bound_s} s after {largest_s} s");
+            largest_s = bound_s;
+        };
+        while let Some(now) = discipline.next_wakeup().filter(|&now| now < at(600.0)) {
+            let seconds = now.seconds_since(at(0.0));
+            let asked = now.plus_seconds(-ASKED_S);
+            let ours_s = discipline.line(asked).map(|line| line.bound_s(asked));
+            let is_gone = seconds > GONE_S;
+            for index in discipline.due(now) {
+                // What it heard of the common source may reach us once more.
+                let is_alone = seconds > GONE_S + 10.0;
+                if is_alone {
+                    check(&discipline, now);
+                }
+                if index == 0 && is_gone {
+                    continue;
+                }
+                let root_dispersion_s =
+                    ours_s.filter(|_| index == 1 && is_gone).map_or(0.000_1, |ours_s| ours_s + 0.000_05);
+                let drifted_s = if index == 1 { (seconds - GONE_S).max(0.0) * 12e-6 } else { 0.0 };
+                let queue_s = 0.000_2 * noise() * noise();
+                let plain = sample(seconds, drifted_s + (noise() - 0.5) * queue_s);
+                discipline.sample(index, &Sample { root_dispersion_s, delay_s: 0.000_1 + queue_s, ..plain });
+                if is_alone {
+                    check(&discipline, now);
+                }
+            }
+        }
+        assert!(largest_s > 0.001, "seed {seed}: {largest_s} s");
+    }
+}
+
+#[test]
 fn a_server_that_says_it_is_not_synchronised_has_no_say_at_once() {
     let mut discipline = over(&[SourceConfig::default(); 3], Config::default());
     live(&mut discipline, &[Some(0.0); 3], 1000.0);

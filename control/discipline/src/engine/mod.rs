@@ -213,7 +213,7 @@ impl Discipline {
             self.patience_ends = None;
         }
         if patience_ended || !due.is_empty() {
-            self.select_without_news(now, bound_s);
+            self.select(now, bound_s);
         }
         due
     }
@@ -236,6 +236,9 @@ impl Discipline {
         if self.ensemble.is_none() && self.sources.iter().all(|source| source.recent.is_empty()) {
             self.be_patient(now);
         }
+        // A server that itself hears nothing new has nothing to tell: perhaps it follows us.
+        let is_news = self.sources[index].is_news(sample);
+        let bound_s = if is_news { None } else { self.bound_s(now) };
         let aging = self.aging(index, now);
         let floor_s = self.sources[index].path.floor_s();
         let any_rate = self.any_rate();
@@ -245,7 +248,7 @@ impl Discipline {
         if self.estimates == estimates {
             self.check_for_surprise(index, &recent, route);
         }
-        self.select(now);
+        self.select(now, bound_s);
         // An estimate that begins just now already contains this sample.
         let known = self.ensemble.is_some() && self.estimates == estimates;
         let sample_value = if known { self.follow(index, &recent, route) } else { None };
@@ -270,7 +273,7 @@ impl Discipline {
         if source.closed.is_none() {
             source.forget();
             source.unfit = Some(Standing::Unfit);
-            self.select_without_news(now, bound_s);
+            self.select(now, bound_s);
         }
     }
 

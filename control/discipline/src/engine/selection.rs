@@ -33,13 +33,8 @@ enum EstimateCheck {
 }
 
 impl Discipline {
-    /// Decides again which sources are followed, after a new sample.
-    pub(super) fn select(&mut self, now: LocalTime) {
-        self.select_without_news(now, None);
-    }
-
-    /// Decides again without a new sample: the bound, which was `bound_s` until now, does not shrink.
-    pub(super) fn select_without_news(&mut self, now: LocalTime, bound_s: Option<f64>) {
+    /// Decides again which sources are followed. Without news, the bound does not shrink: it was `bound_s` until now.
+    pub(super) fn select(&mut self, now: LocalTime, bound_s: Option<f64>) {
         let agreed_s = bound_s.or_else(|| self.agreed_bound_s(now));
         if self.ensemble.is_none() {
             // Nothing is relative to the origin yet.
