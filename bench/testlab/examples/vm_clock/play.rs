@@ -20,7 +20,7 @@ pub(crate) const NEAR_S: f64 = 0.001;
 /// For how long it has to be near until a play that waits for it goes on.
 const NEAR_FOR: Duration = Duration::from_secs(10);
 /// How near the guest's clock is put to where a play wants it, in s. A look under emulation is no better.
-const PUT_S: f64 = 0.002;
+const PUT_S: f64 = 0.001;
 const TRIES: u32 = 30;
 const LOOK: Duration = Duration::from_millis(100);
 /// The kernel takes a leap second in a timer's tick, late by as much on an emulated machine.

@@ -434,9 +434,9 @@ fn system_ours_first(play: &mut Play, off_s: f64) -> Result<()> {
 
 fn watch_the_system(play: &mut Play, keeper: Daemon, time: Duration) {
     // ntpd takes minutes after a step.
-    const PATIENCE: Duration = Duration::from_mins(10);
-    if !play.wait_until_synchronised(PATIENCE) {
-        play.fault(format!("not synchronised within {} s", PATIENCE.as_secs()));
+    let patience = Duration::from_mins(if keeper == Daemon::Ntpd { 10 } else { 2 });
+    if !play.wait_until_synchronised(patience) {
+        play.fault(format!("not synchronised within {} s", patience.as_secs()));
     }
     watch(time);
     play.compare_identities(keeper);
