@@ -224,8 +224,9 @@ impl Source {
         self.schedule.asked(now);
     }
 
-    /// Whether the server has heard anything new since its last answer. What it says of its own error grows until then:
-    /// by PHI of RFC 5905 at least, and faster if it does not know its frequency or follows a server that does not.
+    /// Whether an answer may narrow the bound. A server that runs free states an error that grows by PHI of RFC 5905: its
+    /// answers still measure our own clock. An error that grows faster is that of a server that follows one that knows
+    /// less and less, and that may be us.
     pub(super) fn is_news(&self, sample: &Sample) -> bool {
         let root_s = |sample: &Sample| sample.root_delay_s / 2.0 + sample.root_dispersion_s;
         self.latest.is_none_or(|latest| {

@@ -117,7 +117,10 @@ fn all_vanish_with_a_limit() {
 fn two_follow_each_other(ours: IpAddr) {
     let lab = Lab::up(&[]);
     lab.ip("server", "address add 10.77.0.9/24 dev lan0");
-    let (running, addresses) = upstreams(&lab, vec![Conduct::exact(); 2]);
+    // The way to the other one is longer: ours must name the source, or the other one notices the loop and follows nobody.
+    let way = Duration::from_micros(500);
+    let conducts = [Conduct::exact(), Conduct { there: way, back: way, ..Conduct::exact() }];
+    let (running, addresses) = upstreams(&lab, conducts);
     let [source, other] = &running[..] else { unreachable!("two") };
     let following = Following {
         server: source.socket_address(),
@@ -133,7 +136,14 @@ fn two_follow_each_other(ours: IpAddr) {
     // What it heard of the source may still reach ours until it has asked ours.
     sleep(Duration::from_secs(3));
     play.phase("a loop", UNREACHABLE);
-    play.end(|verdict| expect_growth(&verdict.since("a loop")));
+    play.end(|verdict| {
+        let looping = verdict.since("a loop");
+        looping.expect(
+            looping.names(source.reference_id()),
+            "the source to be named, so that the other one follows ours",
+        );
+        expect_growth(&looping);
+    });
 }
 
 /// Without news the bound grows, if anything.

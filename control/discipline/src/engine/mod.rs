@@ -236,7 +236,7 @@ impl Discipline {
         if self.ensemble.is_none() && self.sources.iter().all(|source| source.recent.is_empty()) {
             self.be_patient(now);
         }
-        // A server that itself hears nothing new has nothing to tell: perhaps it follows us.
+        // A server that knows less and less has nothing to tell: perhaps it follows us.
         let is_news = self.sources[index].is_news(sample);
         let bound_s = if is_news { None } else { self.bound_s(now) };
         let aging = self.aging(index, now);
