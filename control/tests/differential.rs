@@ -17,7 +17,7 @@ const SEED: u64 = 0x7074_7864_7030_0001;
 /// Clocks that are published one after the other.
 const CLOCKS: u64 = 64;
 /// Frames under each of them.
-const FRAMES: u64 = 16_384;
+const FRAMES: u64 = 20_480;
 /// Of a million frames, each verdict must come up at least this often.
 const LEAST: u64 = 1000;
 
@@ -36,7 +36,11 @@ fn the_program_does_with_a_million_frames_what_the_crate_says() {
         let clock_state = frozen(&mut random, clock);
         publish_clock(&mut datapath, &clock_state);
         // The clock stands still and its horizon is at either end of time: no reading makes a difference.
-        let host = Host { policy, clock: Some(clock_state), monotonic_ns: 1, ..Host::new() };
+        // Likewise the port: ours alone for ever, or not at all.
+        let port_ours_until_ns = [0, 1].map(|bit| if clock >> bit & 1 == 0 { u64::MAX } else { 0 });
+        datapath.publish_port_ours_until(port_ours_until_ns).unwrap();
+        let clock_in_force = Some(clock_state);
+        let host = Host { policy, clock: clock_in_force, port_ours_until_ns, monotonic_ns: 1, ..Host::new() };
         for number in 0..FRAMES {
             let mut frame = generator.next().unwrap();
             // Frames longer than any request, up to the most that the kernel puts to a program.

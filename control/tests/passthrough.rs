@@ -81,6 +81,8 @@ fn the_server_s_host_can_be_a_client_of_others() {
 fn what_passes_comes_up_byte_for_byte() {
     for mode in [Mode::Native, Mode::Generic] {
         let lab = Lab::up(&[]);
+        // A time daemon that asks its servers from port 123 waits there for their answers.
+        let _daemon = lab.inside("server", || UdpSocket::bind(("::", PORT)).unwrap());
         let _server = lab.server(CONFIG, &["--mode", mode.label()]);
         let (client, server) = (Wire::tap(&lab, "client", "lan0"), Wire::tap(&lab, "server", "lan0"));
         for (source, own, foreign) in

@@ -15,6 +15,13 @@ pub trait Buckets {
         None
     }
 
+    /// Returns the share of a [`crate::Policy::leak`] that these buckets let through, in the same form. It is the whole
+    /// one, unless a request meets other buckets, too.
+    #[inline(always)]
+    fn leak(&self, leak: u8) -> u8 {
+        leak
+    }
+
     /// Returns the bucket of the kisses that this CPU sends, or `None` for no kisses.
     #[inline(always)]
     fn kisses(&self) -> Option<&Self::Bucket> {

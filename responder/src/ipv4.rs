@@ -2,6 +2,7 @@
 
 use crate::checksum::Sum;
 use crate::ethernet::Link;
+use crate::message::Otherwise;
 use crate::packet::{Packet, load, store};
 use crate::server::{Published as _, Server};
 use crate::verdict::{Family, Outcome, Verdict};
@@ -62,26 +63,33 @@ pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, link: Link, server: 
     if !served::is_plausible_ipv4(source) || addresses.owns_ipv4(source) || ethernet::from_group(packet) {
         return outcome(Verdict::DropSource);
     }
-    if fragment & MORE_FRAGMENTS != 0 {
-        return outcome(Verdict::PassFragment);
-    }
 
-    let total_length = usize::from(u16::from_be_bytes(load(headers, 2)));
-    let request = match message::in_datagram(
-        packet,
-        offset.wrapping_add(HEADER),
-        total_length.wrapping_sub(HEADER),
-        udp_header,
-        published.policy(),
-    ) {
+    let (policy, udp_offset) = (published.policy(), offset.wrapping_add(HEADER));
+    let found = if fragment & MORE_FRAGMENTS == 0 {
+        let total_length = usize::from(u16::from_be_bytes(load(headers, 2)));
+        let payload = total_length.wrapping_sub(HEADER);
+        message::in_datagram(packet, udp_offset, payload, udp_header, policy)
+    } else {
+        let identification = u16::from_be_bytes(load(headers, 4));
+        Err(message::in_first_fragment(packet, udp_offset, identification, udp_header, policy))
+    };
+    let request = match found {
         Ok(request) => request,
-        Err((verdict, version)) => return outcome(verdict).with_version(version),
+        Err(Otherwise::ForSocket(request, passed)) => {
+            let verdict = if packet.bytes(offset).is_some_and(is_intact) {
+                pipeline::pass_up(request, source, passed, policy, server)
+            } else {
+                Verdict::DropChecksum
+            };
+            return outcome(verdict).with_version(request.version());
+        }
+        Err(Otherwise::NoRequest(verdict, version)) => {
+            return outcome(pipeline::for_others(verdict, Family::Ipv4, &published, server))
+                .with_version(version);
+        }
     };
     let outcome = |verdict| outcome(verdict).with_version(request.version());
-    let Some(header) = packet.bytes::<HEADER>(offset) else {
-        return outcome(Verdict::DropLength);
-    };
-    if header_sum(header).fold() != [0xff, 0xff] {
+    if !packet.bytes(offset).is_some_and(is_intact) {
         return outcome(Verdict::DropChecksum);
     }
     let answer = match pipeline::answer(
@@ -111,12 +119,14 @@ pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, link: Link, server: 
     outcome(answer.verdict())
 }
 
+/// Whether a header's checksum is right.
 #[inline(always)]
-fn header_sum(header: &[u8; HEADER]) -> Sum {
-    Sum::ZERO
+fn is_intact(header: &[u8; HEADER]) -> bool {
+    let sum = Sum::ZERO
         .word(load(header, 0))
         .word(load(header, 4))
         .word(load(header, 8))
         .word(load(header, 12))
-        .word(load(header, 16))
+        .word(load(header, 16));
+    sum.fold() == [0xff, 0xff]
 }

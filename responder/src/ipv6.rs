@@ -2,6 +2,7 @@
 
 use crate::checksum::Sum;
 use crate::ethernet::Link;
+use crate::message::Otherwise;
 use crate::packet::{Packet, load, store};
 use crate::server::{Published as _, Server};
 use crate::verdict::{Family, Outcome, Verdict};
@@ -52,20 +53,25 @@ pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, link: Link, server: 
         return outcome(Verdict::DropSource);
     }
 
+    let (policy, udp_offset) = (published.policy(), offset.wrapping_add(HEADER));
     let payload_length = usize::from(u16::from_be_bytes(load(headers, 4)));
-    let request = match message::in_datagram(
-        packet,
-        offset.wrapping_add(HEADER),
-        payload_length,
-        udp_header,
-        published.policy(),
-    ) {
+    let request = match message::in_datagram(packet, udp_offset, payload_length, udp_header, policy) {
         Ok(request) => request,
-        Err((verdict, version)) => return outcome(verdict).with_version(version),
+        Err(Otherwise::ForSocket(request, passed)) => {
+            let verdict = if has_checksum(udp_header) {
+                pipeline::pass_up(request, source, passed, policy, server)
+            } else {
+                Verdict::DropChecksum
+            };
+            return outcome(verdict).with_version(request.version());
+        }
+        Err(Otherwise::NoRequest(verdict, version)) => {
+            return outcome(pipeline::for_others(verdict, Family::Ipv6, &published, server))
+                .with_version(version);
+        }
     };
     let outcome = |verdict| outcome(verdict).with_version(request.version());
-    // Without the checksum nothing protects the addresses: RFC 8200 section 8.1 has a receiver drop such a packet.
-    if udp_header.checksum == 0 {
+    if !has_checksum(udp_header) {
         return outcome(Verdict::DropChecksum);
     }
     let answer = match pipeline::answer(
@@ -90,6 +96,12 @@ pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, link: Link, server: 
     answer.write_datagram(bytes, HEADER, address_sum);
     ethernet::turn_round(packet);
     outcome(answer.verdict())
+}
+
+/// Without the checksum nothing protects the addresses: RFC 8200 section 8.1 has a receiver drop such a packet.
+#[inline(always)]
+const fn has_checksum(header: udp::Header) -> bool {
+    header.checksum != 0
 }
 
 #[inline(always)]

@@ -30,7 +30,7 @@ use crate::limiter::Policy;
 use crate::{ServedTable, StationTable, verdict};
 
 /// Version of the layout. It increases with every change to a map's layout or to the meaning of its content.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 /// The first word of [`State`]: "PTXD" and [`VERSION`].
 pub const MAGIC: u64 = 0x5054_5844_0000_0000 | VERSION as u64;
 
@@ -67,6 +67,8 @@ pub const INTERFACE_SLOT: &str = "INTERFACE_SLOT";
 pub const SLOTS: usize = 2;
 /// Largest number of interfaces to which a server is attached: a power of two.
 pub const INTERFACES: usize = 8;
+/// Number of families.
+pub const FAMILIES: usize = verdict::Family::ALL.len();
 /// Shortest time between two flips.
 pub const FLIP_INTERVAL_MS: u64 = 10;
 
@@ -88,6 +90,10 @@ pub struct State {
     pub tables: [ServedTable; SLOTS],
     /// The stations of the interface of each entry of [`COUNTERS`]. They exist once, like the limits.
     pub stations: [StationTable; INTERFACES],
+    /// For each of [`crate::Family::ALL`], the moment of `CLOCK_MONOTONIC` until which no other process than the daemon
+    /// is known to have port 123. The daemon puts it off while it looks, so that a time daemon that takes the port once
+    /// it has ended receives what it waits for.
+    pub port_ours_until_ns: [u64; FAMILIES],
     /// Which sources are limited, and how.
     pub policy: Policy,
 }
@@ -103,6 +109,7 @@ impl State {
         clocks: [[0; WORDS]; SLOTS],
         tables: [ServedTable::EMPTY; SLOTS],
         stations: [StationTable::EMPTY; INTERFACES],
+        port_ours_until_ns: [0; FAMILIES],
         policy: Policy::OFF,
     };
 }

@@ -16,11 +16,13 @@
 //!    on must not answer for others), and the frame for a MAC address at which it receives, in a VLAN that it is in.
 //!    What is for others is passed on. The source must be a plausible host that is not this one.
 //! 4. [`message`]: a client's request of 48 bytes is answered here; longer ones, IP options and
-//!    fragments go up to the socket; control messages (modes 6 and 7) are dropped.
+//!    fragments go up to the socket; control messages (modes 6 and 7) are dropped, and so are other modes and versions
+//!    where nobody else on the host can wait for them.
 //! 5. [`pipeline`]: whether the client is allowed, whether it is admitted, and what it is answered. The socket in
 //!    user space takes its requests through the same function.
 //!    - [`access`], [`limiter`] and [`budget`]: sources that a list denies, those that ask too often, and what is
-//!      beyond the server's budget are refused. A [`sample`] of what comes is reported to the daemon.
+//!      beyond the server's budget are refused. A [`sample`] of what comes is reported to the daemon. Longer requests
+//!      and first fragments go up to the socket only if list and limiter let them.
 //!    - [`clock`]: the time is read off a line through `CLOCK_MONOTONIC` that the daemon publishes. Past the
 //!      line's horizon the answer says "unsynchronised".
 //! 6. The answer is written in place: addresses and ports swapped, whole checksums, fresh TTL.

@@ -38,6 +38,9 @@
 //! [`FLOOD`]. A source that asks at more than twice its rate reaches that and gets no more kisses, because a
 //! server that answers every refusal is a reflector.
 //!
+//! A request that the socket answers has to get through two tables, this one in the NIC path and the socket's own.
+//! Each lets a share of the leak through, see [`divided`].
+//!
 //! # Clients that retry faster when they are refused
 //!
 //! Penalties that grow with the requests that were refused keep such a client locked out, and asking, for
@@ -254,12 +257,24 @@ impl Policy {
     /// Returns whether a refused request is answered anyway. The chance depends on the moment, to the
     /// nanosecond, and on the request, under the key: the client knows neither the moment nor the key.
     #[inline(always)]
-    const fn leaks(&self, now_ns: u64, noise: u64) -> bool {
+    const fn leaks(&self, leak: u8, now_ns: u64, noise: u64) -> bool {
         let [first, second, third] = self.key;
         let mixed = (now_ns ^ noise ^ third).wrapping_mul(first | 1);
         let random = (mixed ^ mixed >> 32).wrapping_mul(second | 1);
-        self.leak < NO_LEAK && random >> 1 >> (63_u8.wrapping_sub(self.leak) & 63) == 0
+        leak < NO_LEAK && random >> 1 >> (63_u8.wrapping_sub(leak) & 63) == 0
     }
+}
+
+/// Divides a [`Policy::leak`] between two tables that a request has to get through one after the other: the share of
+/// the first, and that of the second. A request that both refuse otherwise gets through with the chance of the whole.
+#[must_use]
+#[inline(always)]
+pub const fn divided(leak: u8) -> [u8; 2] {
+    if leak >= NO_LEAK {
+        return [NO_LEAK; 2];
+    }
+    let second = leak >> 1;
+    [leak.wrapping_sub(second), second]
 }
 
 /// The owner of a bucket: the bits of an address that the policy's masks keep, as a word of eight bytes. They are the first half of an IPv6 address. An IPv4 address is preceded by the beginning of a multicast
@@ -359,7 +374,7 @@ pub fn decide<B: Buckets>(
         // CPU.
         bucket.store(word.wrapping_add(ONE_EXCESS));
     }
-    if policy.leaks(now_ns, noise) {
+    if policy.leaks(buckets.leak(policy.leak), now_ns, noise) {
         ruling(Decision::Leak)
     } else if excess < FLOOD && may_kiss(buckets, policy, now_ns) {
         ruling(Decision::Kiss)

@@ -121,12 +121,21 @@ pub fn classify(first: u8, source_port: u16, policy: &Policy) -> Result<(), Verd
     }
 }
 
+/// What a datagram for us is, if it is not a request that is answered in the NIC path.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Otherwise {
+    /// A client's request that the socket answers, if it gets there under this verdict.
+    ForSocket(Request, Verdict),
+    /// Not a client's request: a verdict, and the version that the message claims.
+    NoRequest(Verdict, u8),
+}
+
 /// Finds the request in a datagram for us. `offset` is that of its UDP header in the frame, and `ip_payload`
 /// is the number of bytes from there on according to the IP header.
 ///
 /// # Errors
 ///
-/// Verdict and claimed version of a message that is not answered here.
+/// What the datagram is, if the NIC path does not answer it.
 #[inline(always)]
 pub(crate) fn in_datagram<P: Packet>(
     packet: &P,
@@ -134,29 +143,46 @@ pub(crate) fn in_datagram<P: Packet>(
     ip_payload: usize,
     udp: udp::Header,
     policy: &Policy,
-) -> Result<Request, (Verdict, u8)> {
+) -> Result<Request, Otherwise> {
     let whole = usize::from(udp.length) <= ip_payload && ip_payload <= packet.length().wrapping_sub(offset);
     let Some([first]) = packet.bytes::<1>(offset.wrapping_add(udp::HEADER)) else {
-        return Err((Verdict::DropLength, 0));
+        return Err(Otherwise::NoRequest(Verdict::DropLength, 0));
     };
     if !whole || usize::from(udp.length) <= udp::HEADER {
-        return Err((Verdict::DropLength, 0));
+        return Err(Otherwise::NoRequest(Verdict::DropLength, 0));
     }
     let version = version(*first);
     if let Err(verdict) = classify(*first, udp.source_port, policy) {
-        return Err((verdict, version));
+        return Err(Otherwise::NoRequest(verdict, version));
     }
-    if udp.length != udp::ANSWER_LENGTH || ip_payload != usize::from(udp::ANSWER_LENGTH) {
-        let verdict = if udp.length < udp::ANSWER_LENGTH || udp.length & 3 != 0 {
-            Verdict::DropLength
-        } else {
-            Verdict::PassLong
-        };
-        return Err((verdict, version));
+    let is_short = udp.length == udp::ANSWER_LENGTH && ip_payload == usize::from(udp::ANSWER_LENGTH);
+    if !is_short && (udp.length < udp::ANSWER_LENGTH || udp.length & 3 != 0) {
+        return Err(Otherwise::NoRequest(Verdict::DropLength, version));
     }
-    match packet.bytes::<LENGTH>(offset.wrapping_add(udp::HEADER)) {
-        Some(message) => Ok(Request::read(message)),
-        None => Err((Verdict::DropLength, version)),
+    let Some(message) = packet.bytes::<LENGTH>(offset.wrapping_add(udp::HEADER)) else {
+        return Err(Otherwise::NoRequest(Verdict::DropLength, version));
+    };
+    let request = Request::read(message);
+    if is_short { Ok(request) } else { Err(Otherwise::ForSocket(request, Verdict::PassLong)) }
+}
+
+/// Says what the first fragment of a datagram for us is. `offset` is that of its UDP header in the frame, and
+/// `identification` is the number in the IP header. As much of a request as the fragment certainly has is read: its
+/// first byte.
+#[inline(always)]
+pub(crate) fn in_first_fragment<P: Packet>(
+    packet: &P,
+    offset: usize,
+    identification: u16,
+    udp: udp::Header,
+    policy: &Policy,
+) -> Otherwise {
+    match packet.bytes::<1>(offset.wrapping_add(udp::HEADER)) {
+        Some([first]) if classify(*first, udp.source_port, policy).is_ok() => {
+            let transmit = u64::from(identification).to_ne_bytes();
+            Otherwise::ForSocket(Request { version: 0, mode: 0, poll: 0, transmit }, Verdict::PassFragment)
+        }
+        _ => Otherwise::NoRequest(Verdict::PassFragment, 0),
     }
 }
 

@@ -5,9 +5,10 @@
 
 use crate::access::{Access, Client};
 use crate::clock::ClockState;
-use crate::limiter::{IPV4_LIST, IPV6_LIST, Policy, Source};
+use crate::limiter::{self, Buckets, IPV4_LIST, IPV6_LIST, Policy, Source, WAYS};
 use crate::message::{self, Answer, Request};
-use crate::server::Host;
+use crate::sample::Sample;
+use crate::server::{Host, Published as _, Server};
 use crate::verdict::{Action, Family, Verdict};
 
 /// The address that a request came from.
@@ -72,8 +73,7 @@ pub fn answer<A: ClientAddress, H: Host>(
     clock: impl FnOnce() -> Option<ClockState>,
     host: &H,
 ) -> Result<Answer, Verdict> {
-    let access = if policy.lists & A::LIST == 0 { Access::Ordinary } else { address.access(host) };
-    let client = Client { access, source: address.source(policy), family: A::FAMILY, answer_bytes };
+    let client = client(address, answer_bytes, policy, host);
     client.may_ask(policy)?;
     let Some(clock) = clock() else {
         return Err(Verdict::PassClock);
@@ -85,4 +85,78 @@ pub fn answer<A: ClientAddress, H: Host>(
     }
     let transmit_ns = host.transmit_ns(received_ns);
     Ok(message::answer(request, &clock, received_ns, transmit_ns).admitted(verdict, policy))
+}
+
+/// The verdict on a client's request that the socket in user space answers: `passed`, or one whose action is to drop.
+///
+/// The access list and the limiter decide as they do about a request that is answered in the NIC path, so that what
+/// they refuse costs the kernel nothing. A source has one bucket for its requests of either kind. Three things are
+/// left to the socket, which takes what is passed through [`answer`] with a table of its own: the budget is charged
+/// where the answer is made, kisses of death are sent there alone, and a request that gets there is sampled there.
+///
+/// The socket refuses no source that is within its rate here, because its table knows of fewer requests than this
+/// one. Of the requests beyond the rate each of the two lets a part through, see [`limiter::divided`], so that as
+/// many are answered in the end as of those that are answered here.
+#[inline(always)]
+pub(crate) fn pass_up<A: ClientAddress, H: Host>(
+    request: Request,
+    address: A,
+    passed: Verdict,
+    policy: &Policy,
+    host: &H,
+) -> Verdict {
+    let client = client(address, 0, policy, host);
+    if let Err(verdict) = client.may_ask(policy) {
+        return verdict;
+    }
+    let verdict = client.admit(&BeforeSocket(host), policy, request, host.received_ns());
+    if verdict.action() == Action::Transmit { passed } else { verdict }
+}
+
+/// The verdict on a message for us that is no request. Without another process that may wait for it, it is dropped
+/// where it would be passed for that process.
+#[inline(always)]
+pub(crate) fn for_others<S: Server>(
+    verdict: Verdict,
+    family: Family,
+    published: &S::Published<'_>,
+    server: &S,
+) -> Verdict {
+    let may_be_for_others = matches!(verdict, Verdict::PassMode | Verdict::PassVersion);
+    if may_be_for_others && server.received_ns() < published.port_ours_until_ns(family) {
+        Verdict::DropUnanswered
+    } else {
+        verdict
+    }
+}
+
+#[inline(always)]
+fn client<A: ClientAddress, H: Host>(address: A, answer_bytes: usize, policy: &Policy, host: &H) -> Client {
+    let access = if policy.lists & A::LIST == 0 { Access::Ordinary } else { address.access(host) };
+    Client { access, source: address.source(policy), family: A::FAMILY, answer_bytes }
+}
+
+/// The buckets of a host for a request that its socket answers.
+struct BeforeSocket<'a, H>(&'a H);
+
+impl<H: Host> Buckets for BeforeSocket<'_, H> {
+    type Bucket = H::Bucket;
+
+    #[inline(always)]
+    fn set(&self, number: u32) -> Option<&[H::Bucket; WAYS]> {
+        self.0.set(number)
+    }
+
+    #[inline(always)]
+    fn leak(&self, leak: u8) -> u8 {
+        let [before_socket, _] = limiter::divided(leak);
+        before_socket
+    }
+
+    #[inline(always)]
+    fn report(&self, sample: Sample) {
+        if sample.verdict == Verdict::DropLimited as u8 {
+            self.0.report(sample);
+        }
+    }
 }

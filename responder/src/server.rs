@@ -6,12 +6,14 @@ use crate::host::Buckets;
 use crate::limiter::Policy;
 use crate::served::ServedTable;
 use crate::station::StationTable;
+use crate::verdict::Family;
 
 /// What it takes to answer a client's request. The eBPF program, the socket in user space and tests each have one.
 pub trait Host: Buckets {
     /// Returns `CLOCK_MONOTONIC` at the arrival of the request, in nanoseconds. Called once for each request that is
-    /// admitted or refused by a limit, after the clock line was read, so that a host that reads its clock here gets a
-    /// moment that is never older than the line.
+    /// admitted or refused by a limit, and for each message that is dropped if nobody else waits for it. If the request is
+    /// answered, this is after the clock line was read, so that a host that reads its clock here gets a moment that is
+    /// never older than the line.
     fn received_ns(&self) -> u64;
 
     /// Returns `CLOCK_MONOTONIC` at the departure of the answer, never before `received_ns`. The program in the NIC
@@ -56,6 +58,13 @@ pub trait Published {
 
     /// The clock line in force, or `None` where it cannot be read whole just now.
     fn clock(&self) -> Option<ClockState>;
+
+    /// The moment of `CLOCK_MONOTONIC`, in nanoseconds, until which no other process than the daemon is known to
+    /// have port 123 of this family; 0 if another one may have it.
+    #[inline(always)]
+    fn port_ours_until_ns(&self, _family: Family) -> u64 {
+        0
+    }
 
     /// Who is limited, and how.
     #[inline(always)]

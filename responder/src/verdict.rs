@@ -62,13 +62,15 @@ verdicts! {
     /// To an address that is served here, but in a frame for another station: for another MAC address, a group of
     /// stations, or in a VLAN that this host is not in. The kernel decides.
     PassStation = "pass_station", Pass;
-    /// A first fragment: the kernel puts the packet together for the socket.
+    /// A first fragment, of a source that is admitted if it is of a request: the kernel puts the packet together for the
+    /// socket.
     PassFragment = "pass_fragment", Pass;
-    /// A client's request with more than the 48 bytes: extension fields or a MAC.
+    /// An admitted client's request with more than the 48 bytes: extension fields or a MAC.
     PassLong = "pass_long", Pass;
-    /// Not a client's request: a server's answer, a broadcast, a symmetric peer that is not to be answered.
+    /// Not a client's request, but a server's answer, a broadcast, or a symmetric peer's message that is not to be
+    /// answered: another process may wait for it.
     PassMode = "pass_mode", Pass;
-    /// A client's request in a version that is not supported here.
+    /// A client's request in a version that is not supported here, which another process may answer.
     PassVersion = "pass_version", Pass;
     /// The clock line could not be read whole; the socket answers from its own copy.
     PassClock = "pass_clock", Pass;
@@ -77,6 +79,8 @@ verdicts! {
     DropSource = "drop_source", Drop;
     /// A control or private message (modes 6 and 7) from the wire.
     DropControl = "drop_control", Drop;
+    /// As [`Self::PassMode`] or [`Self::PassVersion`], where nobody else on this host answers or waits for it.
+    DropUnanswered = "drop_unanswered", Drop;
     /// Shorter than its headers claim, shorter than 48 bytes, or not a whole number of words.
     DropLength = "drop_length", Drop;
     /// The IPv4 header's checksum is wrong, or there is no UDP checksum over IPv6, where there must be one.

@@ -16,7 +16,7 @@ use responder::budget::{Allowance, Cost};
 use responder::layout::{Counters, Grant, INTERFACES, LIST_ENTRIES, SAMPLES_BYTES, Spent, State};
 use responder::limiter::{Buckets, TABLE_ENTRIES, WAYS};
 use responder::sample::Sample;
-use responder::verdict::{self, Action, Outcome, Verdict};
+use responder::verdict::{self, Action, Family, Outcome, Verdict};
 use responder::{Access, ClockState, Packet as _, Policy, Published, ServedTable, Server, StationTable};
 use xdp_ebpf::{Frame, Word};
 
@@ -212,6 +212,17 @@ impl Published for Map {
         let sequence = word(7);
         let words = [word(0), word(1), word(2), word(3), word(4), word(5), word(6), word(7)];
         (words[7] == sequence).then(|| ClockState::from_words(words))
+    }
+
+    #[inline(always)]
+    fn port_ours_until_ns(&self, family: Family) -> u64 {
+        let [ipv4, ipv6] = &self.0.port_ours_until_ns;
+        let until = match family {
+            Family::Ipv4 => ipv4,
+            Family::Ipv6 => ipv6,
+        };
+        // SAFETY: a word of the map's value. Volatile, because control writes it at any time, as a whole.
+        unsafe { core::ptr::read_volatile(until) }
     }
 
     #[inline(always)]

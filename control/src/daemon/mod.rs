@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use responder::layout::FAMILIES;
 use responder::udp::NTP_PORT;
 use responder::verdict::Family;
 use tokio::signal::unix::{self, SignalKind};
@@ -306,6 +307,7 @@ impl Daemon {
             tokio::select! {
                 _ = publish.tick() => {
                     self.publish_or_tell();
+                    self.publish_port(self.sockets.ports.ours_until_ns());
                     service.alive(self.in_a_line());
                     crate::log::tell_repeats();
                     self.observer.report(self.report());
@@ -354,6 +356,8 @@ impl Daemon {
     }
 
     async fn end(mut self, options: &Options, lock: Lock) -> Result<()> {
+        // Who takes the port next receives all that comes to it.
+        self.publish_port([0; FAMILIES]);
         let detach = options.detach_at_end;
         let detached = self.run_job(|done| Job::End { detach, done }).await;
         // This comes after the last publication of the loop, because publishing steers the clock.
@@ -501,6 +505,13 @@ impl Daemon {
             error!("cannot publish the clock; answers will say so at the horizon: {error}");
         }
         self.confirm_served();
+    }
+
+    /// Tells the program until when it may drop what only others on this host would answer or wait for.
+    fn publish_port(&mut self, ours_until_ns: [u64; FAMILIES]) {
+        if let Err(error) = self.datapath.publish_port_ours_until(ours_until_ns) {
+            error!("cannot publish who has port {NTP_PORT}: {error}");
+        }
     }
 
     /// When something is to be published that came too soon after the last publication.

@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod default_route;
+pub(crate) mod forwarding;
 pub mod interfaces;
 pub mod own_addresses;
 pub mod prefix;

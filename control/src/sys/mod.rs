@@ -20,7 +20,7 @@ use std::os::fd::AsRawFd as _;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use responder::Policy;
 use responder::clock::WORDS;
-use responder::layout::{Counters, Grant, INTERFACES, SLOTS, Spent, State};
+use responder::layout::{Counters, FAMILIES, Grant, INTERFACES, SLOTS, Spent, State};
 use responder::limiter::WAYS;
 use responder::{ServedTable, StationTable};
 
@@ -40,6 +40,7 @@ const _: () = assert!(
             + size_of::<[[u64; WORDS]; SLOTS]>()
             + size_of::<[ServedTable; SLOTS]>()
             + size_of::<[StationTable; INTERFACES]>()
+            + 8 * FAMILIES
             + size_of::<Policy>()
 );
 // SAFETY: an array of `repr(C)` pairs of 64-bit integers: no padding, every bit pattern is a value.

@@ -85,6 +85,20 @@ pub(crate) fn socket(table: &str, port: u16) -> Option<String> {
     socket_of(&text, port).map(ToOwned::to_owned)
 }
 
+/// Returns the inodes of all sockets with a local port, connected ones among them. A table that is not there, because
+/// the kernel does not support the family, has none.
+///
+/// # Errors
+///
+/// The table cannot be read.
+pub(crate) fn sockets(table: &str, port: u16) -> std::io::Result<Vec<String>> {
+    let text = match std::fs::read_to_string(format!("/proc/thread-self/net/{table}")) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        text => text?,
+    };
+    Ok(sockets_of(&text, port).map(|(_, inode)| inode.to_owned()).collect())
+}
+
 /// Whether this process holds a local port.
 pub(crate) fn is_held_here(table: &str, port: u16) -> bool {
     socket(table, port).is_some_and(|inode| holds(Path::new("/proc/self"), &inode))
@@ -120,13 +134,17 @@ fn has_socket_at(table: &str, address: SocketAddr) -> bool {
 
 /// Returns the inode of the socket that listens on this port, from a table of sockets.
 fn socket_of(table: &str, port: u16) -> Option<&str> {
-    table.lines().skip(1).find_map(|line| {
+    // Connections have the same local port.
+    sockets_of(table, port).find_map(|(remote, inode)| remote.ends_with(":0000").then_some(inode))
+}
+
+/// Returns the remote addresses and the inodes of all sockets with this local port, from a table of sockets.
+fn sockets_of(table: &str, port: u16) -> impl Iterator<Item = (&str, &str)> {
+    table.lines().skip(1).filter_map(move |line| {
         let columns: Vec<_> = line.split_whitespace().collect();
         let (address, remote, inode) = (columns.get(1)?, columns.get(2)?, columns.get(9)?);
-        // Connections have the same local port.
-        let listens = remote.ends_with(":0000");
         let held = u16::from_str_radix(address.rsplit(':').next()?, 16).ok()?;
-        (held == port && listens).then_some(*inode)
+        (held == port).then_some((*remote, *inode))
     })
 }
 
@@ -140,6 +158,7 @@ mod tests {
             37: 0100007F:007B 0200007F:CAFE 01 00000000:00000000 00:00000000 00000000     0        0 11 2 0 0\n\
             38: 00000000:007B 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4711 2 0 0\n";
         assert_eq!(socket_of(table, 123), Some("4711"));
+        assert_eq!(sockets_of(table, 123).map(|(_, inode)| inode).collect::<Vec<_>>(), ["11", "4711"]);
         assert_eq!(socket_of(table, 124), None);
         assert_eq!(socket_of("no table\n1 2 3\n", 123), None);
     }

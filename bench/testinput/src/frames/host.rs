@@ -1,13 +1,21 @@
 //! A server without a network, which answers frames in memory.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use responder::budget::Allowance;
 use responder::clock::{DispersionRate, Rate};
+use responder::layout::FAMILIES;
+use responder::limiter::{Buckets, WAYS};
+use responder::sample::Sample;
 use responder::{
-    Action, ClockState, NtpShort, NtpTimestamp, Outcome, Policy, Published, ServedTable, Server, Station,
-    StationTable, Tags, Verdict,
+    Access, Action, ClockState, Family, NtpShort, NtpTimestamp, Outcome, Policy, Published, ServedTable,
+    Server, Station, StationTable, Tags, Verdict,
 };
 
 use super::{
     Answer, BROADCAST_IPV4, FIRST_VLAN, Request, SERVER_IPV4, SERVER_IPV6, SERVER_MAC, SERVICE_VLAN, TAGS,
+    Tables,
 };
 
 /// A server that answers for [`SERVER_IPV4`] and [`SERVER_IPV6`]. Its clock stands still.
@@ -21,6 +29,10 @@ pub struct Host {
     pub policy: Policy,
     /// Its clock; `None` if the clock cannot be read.
     pub clock: Option<ClockState>,
+    /// What it limits by, if the policy says so.
+    pub tables: Arc<Tables>,
+    /// Until when it knows port 123 of each family to be its own alone, on the same clock.
+    pub port_ours_until_ns: [u64; FAMILIES],
     /// Its `CLOCK_MONOTONIC` in ns.
     pub monotonic_ns: u64,
 }
@@ -34,6 +46,8 @@ impl Host {
             stations: stations(),
             policy: Policy::OFF,
             clock: Some(clock),
+            tables: Arc::default(),
+            port_ours_until_ns: [0; FAMILIES],
             monotonic_ns: clock.monotonic_base_ns + 250_000_000,
         }
     }
@@ -77,6 +91,7 @@ pub struct View<'a> {
     stations: &'a StationTable,
     policy: &'a Policy,
     clock: Option<ClockState>,
+    port_ours_until_ns: [u64; FAMILIES],
 }
 
 impl Published for View<'_> {
@@ -92,13 +107,33 @@ impl Published for View<'_> {
         self.clock
     }
 
+    fn port_ours_until_ns(&self, family: Family) -> u64 {
+        self.port_ours_until_ns[family as usize]
+    }
+
     fn policy(&self) -> &Policy {
         self.policy
     }
 }
 
-impl responder::limiter::Buckets for Host {
-    type Bucket = std::sync::atomic::AtomicU64;
+impl Buckets for Host {
+    type Bucket = AtomicU64;
+
+    fn set(&self, number: u32) -> Option<&[AtomicU64; WAYS]> {
+        self.tables.set(number)
+    }
+
+    fn kisses(&self) -> Option<&AtomicU64> {
+        self.tables.kisses()
+    }
+
+    fn allowance(&self) -> Option<Allowance<'_, AtomicU64>> {
+        self.tables.allowance()
+    }
+
+    fn report(&self, sample: Sample) {
+        self.tables.report(sample);
+    }
 }
 
 impl Server for Host {
@@ -110,6 +145,7 @@ impl Server for Host {
             stations: &self.stations,
             policy: &self.policy,
             clock: self.clock,
+            port_ours_until_ns: self.port_ours_until_ns,
         })
     }
 }
@@ -117,6 +153,14 @@ impl Server for Host {
 impl responder::Host for Host {
     fn received_ns(&self) -> u64 {
         self.monotonic_ns
+    }
+
+    fn access_ipv4(&self, source: [u8; 4]) -> Access {
+        self.tables.access(source.into())
+    }
+
+    fn access_ipv6(&self, source: [u8; 16]) -> Access {
+        self.tables.access(source.into())
     }
 }
 

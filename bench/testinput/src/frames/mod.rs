@@ -5,6 +5,7 @@
 mod answer;
 mod host;
 mod request;
+mod tables;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -13,6 +14,7 @@ use etherparse::UdpHeader;
 pub use answer::{Answer, Message};
 pub use host::{Host, View, clock, served, station_list, stations, tags_of};
 pub use request::{Request, message};
+pub use tables::Tables;
 
 /// MAC address of the client.
 pub const CLIENT_MAC: [u8; 6] = [0x02, 0xc1, 0x1e, 0x27, 0x00, 0x01];

@@ -21,6 +21,7 @@ const VERDICTS = {
   pass_clock: "passed to the socket: clock not readable",
   drop_source: "dropped: impossible source",
   drop_control: "dropped: control message",
+  drop_unanswered: "dropped: a mode or version that nobody answers",
   drop_length: "dropped: wrong length",
   drop_checksum: "dropped: wrong or missing checksum",
   drop_limited: "dropped: over its rate",

@@ -4,6 +4,7 @@
 //! thread of its own, so that a flood of such packets cannot hold up the publication of the clock; the
 //! same `responder` code as in the kernel. Control messages ([`crate::serving::mode6`]) are answered over loopback only.
 
+mod others;
 mod ports;
 mod shared;
 
@@ -22,7 +23,7 @@ use nix::sys::socket::{
     SockaddrIn6, SockaddrStorage, bind, recvmsg, sendmsg, setsockopt, socket, sockopt,
 };
 use responder::budget::Allowance;
-use responder::limiter::{Buckets, WAYS};
+use responder::limiter::{Buckets, WAYS, divided};
 use responder::message::{Answer, LENGTH, MODE_CONTROL, Request};
 use responder::sample::Sample;
 use responder::udp::NTP_PORT;
@@ -35,6 +36,7 @@ use crate::serving::mode6;
 use crate::sys::capabilities::{self, Capability};
 use crate::sys::kernel_clock::{KernelClock as _, Machine, monotonic_ns, realtime_ns};
 
+use others::Others;
 use ports::AwaitedPort;
 pub use ports::{Listening, Ports};
 use shared::Limits;
@@ -137,12 +139,13 @@ const fn table(family: Family) -> &'static str {
 fn serve(mut sockets: Vec<(Family, OwnedFd)>, mut awaited: Vec<AwaitedPort>, ports: &Ports, shared: &Shared) {
     capabilities::keep(&[Capability::CAP_NET_BIND_SERVICE]);
     let mut may_bind = true;
+    let mut others = Others::unknown();
     loop {
         if awaited.is_empty() && may_bind {
             capabilities::keep(&[]);
             may_bind = false;
         }
-        wait(&sockets, awaited.iter().map(AwaitedPort::due).min());
+        wait(&sockets, awaited.iter().map(AwaitedPort::due).chain([others.due()]).min());
         for (family, socket) in &sockets {
             // As many as are there, but not for ever: the other family has its turn.
             for _ in 0..64 {
@@ -158,6 +161,7 @@ fn serve(mut sockets: Vec<(Family, OwnedFd)>, mut awaited: Vec<AwaitedPort>, por
             }
             None => true,
         });
+        others.look(&sockets, ports);
     }
 }
 
@@ -216,7 +220,8 @@ fn answer_one(family: Family, socket: &OwnedFd, shared: &Shared) -> Option<()> {
     let version = payload.first().map_or(0, |first| responder::message::version(*first));
     let limits = shared.limits();
     let answered = Request::parse(payload, port, &limits.policy).and_then(|request| {
-        let host = RequestHost::new(shared, received_at(realtime_ns).ok_or(Verdict::PassClock)?);
+        let received_ns = received_at(realtime_ns).ok_or(Verdict::PassClock)?;
+        let host = RequestHost::new(shared, received_ns, payload.len());
         Ok((decide(request, source.ip(), &limits, &host)?, host))
     });
     let verdict = match answered {
@@ -250,13 +255,16 @@ fn decide(
 struct RequestHost<'a> {
     shared: &'a Shared,
     received_ns: u64,
+    /// Whether the program limits such requests, too, before they come here.
+    is_long: bool,
     /// The buckets that the request may have been taken out of, with what was in them.
     before: RefCell<Vec<(&'a AtomicU64, u64)>>,
 }
 
 impl<'a> RequestHost<'a> {
-    const fn new(shared: &'a Shared, received_ns: u64) -> Self {
-        Self { shared, received_ns, before: RefCell::new(Vec::new()) }
+    /// The request is of so many bytes.
+    const fn new(shared: &'a Shared, received_ns: u64, length: usize) -> Self {
+        Self { shared, received_ns, is_long: length > LENGTH, before: RefCell::new(Vec::new()) }
     }
 
     /// Takes note of what is in these buckets. Nobody but this thread writes to them.
@@ -296,6 +304,11 @@ impl Buckets for RequestHost<'_> {
 
     fn set(&self, number: u32) -> Option<&[AtomicU64; WAYS]> {
         self.shared.table.set(number).inspect(|set| self.note(*set))
+    }
+
+    fn leak(&self, leak: u8) -> u8 {
+        let [_, at_socket] = divided(leak);
+        if self.is_long { at_socket } else { leak }
     }
 
     fn kisses(&self) -> Option<&AtomicU64> {
@@ -393,7 +406,7 @@ mod tests {
         payload[0] = 0x23;
         let request = Request::parse(&payload, 40_000, &policy).unwrap();
         let verdict_on = |address: &str| {
-            let host = RequestHost::new(&shared, 1_000_000_000);
+            let host = RequestHost::new(&shared, 1_000_000_000, LENGTH);
             match decide(request, address.parse().unwrap(), &shared.limits(), &host) {
                 Ok(answer) => answer.verdict(),
                 Err(verdict) => verdict,
@@ -435,7 +448,7 @@ mod tests {
         let answers = |is_sent: bool| {
             let mut kinds = Vec::new();
             for number in 0..40 {
-                let host = RequestHost::new(&shared, 1_000_000_000 + number);
+                let host = RequestHost::new(&shared, 1_000_000_000 + number, LENGTH);
                 let before = words();
                 let decided = decide(request, [198, 51, 100, 7].into(), &limits, &host);
                 if decided.is_ok() && !is_sent {

@@ -1,9 +1,10 @@
 //! Port 123 of each family: whether it is ours, and how it becomes ours when its holder ends.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use responder::layout::FAMILIES;
 use responder::message::LENGTH;
 use responder::udp::NTP_PORT;
 use responder::verdict::Family;
@@ -26,17 +27,38 @@ pub struct Listening {
 
 /// The state of the ports, which the thread of the sockets changes.
 #[derive(Clone, Debug, Default)]
-pub struct Ports(Arc<Mutex<Vec<Listening>>>);
+pub struct Ports(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    all: Vec<Listening>,
+    ours_until_ns: [u64; FAMILIES],
+}
 
 impl Ports {
     /// Returns the present state of each family.
     #[must_use]
     pub fn all(&self) -> Vec<Listening> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state().all.clone()
+    }
+
+    /// Returns for each of [`Family::ALL`] the moment of `CLOCK_MONOTONIC` until which nobody else on this host is known
+    /// to wait for what comes to the port; 0 if somebody may.
+    #[must_use]
+    pub fn ours_until_ns(&self) -> [u64; FAMILIES] {
+        self.state().ours_until_ns
+    }
+
+    pub(super) fn set_ours_until_ns(&self, family: Family, until_ns: u64) {
+        self.state().ours_until_ns[family as usize] = until_ns;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn set(&self, family: Family, failure: Option<String>) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = &mut self.state().all;
         match all.iter_mut().find(|listening| listening.family == family) {
             Some(listening) => listening.failure = failure,
             None => all.push(Listening { family, failure }),

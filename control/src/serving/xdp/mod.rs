@@ -25,7 +25,7 @@ use std::time::Instant;
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfLoader};
 use responder::access::{BLOCK_ENTRIES, BLOCK_WORDS};
-use responder::layout::{self, Count, Counters, Grant, INTERFACES, Spent, State};
+use responder::layout::{self, Count, Counters, FAMILIES, Grant, INTERFACES, Spent, State};
 use responder::limiter::WAYS;
 use responder::{ClockState, ServedTable, StationTable, verdict};
 
@@ -221,6 +221,20 @@ impl Datapath {
         }
         self.table_flips.put(Box::new(*table));
         self.publish_waiting()
+    }
+
+    /// Publishes until when nobody else is known to wait for what comes to port 123, by family, as
+    /// [`State::port_ours_until_ns`] has it.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be written.
+    pub fn publish_port_ours_until(&mut self, until_ns: [u64; FAMILIES]) -> Result<()> {
+        if self.state.port_ours_until_ns == until_ns {
+            return Ok(());
+        }
+        self.state.port_ours_until_ns = until_ns;
+        self.write_state()
     }
 
     /// Publishes what was kept, as far as it is due.
