@@ -6,7 +6,7 @@
 use std::fs;
 use std::time::Instant;
 
-use aya::maps::PerCpuArray;
+use aya::maps::{Array, MapData, PerCpuArray};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use control::instance::Instance;
@@ -14,13 +14,18 @@ use control::net::interfaces::{Driver, Framing, Interface};
 use control::serving::xdp::{self, Datapath};
 use responder::ClockState;
 use responder::layout::{self, Count};
-use responder::limiter::TABLE_ENTRIES;
+use responder::limiter::{TABLE_ENTRIES, WAYS};
 use responder::verdict::{Action, COUNTERS};
 use testinput::frames::{Message, Request, message, served, stations};
 
-/// The longest frame in bytes that the program is run on. The kernel takes what fits into a page beside headroom and
-/// tailroom.
+/// The longest frame in bytes that the program is run on in one buffer. The kernel takes what fits into a page beside
+/// headroom and tailroom.
 pub const LONGEST: usize = 3000;
+/// The same in several buffers: of jumbo frames.
+pub const LONGEST_IN_FRAGMENTS: usize = 9014;
+/// Bytes of such a frame in its first buffer: a page without headroom, and without tailroom for a `skb_shared_info` in
+/// whole cache lines (`bpf_prog_test_run_xdp` of `net/bpf/test_run.c`).
+pub const FIRST_BUFFER: usize = 4096 - 256 - 320;
 
 /// The interface that the program is on as far as the maps know.
 const INTERFACE: Interface = Interface {
@@ -44,6 +49,7 @@ const INTERFACE: Interface = Interface {
 /// The loaded program. Its maps are removed when this is dropped.
 pub struct Program {
     object: Ebpf,
+    name: &'static str,
     instance: Instance,
 }
 
@@ -52,6 +58,11 @@ impl Program {
     /// the [`stations`]. The
     /// two halves may go to different threads: one publishes, the other runs the program.
     pub fn load(name: &str) -> (Self, Datapath) {
+        Self::load_variant(name, layout::PROGRAM)
+    }
+
+    /// The same with the program of this name in the object.
+    pub fn load_variant(name: &str, program: &'static str) -> (Self, Datapath) {
         let instance = Instance::new(Some(&format!("test-{name}-{}", std::process::id()))).unwrap();
         let mut datapath = Datapath::open_or_create(&instance, *TABLE_ENTRIES.start()).unwrap();
         datapath.publish_served(&served()).unwrap();
@@ -67,8 +78,8 @@ impl Program {
             loader.map_pin_path(name, path);
         }
         // From here on dropping removes the pins.
-        let mut program = Self { object: loader.load(xdp_ebpf::POOLTIME).unwrap(), instance };
-        let xdp: &mut Xdp = program.object.program_mut(layout::PROGRAM).unwrap().try_into().unwrap();
+        let mut program = Self { object: loader.load(xdp_ebpf::POOLTIME).unwrap(), name: program, instance };
+        let xdp: &mut Xdp = program.object.program_mut(program.name).unwrap().try_into().unwrap();
         xdp.load().unwrap();
         (program, datapath)
     }
@@ -77,8 +88,8 @@ impl Program {
     pub fn run(&self, frame: &[u8], after: &mut Vec<u8>) -> Action {
         // Not zeros: what the kernel does not write must not look like padding.
         after.clear();
-        after.extend_from_slice(&[0xa5; LONGEST + 1][..=frame.len()]);
-        let xdp: &Xdp = self.object.program(layout::PROGRAM).unwrap().try_into().unwrap();
+        after.extend_from_slice(&[0xa5; LONGEST_IN_FRAGMENTS + 1][..=frame.len()]);
+        let xdp: &Xdp = self.object.program(self.name).unwrap().try_into().unwrap();
         let result = xdp
             .test_run(TestRunOptions {
                 data_in: Some(frame),
@@ -95,6 +106,20 @@ impl Program {
             3 => Action::Transmit,
             other => panic!("the program returned {other}"),
         }
+    }
+
+    /// The words of a set of the limiter's buckets.
+    pub fn set(&self, number: u32) -> [u64; WAYS] {
+        self.sets_map().get(&number, 0).unwrap()
+    }
+
+    /// The words of all sets.
+    pub fn sets(&self) -> Vec<[u64; WAYS]> {
+        self.sets_map().iter().map(|set| set.unwrap()).collect()
+    }
+
+    fn sets_map(&self) -> Array<&MapData, [u64; WAYS]> {
+        self.object.map(layout::BUCKETS).unwrap().try_into().unwrap()
     }
 
     /// The program's counters, summed over the CPUs.
