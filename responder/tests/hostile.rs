@@ -14,6 +14,7 @@ use responder::{Action, Family, Outcome, Verdict};
 use testinput::checks;
 use testinput::frames::{Answer, Host, Message, Request, SERVICE_VLAN, TAGS, VLAN};
 use testinput::generator::{Generator, SHORTEST, Target};
+use testinput::limit_checks;
 
 /// Sends a frame and asserts what holds for all frames.
 #[track_caller]
@@ -157,6 +158,22 @@ proptest! {
         payload in prop::collection::vec(any::<u8>(), 0..130),
     ) {
         checks::parse(&clock, source_port, &payload);
+    }
+
+    #[test]
+    fn any_sequence_of_requests_is_limited_as_promised(
+        header: [u8; limit_checks::HEADER],
+        requests in prop::collection::vec(any::<u8>(), 0..100 * limit_checks::REQUEST),
+        is_flood: bool,
+    ) {
+        let (mut header, mut requests) = (header, requests);
+        if is_flood {
+            // Small rates, bursts and budgets; in the second byte of each request is the exponent of the gap before it.
+            header[4..7].iter_mut().for_each(|byte| *byte %= 4);
+            requests.iter_mut().skip(1).step_by(limit_checks::REQUEST).for_each(|exponent| *exponent %= 16);
+        }
+        limit_checks::limiter(header, &requests);
+        limit_checks::budget(header, &requests);
     }
 
     #[test]

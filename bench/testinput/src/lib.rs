@@ -1,8 +1,8 @@
 //! Inputs for tests and fuzz targets, and assertions that hold for every answer.
 //!
 //! [`frames`] has requests that a test changes field by field, and decodes answers. [`generator`] makes any number of
-//! frames from a seed. [`checks`] has assertions about `responder` that hold for every input. All of them take their
-//! random numbers from [`random`].
+//! frames from a seed. [`checks`] has assertions about `responder` that hold for every input, [`limit_checks`] those
+//! about its limiter and budget. All of them take their random numbers from [`random`].
 #![expect(
     clippy::missing_panics_doc,
     clippy::must_use_candidate,
@@ -12,4 +12,5 @@
 pub mod checks;
 pub mod frames;
 pub mod generator;
+pub mod limit_checks;
 pub mod random;
