@@ -24,7 +24,7 @@ pub fn slowness() -> u32 {
 }
 
 /// [`PATIENCE`], on this machine.
-pub(crate) fn patience() -> Duration {
+pub fn patience() -> Duration {
     PATIENCE * slowness()
 }
 
