@@ -2,8 +2,10 @@
 
 use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+
+use nix::sys::stat::{major, minor};
 
 use crate::error::{Code, Error, Result};
 
@@ -129,6 +131,15 @@ impl Instance {
         Ok(Lock { _file: file })
     }
 
+    /// Returns the process that holds the instance: a daemon that runs, or that is starting or ending. The lock itself is
+    /// not touched, because a daemon that starts at this moment would be refused.
+    #[must_use]
+    pub fn holder(&self) -> Option<u32> {
+        let lock = fs::metadata(self.runtime_directory().join("lock")).ok()?;
+        let device = (major(lock.dev()), minor(lock.dev()));
+        holder_of(device, lock.ino(), &fs::read_to_string("/proc/locks").ok()?)
+    }
+
     /// Counts the daemons that were started since the runtime directory was created, including this one.
     ///
     /// # Errors
@@ -147,6 +158,21 @@ impl Instance {
     pub fn clean_up(&self, _lock: Lock) {
         let _gone_or_in_use = fs::remove_dir_all(self.runtime_directory());
     }
+}
+
+/// Returns the process that has locked a file, by its device and its inode. `locks` are lines as in `/proc/locks`: number,
+/// kind of lock, two words on how it is held, process, device and inode, and the range of bytes.
+fn holder_of((major, minor): (u64, u64), inode: u64, locks: &str) -> Option<u32> {
+    locks.lines().find_map(|line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, _, process, file, ..] = words.as_slice() else { return None };
+        let [of_major, of_minor, of_inode]: [&str; 3] =
+            file.split(':').collect::<Vec<_>>().try_into().ok()?;
+        let is_it = u64::from_str_radix(of_major, 16) == Ok(major)
+            && u64::from_str_radix(of_minor, 16) == Ok(minor)
+            && of_inode.parse() == Ok(inode);
+        is_it.then(|| process.parse().ok())?
+    })
 }
 
 /// Makes an error about a file or directory that cannot be created. `setting` is what lets a systemd unit
@@ -182,6 +208,32 @@ mod tests {
         let there = format!("--target {})", std::env::temp_dir().display());
         assert!(remedy.contains(&there) && remedy.contains("StateDirectory="), "{remedy}");
         assert_eq!(not_writable(&path, &ErrorKind::NotADirectory.into(), "").remedy, None);
+    }
+
+    #[test]
+    fn the_holder_of_a_lock_is_the_process_that_has_locked_that_file_and_does_not_wait_for_it() {
+        let locks = "1: POSIX  ADVISORY  WRITE 7 00:1a:99 0 EOF\n\
+                     2: FLOCK  ADVISORY  WRITE 11 00:1b:99 0 EOF\n\
+                     3: FLOCK  ADVISORY  WRITE 12 00:1a:9 0 EOF\n\
+                     4: FLOCK  ADVISORY  WRITE 13 00:1a:99 0 EOF\n\
+                     4: -> FLOCK  ADVISORY  WRITE 14 00:1a:99 0 EOF\n\n5: FLOCK\n6: FLOCK a b c 00:1a 0 EOF\n";
+        assert_eq!(holder_of((0, 0x1a), 99, locks), Some(13));
+        assert_eq!(holder_of((0, 0x1b), 99, locks), Some(11));
+        assert_eq!(holder_of((0, 0x1b), 9, locks), None);
+        // As the kernel shows it.
+        let path = std::env::temp_dir().join(format!("pooltime-lock-{}", std::process::id()));
+        let file = File::create(&path).unwrap();
+        let holder = || {
+            let found = file.metadata().unwrap();
+            let locks = fs::read_to_string("/proc/locks").unwrap();
+            holder_of((major(found.dev()), minor(found.dev())), found.ino(), &locks)
+        };
+        assert_eq!(holder(), None);
+        file.lock().unwrap();
+        assert_eq!(holder(), Some(std::process::id()));
+        file.unlock().unwrap();
+        assert_eq!(holder(), None);
+        fs::remove_file(path).unwrap();
     }
 
     #[test]

@@ -189,7 +189,7 @@ fn sources_that_are_no_client_are_dropped_and_counted() {
 
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
-fn more_addresses_than_fit_are_refused_and_those_before_stay_in_force() {
+fn more_addresses_than_fit_are_told_and_those_before_stay_in_force() {
     let lab = Lab::up(&[]);
     let server = lab.server(CONFIG, &[]);
     let many: Vec<_> = (1..=100).map(|host| format!("address add 10.80.0.{host}/32 dev lan0")).collect();
@@ -204,6 +204,68 @@ fn more_addresses_than_fit_are_refused_and_those_before_stay_in_force() {
     wait_for("a complaint", || server.log().contains("too many to serve").then_some(()));
     let counted = in_the_nic_path(&lab, &server, "10.77.0.1");
     assert_eq!(counted, Tally::of([(Verdict::Answered, Family::Ipv4, 4, 1)]));
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn of_more_addresses_than_fit_those_that_were_there_stay_those_that_leave_go_and_the_rest_is_told() {
+    let lab = Lab::up(&[]);
+    let mut server = lab.server(CONFIG, &[]);
+    let batch = |name: &str, hosts: std::ops::RangeInclusive<u32>| {
+        let lines: Vec<_> = hosts.map(|host| format!("address add 10.80.0.{host}/32 dev lan0")).collect();
+        let batch = lab.file(name, &lines.join("\n"));
+        lab.ip("server", &format!("-batch {}", batch.display()));
+    };
+    // Those with the larger numbers come first. There is a place for each, and none is left for many of the others.
+    batch("first", 61..=120);
+    wait_for("the first ones", || (server.status().interfaces[0].addresses.len() > 60).then_some(()));
+    batch("then", 1..=60);
+    let told = wait_for("the overflow to be told", || {
+        let told = server.status().addresses_without_room;
+        told.first().filter(|told| told.wanted == 121).cloned()
+    });
+    assert_eq!((told.family.as_str(), told.number), ("ipv4", 121 + told.broadcast - 96));
+    let is_answered = |server: &Server<'_>, address: &str| {
+        let (counted, _socket) = asked(&lab, server, address);
+        counted.packets(Verdict::Answered) == 1
+    };
+    for host in ["10.77.0.1", "10.80.0.61", "10.80.0.100", "10.80.0.120", "10.80.0.1"] {
+        assert!(is_answered(&server, host), "{host}");
+    }
+    let left = told.example.to_string();
+    assert!(!is_answered(&server, &left) && left == "10.80.0.60" || told.number > 1, "{told}");
+
+    // One that leaves is not answered for any more, and its place is another's.
+    lab.ip("server", "address delete 10.80.0.100/32 dev lan0");
+    wait_for("the change", || (server.status().addresses_without_room[0].wanted == 120).then_some(()));
+    assert!(!is_answered(&server, "10.80.0.100"));
+    assert!(is_answered(&server, &left), "{left} has the place");
+
+    // It is told wherever somebody may look.
+    let told = server.status().addresses_without_room[0].to_string();
+    assert!(told.contains("too many to serve in the NIC path"), "{told}");
+    let health = server.command(&["health"]);
+    assert!(health.status.success() && health.stdout.contains(&told), "{health:?}");
+    assert!(server.command(&["status"]).expect_success().contains(&told));
+    assert!(server.command(&["doctor"]).stdout.contains("requests to"));
+    assert!(server.log().contains(&told), "{}", server.log());
+
+    // A daemon that is started anew goes on with the same ones.
+    server.stop();
+    server.restart();
+    let after = server.status().addresses_without_room;
+    assert_eq!(after[0].to_string(), told);
+    assert!(is_answered(&server, "10.80.0.120") && is_answered(&server, "10.80.0.61"));
+
+    for host in 1..=60 {
+        lab.ip("server", &format!("address delete 10.80.0.{host}/32 dev lan0"));
+    }
+    wait_for("there to be room", || server.status().addresses_without_room.is_empty().then_some(()));
+    assert!(server.log().contains("there is room for all addresses"), "{}", server.log());
+    assert_eq!(
+        in_the_nic_path(&lab, &server, "10.80.0.1"),
+        Tally::of([(Verdict::PassForOthers, Family::Ipv4, 0, 1)])
+    );
 }
 
 /// How long it takes until this address is served, or no longer is.

@@ -208,6 +208,34 @@ fn detach_leaves_nothing_behind_whether_the_daemon_lives_or_not() {
 
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
+fn detach_and_attach_wait_for_a_daemon_that_is_starting() {
+    let lab = Lab::up(&[]);
+    let config = lab.file("server.toml", CONFIG);
+    let instance = Instance::new(Some(lab.name())).unwrap();
+    let (mut early, mut rounds) = (0, 0);
+    for delay_ms in (0..300).step_by(30) {
+        let mut daemon = lab.command("server", pooltime_xdp());
+        daemon.args(["--instance", lab.name(), "run", "--config", config.to_str().unwrap()]);
+        let mut daemon = daemon.stderr(Stdio::null()).spawn().unwrap();
+        wait_for("the daemon to hold the instance", || instance.holder().filter(|pid| *pid == daemon.id()));
+        sleep(Duration::from_millis(delay_ms));
+        early += u32::from(!instance.socket().exists());
+        if delay_ms % 60 == 0 {
+            let said = lab.pooltime("server", &["attach", "lan0"]).expect_success();
+            assert!(said.contains("lan0: "), "{said}");
+        }
+        let said = lab.pooltime("server", &["detach"]).expect_success();
+        assert!(said.contains("lan0: detached"), "after {delay_ms} ms: {said}");
+        assert!(daemon.wait().unwrap().success());
+        assert_eq!((left_behind(lab.name()), xdp(&lab, "lan0")), (Vec::new(), None), "after {delay_ms} ms");
+        rounds += 1;
+    }
+    println!("{early} of {rounds} times the daemon did not listen yet");
+    assert!(early > 0, "no command came while a daemon was starting");
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
 fn ctrl_c_of_attach_leaves_nothing_behind() {
     let lab = Lab::up(&[]);
     let config = lab.file("server.toml", CONFIG);

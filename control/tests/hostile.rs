@@ -248,3 +248,21 @@ fn any_properties_of_timesyncd_are_refused_or_can_be_reckoned_with() {
         }
     }
 }
+
+#[test]
+fn whatever_is_sent_over_http_gets_one_whole_answer_at_most_and_no_stranger_s_page_gets_the_status() {
+    let seeds = [
+        "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1:9200\r\nAccept: application/openmetrics-text;q=0.5\r\n\r\n",
+        "HEAD /healthz HTTP/1.1\r\nhost: [::1]\r\n\r\n",
+        "GET http://ntp.example.net/status.json HTTP/1.0\r\n\r\n",
+        "GET /history.json HTTP/1.1\r\nHost: localhost\r\nHost: rebind.example\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+    ];
+    let mut inputs = Mutations::of(&seeds.map(str::as_bytes));
+    for seed in seeds {
+        checks::http(seed.as_bytes());
+    }
+    for _ in 0..3_000 {
+        checks::http(&inputs.next());
+    }
+}

@@ -1,5 +1,7 @@
 //! Assertions that hold for every input to the daemon's parsers. Fuzz targets and tests over random inputs make them.
 
+mod http;
+
 use std::collections::BTreeSet;
 
 use control::config::{self, ClockConfig, Config};
@@ -16,6 +18,8 @@ use control::timekeeping::system_clock::SystemClock;
 use control::tools::{import, pool};
 use protocol::{Answer, Era, PendingRequest, Strictness, Times};
 use responder::NtpTimestamp;
+
+pub use http::http;
 
 /// The longest fragment in bytes: a header and 468 bytes of data.
 const FRAGMENT: usize = 480;

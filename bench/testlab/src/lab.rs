@@ -9,7 +9,7 @@ use control::instance::BPFFS;
 use nix::sched::{CloneFlags, setns};
 
 use crate::output::Output;
-use crate::waiting::PATIENCE;
+use crate::waiting::patience;
 
 /// Hosts in network namespaces. They are removed when this is dropped. `scripts/lab --help` lists their addresses.
 pub struct Lab {
@@ -62,10 +62,10 @@ impl Lab {
         command
     }
 
-    /// Runs a command on a host until it ends. It is killed after [`PATIENCE`].
+    /// Runs a command on a host until it ends. It is killed after [`patience`].
     pub fn exec<S: AsRef<str>>(&self, host: &str, command: &[S]) -> Output {
         let mut bounded = self.command(host, "timeout");
-        bounded.arg("--kill-after=5").arg(PATIENCE.as_secs().to_string());
+        bounded.arg("--kill-after=5").arg(patience().as_secs().to_string());
         bounded.args(command.iter().map(AsRef::as_ref));
         Output::of(&mut bounded)
     }

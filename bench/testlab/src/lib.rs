@@ -56,4 +56,4 @@ pub use server::{CONFIG, Server};
 #[cfg(feature = "lab")]
 pub use tally::Tally;
 #[cfg(feature = "lab")]
-pub use waiting::{PATIENCE, wait_for};
+pub use waiting::{PATIENCE, patience, slowness, wait_for};

@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::config::Config;
-use crate::daemon::client::{AskError, ask};
+use crate::daemon::client::{AskError, ask, ask_when_up};
 use crate::daemon::protocol::{AccessWord, Request};
 use crate::daemon::{self, Options};
 use crate::error::{Code, Error, Result};
@@ -264,7 +264,7 @@ fn execute(arguments: Arguments) -> Result<ExitCode> {
 fn attach(instance: &Instance, arguments: AttachArguments) -> Result<()> {
     let AttachArguments { interfaces, mode, config, replace, log_format } = arguments;
     let request = Request::Attach { interfaces: interfaces.clone(), mode, replace };
-    match ask::<Vec<String>>(instance, &request) {
+    match ask_when_up::<Vec<String>>(instance, &request) {
         Err(AskError::NoDaemon { .. }) => {}
         answer => return print_all(&answer?),
     }
@@ -281,7 +281,7 @@ fn attach(instance: &Instance, arguments: AttachArguments) -> Result<()> {
 
 fn detach(instance: &Instance, interfaces: &[String]) -> Result<()> {
     let request = Request::Detach { interfaces: interfaces.to_vec() };
-    match ask::<Vec<String>>(instance, &request) {
+    match ask_when_up::<Vec<String>>(instance, &request) {
         Err(AskError::NoDaemon { .. }) => {}
         answer => return print_all(&answer?),
     }

@@ -16,6 +16,10 @@ use crate::instance::Instance;
 
 /// A user who has to wait longer than this is told why.
 const QUIET: Duration = Duration::from_secs(3);
+/// How long a daemon is waited for that is starting or ending. Drivers may take seconds for each interface.
+const START_PATIENCE: Duration = Duration::from_mins(1);
+/// How often it is looked for meanwhile.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Why a request was not carried out.
 #[derive(Debug)]
@@ -31,6 +35,13 @@ pub enum AskError {
         path: PathBuf,
         /// How commands for its instance begin.
         command: String,
+    },
+    /// A daemon is starting or ending, and has not listened for long.
+    NotUp {
+        /// Its process ID.
+        process: u32,
+        /// How long it was waited for.
+        waited: Duration,
     },
     /// A daemon runs, but it does not answer.
     Silent {
@@ -63,6 +74,14 @@ impl From<AskError> for Error {
                 Self::new(Code::NoPermission, format_args!("{} is root's", path.display()))
                     .remedy(format_args!("run it as root: `sudo {command} ...`"))
             }
+            AskError::NotUp { process, waited } => Self::new(
+                Code::TryAgain,
+                format_args!(
+                    "a daemon (process {process}) is starting or ending, and has not listened for {} s",
+                    waited.as_secs()
+                ),
+            )
+            .remedy(format_args!("its log says what it waits for; `kill {process}` ends it")),
             AskError::Silent { path, accepted, error } => {
                 let what = format!("the daemon behind {} does not answer", path.display());
                 Self::because(Code::TryAgain, what)(error).remedy(if accepted {
@@ -115,6 +134,41 @@ pub fn ask<T: DeserializeOwned>(instance: &Instance, request: &Request) -> Resul
         Failure::Refused(error) => AskError::Refused(error),
     })?;
     serde_json::from_value(value).map_err(AskError::Garbled)
+}
+
+/// Sends a request as [`ask`]. A daemon that is starting or ending does not listen, and is waited for.
+///
+/// # Errors
+///
+/// See [`AskError`].
+pub fn ask_when_up<T: DeserializeOwned>(instance: &Instance, request: &Request) -> Result<T, AskError> {
+    when_up(START_PATIENCE, || ask(instance, request), || instance.holder())
+}
+
+/// Asks until there is an answer, or no process holds the instance any more.
+fn when_up<T>(
+    patience: Duration,
+    mut ask: impl FnMut() -> Result<T, AskError>,
+    holder: impl Fn() -> Option<u32>,
+) -> Result<T, AskError> {
+    let started = Instant::now();
+    let mut notified = false;
+    loop {
+        match ask() {
+            Err(AskError::NoDaemon { command }) => {
+                let Some(process) = holder() else { return Err(AskError::NoDaemon { command }) };
+                if started.elapsed() >= patience {
+                    return Err(AskError::NotUp { process, waited: patience });
+                }
+                if !notified && started.elapsed() >= QUIET {
+                    notified = true;
+                    eprintln!("pooltime-xdp: the daemon (process {process}) is starting or ending; waiting");
+                }
+                std::thread::sleep(LOOK_INTERVAL);
+            }
+            answer => return answer,
+        }
+    }
 }
 
 /// Why a request on an open socket failed.
@@ -240,6 +294,35 @@ mod tests {
             matches!(answer, Err(Failure::Silent { accepted: false, .. })),
             "the daemon has ended: {answer:?}"
         );
+    }
+
+    #[test]
+    fn a_daemon_that_does_not_listen_is_waited_for_while_there_is_one_and_not_for_ever() {
+        let no_daemon = || AskError::NoDaemon { command: "pooltime-xdp".into() };
+        let mut asked = 0;
+        let answer = when_up(
+            PATIENCE,
+            || {
+                asked += 1;
+                if asked < 3 { Err(no_daemon()) } else { Ok(asked) }
+            },
+            || Some(7),
+        );
+        assert_eq!(answer.unwrap(), 3, "it listens after a while");
+
+        let looks = std::cell::Cell::new(0);
+        let holder = || {
+            looks.set(looks.get() + 1);
+            (looks.get() < 3).then_some(7)
+        };
+        let answer = when_up(PATIENCE, || Err::<(), _>(no_daemon()), holder);
+        assert!(matches!(answer, Err(AskError::NoDaemon { .. })), "it has ended: {answer:?}");
+        assert_eq!(looks.get(), 3);
+
+        let answer = when_up(Duration::from_millis(120), || Err::<(), _>(no_daemon()), || Some(7));
+        let error = Error::from(answer.unwrap_err());
+        assert!(error.what.contains("(process 7) is starting or ending"), "{error}");
+        assert!(error.remedy.unwrap().contains("`kill 7` ends it"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod observer;
 pub mod protocol;
 pub mod publisher;
 mod reload;
+mod served;
 mod service;
 mod traffic;
 mod unsent;
@@ -35,7 +36,7 @@ use crate::error::{Code, Error, Result};
 use crate::http::{self, Listeners};
 use crate::instance::{Instance, Lock};
 use crate::net::default_route::default_interface;
-use crate::net::interfaces::{Absent, Addresses, Interface, Netlink, named};
+use crate::net::interfaces::{Absent, Interface, Netlink, named};
 use crate::net::own_addresses::OwnAddresses;
 use crate::serving::userspace::UserspacePath;
 use crate::serving::xdp::{self, Datapath, ModeRequest};
@@ -167,16 +168,6 @@ fn interfaces(options: &Options, config: &Config) -> Result<Vec<String>> {
     })?;
     info!("no interface is configured: {name} has the default route");
     Ok(vec![name])
-}
-
-/// Logs why requests are left to the sockets, where that is new.
-fn tell_trouble(before: &Addresses, now: &Addresses) {
-    for (index, reception) in &now.receptions {
-        let known = before.receptions.get(index).and_then(|before| before.trouble.as_ref());
-        if let Some(trouble) = reception.trouble.as_ref().filter(|trouble| known != Some(trouble)) {
-            warn!("{trouble}");
-        }
-    }
 }
 
 impl Daemon {
@@ -441,19 +432,7 @@ impl Daemon {
                 }
                 self.interfaces.own_addresses = addresses;
             }
-            Message::Serve(addresses, reply) => {
-                tell_trouble(&self.interfaces.addresses, &addresses);
-                let before = std::mem::replace(&mut self.interfaces.addresses, addresses);
-                match self.publish_served() {
-                    Ok(()) => self.interfaces.serving = Some(reply),
-                    Err(error) => {
-                        let receptions = std::mem::take(&mut self.interfaces.addresses.receptions);
-                        self.interfaces.addresses = Addresses { receptions, ..before };
-                        let _ended = reply.send(Err(error));
-                    }
-                }
-                self.confirm_served();
-            }
+            Message::Serve(addresses, reply) => self.serve_addresses(addresses, reply),
             Message::TakeSlot(interface, reply) => {
                 let _ended = reply.send(self.datapath.take_slot(&interface));
             }
@@ -467,16 +446,6 @@ impl Daemon {
             }
         }
         None
-    }
-
-    /// Publishes the addresses and stations of the interfaces, and the addresses that the configuration adds.
-    fn publish_served(&mut self) -> Result<()> {
-        let addresses = &self.interfaces.addresses;
-        // First: they change even where there are too many addresses.
-        let stations = addresses.receptions.iter().map(|(index, reception)| (*index, reception.table()));
-        self.datapath.publish_stations(stations.collect())?;
-        let table = addresses.table(&self.config.serve)?;
-        self.datapath.publish_served(&table)
     }
 
     fn publish_clock(&mut self) -> Result<()> {

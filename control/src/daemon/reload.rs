@@ -27,6 +27,7 @@ impl Daemon {
     pub(super) fn reloaded(&mut self, configured: Configured, lists: u8) {
         let before = Configuration { config: self.config.clone(), lists: self.datapath.policy().lists };
         let replaced = configured.and_then(|(config, settle)| {
+            self.require_room(&config)?;
             let new = Configuration { config: *config, lists };
             replace(&before, &new, |configuration| self.put_in_force(configuration))?;
             settle.keep();

@@ -10,6 +10,7 @@ use crate::error::{Code, Error, Result};
 use crate::http::Listening;
 use crate::instance::Instance;
 use crate::net::interfaces::{Interface, Netlink};
+use crate::net::served::WithoutRoom;
 use crate::net::stations::Reception;
 use crate::serving::userspace::Shared;
 use crate::serving::xdp::{Datapath, OpenError};
@@ -44,6 +45,7 @@ pub(super) struct Report {
     error_limit_s: f64,
     horizon_limit_s: f64,
     interfaces: Vec<Served>,
+    without_room: Vec<WithoutRoom>,
     userspace_path: Vec<status::UserspacePath>,
     limits: LimitsConfig,
     access_entries: usize,
@@ -65,7 +67,7 @@ struct Served {
 
 impl Daemon {
     pub(super) fn report(&self) -> Report {
-        let Interfaces { names, addresses, .. } = &self.interfaces;
+        let Interfaces { names, addresses, without_room, .. } = &self.interfaces;
         let attached = names.attached.iter().map(|(index, name)| Served {
             index: *index,
             name: name.clone(),
@@ -97,6 +99,7 @@ impl Daemon {
             error_limit_s: seconds(self.config.clock.max_error_ms),
             horizon_limit_s: seconds(self.config.clock.horizon_ms),
             interfaces: attached.chain(lost).collect(),
+            without_room: without_room.clone(),
             userspace_path: listening.collect(),
             limits: self.config.limits.clone(),
             access_entries: self.access_entries(),
@@ -161,6 +164,7 @@ impl Report {
             show_reception(&mut interface, &served.reception);
             status.interfaces.push(interface);
         }
+        status.addresses_without_room.clone_from(&self.without_room);
         status.userspace_path.clone_from(&self.userspace_path);
         status.userspace_counters = status::name_counters(&*sockets.counters());
         status.limits = Some(self.limits(datapath)?);
@@ -200,6 +204,7 @@ fn observe(datapath: &Datapath) -> Result<Status> {
         clock: status::Clock::of(&datapath.clock(), monotonic_ns()?),
         upstreams: Vec::new(),
         interfaces: Vec::new(),
+        addresses_without_room: Vec::new(),
         userspace_path: Vec::new(),
         userspace_counters: Vec::new(),
         limits: None,
@@ -226,6 +231,7 @@ fn interface(datapath: &Datapath, index: u32, link: Option<&Interface>) -> Resul
         stations: Vec::new(),
         idle: None,
         left_to_sockets: None,
+        stations_without_room: 0,
         counters: status::name_counters(&*datapath.counters(index)?),
     })
 }
@@ -234,6 +240,7 @@ fn show_reception(interface: &mut status::Interface, reception: &Reception) {
     interface.stations = reception.stations.iter().map(ToString::to_string).collect();
     interface.idle.clone_from(&reception.idle);
     interface.left_to_sockets.clone_from(&reception.trouble);
+    interface.stations_without_room = reception.without_room;
 }
 
 /// What is there to see while no daemon runs; `None` if nothing is attached.

@@ -180,6 +180,13 @@ metrics! {
             ("transmit", driver.transmit_dropped),
         ]);
 
+    "pooltime_interface_stations_without_room" Gauge ["interface"]
+        "MAC addresses and VLANs that are not answered for in the NIC path because there are too many on the interface." =
+        |status| each_interface(status, |interface| number(interface.stations_without_room as u64));
+    "pooltime_addresses_without_room" Gauge ["family"]
+        "Addresses that are not answered for in the NIC path because there are too many; the socket answers." =
+        |status| without_room(status);
+
     "pooltime_map_memory_bytes" Gauge ["map"] "Kernel memory used by the program's maps." =
         |status| {
             let maps = status.maps.by_name.iter();
@@ -223,6 +230,16 @@ fn daemon(status: &Status, value: impl Fn(&crate::status::Daemon) -> f64) -> Sam
 
 fn limits(status: &Status, value: impl Fn(&crate::status::Limits) -> f64) -> Samples {
     some(status.limits.as_ref().map(value))
+}
+
+fn without_room(status: &Status) -> Samples {
+    let number_of = |family: &Protocol| {
+        let told = status.addresses_without_room.iter().find(|told| told.family == family.label());
+        told.map_or(0.0, |told| number(told.number as u64))
+    };
+    // Only the daemon knows.
+    let families = status.daemon.iter().flat_map(|_| Protocol::ALL);
+    families.map(|family| (vec![family.label().to_owned()], number_of(family))).collect()
 }
 
 fn kernel_clock(status: &Status, samples: impl Fn(&KernelClockStatus) -> Samples) -> Samples {

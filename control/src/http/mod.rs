@@ -19,6 +19,7 @@ use tokio::task::LocalSet;
 use tracing::error;
 
 pub(crate) use listening::{Listeners, Listening};
+pub use server::{Site, converse};
 
 use crate::error::{Code, Error, Result};
 use crate::status::Status;
@@ -32,7 +33,7 @@ const FRESH: Duration = Duration::from_millis(100);
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Access to the server's state from the HTTP thread.
-pub(crate) trait Look {
+pub trait Look {
     /// Returns the state at this moment.
     fn status(&self) -> Pin<Box<dyn Future<Output = Result<Status>> + '_>>;
 
@@ -73,11 +74,7 @@ pub(crate) fn start(
 }
 
 async fn serve(listeners: Listeners, open: impl FnOnce() -> Result<Box<dyn Look>>) -> Result<()> {
-    let observer = Rc::new(Observer {
-        server: open()?,
-        last: Cell::new(None),
-        history: RefCell::new(History::default()),
-    });
+    let observer = Rc::new(Observer::new(open()?));
     server::serve(listeners, &observer);
     let mut due = tokio::time::interval(SAMPLE_INTERVAL);
     due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -97,6 +94,10 @@ struct Observer {
 }
 
 impl Observer {
+    fn new(server: Box<dyn Look>) -> Self {
+        Self { server, last: Cell::new(None), history: RefCell::new(History::default()) }
+    }
+
     /// See [`Look::sources`].
     fn sources(&self) -> Option<Vec<Talker>> {
         self.server.sources()

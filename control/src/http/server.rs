@@ -9,12 +9,13 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 
 use super::hosts::Hosts;
-use super::{Listeners, Observer, routes};
+use super::{Listeners, Look, Observer, routes};
 
 /// Largest number of connections. One more closes the oldest, so that slow ones cannot keep others out.
 const CONNECTIONS: usize = 64;
@@ -29,11 +30,19 @@ const HEADERS: usize = 64;
 /// Size of a connection's buffer in each direction.
 const BUFFER: usize = 16 << 10;
 
-/// What connections are about.
+/// What connections are about: the names that the server answers to, and its state.
 #[derive(Clone)]
-struct Site {
+pub struct Site {
     hosts: Rc<Hosts>,
     observer: Rc<Observer>,
+}
+
+impl Site {
+    /// Makes a site of configured names and a server.
+    #[must_use]
+    pub fn new(names: &[String], server: Box<dyn Look>) -> Self {
+        Self { hosts: Rc::new(Hosts::new(names)), observer: Rc::new(Observer::new(server)) }
+    }
 }
 
 /// The open connections, oldest first.
@@ -84,8 +93,9 @@ impl Connections {
     }
 }
 
-/// Handles one connection. Errors in a client's request are not reported.
-async fn converse(stream: TcpStream, site: Site) {
+/// Handles one connection: a request, and its answer. Errors in a client's request are not reported. Needs a runtime with
+/// timers. Ends with the answer, or when the head of the request takes too long.
+pub async fn converse<S: AsyncRead + AsyncWrite + Unpin + 'static>(stream: S, site: Site) {
     let answer = service_fn(move |request| {
         let site = site.clone();
         async move { routes::answer(&request, &site.hosts, &site.observer).await }

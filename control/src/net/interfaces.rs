@@ -8,8 +8,6 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
-use responder::ServedTable;
-use responder::served::CAPACITY;
 use rtnetlink::packet_core::NetlinkMessage;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
@@ -160,41 +158,6 @@ impl Addresses {
         let ipv4 = self.ipv4.iter().map(|(index, address)| (*index, IpAddr::V4(*address)));
         let ipv6 = self.ipv6.iter().map(|(index, address)| (*index, IpAddr::V6(*address)));
         ipv4.chain(ipv6).filter(move |(index, _)| *index == interface).map(|(_, address)| address)
-    }
-
-    /// Makes the table in which the program looks up addresses: these, and `also`.
-    ///
-    /// # Errors
-    ///
-    /// There are more addresses than the table has room for.
-    pub fn table(&self, also: &[IpAddr]) -> Result<ServedTable> {
-        let mut ipv4: Vec<_> = self.ipv4.iter().map(|(_, address)| address.octets()).collect();
-        let mut ipv6: Vec<_> = self.ipv6.iter().map(|(_, address)| address.octets()).collect();
-        for address in also {
-            match address {
-                IpAddr::V4(address) => ipv4.push(address.octets()),
-                IpAddr::V6(address) => ipv6.push(address.octets()),
-            }
-        }
-        let mut broadcast: Vec<_> = self.broadcast.iter().map(Ipv4Addr::octets).collect();
-        for list in [&mut ipv4, &mut broadcast] {
-            list.sort_unstable();
-            list.dedup();
-        }
-        ipv6.sort_unstable();
-        ipv6.dedup();
-        ServedTable::new(&ipv4, &broadcast, &ipv6).map_err(|_| {
-            Error::new(
-                Code::Unavailable,
-                format_args!(
-                    "{} IPv4, {} broadcast and {} IPv6 addresses are too many to serve",
-                    ipv4.len(),
-                    broadcast.len(),
-                    ipv6.len()
-                ),
-            )
-            .remedy(format_args!("a server answers for at most {CAPACITY} addresses per family; remove some"))
-        })
     }
 }
 

@@ -7,6 +7,7 @@ pub mod interfaces;
 pub mod own_addresses;
 pub mod prefix;
 pub mod query;
+pub mod served;
 pub mod server_name;
 pub mod stations;
 pub mod topology;

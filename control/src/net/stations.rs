@@ -184,6 +184,8 @@ impl Display for Place {
 pub struct Reception {
     /// The stations that requests are answered for in the NIC path, at most [`CAPACITY`].
     pub stations: Vec<Place>,
+    /// Number of stations that there is no room for.
+    pub without_room: usize,
     /// Why nothing is received that comes in, where that is as it should be.
     pub idle: Option<String>,
     /// Why requests are left to the sockets, where that is not as it should be.
@@ -211,6 +213,7 @@ impl Reception {
         let number = self.stations.len();
         if number > CAPACITY {
             let left = self.stations.split_off(CAPACITY);
+            self.without_room = left.len();
             let name =
                 links.iter().find(|link| link.relations.index == interface).map_or("", |link| &link.name);
             self.trouble = Some(format!(

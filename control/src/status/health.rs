@@ -70,6 +70,7 @@ impl Health {
                 warnings.push(format!("{name}: generic mode, because native mode was refused: {fallback}"));
             }
         }
+        warnings.extend(status.addresses_without_room.iter().map(ToString::to_string));
         if clock.synchronised && status.daemon.is_none() {
             warnings.push(format!(
                 "no daemon is running: answers stay synchronised for {:.0} s",
@@ -99,6 +100,7 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::served::WithoutRoom;
     use crate::net::xdp_mode::Mode;
     use crate::status::kernel_clock::Treatment;
     use crate::status::sample;
@@ -146,6 +148,15 @@ mod tests {
         assert!(slewed.contains("for about 50 s more"), "{slewed}");
         let left = "eth0 has 97 MAC addresses and VLANs";
         assert!(warning(&|status| status.interfaces[0].left_to_sockets = Some(left.into())).contains(left));
+        let without_room = WithoutRoom {
+            family: "ipv6".into(),
+            wanted: 120,
+            broadcast: 0,
+            number: 24,
+            example: "2001:db8::61".parse().unwrap(),
+        };
+        let full = warning(&|status| status.addresses_without_room.push(without_room.clone()));
+        assert!(full.contains("requests to 24 of them, such as 2001:db8::61"), "{full}");
         assert!(warning(&|status| status.daemon = None).contains("no daemon is running"));
         let nobody = "the access lists deny every IPv4 client";
         assert!(warning(&|status| status.warnings.push(nobody.into())).contains(nobody));

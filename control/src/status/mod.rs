@@ -19,6 +19,7 @@ use responder::{ClockState, clock};
 use serde::{Deserialize, Serialize};
 
 use crate::net::interfaces::Driver;
+use crate::net::served::WithoutRoom;
 use crate::net::xdp_mode::Mode;
 use crate::status::kernel_clock::KernelClockStatus;
 use crate::status::sources::{Peer, Peers, Tally};
@@ -37,6 +38,10 @@ pub struct Status {
     pub upstreams: Vec<Peer>,
     /// The interfaces to which the program is attached.
     pub interfaces: Vec<Interface>,
+    /// Addresses that are not answered for in the NIC path because there is no room for them, if the daemon runs: one
+    /// entry for each family that has some.
+    #[serde(default)]
+    pub addresses_without_room: Vec<WithoutRoom>,
     /// The sockets that answer what the program passes up, if the daemon runs.
     pub userspace_path: Vec<UserspacePath>,
     /// Packets that came to the sockets.
@@ -162,6 +167,9 @@ pub struct Interface {
     pub idle: Option<String>,
     /// Why some requests are not answered by the program, but left to the sockets.
     pub left_to_sockets: Option<String>,
+    /// Number of MAC addresses and VLANs that are not answered for by the program because there is no room for them.
+    #[serde(default)]
+    pub stations_without_room: usize,
     /// The counters that are not zero.
     pub counters: Vec<Counter>,
 }
@@ -417,8 +425,10 @@ pub(crate) fn sample() -> Status {
             stations: vec!["02:00:00:00:00:35".into()],
             idle: None,
             left_to_sockets: None,
+            stations_without_room: 0,
             counters: vec![counter(Verdict::Answered, 3, 7), counter(Verdict::DropLimited, 4, 2)],
         }],
+        addresses_without_room: Vec::new(),
         userspace_path: vec![UserspacePath { family: Family::Ipv4.label().into(), failure: None }],
         userspace_counters: Vec::new(),
         limits: Some(Limits {

@@ -55,6 +55,9 @@ impl fmt::Display for Status {
             }
             write_counters(text, &interface.counters)?;
         }
+        for without_room in &self.addresses_without_room {
+            writeln!(text, "addresses   {without_room}")?;
+        }
         if let Some(limits) = &self.limits {
             write_limits(text, limits)?;
         }

@@ -153,6 +153,37 @@ fn on_a_server_that_is_well_nothing_is_amiss_but_what_its_operator_changes() {
         assert!(!filtered.amiss("firewall-upstream-requests").is_empty());
         sh("nft flush chain inet filter output");
         doctor().is_well("long-packets");
+
+        // A limit for each source drops some requests, and not all of them.
+        sh(
+            "nft 'add set inet filter flood { type ipv4_addr; size 65535; flags dynamic, timeout; timeout 1m; }; \
+             insert rule inet filter input udp dport 123 update @flood { ip saddr limit rate over 100/second } drop'",
+        );
+        let limited = doctor();
+        let rule = limited.only("firewall-requests", "note");
+        assert!(rule["what"].as_str().unwrap().contains("may drop"), "{rule:#}");
+        sh("nft delete table inet filter");
+
+        // XDP answers before the hook of an interface, and before the way to a container.
+        sh("nft 'add table netdev edge; \
+             add chain netdev edge in { type filter hook ingress device lan0 priority 0; }; \
+             add rule netdev edge in udp dport 123 drop'");
+        let before = doctor();
+        // Not every version of nft says of which interface a chain is.
+        let found = before.amiss("firewall-requests");
+        assert!(found.iter().any(|rule| rule["fix"].to_string().contains("netdev edge in")), "{found:#?}");
+        assert!(before.only("firewall", "note")["why"].as_str().unwrap().contains("ingress hook"));
+        sh("nft delete table netdev edge");
+        sh(
+            "nft 'add table ip nat; add chain ip nat prerouting { type nat hook prerouting priority -100; }; \
+             add rule ip nat prerouting udp dport 123 dnat to 172.17.0.2'",
+        );
+        let sent = doctor();
+        let rule = sent.only("firewall-redirect", "warning");
+        assert!(rule["what"].as_str().unwrap().contains("ip nat prerouting"), "{rule:#}");
+        let answered = lab.pooltime("client", &["query", "10.77.0.1"]);
+        assert!(answered.status.success(), "XDP answers all the same: {answered:?}");
+        sh("nft delete table ip nat");
     });
 }
 

@@ -36,7 +36,7 @@ pub(super) trait Kernel {
     ///
     /// # Errors
     ///
-    /// There are too many of them, or the daemon is ending.
+    /// The map cannot be written, or the daemon is ending.
     fn serve(&self, addresses: Addresses) -> Result<()>;
 
     /// Returns the mode of this instance's program on an interface, if it is attached there.
@@ -343,7 +343,7 @@ impl<K: Kernel> InterfaceSet<K> {
     ///
     /// # Errors
     ///
-    /// The kernel does not list them, or there are too many addresses.
+    /// The kernel does not list them, or what they have cannot be published.
     pub(super) fn follow(&mut self) -> Result<()> {
         let present = self.kernel.interfaces()?;
         self.remove_gone(&present);

@@ -21,6 +21,7 @@ pub(super) use interface_set::Names;
 use super::listener::Caller;
 use crate::error::{Code, Error, Result};
 use crate::net::interfaces::{Addresses, Interface};
+use crate::net::served::WithoutRoom;
 use crate::serving::xdp::{Links, ModeRequest, Slot};
 use crate::sys::capabilities::{self, Capability};
 use interface_set::{InterfaceSet, Kernel};
@@ -72,6 +73,8 @@ pub(super) struct Interfaces {
     pub(super) addresses: Addresses,
     /// The addresses of all interfaces of the host, attached or not.
     pub(super) own_addresses: Addresses,
+    /// The addresses that are left to the sockets because there is no room for them in the NIC path.
+    pub(super) without_room: Vec<WithoutRoom>,
     /// The reply that is due when the published addresses are in force.
     pub(super) serving: Option<Reply<()>>,
 }
@@ -92,7 +95,15 @@ impl Interfaces {
         let set = names.clone();
         let (jobs, messages) =
             spawn(move |messages| Ok(InterfaceSet::new(HostKernel::new(links, messages)?, set, mode)))?;
-        Ok(Self { jobs, messages, names, addresses: Addresses::default(), own_addresses, serving: None })
+        Ok(Self {
+            jobs,
+            messages,
+            names,
+            addresses: Addresses::default(),
+            own_addresses,
+            without_room: Vec::new(),
+            serving: None,
+        })
     }
 
     /// Appends a job to the queue.

@@ -29,6 +29,11 @@ impl<T> Flips<T> {
         self.waiting = Some(value);
     }
 
+    /// Returns the value that waits.
+    pub(super) const fn waiting(&self) -> Option<&T> {
+        self.waiting.as_ref()
+    }
+
     /// Drops the value that waits, because the value in force is to stay.
     pub(super) fn forget(&mut self) {
         self.waiting = None;

@@ -237,6 +237,14 @@ impl Datapath {
         self.write_state()
     }
 
+    /// The addresses that are answered for: those in force, or those that are kept and will be.
+    #[must_use]
+    pub fn served(&self) -> &ServedTable {
+        let [first, second] = &self.state.tables;
+        let in_force = if self.state.served & 1 == 0 { first } else { second };
+        self.table_flips.waiting().map_or(in_force, |kept| &**kept)
+    }
+
     /// Publishes what was kept, as far as it is due.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ mod native;
 mod port;
 mod queues;
 mod render;
+mod room;
 mod system;
 mod upstream;
 mod upstream_status;
@@ -137,6 +138,7 @@ pub(crate) fn run(
     report.add(firewall::examine(&names, if has_ipv6 { Family::ALL } else { &[Family::Ipv4] }));
     report.add(conntrack::examine());
     if let Some(served) = served {
+        report.add(room::examine(served));
         report.add(inbound::examine(served, &instance.command()));
     }
     if let Some(peer) = &arguments.from {

@@ -34,7 +34,8 @@ fn read_chain(line: &str, table: &str, family: Family) -> Option<Chain> {
     let (name, policy) = (words.next()?, words.next()?);
     let short_table = table.split(' ').nth(1)?;
     let hook = match (short_table, name) {
-        // The nat table sees only first packets and drops none.
+        ("nat", "PREROUTING") => Some(Hook::In),
+        // The others do not see what comes in.
         ("nat", _) => None,
         (_, "PREROUTING" | "INPUT") => Some(Hook::In),
         (_, "OUTPUT" | "POSTROUTING") => Some(Hook::Out),
@@ -50,6 +51,8 @@ fn read_chain(line: &str, table: &str, family: Family) -> Option<Chain> {
         name: name.to_owned(),
         family: Some(family),
         hook,
+        entry: Vec::new(),
+        translates: short_table == "nat",
         accepts: policy != "DROP",
         rules: Vec::new(),
         exception: format!("{tool}{of_table} -I {} {{}} -j ACCEPT", shell_word(name)),
@@ -122,6 +125,7 @@ fn target(name: &str, goes: bool) -> Action {
         "ACCEPT" => Action::Accept,
         "DROP" | "REJECT" => Action::Drop,
         "RETURN" => Action::Return,
+        "DNAT" | "REDIRECT" => Action::Redirect,
         name if goes => Action::Goto(name.to_owned()),
         // The target is a chain, or has no chain and decides nothing (LOG, CT, MARK).
         name => Action::Jump(name.to_owned()),
@@ -233,6 +237,27 @@ mod tests {
         assert_eq!(read(&ufw, Family::Ipv6).fate(solicitation), Fate::Passes);
         let others = rules.replace("135", "128");
         assert!(matches!(read(&others, Family::Ipv6).fate(solicitation), Fate::Dropped(..)));
+    }
+
+    /// The rules that Docker makes for `-p 123:123/udp`, as iptables-save 1.8.9 prints them, shortened.
+    const DOCKER: &str = "*nat\n:PREROUTING ACCEPT [0:0]\n:INPUT ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n\
+        :POSTROUTING ACCEPT [0:0]\n:DOCKER - [0:0]\n\
+        -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER\n\
+        -A OUTPUT ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j DOCKER\n\
+        -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE\n\
+        -A DOCKER -i docker0 -j RETURN\n\
+        -A DOCKER ! -i docker0 -p udp -m udp --dport 123 -j DNAT --to-destination 172.17.0.2:123\nCOMMIT\n";
+
+    #[test]
+    fn requests_that_docker_sends_to_a_container_are_seen_and_dropped_by_nothing() {
+        let ruleset = read(DOCKER, Family::Ipv4);
+        let (_, rule, sure) = ruleset.redirection(REQUEST).unwrap();
+        assert!(sure && rule.text.contains("--to-destination 172.17.0.2:123"), "{rule:?}");
+        assert_eq!(ruleset.fate(REQUEST), Fate::Passes);
+        assert_eq!(ruleset.redirection(Packet { interface: "docker0", ..REQUEST }), None);
+        assert_eq!(ruleset.redirection(Packet { destination_port: 53, ..REQUEST }), None);
+        let own = "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p udp -m udp --dport 123 -j REDIRECT --to-ports 1123\nCOMMIT\n";
+        assert!(read(own, Family::Ipv6).redirection(Packet { family: Family::Ipv6, ..REQUEST }).is_some());
     }
 
     #[test]

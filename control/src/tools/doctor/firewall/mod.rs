@@ -173,6 +173,9 @@ fn judge(rules: &Ruleset, interfaces: &[String], families: &[Family]) -> Vec<Fin
             findings.extend(unmet.filter(|unmet| !told(unmet)));
         }
     }
+    for family in families {
+        findings.extend(redirected(rules, *family, interfaces));
+    }
     if findings.is_empty() {
         let what = if rules.chains.iter().any(|chain| chain.hook.is_some()) {
             "the firewall accepts NTP that is passed up, this host's own requests, and their replies"
@@ -186,11 +189,38 @@ fn judge(rules: &Ruleset, interfaces: &[String], families: &[Family]) -> Vec<Fin
     } else {
         findings.push(
             Finding::note("firewall", "requests of 48 bytes are answered by XDP, before any firewall").why(
-                "firewall rules do not affect them: `[access]` in the configuration decides who is served",
+                "no rule affects them, not even one at the ingress hook of an interface: `[access]` and `[limits]` in the \
+                 configuration decide who is served",
             ),
         );
     }
     findings
+}
+
+/// Returns the rule that sends requests to another host, container or port, on the first interface where there is one.
+fn redirected(rules: &Ruleset, family: Family, interfaces: &[String]) -> Option<Finding> {
+    interfaces.iter().find_map(|interface| {
+        let (_, rule, sure) = rules.redirection(Packet { family, interface, ..REQUEST })?;
+        let sends = if sure { "sends" } else { "may send" };
+        Some(
+            Finding::warning(
+                "firewall-redirect",
+                format!(
+                    "the firewall {sends} requests to port {NTP_PORT} elsewhere ({}, {interface}): the rule `{}`",
+                    family.label(),
+                    rule.text
+                ),
+            )
+            .why(
+                "XDP answers requests to the served addresses before that: the container or server that the rule names \
+                 gets only what the program passes up",
+            )
+            .advice(
+                "remove the rule (for a container: its published port), or detach from the interface so that the \
+                 other server answers",
+            ),
+        )
+    })
 }
 
 /// Returns what drops a packet that NTP needs, on the first interface where that happens.
@@ -306,6 +336,15 @@ mod tests {
         let ufw =
             ":INPUT DROP [0:0]\n:ufw-user-input - [0:0]\n-A INPUT -m state --state ESTABLISHED -j ACCEPT\n";
         assert_eq!(only(&of_iptables(ufw), "firewall-requests").fix.as_deref(), Some("ufw allow 123/udp"));
+    }
+
+    #[test]
+    fn requests_that_are_sent_to_a_container_are_a_warning_that_names_the_rule() {
+        let rules = "*nat\n:PREROUTING ACCEPT [0:0]\n:DOCKER - [0:0]\n-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER\n\
+            -A DOCKER ! -i docker0 -p udp -m udp --dport 123 -j DNAT --to-destination 172.17.0.2:123\nCOMMIT\n";
+        let findings = judge(&iptables::read(rules, Family::Ipv4), &["eth0".into()], Family::ALL);
+        assert_eq!(ids(&findings), [("firewall-redirect", Warning), ("firewall", Note)]);
+        assert!(findings[0].what.contains("--to-destination 172.17.0.2:123`"), "{findings:?}");
     }
 
     #[test]

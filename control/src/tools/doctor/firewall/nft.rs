@@ -6,8 +6,8 @@ use serde_json::Value;
 use super::ruleset::{Action, Chain, Destination, Hook, Kind, Rule, Ruleset, State, Test};
 use crate::safe_text::shell_word;
 
-/// Reads the rules. Tables of other kinds (bridges, an interface's own hooks) and chains that do not see
-/// packets of this host are left out.
+/// Reads the rules. Tables of other kinds (bridges, ARP) and chains that do not see packets of this host are left
+/// out.
 pub(super) fn read(json: &str) -> Result<Ruleset, String> {
     let json: Value = serde_json::from_str(json).map_err(|error| error.to_string())?;
     let list = json["nftables"].as_array().ok_or("no list of nftables")?;
@@ -15,6 +15,7 @@ pub(super) fn read(json: &str) -> Result<Ruleset, String> {
     for chain in list.iter().filter_map(|item| item.get("chain")) {
         ruleset.chains.extend(read_chain(chain));
     }
+    let limiting: Vec<_> = list.iter().filter_map(|item| limiting_set(item.get("set")?)).collect();
     for rule in list.iter().filter_map(|item| item.get("rule")) {
         let table = table(rule);
         let chain = ruleset
@@ -22,10 +23,17 @@ pub(super) fn read(json: &str) -> Result<Ruleset, String> {
             .iter_mut()
             .find(|chain| chain.table == table && Some(chain.name.as_str()) == rule["chain"].as_str());
         if let Some(chain) = chain {
-            chain.rules.extend(read_rule(rule));
+            chain.rules.extend(read_rule(rule, &limiting));
         }
     }
     Ok(ruleset)
+}
+
+/// Returns the table and the name of a set whose elements have limits or counters of their own, as `@name`: a rule that
+/// puts an element into it goes on only within them.
+fn limiting_set(set: &Value) -> Option<(String, String)> {
+    let has_statements = set["stmt"].as_array().is_some_and(|statements| !statements.is_empty());
+    has_statements.then(|| Some((table(set), format!("@{}", set["name"].as_str()?))))?
 }
 
 fn table(item: &Value) -> String {
@@ -41,18 +49,21 @@ fn table_words(item: &Value) -> String {
 
 fn read_chain(chain: &Value) -> Option<Chain> {
     let family = match chain["family"].as_str()? {
-        "inet" => None,
+        "inet" | "netdev" => None,
         "ip" => Some(Family::Ipv4),
         "ip6" => Some(Family::Ipv6),
         _ => return None,
     };
+    let translates = chain["type"].as_str() == Some("nat");
     let hook = match chain["hook"].as_str() {
-        // Chains of type nat see only first packets and drop none.
-        Some(_) if chain["type"].as_str() == Some("nat") => None,
-        Some("prerouting" | "input") => Some(Hook::In),
-        Some("output" | "postrouting") => Some(Hook::Out),
+        Some("prerouting") if translates => Some(Hook::In),
+        // These translate sources, or what this host sends.
+        Some(_) if translates => None,
+        Some("prerouting" | "input" | "ingress") => Some(Hook::In),
+        Some("output" | "postrouting" | "egress") => Some(Hook::Out),
         _ => None,
     };
+    let is_of_interface = matches!(chain["hook"].as_str(), Some("ingress" | "egress"));
     let (table, name) = (table(chain), chain["name"].as_str()?.to_owned());
     Some(Chain {
         exception: format!("nft insert rule {} {} {{}} accept", table_words(chain), shell_word(&name)),
@@ -60,6 +71,13 @@ fn read_chain(chain: &Value) -> Option<Chain> {
         name,
         family,
         hook,
+        // nft 1.0.6 does not tell of which interface.
+        entry: if is_of_interface {
+            vec![words(&chain["dev"]).map_or(Test::Unknown, Test::Device)]
+        } else {
+            Vec::new()
+        },
+        translates,
         accepts: chain["policy"].as_str() != Some("drop"),
         rules: Vec::new(),
     })
@@ -67,7 +85,7 @@ fn read_chain(chain: &Value) -> Option<Chain> {
 
 /// Reads a rule. With a verdict map, a rule decides about several kinds of packets at once; it becomes one
 /// rule for each.
-fn read_rule(rule: &Value) -> Vec<Rule> {
+fn read_rule(rule: &Value, limiting: &[(String, String)]) -> Vec<Rule> {
     let (mut tests, mut rules) = (Vec::new(), Vec::new());
     let text =
         format!("{} {} handle {}", table(rule), rule["chain"].as_str().unwrap_or_default(), rule["handle"]);
@@ -77,10 +95,20 @@ fn read_rule(rule: &Value) -> Vec<Rule> {
             continue;
         };
         match kind.as_str() {
-            "match" => tests.push(read_match(value)),
+            "match" => {
+                tests.extend(family_of(&value["left"]));
+                tests.push(read_match(value));
+            }
             "vmap" => rules.extend(read_map(value, &tests, &text)),
             // This is a match of iptables, whose content nft does not show.
-            "xt" | "limit" | "quota" | "ct count" | "connlimit" => tests.push(Test::Unknown),
+            "xt" | "limit" | "quota" | "ct count" | "connlimit" | "meter" => tests.push(Test::Unknown),
+            "set" | "map" if limits(value, &table(rule), limiting) => tests.push(Test::Unknown),
+            // A program decides.
+            "queue" => rules.push(Rule {
+                text: text.clone(),
+                tests: [&tests[..], &[Test::Unknown]].concat(),
+                action: Action::Drop,
+            }),
             _ => {
                 if let Some(action) = verdict(kind, value) {
                     rules.push(Rule { text: text.clone(), tests: tests.clone(), action });
@@ -91,11 +119,23 @@ fn read_rule(rule: &Value) -> Vec<Rule> {
     rules
 }
 
+/// Whether a statement that puts an element into a set is one that goes on only within a limit.
+fn limits(statement: &Value, table: &str, limiting: &[(String, String)]) -> bool {
+    let has_statements = match &statement["stmt"] {
+        Value::Null => false,
+        Value::Array(statements) => !statements.is_empty(),
+        _ => true,
+    };
+    let set = statement["set"].as_str().or(statement["map"].as_str());
+    has_statements || limiting.iter().any(|(of, name)| of == table && Some(name.as_str()) == set)
+}
+
 fn verdict(kind: &str, value: &Value) -> Option<Action> {
     let target = || value["target"].as_str().map(ToOwned::to_owned);
     Some(match kind {
         "accept" => Action::Accept,
         "drop" | "reject" => Action::Drop,
+        "dnat" | "redirect" => Action::Redirect,
         "jump" => Action::Jump(target()?),
         "goto" => Action::Goto(target()?),
         "return" => Action::Return,
@@ -113,6 +153,15 @@ fn read_map(map: &Value, tests: &[Test], text: &str) -> Vec<Rule> {
         Some(Rule { text: text.to_owned(), tests, action: verdict(kind, value)? })
     };
     elements.iter().filter_map(rule).collect()
+}
+
+/// The family that a packet is of where a rule looks into its header. nft tests that first, and does not show it.
+fn family_of(left: &Value) -> Option<Test> {
+    match left["payload"]["protocol"].as_str()? {
+        "ip" => Some(Test::Family(Family::Ipv4)),
+        "ip6" => Some(Test::Family(Family::Ipv6)),
+        _ => None,
+    }
 }
 
 fn read_match(value: &Value) -> Test {
@@ -145,6 +194,9 @@ fn test(left: &Value, right: &Value, negated: bool) -> Test {
         (Some("ip"), Some("protocol")) | (Some("ip6"), Some("nexthdr")) => {
             return words(right).map_or(Test::Unknown, |words| protocol_test(&words, negated));
         }
+        (Some("ether"), Some("type")) => {
+            return words(right).map_or(Test::Unknown, |words| ether_type(&words, negated));
+        }
         _ => {}
     }
     let Some(words) = words(right) else { return Test::Unknown };
@@ -160,6 +212,7 @@ fn test(left: &Value, right: &Value, negated: bool) -> Test {
     }
     match (left["meta"]["key"].as_str(), left["ct"]["key"].as_str()) {
         (Some("l4proto"), _) => protocol_test(&words, negated),
+        (Some("protocol"), _) => ether_type(&words, negated),
         (Some("nfproto"), _) => match words.as_slice() {
             [word] if (word == "ipv4") != negated => Test::Family(Family::Ipv4),
             [_] => Test::Family(Family::Ipv6),
@@ -178,6 +231,17 @@ fn test(left: &Value, right: &Value, negated: bool) -> Test {
             let passes = |word: &str| words.iter().any(|found| found == word) != negated;
             Test::State(states.into_iter().filter(|(word, _)| passes(word)).map(|(_, state)| state).collect())
         }
+        _ => Test::Unknown,
+    }
+}
+
+/// A test of the type of a frame.
+fn ether_type(words: &[String], negated: bool) -> Test {
+    match (words, negated) {
+        ([word], false) if word == "ip" => Test::Family(Family::Ipv4),
+        ([word], false) if word == "ip6" => Test::Family(Family::Ipv6),
+        ([word], true) if word == "ip" => Test::Family(Family::Ipv6),
+        ([word], true) if word == "ip6" => Test::Family(Family::Ipv4),
         _ => Test::Unknown,
     }
 }
@@ -225,103 +289,4 @@ fn ports(value: &Value) -> Option<Vec<(u16, u16)>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tools::doctor::firewall::ruleset::{Fate, Packet, REQUEST};
-
-    /// The ruleset of a workstation as nft 1.0.6 prints it: the policy is drop; established connections and
-    /// SSH are accepted.
-    const CLOSED: &str = r#"{"nftables": [
-        {"metainfo": {"version": "1.0.6", "release_name": "Lester Gooch #5", "json_schema_version": 1}},
-        {"table": {"family": "inet", "name": "filter", "handle": 1}},
-        {"chain": {"family": "inet", "table": "filter", "name": "input", "handle": 1, "type": "filter", "hook": "input", "prio": 0, "policy": "drop"}},
-        {"chain": {"family": "inet", "table": "filter", "name": "forward", "handle": 2, "type": "filter", "hook": "forward", "prio": 0, "policy": "drop"}},
-        {"chain": {"family": "inet", "table": "filter", "name": "output", "handle": 3, "type": "filter", "hook": "output", "prio": 0, "policy": "accept"}},
-        {"rule": {"family": "inet", "table": "filter", "chain": "input", "handle": 4, "expr": [
-            {"vmap": {"key": {"ct": {"key": "state"}}, "data": {"set": [["established", {"accept": null}], ["related", {"accept": null}], ["invalid", {"drop": null}]]}}}]}},
-        {"rule": {"family": "inet", "table": "filter", "chain": "input", "handle": 5, "expr": [
-            {"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": "lo"}}, {"accept": null}]}},
-        {"rule": {"family": "inet", "table": "filter", "chain": "input", "handle": 6, "expr": [
-            {"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": {"set": [22, 80]}}}, {"counter": {"packets": 0, "bytes": 0}}, {"accept": null}]}}
-    ]}"#;
-
-    fn with(rules: &str) -> Ruleset {
-        let end = CLOSED.rfind("    ]}").unwrap();
-        read(&format!("{}, {rules}]}}", &CLOSED[..end])).unwrap()
-    }
-
-    fn input(expressions: &str) -> String {
-        format!(
-            r#"{{"rule": {{"family": "inet", "table": "filter", "chain": "input", "handle": 9, "expr": [{expressions}]}}}}"#
-        )
-    }
-
-    #[test]
-    fn a_closed_input_drops_requests_and_lets_the_replies_of_upstreams_in() {
-        let ruleset = read(CLOSED).unwrap();
-        let Fate::Dropped(chain, None) = ruleset.fate(REQUEST) else { panic!("{:?}", ruleset.fate(REQUEST)) };
-        assert_eq!(chain.exception, "nft insert rule inet filter input {} accept");
-        let reply =
-            Packet { source_port: 123, destination_port: 40_000, state: State::Established, ..REQUEST };
-        assert_eq!(ruleset.fate(reply), Fate::Passes);
-        assert_eq!(ruleset.fate(Packet { hook: Hook::Out, ..REQUEST }), Fate::Passes);
-    }
-
-    #[test]
-    fn the_shapes_in_which_a_port_is_let_in_are_understood() {
-        for port in [
-            "123",
-            r#"{"set": [53, 123]}"#,
-            r#"{"set": [{"range": [100, 200]}]}"#,
-            r#"{"range": [100, 200]}"#,
-            r#""ntp""#,
-        ] {
-            let expression = format!(
-                r#"{{"match": {{"op": "==", "left": {{"payload": {{"protocol": "udp", "field": "dport"}}}}, "right": {port}}}}}, {{"accept": null}}"#
-            );
-            assert_eq!(with(&input(&expression)).fate(REQUEST), Fate::Passes, "{port}");
-        }
-        let protocol = r#"{"match": {"op": "==", "left": {"meta": {"key": "l4proto"}}, "right": {"set": ["tcp", "udp"]}}},
-            {"match": {"op": "==", "left": {"payload": {"protocol": "th", "field": "dport"}}, "right": 123}}, {"accept": null}"#;
-        assert_eq!(with(&input(protocol)).fate(REQUEST), Fate::Passes);
-    }
-    #[test]
-    fn a_closed_input_keeps_neighbours_from_finding_the_host_until_their_questions_are_let_in() {
-        let solicitation =
-            Packet { family: Family::Ipv6, kind: Kind::Solicitation, state: State::Untracked, ..REQUEST };
-        assert!(matches!(read(CLOSED).unwrap().fate(solicitation), Fate::Dropped(_, None)));
-        for (left, right) in [
-            (
-                r#"{"payload": {"protocol": "icmpv6", "field": "type"}}"#,
-                r#"{"set": ["nd-neighbor-solicit", "nd-router-advert"]}"#,
-            ),
-            (r#"{"meta": {"key": "l4proto"}}"#, r#""ipv6-icmp""#),
-            (r#"{"ct": {"key": "state"}}"#, r#"["established", "untracked"]"#),
-            (r#"{"fib": {"result": "type", "flags": ["daddr"]}}"#, r#""multicast""#),
-        ] {
-            let rule = format!(
-                r#"{{"match": {{"op": "in", "left": {left}, "right": {right}}}}}, {{"accept": null}}"#
-            );
-            let ruleset = with(&input(&rule));
-            assert_eq!(ruleset.fate(solicitation), Fate::Passes, "{left}");
-            assert!(matches!(ruleset.fate(REQUEST), Fate::Dropped(..)), "{left}");
-        }
-    }
-
-    #[test]
-    fn a_named_set_leaves_a_doubt() {
-        let named = r#"{"match": {"op": "==", "left": {"payload": {"protocol": "udp", "field": "dport"}}, "right": "@open"}}, {"accept": null}"#;
-        assert!(matches!(with(&input(named)).fate(REQUEST), Fate::Unsure(_, None)));
-        let addresses = r#"{"match": {"op": "==", "left": {"payload": {"protocol": "ip", "field": "saddr"}}, "right": "@friends"}}, {"accept": null}"#;
-        assert!(matches!(with(&input(addresses)).fate(REQUEST), Fate::Unsure(_, None)));
-    }
-
-    #[test]
-    fn what_is_no_ruleset_is_refused_and_odd_ones_are_survived() {
-        assert!(read("").is_err() && read("{}").is_err());
-        let odd = r#"{"nftables": [{"chain": {}}, {"rule": {}}, {"rule": {"expr": [7, {}, {"match": 3}, {"vmap": {}}]}},
-            {"chain": {"family": "ip", "table": "t", "name": "c", "hook": "input", "policy": 7}},
-            {"rule": {"family": "ip", "table": "t", "chain": "c", "expr": [{"jump": {}}, {"match": {"op": "==", "left": {}, "right": {"set": [{}]}}}, {"drop": null}]}}]}"#;
-        assert!(matches!(read(odd).unwrap().fate(REQUEST), Fate::Unsure(..)));
-    }
-}
+mod tests;

@@ -25,6 +25,10 @@ pub(super) struct Chain {
     pub(super) family: Option<Family>,
     /// Where packets enter the chain, if it is a base chain.
     pub(super) hook: Option<Hook>,
+    /// Which packets enter it there; the hook of an interface sees those of the interface.
+    pub(super) entry: Vec<Test>,
+    /// Whether it translates destinations: it sees the first packet of each flow to this host, and drops none.
+    pub(super) translates: bool,
     /// Whether the chain's policy accepts packets that no rule decides on.
     pub(super) accepts: bool,
     pub(super) rules: Vec<Rule>,
@@ -67,6 +71,8 @@ pub(super) enum Test {
     /// The packet uses this interface at the hook; a `*` at the end of the name matches any suffix. If the
     /// flag is set, it uses another interface.
     Interface(Hook, String, bool),
+    /// The packet uses one of these interfaces.
+    Device(Vec<String>),
     /// An unknown condition, which may hold or not.
     Unknown,
 }
@@ -77,6 +83,8 @@ pub(super) enum Action {
     Accept,
     /// Drops the packet, silently or with an error message.
     Drop,
+    /// Sends the packet to another address or port, in a chain that translates.
+    Redirect,
     Jump(String),
     Goto(String),
     Return,
@@ -162,11 +170,13 @@ impl Ruleset {
     /// all.
     pub(super) fn fate(&self, packet: Packet<'_>) -> Fate<'_> {
         let mut unsure = None;
-        for chain in self.chains.iter().filter(|chain| chain.hook == Some(packet.hook)) {
-            if chain.family.is_some_and(|family| family != packet.family) {
-                continue;
-            }
+        for chain in self.chains.iter().filter(|chain| !chain.translates) {
             let mut doubts = Doubts::default();
+            match chain.sees(packet) {
+                Holds::Yes => {}
+                Holds::No => continue,
+                Holds::Perhaps => doubts.accepted = true,
+            }
             let dropped_by = match self.walk(chain, packet, &mut doubts, 0) {
                 End::Accepted => None,
                 End::Returned => (!chain.accepts).then_some(None),
@@ -180,6 +190,32 @@ impl Ruleset {
             }
         }
         unsure.map_or(Fate::Passes, |(chain, rule)| Fate::Unsure(chain, rule))
+    }
+
+    /// Returns the chain and the rule that send a packet to another address or port before it is delivered, and whether
+    /// that is certain.
+    pub(super) fn redirection(&self, packet: Packet<'_>) -> Option<(&Chain, &Rule, bool)> {
+        let redirects = |rule: &&Rule| rule.action == Action::Redirect;
+        let mut unsure = None;
+        for chain in self.chains.iter().filter(|chain| chain.translates) {
+            let mut doubts = Doubts::default();
+            match chain.sees(packet) {
+                Holds::Yes => {}
+                Holds::No => continue,
+                Holds::Perhaps => doubts.accepted = true,
+            }
+            let end = self.walk(chain, packet, &mut doubts, 0);
+            match (end, doubts.accepted) {
+                (End::Dropped(Some(rule)), false) if redirects(&rule) => return Some((chain, rule, true)),
+                (End::Dropped(Some(rule)), true) if redirects(&rule) => {
+                    unsure = unsure.or(Some((chain, rule, false)));
+                }
+                _ => {}
+            }
+            let perhaps = doubts.dropped.filter(redirects);
+            unsure = unsure.or(perhaps.map(|rule| (chain, rule, false)));
+        }
+        unsure
     }
 
     fn walk<'a>(
@@ -209,13 +245,13 @@ impl Ruleset {
                     continue;
                 }
                 (Action::Accept, Holds::Yes) => return End::Accepted,
-                (Action::Drop, Holds::Yes) => return End::Dropped(Some(rule)),
+                (Action::Drop | Action::Redirect, Holds::Yes) => return End::Dropped(Some(rule)),
                 (Action::Return, Holds::Yes) => return End::Returned,
                 (Action::Accept, Holds::Perhaps) => {
                     doubts.accepted = true;
                     continue;
                 }
-                (Action::Drop, Holds::Perhaps) => {
+                (Action::Drop | Action::Redirect, Holds::Perhaps) => {
                     doubts.dropped = doubts.dropped.or(Some(rule));
                     continue;
                 }
@@ -237,15 +273,29 @@ impl Ruleset {
     }
 }
 
+impl Chain {
+    /// Whether a packet enters the chain.
+    fn sees(&self, packet: Packet<'_>) -> Holds {
+        if self.hook != Some(packet.hook) || self.family.is_some_and(|family| family != packet.family) {
+            return Holds::No;
+        }
+        all_hold(&self.entry, packet)
+    }
+}
+
 impl Rule {
     fn holds(&self, packet: Packet<'_>) -> Holds {
-        let results = self.tests.iter().map(|test| test.holds(packet));
-        results.fold(Holds::Yes, |all, one| match (all, one) {
-            (Holds::No, _) | (_, Holds::No) => Holds::No,
-            (Holds::Perhaps, _) | (_, Holds::Perhaps) => Holds::Perhaps,
-            (Holds::Yes, Holds::Yes) => Holds::Yes,
-        })
+        all_hold(&self.tests, packet)
     }
+}
+
+fn all_hold(tests: &[Test], packet: Packet<'_>) -> Holds {
+    let results = tests.iter().map(|test| test.holds(packet));
+    results.fold(Holds::Yes, |all, one| match (all, one) {
+        (Holds::No, _) | (_, Holds::No) => Holds::No,
+        (Holds::Perhaps, _) | (_, Holds::Perhaps) => Holds::Perhaps,
+        (Holds::Yes, Holds::Yes) => Holds::Yes,
+    })
 }
 
 impl Test {
@@ -273,6 +323,7 @@ impl Test {
                         .map_or(name == packet.interface, |start| packet.interface.starts_with(start));
                 is_it != *negated
             }
+            Self::Device(names) => names.iter().any(|name| name == packet.interface),
             Self::Unknown => return Holds::Perhaps,
         };
         if holds { Holds::Yes } else { Holds::No }
@@ -305,6 +356,8 @@ mod tests {
             name: name.into(),
             family: None,
             hook,
+            entry: Vec::new(),
+            translates: false,
             accepts,
             rules,
             exception: String::new(),
