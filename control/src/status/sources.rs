@@ -214,6 +214,14 @@ impl Tally {
 }
 
 impl Peer {
+    /// Whether its latest requests were not answered: two of them, and a third one may still be. One that cannot be asked
+    /// counts from the first failure on.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        const REQUESTS: u32 = 3;
+        self.unanswered >= REQUESTS || self.trouble.is_some()
+    }
+
     /// Adds what the discipline reports about it.
     pub fn describe(&mut self, report: &SourceReport, is_reference: bool) {
         self.tally = Tally::of(report.standing, is_reference);
