@@ -25,7 +25,7 @@ use crate::serving::xdp::{self, ModeRequest, OpenError};
 use crate::status::Status;
 use crate::status::health::Health;
 use crate::status::sources::Peers;
-use crate::tools::doctor::{self, StatusError};
+use crate::tools::doctor::{self, Asking, StatusError};
 use crate::tools::import;
 use crate::tools::pool::{self, PoolCommand};
 
@@ -216,7 +216,7 @@ fn execute(arguments: Arguments) -> Result<ExitCode> {
     let instance = Instance::new(arguments.instance.as_deref())?;
     let done = match arguments.command {
         // `doctor` has more exit codes than success and failure.
-        Command::Doctor(arguments) => return doctor::run(&instance, &arguments, known_status),
+        Command::Doctor(arguments) => return doctor::run(&instance, &arguments, &ASKING),
         Command::Attach(arguments) => attach(&instance, arguments),
         Command::Run(arguments) => {
             log::start(arguments.log_format);
@@ -316,6 +316,12 @@ fn current_status(instance: &Instance) -> Result<Status> {
             .remedy(format_args!("`sudo {} attach IFACE` starts it", instance.command()))
     })
 }
+
+/// How `doctor` asks the daemon.
+const ASKING: Asking = Asking {
+    status: known_status,
+    source: |instance, address| Ok(ask(instance, &Request::Source { address })?),
+};
 
 /// Like [`current_status`], but `None` if neither exists.
 fn known_status(instance: &Instance) -> Result<Option<Status>, StatusError> {

@@ -4,6 +4,7 @@
 //! [`ALIVE_INTERVAL`]. So a client can tell a busy daemon from one that hangs, however long an access list takes to
 //! load or a driver to attach. A request that was not accepted is not carried out.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use responder::Access;
@@ -61,6 +62,11 @@ pub enum Request {
     ListAccess,
     /// Gives a [`crate::status::traffic::Top`].
     Top,
+    /// Gives a [`crate::status::traffic::SourceTraffic`].
+    Source {
+        /// An address of it.
+        address: IpAddr,
+    },
 }
 
 impl Request {

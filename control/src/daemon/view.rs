@@ -1,6 +1,7 @@
 //! What there is to see: with a daemon and without one.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::Daemon;
@@ -29,6 +30,8 @@ pub(super) struct Run {
     pub(super) started: Instant,
     /// Daemons of the instance that were started so far, this one included.
     pub(super) starts: u64,
+    /// The configuration file, as an absolute path.
+    pub(super) config: PathBuf,
     pub(super) listening: Listening,
 }
 
@@ -147,6 +150,8 @@ impl Report {
             resident_bytes: process::resident_bytes(),
             cpu_s: process::cpu_s(),
             descriptors: process::descriptors(),
+            config: Some(run.config.clone()),
+            network_namespace: process::network_namespace(),
         });
         let clock = &mut status.clock;
         clock.source = Some(self.source.into());

@@ -10,6 +10,7 @@ pub(crate) mod units;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use protocol::show_reference;
 #[cfg(test)]
@@ -70,6 +71,12 @@ pub struct Daemon {
     pub cpu_s: f64,
     /// Number of open file descriptors.
     pub descriptors: u64,
+    /// Its configuration file.
+    #[serde(default)]
+    pub config: Option<PathBuf>,
+    /// The inode of its network namespace, as `/proc/PID/ns/net` has it.
+    #[serde(default)]
+    pub network_namespace: Option<u64>,
 }
 
 /// The clock.
@@ -419,6 +426,8 @@ pub(crate) fn sample() -> Status {
             resident_bytes: 1 << 23,
             cpu_s: 0.5,
             descriptors: 20,
+            config: None,
+            network_namespace: None,
         }),
         clock: Clock {
             synchronised: true,

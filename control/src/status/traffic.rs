@@ -67,6 +67,20 @@ pub struct Talker {
     pub error: f64,
 }
 
+/// What is known of the requests of one source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SourceTraffic {
+    /// Estimated number of its latest requests that were answered or refused by a limit. What came `fades_in_s` ago counts
+    /// 37 %, so the number only grows when a request of the source is sampled.
+    pub requests: f64,
+    /// Those of them that were dropped.
+    pub dropped: f64,
+    /// See `requests`.
+    pub fades_in_s: f64,
+    /// One in this many requests is sampled.
+    pub sampled_one_in: u64,
+}
+
 /// Writes the traffic for people.
 impl fmt::Display for Top {
     fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {

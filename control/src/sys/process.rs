@@ -1,5 +1,6 @@
 //! Resources that this process uses, and its wall clock.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::time::SystemTime;
 
 use nix::sys::resource::{UsageWho, getrusage};
@@ -26,6 +27,11 @@ pub(crate) fn cpu_s() -> f64 {
 /// Returns the wall clock's time in seconds since the Unix epoch.
 pub(crate) fn unix_s() -> f64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
+}
+
+/// Returns the inode of this process's network namespace; `None` without a procfs.
+pub(crate) fn network_namespace() -> Option<u64> {
+    Some(std::fs::metadata("/proc/self/ns/net").ok()?.ino())
 }
 
 /// Returns the number of open file descriptors.

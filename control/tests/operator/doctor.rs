@@ -301,6 +301,29 @@ fn a_query_from_another_host_shows_that_the_way_in_is_open() {
     found.is_well("inbound-from");
     found.only("local-stratum", "warning");
 
+    // Somebody else's requests show nothing of the peer's.
+    let of_others = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| examine(&lab, testlab::CONFIG, &["--from", "10.77.0.9", "--wait", "2"]));
+        while !waiting.is_finished() {
+            lab.pooltime("client", &["query", "10.77.0.1"]).expect_success();
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        waiting.join().unwrap()
+    });
+    let said = of_others.only("inbound-from", "warning")["what"].as_str().unwrap();
+    assert!(said.contains("none of them came from 10.77.0.9"), "{said}");
+
+    // From another network namespace, and with a file that is not the daemon's.
+    let config = lab.file("examined.toml", "[limits]\nrate = 99\n");
+    let arguments = ["doctor", "--json", "--config", config.to_str().unwrap()];
+    let elsewhere = Examined::of(&lab.pooltime("client", &arguments));
+    let fix = elsewhere.only("other-network", "warning")["fix"].as_str().unwrap();
+    assert!(fix.contains("nsenter --net=/proc/"), "{fix}");
+    elsewhere.only("config-elsewhere", "note");
+    for id in ["config-other", "interface-missing", "port-123", "xdp-mode", "interface-address"] {
+        assert_eq!(elsewhere.amiss(id), Vec::<&Value>::new());
+    }
+
     // Somebody without rights is told what was not looked at, and why.
     let program = std::env::temp_dir().join(format!("pooltime-doctor-{}", std::process::id()));
     std::fs::copy(pooltime_xdp(), &program).unwrap();
