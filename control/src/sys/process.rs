@@ -29,6 +29,11 @@ pub(crate) fn unix_s() -> f64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
 }
 
+/// Returns the host's name; empty if it cannot be read.
+pub(crate) fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}
+
 /// Returns the inode of this process's network namespace; `None` without a procfs.
 pub(crate) fn network_namespace() -> Option<u64> {
     Some(std::fs::metadata("/proc/self/ns/net").ok()?.ino())
