@@ -155,7 +155,10 @@ mod tests {
         assert!(warning(&|status| status.warnings.push(nobody.into())).contains(nobody));
         assert!(warning(&|status| status.clock.age_s = 3.0).contains("hangs"));
         let inherited = warning(&|status| (status.clock.age_s, status.clock.inherited) = (3.0, true));
-        assert!(inherited.contains("line of the daemon before") && !inherited.contains("hangs"), "{inherited}");
+        assert!(
+            inherited.contains("line of the daemon before") && !inherited.contains("hangs"),
+            "{inherited}"
+        );
         assert!(
             warning(&|status| status.interfaces[0].unsent_share = Some(0.2)).contains("does not send 20 %")
         );
@@ -184,8 +187,10 @@ mod tests {
         // The sample's daemon runs at 22:14:20 UTC.
         assert_eq!(
             warning(&status),
-            ["no upstream answers, the latest answer came 33 min ago: do not restart the daemon, because holdover is \
-              good for about 2 h more (until 00:14 UTC)"]
+            [
+                "no upstream answers, the latest answer came 33 min ago: do not restart the daemon, because holdover is \
+              good for about 2 h more (until 00:14 UTC)"
+            ]
         );
         assert!(Health::of(&status).healthy, "clients do not notice it yet");
         status.clock.synchronised = false;

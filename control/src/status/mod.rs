@@ -1,5 +1,6 @@
 //! The state of the server, in one structure for people and for programs.
 
+mod decimal;
 pub(crate) mod exposition;
 pub mod health;
 pub mod kernel_clock;
@@ -330,7 +331,9 @@ impl Status {
             Some(holdover_s) => format!(
                 "no upstream answers{since}: do not restart the daemon, because holdover is good for about {} more{}",
                 units::duration(holdover_s),
-                self.time_of_day_after(holdover_s).map(|until| format!(" (until {until} UTC)")).unwrap_or_default()
+                self.time_of_day_after(holdover_s)
+                    .map(|until| format!(" (until {until} UTC)"))
+                    .unwrap_or_default()
             ),
             None => format!("no upstream answers{since}"),
         })

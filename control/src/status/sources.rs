@@ -42,8 +42,10 @@ pub struct System {
     /// The reference ID as it is shown.
     pub reference: String,
     /// When the clock was last corrected, as an NTP timestamp; 0 for never.
+    #[serde(with = "crate::status::decimal")]
     pub reference_time: u64,
     /// The current time, as an NTP timestamp.
+    #[serde(with = "crate::status::decimal")]
     pub clock: u64,
     /// The [`Peer::association`] of the system peer.
     pub system_peer: Option<u16>,
@@ -136,8 +138,10 @@ pub struct Peer {
     /// Root dispersion in its latest answer.
     pub root_dispersion_s: f64,
     /// Reference timestamp in its latest answer, as an NTP timestamp.
+    #[serde(with = "crate::status::decimal")]
     pub reference_time: u64,
     /// When its latest answer came according to the served clock, as an NTP timestamp.
+    #[serde(with = "crate::status::decimal")]
     pub receive_time: u64,
     /// Number of consecutive requests without a valid answer.
     pub unanswered: u32,

@@ -35,7 +35,11 @@ pub(crate) fn difference(seconds: f64) -> String {
 pub(crate) fn duration(seconds: f64) -> String {
     let seconds = seconds.max(0.0);
     let two = |large: f64, unit: &str, small: f64, parts: &str| {
-        if small == 0.0 { format!("{large:.0} {unit}") } else { format!("{large:.0} {unit} {small:.0} {parts}") }
+        if small == 0.0 {
+            format!("{large:.0} {unit}")
+        } else {
+            format!("{large:.0} {unit} {small:.0} {parts}")
+        }
     };
     let (minutes, hours) = ((seconds / 60.0).floor(), (seconds / 3600.0).floor());
     if seconds < 120.0 {

@@ -210,6 +210,37 @@ fn each_fault_of_a_server_is_found_and_goes_away_by_what_doctor_says() {
     });
 }
 
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn after_a_restart_the_line_of_the_daemon_before_is_served_and_nobody_is_told_to_restart_again() {
+    on_a_good_server(|lab, mut server| {
+        // The upstreams of the new daemon do not answer, so it has nothing better for some time.
+        sh(
+            lab,
+            "nft 'add table inet silence; add chain inet silence output { type filter hook output priority 0; }; \
+                 add rule inet silence output udp dport 123 drop'",
+        );
+        server.kill_9();
+        server.restart();
+        let inherited = wait_for("a line that looks old", || {
+            let clock = server.status().clock;
+            (clock.age_s > 3.0).then_some(clock)
+        });
+        assert!(inherited.inherited && inherited.synchronised, "{inherited:#?}");
+        let health = server.command(&["health"]).expect_success();
+        assert!(health.contains("line of the daemon before") && !health.contains("hangs"), "{health}");
+        let examined = examine(lab, &config(), &[]);
+        assert_eq!(examined.amiss("daemon-hangs"), Vec::<&Value>::new());
+        // It may be over by now.
+        assert!(examined.amiss("served-inherited").iter().all(|found| found["fix"].is_null()));
+        sh(lab, "nft delete table inet silence");
+        wait_for("the upstreams to agree", || {
+            let clock = server.status().clock;
+            (clock.synchronised && !clock.inherited).then_some(())
+        });
+    });
+}
+
 /// Both can begin while the server runs, when nobody checks the file.
 #[test]
 #[ignore = "needs root: scripts/test runs it"]

@@ -36,6 +36,8 @@ pub(crate) struct Traffic {
     versions: [f64; VERSIONS],
     answered: f64,
     refused: f64,
+    /// What was refused because the access lists deny its source, fading.
+    denied: f64,
     evictions: f64,
     /// What the counters said in the last round.
     before: Option<Box<[u64]>>,
@@ -51,6 +53,7 @@ impl Traffic {
             versions: [0.0; VERSIONS],
             answered: 0.0,
             refused: 0.0,
+            denied: 0.0,
             evictions: 0.0,
             before: None,
         }
@@ -111,6 +114,7 @@ impl Traffic {
         self.heavy.fade(seconds);
         self.answered *= factor;
         self.refused *= factor;
+        self.denied *= factor;
         self.versions.iter_mut().for_each(|version| *version *= factor);
         // There are few of them, so they are looked at over a longer time.
         let slow = (-seconds / (30.0 * FADE_S)).exp();

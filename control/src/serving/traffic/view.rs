@@ -36,6 +36,8 @@ impl Traffic {
         Top {
             answered_per_s: self.answered / FADE_S,
             dropped_per_s: self.refused / FADE_S,
+            denied_per_s: self.denied / FADE_S,
+            denied: Vec::new(),
             sampled_one_in: 1 << self.rarity,
             clients: if limited { self.clients_by_family() } else { Vec::new() },
             versions: shares(&self.versions).into_iter().map(version).collect(),

@@ -376,7 +376,10 @@ mod tests {
         assert!(only(&of_served(|status| status.daemon = None), "daemon-gone").fix.is_some());
         let inherited = of_served(|status| (status.clock.age_s, status.clock.inherited) = (3.0, true));
         assert_eq!(ids(&inherited), [("served-clock", Ok), ("served-inherited", Note)]);
-        assert!(inherited.iter().all(|found| found.fix.is_none()), "nothing is to be restarted: {inherited:?}");
+        assert!(
+            inherited.iter().all(|found| found.fix.is_none()),
+            "nothing is to be restarted: {inherited:?}"
+        );
     }
 
     #[test]

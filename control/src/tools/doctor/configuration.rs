@@ -37,8 +37,11 @@ pub(super) fn checked_another(
 ) -> Option<Finding> {
     let file = file.unwrap_or(DEFAULT_PATH.as_ref()).display();
     (!is_in_force(checked, status)?).then(|| {
-        Finding::note("config-elsewhere", format!("the daemon runs with {}, and not with {file}", running.display()))
-            .why("the file that was named is checked by itself; what runs is judged by the daemon's own file")
+        Finding::note(
+            "config-elsewhere",
+            format!("the daemon runs with {}, and not with {file}", running.display()),
+        )
+        .why("the file that was named is checked by itself; what runs is judged by the daemon's own file")
     })
 }
 

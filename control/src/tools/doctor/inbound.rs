@@ -108,7 +108,10 @@ where
     pub(super) fn wait(mut self, before: &Status) -> Finding {
         let unseen = |what: String| Finding::unseen("inbound-from", "received packets", what);
         if self.addresses.is_empty() {
-            return unseen(format!("{} has no address that could be recognised: name it by its address", self.peer));
+            return unseen(format!(
+                "{} has no address that could be recognised: name it by its address",
+                self.peer
+            ));
         }
         let start = Instant::now();
         let before = tally(&before.interfaces);
@@ -132,7 +135,8 @@ where
                 came.sampled_one_in = came.sampled_one_in.max(now.sampled_one_in);
                 // Without a request the numbers only fade.
                 if now.requests > known.requests {
-                    came.of_peer = Some((now.requests - known.requests, (now.dropped - known.dropped).max(0.0)));
+                    came.of_peer =
+                        Some((now.requests - known.requests, (now.dropped - known.dropped).max(0.0)));
                 }
                 *known = now;
             }
@@ -286,9 +290,15 @@ mod tests {
         let answered = |status: &mut Status| status.interfaces[0].counters[0].packets += 2;
         // What the peer sent before fades meanwhile.
         let found = waited(&answered, [sampled(9.0, 0.0, 1), sampled(8.5, 0.0, 1)]);
-        assert!(found.severity == Warning && found.what.contains("none of them came from 192.0.2.9"), "{found:?}");
+        assert!(
+            found.severity == Warning && found.what.contains("none of them came from 192.0.2.9"),
+            "{found:?}"
+        );
         let found = waited(&answered, [sampled(0.0, 0.0, 64); 2]);
-        assert!(found.severity == Note && found.why.as_ref().unwrap().contains("one request in 64"), "{found:?}");
+        assert!(
+            found.severity == Note && found.why.as_ref().unwrap().contains("one request in 64"),
+            "{found:?}"
+        );
     }
 
     #[test]

@@ -133,7 +133,9 @@ pub(crate) fn run(instance: &Instance, arguments: &DoctorArguments, asking: &Ask
     if let (Some(status), Some(running)) = (served, files.running_apart()) {
         report.add(configuration::checked_another(&checked, status, files.checked(), running));
     }
-    if let Some(elsewhere) = served.and_then(|status| elsewhere(status, process::network_namespace(), instance)) {
+    if let Some(elsewhere) =
+        served.and_then(|status| elsewhere(status, process::network_namespace(), instance))
+    {
         // Interfaces, ports, firewall and upstreams would be those of another network.
         report.add(std::iter::once(elsewhere));
         report.add(clock::examine(instance, &config.clock, served));
@@ -350,7 +352,11 @@ mod tests {
     #[test]
     fn a_daemon_in_another_network_is_told_of_and_one_in_this_network_is_not() {
         let (mut status, instance) = (crate::status::sample(), Instance::new(None).unwrap());
-        assert_eq!(elsewhere(&status, Some(7), &instance), None, "an earlier version does not say where it is");
+        assert_eq!(
+            elsewhere(&status, Some(7), &instance),
+            None,
+            "an earlier version does not say where it is"
+        );
         status.daemon.as_mut().unwrap().network_namespace = Some(7);
         assert_eq!(elsewhere(&status, Some(7), &instance), None);
         let found = elsewhere(&status, Some(8), &instance).unwrap();
