@@ -78,6 +78,18 @@ impl Request {
     pub fn parse(line: &str) -> Result<Self> {
         serde_json::from_str(line).map_err(Error::because(Code::Data, "not a request"))
     }
+
+    /// Whether it changes nothing, so that whoever may use the socket may send it.
+    #[must_use]
+    pub const fn only_looks(&self) -> bool {
+        match self {
+            Self::Status | Self::Peers | Self::Top | Self::Source { .. } | Self::ListAccess => true,
+            Self::Attach { .. }
+            | Self::Detach { .. }
+            | Self::SetAccess { .. }
+            | Self::RemoveAccess { .. } => false,
+        }
+    }
 }
 
 /// [`Access`] on the socket.
