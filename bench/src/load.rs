@@ -231,7 +231,7 @@ pub(crate) fn find_max(
     if search.is_limited() {
         missed.push(format!(
             "a rate limit of the server refuses requests of {}. {}",
-            report::sources(report.clients()),
+            report::sources(report.addresses()),
             report::LIMIT_ADVICE
         ));
     }

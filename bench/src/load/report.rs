@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::find_max::Search;
 use super::generator::Generator;
 use super::step::{KEPT, Percentiles, Step, fraction};
-use super::{Load, Output};
+use super::{Load, Output, Sources};
 use crate::failure::Failure;
 use crate::machine::{Machine, VERSION, utc};
 use files::Files;
@@ -49,6 +49,9 @@ pub(super) struct LoadReport {
     /// Number of sources that requests come from.
     #[serde(skip)]
     clients: u32,
+    /// Number of addresses that they come from, which is what servers limit by.
+    #[serde(skip)]
+    addresses: u32,
     steps: Vec<Step>,
     conclusion: Option<String>,
     /// In a search: the highest rate that was served, and what limited it.
@@ -85,6 +88,7 @@ impl LoadReport {
             duration_s: load.duration.as_secs_f64(),
             timeout_s: load.timeout.as_secs_f64(),
             clients: generator.clients(),
+            addresses: load.sources.map_or(1, Sources::clients),
             steps: Vec::new(),
             conclusion: None,
             highest_rate: None,
@@ -138,7 +142,7 @@ impl LoadReport {
     pub(super) fn add(&mut self, step: Step, output: &Output) -> Result<(), Failure> {
         let mut to = io::stdout().lock();
         let written = match output.format {
-            Format::Table => write_row(&mut to, &step, self.clients),
+            Format::Table => write_row(&mut to, &step, self.addresses),
             Format::Csv => write_csv(&mut to, &step),
             Format::Ntpperf => write_ntpperf(&mut to, &step, self.clients),
             Format::Json => Ok(()),
@@ -163,9 +167,9 @@ impl LoadReport {
         &self.steps
     }
 
-    /// Returns the number of sources that requests come from.
-    pub(super) fn clients(&self) -> u32 {
-        self.clients
+    /// Returns the number of addresses that requests come from.
+    pub(super) fn addresses(&self) -> u32 {
+        self.addresses
     }
 
     /// Returns the step that is shown in detail: in a search the one at the highest rate that was served, else the last.
@@ -195,7 +199,7 @@ fn loss(step: &Step) -> String {
     if step.sent == 0 { "-".into() } else { format!("{:.3} %", 100.0 * step.loss_fraction()) }
 }
 
-fn write_row(to: &mut impl Write, step: &Step, clients: u32) -> io::Result<()> {
+fn write_row(to: &mut impl Write, step: &Step, addresses: u32) -> io::Result<()> {
     let Percentiles { p50, p99, p99_9, max, .. } = step.round_trip_ns;
     writeln!(
         to,
@@ -210,18 +214,18 @@ fn write_row(to: &mut impl Write, step: &Step, clients: u32) -> io::Result<()> {
         short_time(p99_9),
         short_time(max),
     )?;
-    notes(step, clients).iter().try_for_each(|note| writeln!(to, "{}", folded(note, 9)))
+    notes(step, addresses).iter().try_for_each(|note| writeln!(to, "{}", folded(note, 9)))
 }
 
 /// Returns what has to be known about a step besides its figures.
-fn notes(step: &Step, clients: u32) -> Vec<String> {
+fn notes(step: &Step, addresses: u32) -> Vec<String> {
     let mut notes: Vec<String> =
         step.faults.iter().map(|(name, count)| format!("{count} x invalid: {name}")).collect();
     if step.was_limited() {
         notes.push(format!(
             "{} kisses of death: a rate limit of the server refuses requests of {}. {}",
             step.kisses,
-            sources(clients),
+            sources(addresses),
             LIMIT_ADVICE
         ));
     }
@@ -276,8 +280,8 @@ pub(crate) fn folded_lines(text: &str) -> String {
 }
 
 /// Names the sources of a load.
-pub(super) fn sources(clients: u32) -> String {
-    if clients == 1 { "its only source".into() } else { format!("its {clients} sources") }
+pub(super) fn sources(addresses: u32) -> String {
+    if addresses == 1 { "its one source address".into() } else { format!("its {addresses} source addresses") }
 }
 
 fn write_csv(to: &mut impl Write, step: &Step) -> io::Result<()> {

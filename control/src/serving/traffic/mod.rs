@@ -134,6 +134,9 @@ impl Traffic {
             // An interface that went took its counters along.
             #[expect(clippy::cast_precision_loss, reason = "of a round")]
             let came = now.saturating_sub(before) as f64;
+            if matches!(verdict, Verdict::DropDenied | Verdict::KissDeny) {
+                self.denied += came;
+            }
             match verdict.action() {
                 Action::Transmit => self.answered += came,
                 Action::Drop => self.refused += came,
@@ -154,4 +157,27 @@ fn class_of(interval: Duration) -> usize {
     let seconds = interval.as_secs();
     let class = usize::try_from(seconds.checked_ilog2().map_or(0, |log| log + 1)).unwrap_or(0);
     class.min(INTERVALS - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use responder::verdict::COUNTERS;
+
+    use super::*;
+
+    #[test]
+    fn denied_sources_show_while_they_go_on_and_fade_when_they_end() {
+        let (mut traffic, mut counters) = (Traffic::new(), vec![Count::default(); COUNTERS]);
+        let denied = Outcome { verdict: Verdict::DropDenied, family: Family::Ipv4, version: 4 };
+        let rate = |traffic: &Traffic| traffic.top(1, [32, 64], true).denied_per_s;
+        for round in 0..200_u64 {
+            traffic.take(&[], &counters, Duration::from_millis(250), round * 250_000_000);
+            counters[denied.counter()].packets += 25;
+        }
+        assert!((90.0..101.0).contains(&rate(&traffic)), "{}", rate(&traffic));
+        for round in 200..800_u64 {
+            traffic.take(&[], &counters, Duration::from_millis(250), round * 250_000_000);
+        }
+        assert!(rate(&traffic) < 0.05, "{}", rate(&traffic));
+    }
 }
