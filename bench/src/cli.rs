@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::ffi::OsString;
-use std::io::{Write as _, stderr};
+use std::io::{IsTerminal as _, Write as _, stderr};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,12 +13,13 @@ use crate::cost;
 use crate::failure::{self, Failure};
 use crate::load::{
     self, Allowed, Choices, Format, Kind, Load, Mac, Mix, Profile, Rates, SourceNet, SourcePorts, Sources,
-    Spacing,
+    Spacing, Thresholds,
 };
+use crate::machine::VERSION;
 
 /// Benchmarks NTP servers, primarily pooltime-xdp.
 #[derive(Parser)]
-#[command(name = "pooltime-bench", version, max_term_width = 100)]
+#[command(name = "pooltime-bench", version = VERSION.as_str(), max_term_width = 80)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -89,9 +90,9 @@ struct Compare {
     /// Directory to write the table and the raw runs to
     #[arg(long, value_name = "DIRECTORY")]
     results: Option<PathBuf>,
-    /// Script that creates labs
-    #[arg(long, value_name = "SCRIPT", env = "POOLTIME_LAB", default_value = compare::LAB)]
-    lab: PathBuf,
+    /// Script that creates labs [default: the one that is built in]
+    #[arg(long, value_name = "SCRIPT", env = "POOLTIME_LAB")]
+    lab: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -126,6 +127,12 @@ struct LoadArguments {
     /// Factor from one step of a ramp to the next
     #[arg(long, default_value_t = 1.5, value_parser = step_factor)]
     step: f64,
+    /// Fail, with exit status 1, if more requests than this share are lost, refused or answered wrongly
+    #[arg(long, value_name = "SHARE", value_parser = load::fraction)]
+    max_loss: Option<f64>,
+    /// Fail, with exit status 1, if more than 1 % of the answers take longer than this
+    #[arg(long, value_name = "TIME", value_parser = load::time)]
+    max_p99: Option<Duration>,
 }
 
 #[derive(clap::Args)]
@@ -232,6 +239,9 @@ struct Common {
     /// Write the results as an HTML page with plots
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Write the results as JSON to a file, whatever is printed
+    #[arg(long, value_name = "FILE")]
+    json_file: Option<PathBuf>,
 }
 
 impl Common {
@@ -264,7 +274,7 @@ impl Common {
             shared_clock: self.shared_clock,
             tolerance: self.tolerance,
         };
-        Ok((load, load::Output { format, html: self.html }))
+        Ok((load, load::Output { format, html: self.html, json_file: self.json_file }))
     }
 }
 
@@ -308,7 +318,9 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(()) => 0,
         Err(failure) => {
             // A reader that has gone away (`2>&1 | head`) is no error.
-            let _nobody_reads = writeln!(stderr(), "pooltime-bench: {failure}");
+            let text = format!("pooltime-bench: {failure}");
+            let text = if stderr().is_terminal() { load::folded(&text) } else { text };
+            let _nobody_reads = writeln!(stderr(), "{text}");
             failure.exit_code()
         }
     }
@@ -319,9 +331,9 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Cost(Cost { rounds, repeat, cpu, candidate, against, json }) => {
             cost::run(&cost::Options { rounds, repeat, cpu, candidate, against, json })
         }
-        Command::Load(LoadArguments { common, rate, step }) => {
+        Command::Load(LoadArguments { common, rate, step, max_loss, max_p99 }) => {
             let (load, output) = common.into_parts()?;
-            load::run(load, rate, step, &output)
+            load::run(load, rate, step, Thresholds { max_loss, max_p99 }, &output)
         }
         Command::Compare(it) => compare::run(&compare::Options {
             rounds: it.rounds,

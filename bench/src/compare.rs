@@ -13,22 +13,16 @@ mod results;
 mod trial;
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
-
 use crate::failure::{Failure, INTERRUPTED, UNAVAILABLE, USAGE};
+use crate::interrupt::Interrupt;
 use crate::programs::require_privileges;
 use crate::progress::{Progress, say};
 use contestant::{Contestant, Found};
 use lab::{Cores, Lab};
 use results::Results;
 use trial::Terms;
-
-/// The lab script of the source tree in which the command is called.
-pub(crate) const LAB: &str = "scripts/lab";
 
 /// A server's program that is not in one of the usual places.
 #[derive(Clone, Debug)]
@@ -71,7 +65,8 @@ pub(crate) struct Options {
     pub(crate) only: Vec<String>,
     /// Directory to which results are written.
     pub(crate) results: Option<PathBuf>,
-    pub(crate) lab: PathBuf,
+    /// The script that makes labs, if it is not the one that is built in.
+    pub(crate) lab: Option<PathBuf>,
 }
 
 /// What prevents a comparison.
@@ -112,22 +107,9 @@ impl From<CompareError> for Failure {
     }
 }
 
-/// Set by Ctrl-C and by SIGTERM from the service manager.
-#[derive(Clone, Debug)]
-struct Interrupt(Arc<AtomicBool>);
-
-impl Interrupt {
-    fn listen() -> Result<Self, Failure> {
-        let flag = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
-            signal_hook::flag::register(signal, Arc::clone(&flag)).map_err(Failure::Output)?;
-        }
-        Ok(Self(flag))
-    }
-
-    fn check(&self) -> Result<(), CompareError> {
-        if self.0.load(Ordering::Relaxed) { Err(CompareError::Interrupted) } else { Ok(()) }
-    }
+/// Fails if the command was interrupted.
+fn go_on(interrupt: &Interrupt) -> Result<(), CompareError> {
+    if interrupt.is_heard() { Err(CompareError::Interrupted) } else { Ok(()) }
 }
 
 /// Runs the comparison, prints a table and writes the results.
@@ -142,9 +124,9 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         .into_iter()
         .filter(|found| options.only.is_empty() || options.only.iter().any(|name| name == found.name()))
         .collect();
-    if !options.lab.exists() {
-        let what = options.lab.display().to_string();
-        let reason = "it does not exist; run this in the project's tree, or pass its path with --lab".into();
+    if let Some(lab) = options.lab.as_ref().filter(|lab| !lab.exists()) {
+        let what = lab.display().to_string();
+        let reason = "it does not exist; without --lab the script that is built in is used".into();
         return Err(CompareError::Lab { what, reason }.into());
     }
     let mut results = Results::new(options, cores);
@@ -158,7 +140,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let estimate = announce(options, &contestants);
     let progress = Progress::over(estimate, false);
     progress.tell("creating the lab".into());
-    let lab = Lab::up(&options.lab, cores, options.poll)?;
+    let lab = Lab::up(options.lab.as_deref(), cores, options.poll)?;
     let terms = Terms::of(options);
     let mut known = vec![None; contestants.len()];
     for round in 0..options.rounds {
@@ -166,11 +148,11 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
             let Some(contestant) = contestants.get(index).filter(|it| !results.is_skipped(it.name())) else {
                 continue;
             };
-            interrupt.check()?;
+            go_on(&interrupt)?;
             progress.tell(format!("round {} of {}: {}", round + 1, options.rounds, contestant.name()));
             let trial = trial::run(&lab, contestant, &terms, known[index], &interrupt);
             // If Ctrl-C ended the process, the server did not fail.
-            interrupt.check()?;
+            go_on(&interrupt)?;
             match trial {
                 Ok(trial) => {
                     known[index] = Some(trial.highest.rate);

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use aya::maps::MapError;
 use aya::programs::ProgramError;
 
+/// The results are complete, and are not what was asked for.
+pub(crate) const MISSED: u8 = 1;
 /// `EX_USAGE`: the command line is wrong.
 pub(crate) const USAGE: u8 = 64;
 /// `EX_NOHOST`: the target does not exist.
@@ -62,6 +64,14 @@ pub(crate) enum Failure {
     #[error("cannot use the BPF map {map}: {reason}")]
     MapAccess { map: &'static str, reason: MapError },
 
+    /// The results are printed, and are not what was asked for.
+    #[error("{0}")]
+    Missed(String),
+
+    /// The command was interrupted after it had printed what it had.
+    #[error("interrupted: the results are those until then")]
+    Interrupted,
+
     /// An error that only one command has.
     #[error("{reason}")]
     Own { reason: Box<dyn Error + Send + Sync>, exit_code: u8 },
@@ -101,6 +111,8 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Own { exit_code, .. } => *exit_code,
+            Self::Missed(_) => MISSED,
+            Self::Interrupted => INTERRUPTED,
             Self::Privilege(_) => NO_PERMISSION,
             Self::Cpu { .. } | Self::Usage(_) => USAGE,
             Self::Verifier { .. }

@@ -19,6 +19,7 @@ mod compare;
 mod cost;
 mod failure;
 mod frames;
+mod interrupt;
 mod load;
 mod machine;
 pub mod map_values;
@@ -37,7 +38,8 @@ pub fn definition() -> clap::Command {
 
 /// Runs the command with these arguments; the first one is the program's name.
 ///
-/// Exit codes are those of `sysexits.h`: 0; 64 for a wrong command line; 68 for a target that does not
+/// Exit codes are 0; 1 for results that are not what was asked for; 130 for results up to an interruption; and else those
+/// of `sysexits.h`: 64 for a wrong command line; 68 for a target that does not
 /// exist; 69 for what the kernel, the machine or the target refuses; 70 for a measurement that did not
 /// measure what it should; 74 for a file; 77 for a missing privilege.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {

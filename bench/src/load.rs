@@ -15,12 +15,15 @@ mod step;
 mod tally;
 mod target;
 mod template;
+mod thresholds;
+mod watch;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::failure::{Failure, NO_HOST, UNAVAILABLE, USAGE};
+use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 pub(crate) use find_max::Allowed;
 pub(crate) use generator::{Generator, Kind};
@@ -29,10 +32,13 @@ pub(crate) use plan::{Mix, Rates, SourcePorts, Spacing, duration, fraction, left
 pub(crate) use profile::Profile;
 pub(crate) use report::Format;
 use report::LoadReport;
+pub(crate) use report::folded_lines as folded;
 use serde::Deserialize;
 pub(crate) use step::Step;
 pub(crate) use target::TargetError;
 pub(crate) use template::{SourceNet, Sources};
+pub(crate) use thresholds::Thresholds;
+use watch::Watch;
 
 /// A request that is further behind the schedule than this counts as sent late.
 pub(crate) const LATE_NS: u64 = 1_000_000;
@@ -90,6 +96,8 @@ impl Load {
 pub(crate) struct Output {
     pub(crate) format: Format,
     pub(crate) html: Option<PathBuf>,
+    /// The results as JSON, besides what is printed.
+    pub(crate) json_file: Option<PathBuf>,
 }
 
 impl Output {
@@ -154,23 +162,36 @@ impl From<LoadError> for Failure {
 }
 
 /// Runs the load step by step and prints the results.
-pub(crate) fn run(mut load: Load, rates: Rates, factor: f64, output: &Output) -> Result<(), Failure> {
+pub(crate) fn run(
+    mut load: Load,
+    rates: Rates,
+    factor: f64,
+    thresholds: Thresholds,
+    output: &Output,
+) -> Result<(), Failure> {
     let rates_of_steps = rates.steps(factor);
     let steps = u32::try_from(rates_of_steps.len()).unwrap_or(u32::MAX);
-    let (mut generator, mut report) = open("load", &mut load, rates, steps)?;
+    let (mut generator, mut report) = open("load", &mut load, rates, steps, output)?;
     report.begin(output)?;
-    let progress = Progress::over(load.duration * steps + load.warm_up, output.is_for_programs());
+    let watch = watch(output)?;
+    let progress = progress(load.duration * steps + load.warm_up, output, &watch);
     if let Some(first) = rates_of_steps.first().filter(|_| !load.warm_up.is_zero()) {
         progress.tell("warm-up".into());
-        generator.step(*first, load.warm_up)?;
+        generator.step(*first, load.warm_up, &watch)?;
     }
     for (number, rate) in (1..).zip(rates_of_steps) {
+        if watch.is_interrupted() {
+            break;
+        }
         progress.tell(format!("step {number} of {steps}: {rate:.0}/s"));
-        let step = measure(generator.as_mut(), rate, &load)?;
+        let step = measure(generator.as_mut(), rate, &load, &watch)?;
         progress.aside(|| report.add(step, output))?;
     }
     drop(progress);
-    report.end(output)
+    let missed = thresholds.missed(report.steps());
+    report.remark(missed.clone());
+    report.end(output)?;
+    end(&watch, &missed)
 }
 
 /// Searches for the highest rate at which no more requests fail than allowed.
@@ -184,26 +205,58 @@ pub(crate) fn find_max(
         return Err(Failure::Usage(reason.into()));
     }
     let steps = find_max::MOST_STEPS * find_max::TRIES;
-    let (mut generator, mut report) = open("find-max", &mut load, rates, steps)?;
+    let (mut generator, mut report) = open("find-max", &mut load, rates, steps, output)?;
     report.begin(output)?;
+    let watch = watch(output)?;
     // Most searches take about half of the largest number of steps.
-    let progress = Progress::over(load.duration * find_max::MOST_STEPS / 2, output.is_for_programs());
+    let progress = progress(load.duration * find_max::MOST_STEPS / 2, output, &watch);
     let mut search = find_max::Search::new(rates, allowed);
-    while let Some(rate) = search.next_rate() {
+    while let Some(rate) = search.next_rate().filter(|_| !watch.is_interrupted()) {
         progress.tell(format!("trying {rate:.0}/s"));
-        let mut step = measure(generator.as_mut(), rate, &load)?;
+        let mut step = measure(generator.as_mut(), rate, &load, &watch)?;
         for _ in 1..find_max::TRIES {
-            if search.is_doubtful(rate, &step) {
+            if search.is_doubtful(rate, &step) && !watch.is_interrupted() {
                 progress.aside(|| report.add(step, output))?;
-                step = measure(generator.as_mut(), rate, &load)?;
+                step = measure(generator.as_mut(), rate, &load, &watch)?;
             }
         }
-        search.learn(rate, &step);
+        // A step that was cut short decides nothing.
+        if !watch.is_interrupted() {
+            search.learn(rate, &step);
+        }
         progress.aside(|| report.add(step, output))?;
     }
     drop(progress);
+    let mut missed = Vec::new();
+    if search.is_limited() {
+        missed.push(format!(
+            "a rate limit of the server refuses requests of {}. {}",
+            report::sources(report.addresses()),
+            report::LIMIT_ADVICE
+        ));
+    }
     report.conclude(&search);
-    report.end(output)
+    report.remark(missed.clone());
+    report.end(output)?;
+    end(&watch, &missed)
+}
+
+/// Hears interruptions from now on.
+fn watch(output: &Output) -> Result<Watch, Failure> {
+    Ok(Watch::new(Interrupt::listen_once()?, Progress::is_shown(output.is_for_programs())))
+}
+
+fn progress(time: Duration, output: &Output, watch: &Watch) -> Progress {
+    let watch = watch.clone();
+    Progress::with(time, output.is_for_programs(), move || watch.line())
+}
+
+/// Returns how the command ends: interrupted, without what was asked for, or well.
+fn end(watch: &Watch, missed: &[String]) -> Result<(), Failure> {
+    if watch.is_interrupted() {
+        return Err(Failure::Interrupted);
+    }
+    if missed.is_empty() { Ok(()) } else { Err(Failure::Missed(missed.join("\n"))) }
 }
 
 /// Prepares a load of at most this many steps, if it is permitted.
@@ -212,17 +265,19 @@ fn open(
     load: &mut Load,
     rates: Rates,
     steps: u32,
+    output: &Output,
 ) -> Result<(Box<dyn Generator>, LoadReport), Failure> {
     let target = admit(load)?;
     let time = (load.duration + load.timeout).saturating_mul(steps) + load.warm_up;
     limit(load, rates.last() * load.profile.peak(), time)?;
     let generator = generator::open(target, load)?;
-    let report = LoadReport::new(command, generator.as_ref(), load);
+    let report = LoadReport::new(command, generator.as_ref(), load, output)?;
     Ok((generator, report))
 }
 
-fn measure(generator: &mut dyn Generator, rate: f64, load: &Load) -> Result<Step, Failure> {
-    let tally = generator.step(rate, load.duration)?;
+fn measure(generator: &mut dyn Generator, rate: f64, load: &Load, watch: &Watch) -> Result<Step, Failure> {
+    watch.begin();
+    let tally = generator.step(rate, load.duration, watch)?;
     if tally.refused > 0 && tally.matched == 0 {
         return Err(LoadError::Refused(generator.target()).into());
     }

@@ -1,6 +1,8 @@
 //! The machine on which figures were measured.
 
 use std::fs;
+use std::sync::LazyLock;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +38,69 @@ impl Machine {
     }
 }
 
+/// The version of this program, with what tells builds apart. `scripts/package` sets the commit.
+pub(crate) static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let commit = option_env!("POOLTIME_COMMIT")
+        .map_or_else(|| "development build".into(), |id| format!("commit {id}"));
+    let libc = if cfg!(target_env = "musl") { "-musl" } else { "" };
+    format!(
+        "{} ({commit}, {}-{}{libc})",
+        env!("CARGO_PKG_VERSION"),
+        std::env::consts::ARCH,
+        std::env::consts::OS
+    )
+});
+
+/// Returns the date and time in UTC, as `2026-01-31 12:34:56 UTC`.
+pub(crate) fn utc() -> String {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let (days, second) = (since_1970 / 86_400, since_1970 % 86_400);
+    let (year, month, day) = date(days);
+    format!(
+        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC",
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
+}
+
+/// Returns year, month and day of a day since 1970.
+fn date(mut days: u64) -> (u64, u64, u64) {
+    let is_leap =
+        |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let mut year = 1970;
+    while days >= 365 + u64::from(is_leap(year)) {
+        days -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let lengths = [31, 28 + u64::from(is_leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let mut month = 1;
+    for length in lengths {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    (year, month, days + 1)
+}
+
 /// Release of the running kernel.
 pub(crate) fn kernel_release() -> String {
     fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_since_1970_are_dates() {
+        for (days, expected) in
+            [(0, (1970, 1, 1)), (59, (1970, 3, 1)), (11_016, (2000, 2, 29)), (20_783, (2026, 11, 26))]
+        {
+            assert_eq!(date(days), expected, "{days}");
+        }
+        assert_eq!(utc().len(), "2026-01-31 12:34:56 UTC".len());
+    }
 }

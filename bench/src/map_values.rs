@@ -5,7 +5,7 @@
 use aya::Pod;
 use responder::Policy;
 use responder::clock::WORDS;
-use responder::layout::{INTERFACES, SLOTS, State};
+use responder::layout::{FAMILIES, INTERFACES, SLOTS, State};
 use responder::{ServedTable, StationTable};
 
 /// A value of a map.
@@ -30,5 +30,6 @@ const _: () = assert!(
             + size_of::<[[u64; WORDS]; SLOTS]>()
             + size_of::<[ServedTable; SLOTS]>()
             + size_of::<[StationTable; INTERFACES]>()
+            + 8 * FAMILIES
             + size_of::<Policy>()
 );

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _, stderr, stdout};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,8 @@ const REDRAW: Duration = Duration::from_millis(250);
 /// A bar at the bottom of the terminal. Nothing is shown if standard error is no terminal.
 pub(crate) struct Progress {
     bar: ProgressBar,
+    /// What is being done.
+    doing: Arc<Mutex<String>>,
     /// Its end stops the thread when it is dropped.
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -23,26 +26,44 @@ impl Progress {
     /// Shows progress over about this time. No bar is shown where standard error is no terminal, nor where
     /// results `for_programs` go to the same terminal.
     pub(crate) fn over(time: Duration, for_programs: bool) -> Self {
-        let shown = stderr().is_terminal() && !(for_programs && stdout().is_terminal());
+        Self::with(time, for_programs, String::new)
+    }
+
+    /// Whether progress is shown; see [`Progress::over`].
+    pub(crate) fn is_shown(for_programs: bool) -> bool {
+        stderr().is_terminal() && !(for_programs && stdout().is_terminal())
+    }
+
+    /// As [`Progress::over`], with what `live` returns behind what is being done.
+    pub(crate) fn with(
+        time: Duration,
+        for_programs: bool,
+        live: impl Fn() -> String + Send + 'static,
+    ) -> Self {
+        let shown = Self::is_shown(for_programs);
         let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(milliseconds(time).max(1)), target);
         let style = ProgressStyle::with_template("{wide_bar} {elapsed}, {msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let doing = Arc::new(Mutex::new(String::new()));
         let (stop, stopped) = channel();
         let thread = shown.then(|| {
-            let (bar, started) = (bar.clone(), Instant::now());
+            let (bar, started, doing) = (bar.clone(), Instant::now(), Arc::clone(&doing));
             thread::spawn(move || {
                 while stopped.recv_timeout(REDRAW) == Err(RecvTimeoutError::Timeout) {
                     bar.set_position(milliseconds(started.elapsed()).min(bar.length().unwrap_or(0)));
+                    let doing = doing.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                    bar.set_message(doing + &live());
                 }
             })
         });
-        Self { bar, stop: Some(stop), thread }
+        Self { bar, doing, stop: Some(stop), thread }
     }
 
     /// Shows what is being done.
     pub(crate) fn tell(&self, what: String) {
-        self.bar.set_message(what);
+        self.bar.set_message(what.clone());
+        *self.doing.lock().unwrap_or_else(PoisonError::into_inner) = what;
     }
 
     /// Prints something while the bar is hidden.

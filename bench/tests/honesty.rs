@@ -451,11 +451,113 @@ fn results_come_as_csv_as_a_page_and_as_ntpperf_has_them() {
     assert!(csv.lines().all(|line| columns(line) == columns(csv.lines().next().unwrap())), "{csv}");
     let html = std::fs::read_to_string(&page).unwrap();
     std::fs::remove_file(&page).unwrap();
-    assert_eq!(html.matches("<svg").count(), 3);
+    // Loss and round trips by rate, and of a step: histogram, percentiles and course.
+    assert_eq!(html.matches("<svg").count(), 5);
     assert!(!html.contains("http://") && !html.contains("https://"), "self-contained");
     let ntpperf = run(&["--format", "ntpperf"]);
     assert!(ntpperf.contains("rate   clients |  lost invalid   basic  xleave |"), "{ntpperf}");
     assert!(ntpperf.lines().last().unwrap().starts_with("400      "), "{ntpperf}");
+}
+
+/// The command, with a server whose faults are these and short steps.
+fn run(spoil: Spoil, arguments: &[&str]) -> Output {
+    let server = Server::start(spoil);
+    let (command, options) = arguments.split_first().unwrap();
+    let quick = ["--duration", "200ms", "--warm-up", "0s", "--timeout", "100ms", "--workers", "1"];
+    Output::of(Command::new(BENCH).args([*command, &server.address]).args(quick).args(options))
+}
+
+/// A kiss of death in place of an answer.
+const REFUSE: Spoil = |number, _, answer| {
+    if number > 4 {
+        answer[0] |= 0xc0;
+        answer[1] = 0;
+        answer[12..16].copy_from_slice(b"RATE");
+    }
+    1
+};
+
+#[test]
+fn a_rate_limit_is_named_with_the_way_out_and_not_taken_for_what_the_server_can_do() {
+    let output = run(REFUSE, &["find-max", "--rate", "200..2000"]);
+    assert_eq!(output.code(), Some(1), "{output:#?}");
+    for words in ["rate limit of the server", "--clients", "allow ADDRESS --unlimited"] {
+        let said = output.stderr.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(said.contains(words), "no `{words}` in {output:#?}");
+    }
+    assert!(!output.stdout.contains("Highest rate"), "{output:#?}");
+    let output = run(REFUSE, &["load", "--rate", "200"]);
+    assert!(output.stdout.contains("kisses of death"), "{output:#?}");
+}
+
+#[test]
+fn silence_and_thresholds_that_are_missed_are_no_success() {
+    let output = run(|_, _, _| 0, &["load", "--rate", "200"]);
+    assert!(output.code() == Some(1) && output.stderr.contains("all requests were lost"), "{output:#?}");
+    let slow: Spoil = |_, _, _| {
+        thread::sleep(Duration::from_millis(3));
+        1
+    };
+    let output = run(slow, &["load", "--rate", "100", "--max-p99", "1ms"]);
+    assert!(output.code() == Some(1) && output.stderr.contains("--max-p99 is 1.0ms"), "{output:#?}");
+    let half: Spoil = |number, _, _| u32::from(number % 2 == 0);
+    let output = run(half, &["load", "--rate", "100", "--max-loss", "1%"]);
+    assert!(output.code() == Some(1) && output.stderr.contains("--max-loss is 1 %"), "{output:#?}");
+    run(|_, _, _| 1, &["load", "--rate", "100", "--max-loss", "1%", "--max-p99", "90ms"]).expect_success();
+}
+
+#[test]
+fn files_are_tried_before_the_load_and_written_beside_what_is_printed() {
+    let nowhere = run(|_, _, _| 1, &["load", "--rate", "100", "--html", "/nowhere/page.html"]);
+    assert_eq!(nowhere.code(), Some(74), "{nowhere:#?}");
+    assert!(nowhere.stdout.is_empty() && nowhere.stderr.contains("/nowhere/page.html"), "{nowhere:#?}");
+    let file = std::env::temp_dir().join(format!("pooltime-bench-{}.json", std::process::id()));
+    let table =
+        run(|_, _, _| 1, &["load", "--rate", "100", "--json-file", file.to_str().unwrap()]).expect_success();
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    assert!(table.contains("answered") && report["steps"].as_array().unwrap().len() == 1, "{table}");
+    assert!(report["command_line"].as_str().unwrap().contains("--json-file"), "{report}");
+    for line in table.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+}
+
+#[test]
+fn an_interrupted_load_has_results_until_then() {
+    let server = Server::start(|_, _, _| 1);
+    let load = Command::new(BENCH)
+        .args(["load", &server.address, "--rate", "500", "--duration", "60s", "--warm-up", "0s", "--json"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    thread::sleep(Duration::from_millis(1500));
+    let pid = nix::unistd::Pid::from_raw(load.id().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let output = load.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let step = &report["steps"][0];
+    assert!(number(step, "answered") > 100 && number(step, "lost") == 0, "{step}");
+    let rate = step["sent_rate"].as_f64().unwrap();
+    assert!((400.0..600.0).contains(&rate), "of the time until then: {rate}");
+}
+
+#[test]
+fn no_line_of_help_is_wider_than_80_columns() {
+    for command in [
+        &["-h"][..],
+        &["load", "-h"],
+        &["load", "--help"],
+        &["find-max", "--help"],
+        &["compare", "--help"],
+        &["cost", "--help"],
+    ] {
+        let help = Output::of(Command::new(BENCH).args(command)).expect_success();
+        for line in help.lines() {
+            assert!(line.chars().count() <= 80, "{command:?}: {line}");
+        }
+    }
 }
 
 #[test]

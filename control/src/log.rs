@@ -41,7 +41,8 @@ pub fn start(log_format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let journal = is_journal();
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let text = Format::default().with_target(false).with_ansi(std::io::stderr().is_terminal());
+    let text =
+        Format::default().with_target(false).with_ansi(std::io::stderr().is_terminal() && may_colour());
     let layer = match (log_format, journal) {
         (LogFormat::Text, false) => layer.event_format(text).boxed(),
         (LogFormat::Text, true) => layer.event_format(Journal(text.without_time().with_level(false))).boxed(),
@@ -72,6 +73,12 @@ pub fn tell_repeats() {
 
 /// Target of the lines about held-back lines.
 const REPEATS_TARGET: &str = "repeats";
+
+/// Whether lines on a terminal may be coloured: <https://no-color.org>.
+fn may_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
 
 /// Whether standard error is the journal. systemd passes the device and inode of the journal's stream.
 fn is_journal() -> bool {

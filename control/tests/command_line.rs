@@ -43,6 +43,58 @@ fn help_and_version_are_no_errors_and_wrong_arguments_are() {
 }
 
 #[test]
+fn no_line_is_wider_than_80_columns() {
+    // The names of all commands, each with those before it.
+    let mut commands = vec![Vec::new()];
+    let mut definitions = vec![(Vec::new(), control::cli::definition())];
+    while let Some((path, definition)) = definitions.pop() {
+        for one in definition.get_subcommands() {
+            let path: Vec<String> = [&path[..], &[one.get_name().to_owned()]].concat();
+            commands.push(path.clone());
+            definitions.push((path, one.clone()));
+        }
+    }
+    assert!(commands.len() > 20, "{commands:?}");
+    for command in &commands {
+        for help in ["-h", "--help"] {
+            let arguments: Vec<_> = command.iter().map(String::as_str).chain([help]).collect();
+            is_narrow(&arguments, &pooltime(&arguments).expect_success());
+        }
+    }
+    // A terminal, for what is folded only there.
+    let Some(script) = tool("script") else {
+        return not_run("script, which makes a terminal, is not there");
+    };
+    let files = Files::new("narrow");
+    let wrong =
+        files.file("wrong.toml", "[clock]\nsource = \"upstream\"\n[[upstream]]\naddress = \"127.0.0.1\"\n");
+    for arguments in [&["status"][..], &["config", "check", &wrong], &["detach", "lan0"], &["doctor", "lo"]] {
+        let command = [&[pooltime_xdp()], arguments].concat().join(" ");
+        let output =
+            Command::new(&script).args(["-qec", &command, "/dev/null"]).env("NO_COLOR", "1").output();
+        let said = String::from_utf8_lossy(&output.unwrap().stdout).replace('\r', "");
+        assert!(!said.trim().is_empty() && !said.contains('\x1b'), "{arguments:?}: {said:?}");
+        is_narrow(arguments, &said);
+    }
+}
+
+#[track_caller]
+fn is_narrow(arguments: &[&str], text: &str) {
+    for line in text.lines() {
+        // What has no space to be folded at, such as a path, is not broken, nor is a command to be copied.
+        let is_whole = line.split_whitespace().any(|word| word.chars().count() > 60);
+        let is_command = line.starts_with("         type  ");
+        assert!(line.chars().count() <= 80 || is_whole || is_command, "{arguments:?}: {line:?}");
+    }
+}
+
+#[test]
+fn programs_can_tell_the_version_of_a_format_and_a_build() {
+    let version = pooltime(&["--version"]).expect_success();
+    assert!(version.contains(std::env::consts::ARCH) && version.contains('('), "{version}");
+}
+
+#[test]
 fn a_wrong_configuration_is_refused_with_file_line_key_and_the_nearest_key() {
     let files = Files::new("config");
     let right = files.file("right.toml", CONFIG);

@@ -287,6 +287,33 @@ fn a_bpffs_that_the_daemon_mounts_is_root_s_alone() {
 
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
+fn members_of_the_socket_s_group_may_look_and_change_nothing() {
+    let lab = Lab::up(&[]);
+    let server = lab.server(CONFIG, &[]);
+    let program = lab.file("pooltime-xdp", "");
+    fs::copy(pooltime_xdp(), &program).unwrap();
+    fs::set_permissions(program.parent().unwrap(), fs::Permissions::from_mode(0o755)).unwrap();
+    let socket = server.paths().socket();
+    let group = fs::metadata(&socket).unwrap().gid().to_string();
+    let member = |command: &[&str]| {
+        let user = ["setpriv", "--reuid=65534", &format!("--regid={group}"), "--clear-groups"];
+        let program = [program.to_str().unwrap(), "--instance", lab.name()];
+        lab.exec("server", &[&user[..], &program, command].concat())
+    };
+    for looks in [&["status"][..], &["health"], &["top", "--once"], &["peers"], &["access", "list"]] {
+        member(looks).expect_success();
+    }
+    for changes in
+        [&["deny", "192.0.2.1"][..], &["access", "remove", "192.0.2.1"], &["attach", "lan0"], &["detach"]]
+    {
+        let said = member(changes).expect_code(EX_NOPERM);
+        assert!(said.contains("only root changes the server, and this is user 65534"), "{changes:?}: {said}");
+    }
+    assert!(server.status().interfaces.iter().any(|interface| interface.mode.is_some()));
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
 fn the_lock_is_for_root_to_open() {
     let lab = Lab::up(&[]);
     let path = {

@@ -7,8 +7,8 @@
 //! the timer is never given up).
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
@@ -76,11 +76,16 @@ pub(super) struct Lab {
 }
 
 impl Lab {
-    pub(super) fn up(script: &Path, cores: Cores, poll: Duration) -> Result<Self, Failure> {
+    /// Makes the lab by this script, or by the one that is built in.
+    pub(super) fn up(script: Option<&Path>, cores: Cores, poll: Duration) -> Result<Self, Failure> {
         let name = format!("compare{}", std::process::id());
         let directory = std::env::temp_dir().join(&name);
         fs::create_dir(&directory).map_err(|reason| Failure::File { path: directory.clone(), reason })?;
-        let mut lab = Self { name, cores, directory, script: script.into(), poll, poller: None };
+        let script = match script {
+            Some(script) => script.into(),
+            None => unpack(&directory)?,
+        };
+        let mut lab = Self { name, cores, directory, script, poll, poller: None };
         call(Command::new(&lab.script).args(["up", &lab.name]))?;
         // With GRO an end is polled whether or not it has an XDP program, and the other end cannot send
         // anything that GRO would merge. The generator brings its own program.
@@ -179,6 +184,22 @@ impl Drop for Lab {
         let _said = Command::new(&self.script).args(["down", &self.name]).status();
         let _nothing_left = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// Writes the script and what it needs into a directory. Returns its path.
+fn unpack(directory: &Path) -> Result<PathBuf, Failure> {
+    let files: [(&str, &[u8], u32); 3] = [
+        ("lab", include_bytes!("../../../scripts/lab"), 0o755),
+        ("lib.sh", include_bytes!("../../../scripts/lib.sh"), 0o644),
+        ("baseline", bench_ebpf::BASELINE, 0o644),
+    ];
+    for (name, contents, mode) in files {
+        let path = directory.join(name);
+        fs::write(&path, contents)
+            .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(mode)))
+            .map_err(|reason| Failure::File { path, reason })?;
+    }
+    Ok(directory.join("lab"))
 }
 
 /// Gives a thread a real-time priority.

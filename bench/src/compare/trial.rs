@@ -11,8 +11,9 @@ use super::contestant::Contestant;
 use super::cpu_time::CpuTime;
 use super::keep_cpu_awake::AwakeCpu;
 use super::lab::{CLIENTS, Lab, SERVER};
-use super::{CompareError, Interrupt, Options};
-use crate::failure::Failure;
+use super::{CompareError, Options, go_on};
+use crate::failure::{Failure, MISSED};
+use crate::interrupt::Interrupt;
 use crate::load::{Results, Step};
 
 /// Deadline for the first answer of a server that has been started.
@@ -157,7 +158,7 @@ impl Bench<'_> {
     fn answers_within(&self, time: Duration) -> Result<bool, Failure> {
         let deadline = Instant::now() + time;
         while Instant::now() < deadline {
-            self.interrupt.check()?;
+            go_on(self.interrupt)?;
             let answered = self.call(&["load"], "500", Duration::from_millis(100));
             if answered.is_ok_and(|results| results.steps.iter().any(|step| step.answered > 0)) {
                 return Ok(true);
@@ -214,7 +215,7 @@ impl Bench<'_> {
             call.arg("--accept-unsynchronised");
         }
         let output = self.finish(call)?;
-        if !output.status.success() {
+        if !output.status.success() && output.status.code() != Some(MISSED.into()) {
             let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
             return Err(CompareError::Lab { what: "a load".into(), reason }.into());
         }
@@ -231,7 +232,7 @@ impl Bench<'_> {
         call.stdout(File::create(&path).map_err(file)?).stderr(Stdio::piped());
         let mut process = call.spawn().map_err(Failure::Output)?;
         while process.try_wait().map_err(Failure::Output)?.is_none() {
-            if let Err(interrupted) = self.interrupt.check() {
+            if let Err(interrupted) = go_on(self.interrupt) {
                 let _ended_already = process.kill();
                 let _ended = process.wait();
                 return Err(interrupted.into());

@@ -55,6 +55,8 @@ pub(super) struct Search {
     /// The highest rate that was really sent and served. It can be lower than `good`, because a generator may
     /// fall a little behind what is due.
     served: Option<f64>,
+    /// The lowest rate at which the server refused requests because of a limit.
+    limited: Option<f64>,
 }
 
 impl Search {
@@ -70,13 +72,15 @@ impl Search {
             bad: None,
             unsendable: None,
             served: None,
+            limited: None,
         }
     }
 
     /// Returns the rate to try next, or `None` when the search is over.
     pub(super) fn next_rate(&mut self) -> Option<f64> {
         self.steps += 1;
-        if self.steps > MOST_STEPS {
+        // Lower rates would lead to the rate of the limit, which is no secret of the server.
+        if self.steps > MOST_STEPS || (self.limited.is_some() && self.good.is_none()) {
             return None;
         }
         let upper = match (self.bad, self.unsendable) {
@@ -99,6 +103,9 @@ impl Search {
         let lower = |known: Option<f64>| Some(known.map_or(rate, |known| known.min(rate)));
         if self.allowed.is_exceeded_by(step) {
             self.bad = lower(self.bad);
+            if step.was_limited() {
+                self.limited = lower(self.limited);
+            }
         } else if step.sent_rate < rate * SENT {
             // This step says nothing about the server at this rate.
             self.unsendable = lower(self.unsendable);
@@ -120,8 +127,17 @@ impl Search {
         self.served
     }
 
-    /// Returns what limited that rate: the server, the generator, or the range of the search.
+    /// Whether it was a limit of the server on its clients that ended the search.
+    pub(super) fn is_limited(&self) -> bool {
+        self.limited.is_some() && self.limited == self.bad
+    }
+
+    /// Returns what limited that rate: a limit of the server on its clients, the server itself, the generator, or the
+    /// range of the search.
     pub(super) fn limit(&self) -> Option<&'static str> {
+        if self.is_limited() {
+            return Some("rate limit");
+        }
         self.good?;
         Some(match (self.bad, self.unsendable) {
             (bad, Some(unsendable)) if bad.is_none_or(|bad| unsendable <= bad) => "generator",
@@ -132,6 +148,16 @@ impl Search {
 
     /// Describes the result in words.
     pub(super) fn conclusion(&self) -> String {
+        if let Some(limited) = self.limited.filter(|_| self.is_limited()) {
+            let served = self.served.map_or_else(
+                || "no rate was served".into(),
+                |good| format!("{good:.0} requests/s were served"),
+            );
+            return format!(
+                "Not found: {served}, and at {limited:.0}/s a rate limit of the server refused requests with kisses of \
+                 death. What the server can do was not measured."
+            );
+        }
         let Some(good) = self.served else {
             return format!("No rate that was tried had {} or answered wrongly.", self.allowed);
         };
@@ -237,6 +263,28 @@ mod tests {
         let step = Step::new(1000.0, Duration::from_secs(1), &tally);
         assert!(NOTHING_LEFT_OUT.is_exceeded_by(&step));
         assert!(!Allowed { left_out: 0.1, ..NOTHING_LEFT_OUT }.is_exceeded_by(&step));
+    }
+
+    #[test]
+    fn a_rate_limit_is_not_taken_for_what_a_server_can_do() {
+        let limited = |first: &str| {
+            let mut search = Search::new(first.parse().unwrap(), NOTHING_LEFT_OUT);
+            while let Some(rate) = search.next_rate() {
+                let mut tally = Tally::over(Duration::from_secs(1));
+                let answered = if rate > 16.0 { 16 } else { 1000 };
+                (tally.sent, tally.matched, tally.answered) = (1000, 1000, answered);
+                tally.kisses = 1000 - answered;
+                search.learn(rate, &Step::new(rate, Duration::from_secs(1), &tally));
+            }
+            search
+        };
+        let refused = limited("1000..2M");
+        assert!(refused.steps <= 2 && refused.highest().is_none(), "there is nothing to search");
+        assert_eq!(refused.limit(), Some("rate limit"));
+        assert!(refused.conclusion().contains("kisses of death"), "{}", refused.conclusion());
+        let partly = limited("1..2M");
+        assert!(partly.highest().is_some() && partly.is_limited());
+        assert!(partly.conclusion().starts_with("Not found: "), "{}", partly.conclusion());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::Load;
 use super::link::{LinkGenerator, Sender};
 use super::socket::SocketGenerator;
 use super::tally::Tally;
+use super::watch::Watch;
 use crate::failure::Failure;
 
 /// A way to send requests and to check the answers.
@@ -20,9 +21,9 @@ pub(crate) trait Generator {
     /// Returns the number of sources that requests come from.
     fn clients(&self) -> u32;
 
-    /// Sends at `rate` for `duration`, waits for answers until the timeout, and returns what became of the
-    /// requests.
-    fn step(&mut self, rate: f64, duration: Duration) -> Result<Tally, Failure>;
+    /// Sends at `rate` for `duration` or until `watch` is interrupted, waits for answers until the timeout, and returns
+    /// what became of the requests.
+    fn step(&mut self, rate: f64, duration: Duration, watch: &Watch) -> Result<Tally, Failure>;
 }
 
 /// The generator that the command line asks for.

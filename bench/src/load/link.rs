@@ -23,6 +23,7 @@ use super::generator::Generator;
 use super::loss_windows::LossWindows;
 use super::tally::Tally;
 use super::template::Sources;
+use super::watch::Watch;
 use crate::failure::Failure;
 use crate::programs::require_privileges;
 use collector::Collector;
@@ -89,12 +90,20 @@ struct Sent {
     unsent: u64,
     /// When the requests that should be answered were sent.
     loss_windows: LossWindows,
+    /// See [`Tally::cut_after`].
+    cut_after: Option<Duration>,
 }
 
 impl Sent {
     /// The state at the beginning of a step.
     fn nothing(step: &Step) -> Self {
-        Self { right: 0, malformed: 0, unsent: 0, loss_windows: LossWindows::over(step.duration) }
+        Self {
+            right: 0,
+            malformed: 0,
+            unsent: 0,
+            loss_windows: LossWindows::over(step.duration),
+            cut_after: None,
+        }
     }
 
     fn count(&mut self, request: Request, token: Token) {
@@ -122,6 +131,7 @@ impl Add for Sent {
         self.malformed += other.malformed;
         self.unsent += other.unsent;
         self.loss_windows.add(&other.loss_windows);
+        self.cut_after = self.cut_after.max(other.cut_after);
         self
     }
 }
@@ -179,7 +189,7 @@ impl Generator for LinkGenerator {
         self.setup.load.sources.map_or(self.setup.source_ports().count(), Sources::clients)
     }
 
-    fn step(&mut self, rate: f64, duration: Duration) -> Result<Tally, Failure> {
+    fn step(&mut self, rate: f64, duration: Duration, watch: &Watch) -> Result<Tally, Failure> {
         let setup = &self.setup;
         // There may be more independent requests than on average: ten standard deviations leave room for
         // them. A spike's slope is rounded.
@@ -193,11 +203,12 @@ impl Generator for LinkGenerator {
         self.attachment.give_to(&mut collector)?;
         let step = setup.step(rate, duration);
         collector.begin(&step.plan)?;
-        let sent = match &mut self.outlets {
-            Outlets::Live => live_frames::send(&collector, setup, &step)?,
-            Outlets::Xdp(outlets) => worker::send(setup, &step, outlets)?,
-            Outlets::Packet(outlets) => worker::send(setup, &step, outlets)?,
-        };
+        let outlets = &mut self.outlets;
+        let sent = collector.while_telling(watch, || match outlets {
+            Outlets::Live => live_frames::send(&collector, setup, &step, watch),
+            Outlets::Xdp(outlets) => worker::send(setup, &step, outlets, watch),
+            Outlets::Packet(outlets) => worker::send(setup, &step, outlets, watch),
+        })?;
         collector.wait(&sent, setup.load.timeout)?;
         collector.tally(sent, &step, &setup.load)
     }

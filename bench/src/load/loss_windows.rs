@@ -88,6 +88,25 @@ impl LossWindows {
         if sent == 0 { 0.0 } else { failed as f64 / sent as f64 }
     }
 
+    /// Returns what was sent and what was answered right, in requests per second, by the middle of the window in s. Windows
+    /// are put together so that there are at most so many.
+    #[expect(clippy::cast_precision_loss, reason = "counts below 2^52")]
+    pub(crate) fn course(&self, most: usize) -> Vec<(f64, f64, f64)> {
+        let together = self.sent.len().div_ceil(most.max(1)).max(1);
+        let seconds = Duration::from_nanos(self.window_ns).as_secs_f64();
+        let sum = |counts: &[u64], from: usize| counts.iter().skip(from).take(together).sum::<u64>() as f64;
+        let windows = (0..self.sent.len()).step_by(together);
+        // The last one may be only partly within the step.
+        let whole = windows.filter(|from| from + together <= self.sent.len().saturating_sub(1).max(1));
+        whole
+            .map(|from| {
+                let time = (from as f64 + together as f64 / 2.0) * seconds;
+                let rate = |counts: &[u64]| sum(counts, from) / (together as f64 * seconds);
+                (time, rate(&self.sent), rate(&self.answered))
+            })
+            .collect()
+    }
+
     /// Returns requests sent and requests without a right answer for each window.
     fn failures(&self) -> Vec<(u64, u64)> {
         let answered = self.answered.iter().copied().chain(std::iter::repeat(0));
@@ -149,6 +168,18 @@ mod tests {
         assert!((one.failure_fraction(0.0) - 30.0 / 40_000.0).abs() < 1e-9);
         one.unsend(3000);
         assert_eq!(one.windows(), (19, 1));
+    }
+
+    #[test]
+    fn the_course_has_rates_by_time_in_as_many_points_as_fit() {
+        let windows = windows(&[(0, 500), (1, 500)]);
+        let course = windows.course(10);
+        assert_eq!(course.len(), 9, "the last one may be cut: {course:?}");
+        let seconds = Duration::from_nanos(WINDOW).as_secs_f64();
+        let (time, sent, answered) = course[0];
+        assert!((time - seconds).abs() < 1e-9 && (sent - 1000.0 / seconds).abs() < 1e-6, "{course:?}");
+        assert!((answered - 500.0 / seconds).abs() < 1e-6, "{course:?}");
+        assert_eq!(course[1].1.total_cmp(&course[1].2), std::cmp::Ordering::Equal);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The results of a load, step by step.
 
+mod files;
 mod page;
+mod plot;
+mod text;
 
-use std::fs;
 use std::io::{self, Write};
 
 use serde::Serialize;
@@ -10,9 +12,11 @@ use serde::Serialize;
 use super::find_max::Search;
 use super::generator::Generator;
 use super::step::{KEPT, Percentiles, Step, fraction};
-use super::{Load, Output};
+use super::{Load, Output, Sources};
 use crate::failure::Failure;
-use crate::machine::Machine;
+use crate::machine::{Machine, VERSION, utc};
+use files::Files;
+use text::folded;
 
 /// Formats of the results on standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -31,6 +35,11 @@ pub(crate) enum Format {
 #[derive(Debug, Serialize)]
 pub(super) struct LoadReport {
     command: &'static str,
+    /// The command as it was typed.
+    command_line: String,
+    version: &'static str,
+    /// When the load began, in UTC.
+    date: String,
     machine: Machine,
     target: String,
     generator: String,
@@ -40,17 +49,38 @@ pub(super) struct LoadReport {
     /// Number of sources that requests come from.
     #[serde(skip)]
     clients: u32,
+    /// Number of addresses that they come from, which is what servers limit by.
+    #[serde(skip)]
+    addresses: u32,
     steps: Vec<Step>,
     conclusion: Option<String>,
     /// In a search: the highest rate that was served, and what limited it.
     highest_rate: Option<f64>,
     limit: Option<&'static str>,
+    /// What keeps the results from being what was asked for.
+    remarks: Vec<String>,
+    /// Where the results are written at the end.
+    #[serde(skip)]
+    files: Files,
 }
 
 impl LoadReport {
-    pub(super) fn new(command: &'static str, generator: &dyn Generator, load: &Load) -> Self {
-        Self {
+    /// Begins the report.
+    ///
+    /// # Errors
+    ///
+    /// A file of the results cannot be written. That is better known before the load than after it.
+    pub(super) fn new(
+        command: &'static str,
+        generator: &dyn Generator,
+        load: &Load,
+        output: &Output,
+    ) -> Result<Self, Failure> {
+        Ok(Self {
             command,
+            command_line: std::env::args().collect::<Vec<_>>().join(" "),
+            version: VERSION.as_str(),
+            date: utc(),
             machine: Machine::describe(),
             target: generator.target().to_string(),
             generator: generator.name(),
@@ -58,39 +88,40 @@ impl LoadReport {
             duration_s: load.duration.as_secs_f64(),
             timeout_s: load.timeout.as_secs_f64(),
             clients: generator.clients(),
+            addresses: load.sources.map_or(1, Sources::clients),
             steps: Vec::new(),
             conclusion: None,
             highest_rate: None,
             limit: None,
-        }
+            remarks: Vec::new(),
+            files: Files::open(output)?,
+        })
     }
 
     /// Prints what comes before the first step.
     pub(super) fn begin(&self, output: &Output) -> Result<(), Failure> {
         let mut to = io::stdout().lock();
         let written = match output.format {
-            Format::Table => writeln!(
-                to,
-                "{} by {}; profile {}; {} s a step, answers within {} s\n\n{:>9} {:>9} {:>10} {:>8} {:>7} {:>7} {:>6}  \
-                 {:>8} {:>8} {:>8} {:>8} {:>8}",
-                self.target,
-                self.generator,
-                self.profile,
-                self.duration_s,
-                self.timeout_s,
-                "rate",
-                "sent/s",
-                "answered",
-                "lost",
-                "invalid",
-                "KoD",
-                "late",
-                "min",
-                "p50",
-                "p99",
-                "p99.9",
-                "max"
-            ),
+            Format::Table => {
+                let what = format!(
+                    "{} by {}; profile {}; {} s a step, answers within {} s",
+                    self.target, self.generator, self.profile, self.duration_s, self.timeout_s
+                );
+                writeln!(
+                    to,
+                    "{}\n\n{:>8} {:>10} {:>8} {:>7} {:>6} {:>7} {:>7} {:>7} {:>7}",
+                    folded(&what, 0),
+                    "rate",
+                    "answered",
+                    "lost",
+                    "invalid",
+                    "KoD",
+                    "p50",
+                    "p99",
+                    "p99.9",
+                    "max"
+                )
+            }
             Format::Csv => writeln!(
                 to,
                 "rate,sent_rate,sent,sent_late,unsent,answered,lost,late,invalid,kisses,duplicates,dropped_here,\
@@ -111,7 +142,7 @@ impl LoadReport {
     pub(super) fn add(&mut self, step: Step, output: &Output) -> Result<(), Failure> {
         let mut to = io::stdout().lock();
         let written = match output.format {
-            Format::Table => write_row(&mut to, &step),
+            Format::Table => write_row(&mut to, &step, self.addresses),
             Format::Csv => write_csv(&mut to, &step),
             Format::Ntpperf => write_ntpperf(&mut to, &step, self.clients),
             Format::Json => Ok(()),
@@ -126,84 +157,131 @@ impl LoadReport {
         self.limit = search.limit();
     }
 
-    /// Prints what comes after the last step.
-    pub(super) fn end(&self, output: &Output) -> Result<(), Failure> {
+    /// Adds what keeps the results from being what was asked for.
+    pub(super) fn remark(&mut self, remarks: Vec<String>) {
+        self.remarks.extend(remarks);
+    }
+
+    /// Returns the steps so far.
+    pub(super) fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// Returns the number of addresses that requests come from.
+    pub(super) fn addresses(&self) -> u32 {
+        self.addresses
+    }
+
+    /// Returns the step that is shown in detail: in a search the one at the highest rate that was served, else the last.
+    fn shown_step(&self) -> Option<&Step> {
+        let distance = |step: &&Step| (step.sent_rate - self.highest_rate.unwrap_or(f64::INFINITY)).abs();
+        let nearest = self.steps.iter().min_by(|a, b| distance(a).total_cmp(&distance(b)));
+        nearest.filter(|_| self.highest_rate.is_some()).or(self.steps.last())
+    }
+
+    /// Prints what comes after the last step, and writes the files.
+    pub(super) fn end(&mut self, output: &Output) -> Result<(), Failure> {
         let mut to = io::stdout().lock();
+        let json = || serde_json::to_string_pretty(self).map(|text| text + "\n").map_err(io::Error::from);
         let written = match (output.format, &self.conclusion) {
-            (Format::Json, _) => serde_json::to_writer_pretty(&mut to, self)
-                .map_err(io::Error::from)
-                .and_then(|()| writeln!(to)),
-            (Format::Table, Some(conclusion)) => writeln!(to, "\n{conclusion}"),
+            (Format::Json, _) => json().and_then(|text| to.write_all(text.as_bytes())),
+            (Format::Table, Some(conclusion)) => writeln!(to, "\n{}", folded(conclusion, 0)),
             _ => Ok(()),
         };
         written.map_err(Failure::Output)?;
-        if let Some(path) = &output.html {
-            fs::write(path, page::render(self))
-                .map_err(|reason| Failure::File { path: path.clone(), reason })?;
-        }
-        Ok(())
+        let mut files = std::mem::take(&mut self.files);
+        files.write(|| page::render(self), || serde_json::to_string_pretty(self).map_err(io::Error::from))
     }
 }
 
-fn write_row(to: &mut impl Write, step: &Step) -> io::Result<()> {
-    let Percentiles { min, p50, p99, p99_9, max, .. } = step.round_trip_ns;
+/// Formats the share of lost requests. Where nothing was sent, nothing was lost, and nothing was served either.
+fn loss(step: &Step) -> String {
+    if step.sent == 0 { "-".into() } else { format!("{:.3} %", 100.0 * step.loss_fraction()) }
+}
+
+fn write_row(to: &mut impl Write, step: &Step, addresses: u32) -> io::Result<()> {
+    let Percentiles { p50, p99, p99_9, max, .. } = step.round_trip_ns;
     writeln!(
         to,
-        "{:>9.0} {:>9.0} {:>10} {:>7.3}% {:>7} {:>7} {:>6}  {:>8} {:>8} {:>8} {:>8} {:>8}",
+        "{:>8.0} {:>10} {:>8} {:>7} {:>6} {:>7} {:>7} {:>7} {:>7}",
         step.rate,
-        step.sent_rate,
         step.answered,
-        100.0 * step.loss_fraction(),
+        loss(step).replace(' ', ""),
         step.invalid,
         step.kisses,
-        step.late,
-        short_time(min),
         short_time(p50),
         short_time(p99),
         short_time(p99_9),
         short_time(max),
     )?;
-    let note = |to: &mut dyn Write, text: String| writeln!(to, "{:>9} {text}", "");
-    for (name, count) in &step.faults {
-        note(to, format!("{count} x invalid: {name}"))?;
+    notes(step, addresses).iter().try_for_each(|note| writeln!(to, "{}", folded(note, 9)))
+}
+
+/// Returns what has to be known about a step besides its figures.
+fn notes(step: &Step, addresses: u32) -> Vec<String> {
+    let mut notes: Vec<String> =
+        step.faults.iter().map(|(name, count)| format!("{count} x invalid: {name}")).collect();
+    if step.was_limited() {
+        notes.push(format!(
+            "{} kisses of death: a rate limit of the server refuses requests of {}. {}",
+            step.kisses,
+            sources(addresses),
+            LIMIT_ADVICE
+        ));
     }
     if step.sent > 0 && step.lost == step.sent && step.invalid + step.late == 0 {
-        let text = "nothing came back at all. A firewall? On a veth link to a server with native XDP, this end needs \
-                    an XDP program too, if only one that passes everything";
-        note(to, text.into())?;
+        notes.push(
+            "nothing came back at all. A firewall? On a veth link to a server with native XDP, this end needs an XDP \
+             program too, if only one that passes everything"
+                .into(),
+        );
+    }
+    if step.late > 0 {
+        notes.push(format!("{} answers came after the timeout, and count as lost", step.late));
     }
     let (windows, failed) = step.loss_windows.windows();
     if failed > 0 && failed * 2 <= windows {
-        let text = format!(
+        notes.push(format!(
             "all of them in {failed} of {windows} windows of {:.1} ms",
             step.loss_windows.window_ms()
-        );
-        note(to, text)?;
+        ));
     }
     if step.malformed > 0 {
-        let text = "further requests that no server may answer";
-        note(to, format!("{} {text}", step.malformed))?;
+        notes.push(format!("{} further requests that no server may answer", step.malformed));
     }
     if step.duplicates > 0 {
-        note(to, format!("{} duplicates, not counted as answers", step.duplicates))?;
+        notes.push(format!("{} duplicates, not counted as answers", step.duplicates));
     }
     if !step.kept_rate() {
-        let text = "requests were due but not sent: this is the generator's limit, not the server's";
-        note(to, format!("{} {text}", step.unsent))?;
+        notes.push(format!(
+            "the generator's limit, not the server's: {} requests were due but not sent, {:.0} were sent per second",
+            step.unsent, step.sent_rate
+        ));
     }
     if fraction(step.sent_late, step.sent) > 1.0 - KEPT {
-        note(to, format!("{} requests were sent more than 1 ms late", step.sent_late))?;
+        notes.push(format!("{} requests were sent more than 1 ms late", step.sent_late));
     }
     if step.dropped_here > 0 {
-        note(
-            to,
-            format!(
-                "{} of the lost answers were dropped on this host because buffers were full",
-                step.dropped_here
-            ),
-        )?;
+        notes.push(format!(
+            "{} of the lost answers were dropped on this host because buffers were full",
+            step.dropped_here
+        ));
     }
-    Ok(())
+    notes
+}
+
+/// What to do if a server limits its clients.
+pub(super) const LIMIT_ADVICE: &str = "Send from more sources (--clients and --source-net, as root), or exempt this host on \
+                                       the server: for pooltime-xdp, `pooltime-xdp allow ADDRESS --unlimited`";
+
+/// Folds each line of a text for a terminal of 80 columns.
+pub(crate) fn folded_lines(text: &str) -> String {
+    text.lines().map(|line| folded(line, 0)).collect::<Vec<_>>().join("\n")
+}
+
+/// Names the sources of a load.
+pub(super) fn sources(addresses: u32) -> String {
+    if addresses == 1 { "its one source address".into() } else { format!("its {addresses} source addresses") }
 }
 
 fn write_csv(to: &mut impl Write, step: &Step) -> io::Result<()> {
@@ -254,11 +332,13 @@ fn write_ntpperf(to: &mut impl Write, step: &Step, clients: u32) -> io::Result<(
     writeln!(to)
 }
 
-/// Formats a time with three digits and a unit.
+/// Formats a time with three digits and a unit; 0 means that there is none.
 #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
-fn short_time(ns: u64) -> String {
+pub(super) fn short_time(ns: u64) -> String {
     match ns {
-        0..1_000 => format!("{ns}ns"),
+        // No answer came at once.
+        0 => "-".into(),
+        1..1_000 => format!("{ns}ns"),
         1_000..100_000 => format!("{:.1}us", ns as f64 / 1e3),
         100_000..1_000_000 => format!("{:.0}us", ns as f64 / 1e3),
         1_000_000..1_000_000_000 => format!("{:.1}ms", ns as f64 / 1e6),
@@ -274,6 +354,36 @@ mod tests {
 
     use super::super::tally::Tally;
     use super::*;
+
+    #[test]
+    fn a_step_has_lines_of_at_most_80_columns_and_says_who_limited_it() {
+        let mut tally = Tally::over(Duration::from_secs(1));
+        (tally.sent, tally.matched, tally.answered, tally.kisses) = (12_345_678, 12_000_000, 11_000_000, 64);
+        (tally.unsent, tally.late, tally.duplicates, tally.dropped_here) = (99_999_999, 1234, 12, 7);
+        for fault in Fault::ALL {
+            tally.fault(fault);
+        }
+        tally.round_trip.record_n(999_999_999, 11_000_000).unwrap();
+        let mut rows = Vec::new();
+        write_row(&mut rows, &Step::new(12_345_678.0, Duration::from_secs(1), &tally), 131_072).unwrap();
+        let rows = String::from_utf8(rows).unwrap();
+        assert!(rows.lines().all(|line| line.chars().count() <= text::WIDTH), "{rows}");
+        let words = rows.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains("64 kisses of death: a rate limit of the server refuses"), "{rows}");
+        assert!(words.contains("allow ADDRESS --unlimited"), "{rows}");
+        assert!(words.contains("1234 answers came after the timeout"), "{rows}");
+    }
+
+    #[test]
+    fn what_was_never_sent_is_not_served_without_loss() {
+        let mut tally = Tally::over(Duration::from_secs(1));
+        tally.unsent = 1000;
+        let mut rows = Vec::new();
+        write_row(&mut rows, &Step::new(1000.0, Duration::from_secs(1), &tally), 1).unwrap();
+        let rows = String::from_utf8(rows).unwrap();
+        let words = rows.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(!rows.contains('%') && words.contains("1000 requests were due but not sent"), "{rows}");
+    }
 
     #[test]
     fn a_row_of_ntpperf_has_its_columns() {

@@ -22,6 +22,7 @@ use super::generator::Generator;
 use super::profile::Profile;
 use super::schedule::Schedule;
 use super::tally::{Seen, Tally};
+use super::watch::{TELL_INTERVAL, Watch};
 use super::{LATE_NS, Load, LoadError};
 use crate::failure::Failure;
 use crate::frames::{self, MESSAGE};
@@ -34,6 +35,8 @@ const BATCH: usize = 16;
 const RECEIVE_BUFFER: usize = 8 << 20;
 /// The threads start together, this long after they are created.
 const LEAD: Duration = Duration::from_millis(10);
+/// The longest sleep before a thread looks whether it is interrupted.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Longer than any answer that is checked; the rest of a longer one does not matter.
 const LONGEST_ANSWER: usize = 1024;
 
@@ -89,7 +92,7 @@ impl Generator for SocketGenerator {
         self.workers().saturating_mul(self.load.sockets)
     }
 
-    fn step(&mut self, rate: f64, duration: Duration) -> Result<Tally, Failure> {
+    fn step(&mut self, rate: f64, duration: Duration, watch: &Watch) -> Result<Tally, Failure> {
         let workers = self.workers();
         let spoiled = wrong_checksums();
         let begin = Start { monotonic_ns: monotonic_ns() + nanos(LEAD), ntp: ntp_after(LEAD) };
@@ -118,6 +121,9 @@ impl Generator for SocketGenerator {
                 duration,
                 issued: 0,
                 tally: Tally::over(duration),
+                watch: watch.clone(),
+                index: jobs.len(),
+                tell_at_ns: begin.monotonic_ns + nanos(TELL_INTERVAL),
             });
         }
         let (results, finished) = crossbeam_channel::unbounded();
@@ -156,6 +162,11 @@ struct Worker {
     /// Number of requests sent so far, which is the number of the next one.
     issued: u64,
     tally: Tally,
+    watch: Watch,
+    /// Its number among the workers.
+    index: usize,
+    /// When it tells next what it has measured.
+    tell_at_ns: u64,
 }
 
 impl Worker {
@@ -172,10 +183,19 @@ impl Worker {
                 self.tally.unsent += self.schedule.give_up();
                 break;
             }
+            if self.watch.is_interrupted() {
+                self.tally.cut_after = Some(Duration::from_nanos(now_ns - start_ns));
+                break;
+            }
+            if self.watch.is_watched() && now_ns >= self.tell_at_ns {
+                self.watch.tell(self.index, &self.tally.round_trip);
+                self.tell_at_ns = now_ns + nanos(TELL_INTERVAL);
+            }
             let sent = self.send_due(start_ns, now_ns);
             let received = self.receive();
             if sent == 0 && received == 0 {
-                self.wait(Duration::from_nanos((start_ns + due_ns).saturating_sub(monotonic_ns())));
+                let until_due = Duration::from_nanos((start_ns + due_ns).saturating_sub(monotonic_ns()));
+                self.wait(until_due.min(LOOK_AGAIN));
             }
         }
         let give_up_ns = monotonic_ns() + nanos(self.checker.timeout);

@@ -49,6 +49,19 @@ pub(crate) struct Step {
     pub(crate) histogram: Vec<Bucket>,
     #[serde(rename = "course")]
     pub(crate) loss_windows: LossWindows,
+    /// Round trips by quantile, from 0 to 1, in steps that get finer towards 1.
+    #[serde(default)]
+    pub(crate) quantiles: Vec<Quantile>,
+    /// Counts of round trips in finer classes than `histogram` has: four for each power of two.
+    #[serde(default)]
+    pub(crate) classes: Vec<Bucket>,
+}
+
+/// A round trip that a share of the answers does not exceed.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub(crate) struct Quantile {
+    pub(crate) quantile: f64,
+    pub(crate) ns: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
@@ -80,7 +93,8 @@ impl Step {
     pub(super) fn new(rate: f64, duration: Duration, tally: &Tally) -> Self {
         let named = |fault: &Fault| (fault.label().to_owned(), tally.faults[*fault as usize]);
         #[expect(clippy::cast_precision_loss, reason = "counts below 2^52")]
-        let sent_rate = (tally.sent + tally.malformed) as f64 / duration.as_secs_f64();
+        let sent_rate = (tally.sent + tally.malformed) as f64
+            / tally.cut_after.unwrap_or(duration).as_secs_f64().max(1e-3);
         Self {
             rate,
             sent_rate,
@@ -102,7 +116,14 @@ impl Step {
             offset_ns: tally.offset.summary().map(|(min, mean, max)| Offset { min, mean, max }),
             histogram: buckets(&tally.round_trip),
             loss_windows: tally.loss_windows.clone(),
+            quantiles: quantiles(&tally.round_trip),
+            classes: classes(&tally.round_trip),
         }
+    }
+
+    /// Whether the server has refused requests because of a limit, so that the step says nothing about what it can serve.
+    pub(super) fn was_limited(&self) -> bool {
+        self.kisses > 0 && self.answered < self.sent
     }
 
     /// Returns lost requests as a fraction of those sent.
@@ -152,6 +173,39 @@ fn buckets(histogram: &Histogram<u64>) -> Vec<Bucket> {
     for entry in histogram.iter_recorded() {
         let below_ns = (entry.value_iterated_to() + 1).next_power_of_two();
         *counts.entry(below_ns).or_default() += entry.count_at_value();
+    }
+    counts.into_iter().map(|(below_ns, count)| Bucket { below_ns, count }).collect()
+}
+
+/// Returns the quantiles of the percentile curve: five for each halving of the distance to 1.
+fn quantiles(histogram: &Histogram<u64>) -> Vec<Quantile> {
+    let mut quantiles: Vec<Quantile> = Vec::new();
+    if histogram.is_empty() {
+        return quantiles;
+    }
+    for entry in histogram.iter_quantiles(5) {
+        // What arithmetic has left behind the sixth digit that is not a nine says nothing.
+        let quantile = (entry.quantile_iterated_to() * 1e9).round() / 1e9;
+        quantiles.push(Quantile { quantile, ns: entry.value_iterated_to().min(histogram.max()) });
+        if quantile >= 1.0 {
+            break;
+        }
+    }
+    quantiles
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "classes of ns"
+)]
+fn classes(histogram: &Histogram<u64>) -> Vec<Bucket> {
+    const CLASSES: f64 = 4.0;
+    let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
+    for entry in histogram.iter_recorded() {
+        let class = ((entry.value_iterated_to().max(1) as f64).log2() * CLASSES).floor() + 1.0;
+        *counts.entry((class / CLASSES).exp2().round() as u64).or_default() += entry.count_at_value();
     }
     counts.into_iter().map(|(below_ns, count)| Bucket { below_ns, count }).collect()
 }

@@ -45,15 +45,19 @@ pub(crate) struct Tally {
     pub(crate) offset: Moments,
     /// When requests failed.
     pub(crate) loss_windows: LossWindows,
+    /// How long requests were sent, if that was cut short by an interruption.
+    pub(crate) cut_after: Option<Duration>,
+}
+
+/// Returns an empty histogram of times in ns, with three significant digits. All of these can be added.
+pub(crate) fn round_trips() -> Histogram<u64> {
+    // The arguments are constants within the limits of the crate, so this cannot fail.
+    Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("bounds and digits are within limits")
 }
 
 impl Tally {
     /// Makes the counters of a step with this duration.
     pub(crate) fn over(duration: Duration) -> Self {
-        // Three significant digits. The arguments are constants within the limits of the crate, so this
-        // cannot fail.
-        let histogram =
-            || Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("bounds and digits are within limits");
         Self {
             sent: 0,
             sent_late: 0,
@@ -67,10 +71,11 @@ impl Tally {
             matched: 0,
             dropped_here: 0,
             refused: 0,
-            round_trip: histogram(),
-            residence: histogram(),
+            round_trip: round_trips(),
+            residence: round_trips(),
             offset: Moments::default(),
             loss_windows: LossWindows::over(duration),
+            cut_after: None,
         }
     }
 
@@ -123,6 +128,7 @@ impl Tally {
         self.residence.add(&other.residence).expect("the same bounds");
         self.offset.add(&other.offset);
         self.loss_windows.add(&other.loss_windows);
+        self.cut_after = self.cut_after.max(other.cut_after);
     }
 }
 

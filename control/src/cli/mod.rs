@@ -6,6 +6,7 @@ mod upstream_probe;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -19,19 +20,32 @@ use crate::instance::Instance;
 use crate::log::{self, LogFormat};
 use crate::net::own_addresses::OwnAddresses;
 use crate::net::prefix::Prefix;
-use crate::output::{print_json, print_line, write};
+use crate::output::{complain, print_json, print_line, print_versioned_json, write, write_table};
 use crate::serving::limits::{Listed, duration};
 use crate::serving::xdp::{self, ModeRequest, OpenError};
 use crate::status::Status;
 use crate::status::health::Health;
 use crate::status::sources::Peers;
-use crate::tools::doctor::{self, StatusError};
+use crate::tools::doctor::{self, Asking, StatusError};
 use crate::tools::import;
 use crate::tools::pool::{self, PoolCommand};
 
+/// The version with what tells builds apart. `scripts/package` sets the commit.
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let commit = option_env!("POOLTIME_COMMIT")
+        .map_or_else(|| "development build".into(), |id| format!("commit {id}"));
+    let libc = if cfg!(target_env = "musl") { "-musl" } else { "" };
+    format!(
+        "{} ({commit}, {}-{}{libc})",
+        env!("CARGO_PKG_VERSION"),
+        std::env::consts::ARCH,
+        std::env::consts::OS
+    )
+});
+
 /// An NTP server that answers packets in the NIC path, with XDP.
 #[derive(Parser, Debug)]
-#[command(name = "pooltime-xdp", version, arg_required_else_help = true)]
+#[command(name = "pooltime-xdp", version = VERSION.as_str(), arg_required_else_help = true, max_term_width = 80)]
 struct Arguments {
     /// Instance name, if several run on one host (for example in network namespaces)
     #[arg(long, global = true, value_name = "NAME")]
@@ -206,7 +220,7 @@ pub fn run() -> ExitCode {
     match execute(arguments) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("pooltime-xdp: {error}");
+            complain(&format!("pooltime-xdp: {error}\n"));
             ExitCode::from(&error)
         }
     }
@@ -216,7 +230,7 @@ fn execute(arguments: Arguments) -> Result<ExitCode> {
     let instance = Instance::new(arguments.instance.as_deref())?;
     let done = match arguments.command {
         // `doctor` has more exit codes than success and failure.
-        Command::Doctor(arguments) => return doctor::run(&instance, &arguments, known_status),
+        Command::Doctor(arguments) => return doctor::run(&instance, &arguments, &ASKING),
         Command::Attach(arguments) => attach(&instance, arguments),
         Command::Run(arguments) => {
             log::start(arguments.log_format);
@@ -306,7 +320,7 @@ fn detach(instance: &Instance, interfaces: &[String]) -> Result<()> {
 
 fn status(instance: &Instance, json: bool) -> Result<()> {
     let status = current_status(instance)?;
-    if json { print_json(&status) } else { write(&status.to_string()) }
+    if json { print_versioned_json(&status) } else { write(&status.to_string()) }
 }
 
 /// Asks the daemon for its status, or reads it from what the daemon left behind.
@@ -316,6 +330,12 @@ fn current_status(instance: &Instance) -> Result<Status> {
             .remedy(format_args!("`sudo {} attach IFACE` starts it", instance.command()))
     })
 }
+
+/// How `doctor` asks the daemon.
+const ASKING: Asking = Asking {
+    status: known_status,
+    source: |instance, address| Ok(ask(instance, &Request::Source { address })?),
+};
 
 /// Like [`current_status`], but `None` if neither exists.
 fn known_status(instance: &Instance) -> Result<Option<Status>, StatusError> {
@@ -336,7 +356,7 @@ fn known_status(instance: &Instance) -> Result<Option<Status>, StatusError> {
 fn health(instance: &Instance, json: bool) -> Result<()> {
     let health = Health::of(&current_status(instance)?);
     if json {
-        print_json(&health)?;
+        print_versioned_json(&health)?;
     } else {
         write(&health.to_text())?;
     }
@@ -346,14 +366,14 @@ fn health(instance: &Instance, json: bool) -> Result<()> {
 fn peers(instance: &Instance, json: bool) -> Result<()> {
     let peers: Peers = ask(instance, &Request::Peers)?;
     if json {
-        return print_json(&peers);
+        return print_versioned_json(&peers);
     }
     if peers.peers.is_empty() {
         return print_line(format_args!(
             "no upstreams: the system clock is used; set `clock.source = \"upstream\"` to use upstreams"
         ));
     }
-    write(&peers.to_string())
+    write_table(&peers.to_string())
 }
 
 fn set_access(instance: &Instance, entry: &AccessArguments, access: AccessWord) -> Result<()> {

@@ -71,8 +71,11 @@ impl From<AskError> for Error {
             AskError::NoDaemon { command } => Self::new(Code::Unavailable, "no daemon runs")
                 .remedy(format_args!("`sudo {command} attach IFACE` starts it")),
             AskError::NotAllowed { path, command } => {
-                Self::new(Code::NoPermission, format_args!("{} is root's", path.display()))
-                    .remedy(format_args!("run it as root: `sudo {command} ...`"))
+                Self::new(Code::NoPermission, format_args!("{} is root's", path.display())).remedy(
+                    format_args!(
+                        "run it as root: `sudo {command} ...`; members of the group pooltime may look"
+                    ),
+                )
             }
             AskError::NotUp { process, waited } => Self::new(
                 Code::TryAgain,

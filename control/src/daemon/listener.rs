@@ -1,16 +1,18 @@
 //! The control socket's end in the daemon.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::unistd::{Group, Uid, chown};
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{interval_at, timeout};
+use tracing::warn;
 
 use super::protocol::{ALIVE_INTERVAL, MAX_LINE, PATIENCE, Request, Response};
 use crate::error::{Code, Error, Result};
@@ -64,13 +66,29 @@ impl IntoFuture for Written {
     }
 }
 
-/// Listens, and sends what is asked to the loop. The socket is root's and its group's.
+/// The group whose members may look at the server, and change nothing.
+pub(super) const GROUP: &str = "pooltime";
+
+/// Listens, and sends what is asked to the loop. The socket is root's, and for the members of [`GROUP`] to look, if there is
+/// such a group.
 pub(super) fn listen(instance: &Instance) -> Result<mpsc::Receiver<Call>> {
     let path = instance.socket();
     // The lock says that no daemon runs: what is there was left by one that was killed.
     let _not_there = std::fs::remove_file(&path);
     let failed = |error| Error::because(Code::Io, format_args!("cannot listen on {}", path.display()))(error);
     let listener = UnixListener::bind(&path).map_err(failed)?;
+    if let Ok(Some(group)) = Group::from_name(GROUP)
+        && let Err(error) = chown(&path, None, Some(group.gid))
+    {
+        // A service is in the group, and so is its socket from the beginning.
+        let is_in_it = std::fs::metadata(&path).is_ok_and(|socket| socket.gid() == group.gid.as_raw());
+        if !is_in_it {
+            warn!(
+                "only root can look at this server: {} cannot be given to the group {GROUP}: {error}",
+                path.display()
+            );
+        }
+    }
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
     let (sender, receiver) = mpsc::channel(CONNECTIONS);
     tokio::spawn(async move {
@@ -93,12 +111,20 @@ pub(super) fn listen(instance: &Instance) -> Result<mpsc::Receiver<Call>> {
 
 /// Serves one request, as long as the caller is connected.
 async fn serve(stream: UnixStream, calls: mpsc::Sender<Call>, alive: Duration) -> std::io::Result<()> {
+    let user = Uid::from_raw(stream.peer_cred()?.uid());
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
     timeout(PATIENCE, BufReader::new(reader.take(MAX_LINE)).read_line(&mut line)).await??;
     let (_until_written, written) = oneshot::channel();
     let response = match Request::parse(&line) {
         Err(error) => Response::Error(error),
+        Ok(request) if !may_send(user, &request) => Response::Error(
+            Error::new(
+                Code::NoPermission,
+                format_args!("only root changes the server, and this is user {user}"),
+            )
+            .remedy(format_args!("members of the group {GROUP} may look; `sudo` does the rest")),
+        ),
         Ok(request) => {
             // If this fails, the caller has given up and has reported that nothing was changed. So nothing is.
             send(&mut writer, &Response::Working).await?;
@@ -113,6 +139,11 @@ async fn serve(stream: UnixStream, calls: mpsc::Sender<Call>, alive: Duration) -
     };
     send(&mut writer, &response).await?;
     writer.shutdown().await
+}
+
+/// Whether a user may send a request. Whoever runs the daemon is root, except in tests.
+fn may_send(user: Uid, request: &Request) -> bool {
+    request.only_looks() || user.is_root() || user == Uid::effective()
 }
 
 /// Waits for the answer, and sends [`Response::Working`] meanwhile. Returns nothing if the loop has ended.
@@ -202,6 +233,26 @@ mod tests {
         drop(lines);
         assert!(timeout(PATIENCE, serving).await.unwrap().unwrap().is_err());
         assert!(!call.caller.is_waiting());
+    }
+
+    #[test]
+    fn others_than_root_may_look_and_change_nothing() {
+        let other = Uid::from_raw(Uid::effective().as_raw() + 7);
+        for (line, allowed) in [
+            (r#"{"command":"status"}"#, true),
+            (r#"{"command":"peers"}"#, true),
+            (r#"{"command":"top"}"#, true),
+            (r#"{"command":"listaccess"}"#, true),
+            (r#"{"command":"source","address":"192.0.2.1"}"#, true),
+            (r#"{"command":"detach","interfaces":[]}"#, false),
+            (r#"{"command":"attach","interfaces":["lo"],"mode":"auto","replace":false}"#, false),
+            (r#"{"command":"setaccess","prefix":"192.0.2.1/32","access":"deny","seconds":null}"#, false),
+            (r#"{"command":"removeaccess","prefix":"192.0.2.1/32"}"#, false),
+        ] {
+            let request = Request::parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert_eq!(may_send(other, &request), allowed, "{line}");
+            assert!(may_send(Uid::from_raw(0), &request), "{line}");
+        }
     }
 
     #[tokio::test]

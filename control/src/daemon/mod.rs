@@ -209,9 +209,11 @@ impl Daemon {
                 Interfaces::start(datapath.links().clone(), taken_over?, options.mode, own_addresses)?;
             let publisher = Publisher::inheriting(datapath.clock());
             let limits = limits::Limits::start(&datapath, &sockets.shared)?;
+            let config_path = options.config.as_deref().unwrap_or(crate::config::DEFAULT_PATH.as_ref());
             let run = Run {
                 started: Instant::now(),
                 starts: options.instance.count_start(lock)?,
+                config: std::path::absolute(config_path).unwrap_or_else(|_| config_path.to_owned()),
                 listening: listeners.listening.clone(),
             };
             let observer = Observer::start(&options.instance, run, Arc::clone(&sockets.shared))?;
@@ -410,6 +412,9 @@ impl Daemon {
             }
             Request::Top => {
                 caller.answer(Ok(self.top()));
+            }
+            Request::Source { address } => {
+                caller.answer(Ok(self.source_traffic(address)));
             }
             Request::Attach { interfaces: names, mode, replace } => {
                 self.interfaces.put(Job::Attach { names, mode, replace, caller });

@@ -4,6 +4,7 @@
 //! [`ALIVE_INTERVAL`]. So a client can tell a busy daemon from one that hangs, however long an access list takes to
 //! load or a driver to attach. A request that was not accepted is not carried out.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use responder::Access;
@@ -61,6 +62,11 @@ pub enum Request {
     ListAccess,
     /// Gives a [`crate::status::traffic::Top`].
     Top,
+    /// Gives a [`crate::status::traffic::SourceTraffic`].
+    Source {
+        /// An address of it.
+        address: IpAddr,
+    },
 }
 
 impl Request {
@@ -71,6 +77,18 @@ impl Request {
     /// It is no request.
     pub fn parse(line: &str) -> Result<Self> {
         serde_json::from_str(line).map_err(Error::because(Code::Data, "not a request"))
+    }
+
+    /// Whether it changes nothing, so that whoever may use the socket may send it.
+    #[must_use]
+    pub const fn only_looks(&self) -> bool {
+        match self {
+            Self::Status | Self::Peers | Self::Top | Self::Source { .. } | Self::ListAccess => true,
+            Self::Attach { .. }
+            | Self::Detach { .. }
+            | Self::SetAccess { .. }
+            | Self::RemoveAccess { .. } => false,
+        }
     }
 }
 

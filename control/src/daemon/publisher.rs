@@ -91,6 +91,12 @@ impl Publisher {
         self.last.map(|observation| observation.state)
     }
 
+    /// Whether the line of an earlier daemon is served.
+    #[must_use]
+    pub const fn is_inheriting(&self) -> bool {
+        self.inherited.is_some()
+    }
+
     /// Why it is not synchronised, if it is not.
     #[must_use]
     pub fn unsynchronised(&self) -> Option<Unsynchronised> {

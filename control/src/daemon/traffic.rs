@@ -1,6 +1,7 @@
 //! The daemon's part in the budget and in what is known of the traffic: four times a second it takes what the CPUs
 //! report, and grants them what they may spend until the next time.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use responder::budget::{self, Cost};
@@ -13,7 +14,7 @@ use super::Daemon;
 use crate::error::Result;
 use crate::serving::limits::{Budget, Shares};
 use crate::serving::traffic::Traffic;
-use crate::status::traffic::{Clients, Top};
+use crate::status::traffic::{Clients, SourceTraffic, Top};
 use crate::sys::kernel_clock::monotonic_ns;
 
 /// Samples of all CPUs from one round to the next; the ring buffer has room for that.
@@ -109,6 +110,11 @@ impl Daemon {
     /// The sources of the last hour; none where nobody is limited.
     pub(super) fn clients(&self) -> Vec<Clients> {
         if self.config.limits.enabled { self.rounds.traffic.clients_by_family() } else { Vec::new() }
+    }
+
+    /// What is known of the requests of one source.
+    pub(super) fn source_traffic(&self, address: IpAddr) -> SourceTraffic {
+        self.rounds.traffic.source(address, self.datapath.policy())
     }
 
     pub(super) fn top(&self) -> Top {

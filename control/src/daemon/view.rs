@@ -1,7 +1,8 @@
 //! What there is to see: with a daemon and without one.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use super::Daemon;
 use super::interfaces::Interfaces;
@@ -22,11 +23,16 @@ use crate::sys::kernel_clock::monotonic_ns;
 use crate::sys::process;
 use crate::timekeeping::system_clock::Unsynchronised;
 
+/// A loop that has not reported for this long hangs.
+const LATE_REPORT: Duration = Duration::from_secs(2);
+
 /// What does not change while the daemon runs, and the listeners, which keep their own state.
 pub(super) struct Run {
     pub(super) started: Instant,
     /// Daemons of the instance that were started so far, this one included.
     pub(super) starts: u64,
+    /// The configuration file, as an absolute path.
+    pub(super) config: PathBuf,
     pub(super) listening: Listening,
 }
 
@@ -39,6 +45,9 @@ pub(super) struct Report {
     reason: Option<&'static str>,
     steps: u64,
     pauses: u64,
+    /// When the loop made this report, if it serves the line of an earlier daemon.
+    inherited_at: Option<Instant>,
+    holdover_s: Option<f64>,
     offset_s: Option<f64>,
     frequency_ppm: Option<f64>,
     discipline: Option<status::Discipline>,
@@ -91,6 +100,8 @@ impl Daemon {
             reason: self.publisher.unsynchronised().map(Unsynchronised::explain),
             steps: self.publisher.steps(),
             pauses: self.pauses,
+            inherited_at: self.publisher.is_inheriting().then(Instant::now),
+            holdover_s: self.timekeeper.holdover_s(),
             offset_s: correction.and_then(|correction| correction.offset_s).or(peers.system.offset_s),
             frequency_ppm: correction
                 .map(|correction| correction.frequency_ppm)
@@ -142,11 +153,16 @@ impl Report {
             resident_bytes: process::resident_bytes(),
             cpu_s: process::cpu_s(),
             descriptors: process::descriptors(),
+            config: Some(run.config.clone()),
+            network_namespace: process::network_namespace(),
         });
         let clock = &mut status.clock;
         clock.source = Some(self.source.into());
         clock.steps = self.steps;
         clock.pauses = self.pauses;
+        // The loop reports four times per second. If it hangs, it does not look at its upstreams either.
+        clock.inherited = self.inherited_at.is_some_and(|at| at.elapsed() < LATE_REPORT);
+        clock.holdover_s = self.holdover_s;
         clock.offset_s = self.offset_s;
         clock.frequency_ppm = self.frequency_ppm;
         clock.discipline.clone_from(&self.discipline);

@@ -93,6 +93,12 @@ metrics! {
         |status| one(status.clock.horizon_s);
     "pooltime_clock_horizon_limit_seconds" Gauge [] "Configured horizon: its value right after the clock is published." =
         |status| some(status.clock.horizon_limit_s);
+    "pooltime_clock_holdover_seconds" Gauge []
+        "Estimated time until the error bound reaches its limit if no upstream answers; absent without upstreams." =
+        |status| some(status.clock.holdover_s);
+    "pooltime_clock_inherited" Gauge []
+        "Whether the line of the daemon before the latest start is served, because the upstreams have not agreed yet." =
+        |status| one(flag(status.clock.inherited));
     "pooltime_clock_age_seconds" Gauge [] "Time since the clock was last published." =
         |status| one(status.clock.age_s);
     "pooltime_clock_steps_total" Counter [] "System clock steps that the daemon noticed." =
@@ -113,6 +119,12 @@ metrics! {
     "pooltime_kernel_clock_steps_total" Counter [] "Steps of the kernel's clock that the daemon has made since it started." =
         |status| kernel_clock(status, |clock| one(number(clock.steps)));
 
+    "pooltime_upstreams_silent" Gauge []
+        "Whether no upstream has answered its latest requests; absent without upstreams." =
+        |status| {
+            let any = !status.upstreams.is_empty();
+            some(any.then(|| flag(status.upstreams_are_silent())))
+        };
     "pooltime_upstream_selected" Gauge ["upstream", "address"] "Whether the clock follows the upstream." =
         |status| each_upstream(status, |peer| {
             Some(flag(matches!(peer.tally, Tally::Candidate | Tally::SystemPeer)))

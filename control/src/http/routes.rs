@@ -16,6 +16,7 @@ use crate::status::Status;
 use crate::status::exposition::Format;
 use crate::status::health::Health;
 use crate::status::traffic::Talker;
+use crate::sys::process;
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -33,11 +34,30 @@ const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script
 /// The data of the page.
 #[derive(Serialize)]
 struct Page<'a> {
+    /// The version of this format. Keys may be added within a version; none is removed.
+    format: u32,
+    /// The name of this host.
+    host: String,
+    /// Whether no upstream answers any more.
+    upstreams_silent: bool,
     /// The content of `status --json`.
     status: &'a Status,
     health: Health,
     /// Present only if the configuration allows it: addresses are personal data.
     sources: Option<Vec<Talker>>,
+}
+
+impl<'a> Page<'a> {
+    fn of(status: &'a Status, sources: Option<Vec<Talker>>) -> Self {
+        Self {
+            format: 1,
+            host: process::host_name(),
+            upstreams_silent: status.upstreams_are_silent(),
+            status,
+            health: Health::of(status),
+            sources,
+        }
+    }
 }
 
 /// Answers a request.
@@ -78,7 +98,7 @@ pub(super) async fn answer(
         }
         "/status.json" => {
             let sources = observer.sources();
-            show(observer, |status| json(&Page { status, health: Health::of(status), sources })).await
+            show(observer, |status| json(&Page::of(status, sources))).await
         }
         "/history.json" => json(&*observer.history.borrow()),
         "/healthz" => {

@@ -6,9 +6,6 @@ use serde::{Deserialize, Serialize};
 use crate::safe_text::shell_word;
 use crate::status::Status;
 
-/// A living daemon publishes four times per second.
-const LATE_PUBLICATION_S: f64 = 2.0;
-
 /// If a driver does not send more of the answers than this, clients do not get what they ask for.
 const BAD_UNSENT_SHARE: f64 = 0.5;
 /// More than this should be looked at.
@@ -76,12 +73,19 @@ impl Health {
                 "no daemon is running: answers stay synchronised for {:.0} s",
                 clock.horizon_s
             ));
-        } else if clock.synchronised && clock.age_s > LATE_PUBLICATION_S {
+        } else if clock.synchronised && clock.is_late() {
             warnings.push(format!(
                 "the daemon hangs: the clock was published {:.1} s ago, and answers stay synchronised for {:.0} s",
                 clock.age_s, clock.horizon_s
             ));
+        } else if clock.synchronised && clock.inherited {
+            warnings.push(format!(
+                "the daemon was started anew and its upstreams have not agreed yet: the line of the daemon before it is \
+                 served, and is good for {:.0} s more",
+                clock.horizon_s
+            ));
         }
+        warnings.extend(status.silence());
         warnings.extend(clock.discipline.as_ref().and_then(|discipline| discipline.kernel_clock.warning()));
         warnings.extend(status.warnings.iter().cloned());
         Self { healthy: reasons.is_empty(), reasons, warnings }
@@ -161,6 +165,11 @@ mod tests {
         let nobody = "the access lists deny every IPv4 client";
         assert!(warning(&|status| status.warnings.push(nobody.into())).contains(nobody));
         assert!(warning(&|status| status.clock.age_s = 3.0).contains("hangs"));
+        let inherited = warning(&|status| (status.clock.age_s, status.clock.inherited) = (3.0, true));
+        assert!(
+            inherited.contains("line of the daemon before") && !inherited.contains("hangs"),
+            "{inherited}"
+        );
         assert!(
             warning(&|status| status.interfaces[0].unsent_share = Some(0.2)).contains("does not send 20 %")
         );
@@ -171,5 +180,34 @@ mod tests {
             })
             .contains("LRO is on")
         );
+    }
+
+    #[test]
+    fn silent_upstreams_are_a_warning_that_says_how_long_the_time_is_good_without_them() {
+        let mut status = sample();
+        let second = status.upstreams[0].clone();
+        status.upstreams.push(second);
+        let warning = |status: &Status| Health::of(status).warnings;
+        status.upstreams[0].unanswered = 3;
+        assert_eq!(warning(&status), Vec::<String>::new(), "one that answers is enough");
+        // One of their requests is always under way.
+        (status.upstreams[0].unanswered, status.upstreams[1].unanswered) = (2, 2);
+        assert_eq!(warning(&status), Vec::<String>::new());
+        (status.upstreams[0].unanswered, status.upstreams[1].unanswered) = (3, 3);
+        (status.upstreams[0].when_s, status.upstreams[1].when_s) = (Some(4000.0), Some(2000.0));
+        // The sample's daemon runs at 22:14:20 UTC.
+        assert_eq!(
+            warning(&status),
+            [
+                "no upstream answers, the latest answer came 33 min ago: do not restart the daemon, because holdover is \
+              good for about 2 h more (until 00:14 UTC)"
+            ]
+        );
+        assert!(Health::of(&status).healthy, "clients do not notice it yet");
+        status.clock.synchronised = false;
+        assert_eq!(warning(&status), ["no upstream answers, the latest answer came 33 min ago"]);
+        status.upstreams[0].unanswered = 0;
+        status.upstreams[0].trouble = Some("its name cannot be resolved".into());
+        assert_eq!(warning(&status).len(), 1, "it cannot be asked");
     }
 }

@@ -1,14 +1,18 @@
 //! The state of the server, in one structure for people and for programs.
 
+mod decimal;
 pub(crate) mod exposition;
 pub mod health;
 pub mod kernel_clock;
+mod silence;
 pub mod sources;
 mod text;
 pub mod traffic;
+pub(crate) mod units;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use protocol::show_reference;
 #[cfg(test)]
@@ -74,6 +78,12 @@ pub struct Daemon {
     pub cpu_s: f64,
     /// Number of open file descriptors.
     pub descriptors: u64,
+    /// Its configuration file.
+    #[serde(default)]
+    pub config: Option<PathBuf>,
+    /// The inode of its network namespace, as `/proc/PID/ns/net` has it.
+    #[serde(default)]
+    pub network_namespace: Option<u64>,
 }
 
 /// The clock.
@@ -116,6 +126,14 @@ pub struct Clock {
     /// How often the daemon found that the machine had stood still: paused, migrated or restored.
     #[serde(default)]
     pub pauses: u64,
+    /// Whether this is still the line of the daemon before the latest start, because the upstreams of this one have not
+    /// agreed on the time yet.
+    #[serde(default)]
+    pub inherited: bool,
+    /// Time until the error bound reaches `error_limit_s` if no upstream answers any more, estimated from how fast the
+    /// bound grows now. `None` without upstreams or without an agreement of theirs.
+    #[serde(default)]
+    pub holdover_s: Option<f64>,
     /// State of the discipline, if the daemon disciplines the clock itself.
     pub discipline: Option<Discipline>,
 }
@@ -284,8 +302,19 @@ impl Clock {
             horizon_limit_s: None,
             steps: 0,
             pauses: 0,
+            inherited: false,
+            holdover_s: None,
             discipline: None,
         }
+    }
+
+    /// Whether a daemon that runs has not published the clock for so long that it must hang. The age of an inherited line
+    /// says nothing of the daemon that runs now.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        /// A living daemon publishes four times per second.
+        const LATE_S: f64 = 2.0;
+        !self.inherited && self.age_s > LATE_S
     }
 }
 
@@ -370,6 +399,8 @@ pub(crate) fn sample() -> Status {
             resident_bytes: 1 << 23,
             cpu_s: 0.5,
             descriptors: 20,
+            config: None,
+            network_namespace: None,
         }),
         clock: Clock {
             synchronised: true,
@@ -390,6 +421,8 @@ pub(crate) fn sample() -> Status {
             horizon_limit_s: Some(20.0),
             steps: 0,
             pauses: 0,
+            inherited: false,
+            holdover_s: Some(7200.0),
             discipline: Some(Discipline {
                 system_peer: Some("ntp1.example.net".into()),
                 selected: 1,

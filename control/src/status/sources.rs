@@ -42,8 +42,10 @@ pub struct System {
     /// The reference ID as it is shown.
     pub reference: String,
     /// When the clock was last corrected, as an NTP timestamp; 0 for never.
+    #[serde(with = "crate::status::decimal")]
     pub reference_time: u64,
     /// The current time, as an NTP timestamp.
+    #[serde(with = "crate::status::decimal")]
     pub clock: u64,
     /// The [`Peer::association`] of the system peer.
     pub system_peer: Option<u16>,
@@ -136,8 +138,10 @@ pub struct Peer {
     /// Root dispersion in its latest answer.
     pub root_dispersion_s: f64,
     /// Reference timestamp in its latest answer, as an NTP timestamp.
+    #[serde(with = "crate::status::decimal")]
     pub reference_time: u64,
     /// When its latest answer came according to the served clock, as an NTP timestamp.
+    #[serde(with = "crate::status::decimal")]
     pub receive_time: u64,
     /// Number of consecutive requests without a valid answer.
     pub unanswered: u32,
@@ -214,6 +218,14 @@ impl Tally {
 }
 
 impl Peer {
+    /// Whether its latest requests were not answered: two of them, and a third one may still be. One that cannot be asked
+    /// counts from the first failure on.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        const REQUESTS: u32 = 3;
+        self.unanswered >= REQUESTS || self.trouble.is_some()
+    }
+
     /// Adds what the discipline reports about it.
     pub fn describe(&mut self, report: &SourceReport, is_reference: bool) {
         self.tally = Tally::of(report.standing, is_reference);

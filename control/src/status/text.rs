@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
+use super::units::{count, difference, duration, interval};
 use super::{Clock, Counter, Discipline, Limits, Status};
 use crate::net::xdp_mode::Mode;
 use crate::status::traffic::Clients;
@@ -13,10 +14,10 @@ impl fmt::Display for Status {
         match &self.daemon {
             Some(daemon) => writeln!(
                 text,
-                "daemon      pooltime-xdp {}, process {}, up {:.0} s, {:.1} MiB resident",
+                "daemon      pooltime-xdp {}, process {}, up {}, {:.1} MiB resident",
                 self.version,
                 daemon.pid,
-                daemon.uptime_s,
+                duration(daemon.uptime_s),
                 mebibytes(daemon.resident_bytes)
             )?,
             None => writeln!(text, "daemon      not running")?,
@@ -27,14 +28,22 @@ impl fmt::Display for Status {
         }
         writeln!(
             text,
-            "            root delay {:.6} s, root dispersion {:.6} s, precision 2^{} s, horizon in {:.1} s, age {:.3} s, steps {}",
-            clock.root_delay_s,
-            clock.root_dispersion_s,
+            "            error bound {}, root delay {}, root dispersion {}",
+            interval(clock.error_bound_s),
+            interval(clock.root_delay_s),
+            interval(clock.root_dispersion_s)
+        )?;
+        writeln!(
+            text,
+            "            horizon in {}, age {}, precision 2^{} s, steps {}",
+            interval(clock.horizon_s),
+            interval(clock.age_s),
             clock.precision,
-            clock.horizon_s,
-            clock.age_s,
             clock.steps
         )?;
+        if clock.inherited {
+            writeln!(text, "            the line of the daemon before: the upstreams have not agreed yet")?;
+        }
         if let Some(discipline) = &clock.discipline {
             write_discipline(text, clock, discipline)?;
         }
@@ -108,17 +117,18 @@ fn write_discipline(text: &mut fmt::Formatter<'_>, clock: &Clock, discipline: &D
     let Discipline { selected, upstreams, kernel_clock, .. } = discipline;
     let reference = discipline.system_peer.as_deref().unwrap_or("none");
     writeln!(text, "upstreams   {selected} of {upstreams} are followed, system peer {reference}")?;
-    let show = |value: Option<f64>, digits: usize| {
-        value.map_or_else(|| "unknown".into(), |value| format!("{value:+.digits$}"))
-    };
+    let unknown = || "unknown".to_owned();
+    let ppm = |value: Option<f64>| value.map_or_else(unknown, |value| format!("{value:+.3} ppm"));
     writeln!(
         text,
-        "            offset {} s, frequency {} ppm, skew {} ppm, root distance {:.6} s",
-        show(clock.offset_s, 9),
-        show(clock.frequency_ppm, 3),
-        show(discipline.skew_ppm, 3),
-        clock.error_bound_s,
+        "            offset {}, frequency {}, skew {}",
+        clock.offset_s.map_or_else(unknown, difference),
+        ppm(clock.frequency_ppm),
+        ppm(discipline.skew_ppm),
     )?;
+    if let Some(holdover_s) = clock.holdover_s {
+        writeln!(text, "            without upstreams the time is good for about {}", duration(holdover_s))?;
+    }
     writeln!(text, "            kernel's clock {kernel_clock}")?;
     discipline.trouble.iter().try_for_each(|trouble| writeln!(text, "            {trouble}"))
 }
@@ -128,7 +138,8 @@ fn write_limits(text: &mut fmt::Formatter<'_>, limits: &Limits) -> fmt::Result {
     if limits.enabled {
         writeln!(
             text,
-            "limits      {rate}/s and bursts of {burst} per source (/{ipv4_prefix}, /{ipv6_prefix}), leak 1 in {}, at most {kod} kisses per second",
+            "limits      {rate}/s and bursts of {burst} per source (/{ipv4_prefix}, /{ipv6_prefix})\n            \
+             leak 1 in {}, at most {kod} kisses of death per second",
             1_u64.checked_shl((*leak).into()).unwrap_or(u64::MAX)
         )?;
     } else {
@@ -143,12 +154,15 @@ fn write_limits(text: &mut fmt::Formatter<'_>, limits: &Limits) -> fmt::Result {
         writeln!(text, "            budget of the whole server: {}", budgets.join(" and "))?;
     }
     for Clients { family, last_hour } in &limits.clients {
-        writeln!(text, "            about {last_hour} clients over {family} in the last hour")?;
+        writeln!(text, "            about {} clients over {family} in the last hour", count(*last_hour))?;
     }
     writeln!(
         text,
-        "            about {} of {} source entries in use, {} evicted early, {} entries in the access lists",
-        limits.table_in_use, limits.table_entries, limits.evictions, limits.access_entries
+        "            about {} of {} source entries in use\n            {} evicted early, {} entries in the access lists",
+        count(limits.table_in_use.into()),
+        count(limits.table_entries.into()),
+        count(limits.evictions),
+        count(limits.access_entries as u64)
     )
 }
 
@@ -156,7 +170,7 @@ fn write_counters(text: &mut fmt::Formatter<'_>, counters: &[Counter]) -> fmt::R
     for counter in counters {
         let Counter { verdict, family, version, packets, .. } = counter;
         let version = if *version == 0 { String::new() } else { format!(" v{version}") };
-        writeln!(text, "  {packets:>14}  {verdict} {family}{version}")?;
+        writeln!(text, "  {:>26}  {verdict} {family}{version}", count(*packets))?;
     }
     Ok(())
 }
@@ -169,4 +183,31 @@ fn mebibytes(bytes: u64) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "for showing")]
 fn kibibytes(bytes: u64) -> f64 {
     bytes as f64 / 1024.0
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::status::sample;
+
+    #[test]
+    fn the_status_has_lines_of_at_most_80_columns_and_units_that_people_read() {
+        let mut status = sample();
+        status.daemon.as_mut().unwrap().uptime_s = 1e7;
+        status.interfaces[0].counters[0].packets = u64::MAX;
+        status.clock.inherited = true;
+        let limits = status.limits.as_mut().unwrap();
+        (limits.table_in_use, limits.evictions, limits.access_entries) = (65_536, 9_999_999_999, 2_000_000);
+        let text = status.to_string();
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+        for part in [
+            "up 115 d 17 h",
+            "error bound 2.00 ms",
+            "offset +12.0 us",
+            "18,446,744,073,709,551,615  answered ipv4 v3",
+        ] {
+            assert!(text.contains(part), "no `{part}` in:\n{text}");
+        }
+    }
 }

@@ -4,6 +4,13 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::units::{count, rate};
+
+/// Number of denied sources that are named.
+const NAMED: usize = 3;
+/// What is left of the rate of sources that have ended is less than this, in requests per second.
+const GOING_ON_PER_S: f64 = 0.05;
+
 /// Rates cover about the last ten seconds. What is sampled and not counted is an estimate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Top {
@@ -11,6 +18,13 @@ pub struct Top {
     pub answered_per_s: f64,
     /// Dropped requests per second, counted.
     pub dropped_per_s: f64,
+    /// Requests per second that were dropped or refused because the access lists deny their sources, counted. They are
+    /// not sampled.
+    #[serde(default)]
+    pub denied_per_s: f64,
+    /// Sources that commands have denied and that are still denied. Whether they go on is in `denied_per_s`.
+    #[serde(default)]
+    pub denied: Vec<String>,
     /// One in this many requests is sampled.
     pub sampled_one_in: u64,
     /// Sources of the last hour by family; empty if nobody is limited, because only the limiter knows them.
@@ -67,14 +81,40 @@ pub struct Talker {
     pub error: f64,
 }
 
+/// What is known of the requests of one source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SourceTraffic {
+    /// Estimated number of its latest requests that were answered or refused by a limit. What came `fades_in_s` ago counts
+    /// 37 %, so the number only grows when a request of the source is sampled.
+    pub requests: f64,
+    /// Those of them that were dropped.
+    pub dropped: f64,
+    /// See `requests`.
+    pub fades_in_s: f64,
+    /// One in this many requests is sampled.
+    pub sampled_one_in: u64,
+}
+
 /// Writes the traffic for people.
 impl fmt::Display for Top {
     fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(text, "answered {:.0}/s, dropped {:.0}/s", self.answered_per_s, self.dropped_per_s)?;
+        writeln!(text, "answered {}/s, dropped {}/s", rate(self.answered_per_s), rate(self.dropped_per_s))?;
+        if !self.denied.is_empty() || self.denied_per_s > 0.0 {
+            let mut names: Vec<_> = self.denied.iter().take(NAMED).cloned().collect();
+            if let Some(more @ 1..) = self.denied.len().checked_sub(NAMED) {
+                names.push(format!("{more} more"));
+            }
+            let names = if names.is_empty() { "sources of the lists".into() } else { names.join(", ") };
+            if self.denied_per_s >= GOING_ON_PER_S {
+                writeln!(text, "denied     {names}: going on with {}/s", rate(self.denied_per_s))?;
+            } else {
+                writeln!(text, "denied     {names}: silent now")?;
+            }
+        }
         let clients: Vec<_> = self
             .clients
             .iter()
-            .map(|clients| format!("about {} over {}", clients.last_hour, clients.family))
+            .map(|clients| format!("about {} over {}", count(clients.last_hour), clients.family))
             .collect();
         if clients.is_empty() {
             writeln!(text, "clients    not counted: rate limits are disabled")?;
@@ -100,9 +140,10 @@ impl fmt::Display for Top {
 }
 
 fn write_talkers(text: &mut fmt::Formatter<'_>, title: &str, talkers: &[Talker]) -> fmt::Result {
-    writeln!(text, "\n{title:<42} {:>11} {:>11} {:>6}", "requests/s", "dropped/s", "+-")?;
+    writeln!(text, "\n{title:<42} {:>12} {:>12} {:>6}", "requests/s", "dropped/s", "+-")?;
     for Talker { source, requests_per_s, dropped_per_s, error } in talkers {
-        writeln!(text, "  {source:<40} {requests_per_s:>11.1} {dropped_per_s:>11.1} {:>6}", percent(*error))?;
+        let (requests, dropped) = (rate(*requests_per_s), rate(*dropped_per_s));
+        writeln!(text, "  {source:<40} {requests:>12} {dropped:>12} {:>6}", percent(*error))?;
     }
     Ok(())
 }

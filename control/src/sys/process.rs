@@ -1,5 +1,6 @@
 //! Resources that this process uses, and its wall clock.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::time::SystemTime;
 
 use nix::sys::resource::{UsageWho, getrusage};
@@ -26,6 +27,16 @@ pub(crate) fn cpu_s() -> f64 {
 /// Returns the wall clock's time in seconds since the Unix epoch.
 pub(crate) fn unix_s() -> f64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
+}
+
+/// Returns the host's name; empty if it cannot be read.
+pub(crate) fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}
+
+/// Returns the inode of this process's network namespace; `None` without a procfs.
+pub(crate) fn network_namespace() -> Option<u64> {
+    Some(std::fs::metadata("/proc/self/ns/net").ok()?.ino())
 }
 
 /// Returns the number of open file descriptors.

@@ -533,6 +533,15 @@ impl<K: KernelClock> Timekeeper<K> {
         Ok(Peers { system, peers })
     }
 
+    /// Returns how long the error bound stays within its limit if no upstream answers any more, in s, from how fast it
+    /// grows now. `None` while there is no line of the upstreams.
+    #[must_use]
+    pub fn holdover_s(&self) -> Option<f64> {
+        let line = self.discipline.line(self.now).filter(|_| self.is_disciplined())?;
+        let room_s = (line_state::limit_s(&self.config) - line.bound_s(self.now)).max(0.0);
+        Some(room_s / line.dispersion_rate).filter(|holdover_s| holdover_s.is_finite())
+    }
+
     fn describe(&self, system: &mut System, line: &ClockLine, now: LocalTime) {
         const PPM: f64 = 1e6;
         system.frequency_ppm = Some(self.of_oscillator(line.frequency) * PPM);

@@ -40,6 +40,17 @@ fn the_page_shows_what_the_server_does_and_what_becomes_of_it_within_two_seconds
     assert!(browser.text("versions").contains("NTP 4\t0\t700\t70.0 %"), "{}", browser.text("versions"));
     assert!(browser.text("interfaces").contains("lan0\tnative\t10.77.0.1"), "{}", browser.text("interfaces"));
 
+    for figure in ["plot-requests", "plot-clock"] {
+        let labels = format!("document.querySelectorAll('#{figure} .y span').length >= 2");
+        browser.wait_until(&labels);
+    }
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert_eq!(browser.text("host"), host.trim());
+    assert!(browser.text("as-of").contains("as of "), "{}", browser.text("as-of"));
+    for part in ["error bound", "horizon"] {
+        assert!(browser.text("clock").contains(part), "{}", browser.text("clock"));
+    }
+
     shows_floods(&lab, &mut browser);
     shows_a_clock_gone_bad(&lab, &server, &mut browser);
     is_for_everybody(&mut browser);
@@ -94,6 +105,10 @@ fn shows_floods(lab: &Lab, browser: &mut Browser) {
         |browser| browser.wait_until(&format!("{refused} === 0")),
     );
     assert!(browser.text("verdicts").contains("dropped: over its rate"), "{}", browser.text("verdicts"));
+    // Still a good server: a note, and no alarm.
+    flood(lab, "10.77.0.1", 4000);
+    browser.wait_until("document.getElementById('notes').textContent.includes('limits are at work')");
+    browser.wait_until("document.getElementById('verdict').className === 'good'");
 }
 
 fn shows_a_clock_gone_bad(lab: &Lab, server: &Server<'_>, browser: &mut Browser) {

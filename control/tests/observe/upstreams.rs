@@ -38,6 +38,7 @@ fn upstreams_are_on_the_page_and_every_expression_of_the_dashboard_has_data() {
     browser.open(&format!("http://{LISTEN}/"));
     browser.wait_until("document.getElementById('headline').textContent === 'Serving good time'");
     browser.wait_until("document.querySelectorAll('#upstreams tbody tr').length === 4");
+    browser.wait_until("document.querySelector('#upstreams th.system').textContent.startsWith('* ')");
     prometheus.expect("up", 1);
     flood(&lab, "10.77.0.1", 2000);
     fill_the_dashboard(&lab, &prometheus);
@@ -52,6 +53,13 @@ fn upstreams_are_on_the_page_and_every_expression_of_the_dashboard_has_data() {
     wait_for("the cut to be noticed", || cut().then_some(()));
     let alarms = "document.querySelectorAll('#upstreams td.alarm').length === 4";
     is_shown_soon(&mut browser, "a cut of all upstreams", || (), alarms, |_| ());
+    browser.wait_until("document.getElementById('verdict').className === 'amber'");
+    let notes = browser.text("notes");
+    assert!(notes.contains("do not restart the daemon") && notes.contains("holdover is good for"), "{notes}");
+    let health = server.command(&["health"]).expect_success();
+    assert!(health.contains("no upstream answers"), "{health}");
+    prometheus.expect("pooltime_upstreams_silent", 1);
+    take_pictures(&mut browser, "silent-upstreams");
 }
 
 /// For the plots: ups and downs, and an abuser every now and then.

@@ -241,6 +241,37 @@ fn each_fault_of_a_server_is_found_and_goes_away_by_what_doctor_says() {
     });
 }
 
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn after_a_restart_the_line_of_the_daemon_before_is_served_and_nobody_is_told_to_restart_again() {
+    on_a_good_server(|lab, mut server| {
+        // The upstreams of the new daemon do not answer, so it has nothing better for some time.
+        sh(
+            lab,
+            "nft 'add table inet silence; add chain inet silence output { type filter hook output priority 0; }; \
+                 add rule inet silence output udp dport 123 drop'",
+        );
+        server.kill_9();
+        server.restart();
+        let inherited = wait_for("a line that looks old", || {
+            let clock = server.status().clock;
+            (clock.age_s > 3.0).then_some(clock)
+        });
+        assert!(inherited.inherited && inherited.synchronised, "{inherited:#?}");
+        let health = server.command(&["health"]).expect_success();
+        assert!(health.contains("line of the daemon before") && !health.contains("hangs"), "{health}");
+        let examined = examine(lab, &config(), &[]);
+        assert_eq!(examined.amiss("daemon-hangs"), Vec::<&Value>::new());
+        // It may be over by now.
+        assert!(examined.amiss("served-inherited").iter().all(|found| found["fix"].is_null()));
+        sh(lab, "nft delete table inet silence");
+        wait_for("the upstreams to agree", || {
+            let clock = server.status().clock;
+            (clock.synchronised && !clock.inherited).then_some(())
+        });
+    });
+}
+
 /// Both can begin while the server runs, when nobody checks the file.
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
@@ -331,6 +362,29 @@ fn a_query_from_another_host_shows_that_the_way_in_is_open() {
     });
     found.is_well("inbound-from");
     found.only("local-stratum", "warning");
+
+    // Somebody else's requests show nothing of the peer's.
+    let of_others = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| examine(&lab, testlab::CONFIG, &["--from", "10.77.0.9", "--wait", "2"]));
+        while !waiting.is_finished() {
+            lab.pooltime("client", &["query", "10.77.0.1"]).expect_success();
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        waiting.join().unwrap()
+    });
+    let said = of_others.only("inbound-from", "warning")["what"].as_str().unwrap();
+    assert!(said.contains("none of them came from 10.77.0.9"), "{said}");
+
+    // From another network namespace, and with a file that is not the daemon's.
+    let config = lab.file("examined.toml", "[limits]\nrate = 99\n");
+    let arguments = ["doctor", "--json", "--config", config.to_str().unwrap()];
+    let elsewhere = Examined::of(&lab.pooltime("client", &arguments));
+    let fix = elsewhere.only("other-network", "warning")["fix"].as_str().unwrap();
+    assert!(fix.contains("nsenter --net=/proc/"), "{fix}");
+    elsewhere.only("config-elsewhere", "note");
+    for id in ["config-other", "interface-missing", "port-123", "xdp-mode", "interface-address"] {
+        assert_eq!(elsewhere.amiss(id), Vec::<&Value>::new());
+    }
 
     // Somebody without rights is told what was not looked at, and why.
     let program = std::env::temp_dir().join(format!("pooltime-doctor-{}", std::process::id()));

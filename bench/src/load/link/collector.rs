@@ -7,9 +7,12 @@ use aya::maps::{Array, MapData, MapError, PerCpuArray};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use bench_ebpf::load_token::{self, BUCKETS, Fault, Plan, WINDOWS, count, exponential};
+use crossbeam_channel::RecvTimeoutError;
+use hdrhistogram::Histogram;
 
 use super::super::clock::{monotonic_ns, nanos};
-use super::super::tally::{Moments, Tally};
+use super::super::tally::{Moments, Tally, round_trips};
+use super::super::watch::{TELL_INTERVAL, Watch};
 use super::setup::Step;
 use super::{Load, Sent};
 use crate::failure::Failure;
@@ -103,6 +106,7 @@ impl Collector {
         let counts = self.counts()?;
         let mut tally = Tally::over(step.duration);
         (tally.sent, tally.malformed, tally.unsent) = (sent.right, sent.malformed, sent.unsent);
+        tally.cut_after = sent.cut_after;
         tally.loss_windows = sent.loss_windows;
         tally.loss_windows.count(&[], &self.sums::<WINDOWS>(LOSS_WINDOWS, 1)?);
         tally.matched = counts[count::MATCHED];
@@ -113,13 +117,8 @@ impl Collector {
         for fault in Fault::ALL {
             tally.faults[fault as usize] = counts[count::FAULTS + fault as usize];
         }
-        for (entry, histogram) in [(0, &mut tally.round_trip), (1, &mut tally.residence)] {
-            for (bucket, times) in self.sums::<BUCKETS>(TIMES, entry)?.into_iter().enumerate() {
-                if times > 0 {
-                    histogram.saturating_record_n(load_token::bucket_value(bucket).max(1), times);
-                }
-            }
-        }
+        tally.round_trip = self.times(0)?;
+        tally.residence = self.times(1)?;
         // The sum is in units of 2^-33 s.
         #[expect(clippy::cast_precision_loss, reason = "53 bits are enough for a mean")]
         let offsets_ns = counts[count::OFFSETS].cast_signed() as f64 * 1e9 / 8_589_934_592.0;
@@ -127,6 +126,38 @@ impl Collector {
             tally.offset = Moments::of_sum(tally.answered, offsets_ns);
         }
         Ok(tally)
+    }
+
+    /// Does something, and tells meanwhile what the program in the kernel has measured so far.
+    pub(super) fn while_telling<T>(&self, watch: &Watch, act: impl FnOnce() -> T) -> T {
+        if !watch.is_watched() {
+            return act();
+        }
+        // Dropping the sender ends the thread.
+        let (end, ended) = crossbeam_channel::bounded::<()>(0);
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                while ended.recv_timeout(TELL_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                    if let Ok(times) = self.times(0) {
+                        watch.tell(0, &times);
+                    }
+                }
+            });
+            let done = act();
+            drop(end);
+            done
+        })
+    }
+
+    /// Returns the round trips (entry 0) or the residence times (entry 1).
+    fn times(&self, entry: u32) -> Result<Histogram<u64>, Failure> {
+        let mut histogram = round_trips();
+        for (bucket, times) in self.sums::<BUCKETS>(TIMES, entry)?.into_iter().enumerate() {
+            if times > 0 {
+                histogram.saturating_record_n(load_token::bucket_value(bucket).max(1), times);
+            }
+        }
+        Ok(histogram)
     }
 
     /// Returns an entry of a per-CPU array, summed over the CPUs.

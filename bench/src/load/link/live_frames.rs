@@ -4,14 +4,18 @@
 //! The frames circulate as fast as they can, and the program makes a request only when one is due. This
 //! keeps the schedule to the microsecond without a timer.
 
+use std::time::Duration;
+
 use aya::maps::{PerCpuArray, PerCpuValues};
 use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions};
 use aya::util::nr_cpus;
 use bench_ebpf::load_token::count;
 use core_affinity::CoreId;
 
+use super::super::clock::monotonic_ns;
 use super::super::loss_windows::LossWindows;
 use super::super::plan::Spacing;
+use super::super::watch::Watch;
 use super::collector::Collector;
 use super::route::Route;
 use super::setup::{Setup, Step};
@@ -61,14 +65,21 @@ pub(super) fn prepare(collector: &mut Collector, cores: &[CoreId]) -> Result<(),
 }
 
 /// Lets frames circulate until the end of the step.
-pub(super) fn send(collector: &Collector, setup: &Setup, step: &Step) -> Result<Sent, Failure> {
+pub(super) fn send(
+    collector: &Collector,
+    setup: &Setup,
+    step: &Step,
+    watch: &Watch,
+) -> Result<Sent, Failure> {
     let failure = |reason| Failure::Run { what: GENERATE.into(), reason };
     let generate = collector.program(GENERATE).map_err(failure)?;
     let end_ns = step.plan.start_ns + step.plan.duration_ns;
-    circulate(generate, &setup.cores, &setup.template.bytes, end_ns).map_err(failure)?;
+    circulate(generate, &setup.cores, &setup.template.bytes, end_ns, watch).map_err(failure)?;
+    let passed = Duration::from_nanos(monotonic_ns().saturating_sub(step.plan.start_ns));
+    let cut_after = Some(passed).filter(|passed| watch.is_interrupted() && *passed < step.duration);
     let counts = collector.counts()?;
     let (right, malformed) = (counts[count::SENT], counts[count::MALFORMED]);
-    let due = setup.due(step.rate, step.duration);
+    let due = setup.due(step.rate, cut_after.unwrap_or(step.duration));
     // The number of independent requests is random: five standard deviations fewer are no failure to send.
     // Nor is the rounding of a spike's slope.
     let tolerated = match (setup.load.spacing, step.plan.spike.extra) {
@@ -80,7 +91,7 @@ pub(super) fn send(collector: &Collector, setup: &Setup, step: &Step) -> Result<
     let missing = ((due - tolerated).max(0.0) as u64).saturating_sub(right + malformed);
     let mut loss_windows = LossWindows::over(step.duration);
     loss_windows.count(&collector.sent_by_window()?, &[]);
-    Ok(Sent { right, malformed, unsent: missing.max(counts[count::SKIPPED]), loss_windows })
+    Ok(Sent { right, malformed, unsent: missing.max(counts[count::SKIPPED]), loss_windows, cut_after })
 }
 
 fn refused(route: &Route, reason: &str) -> LinkError {

@@ -12,6 +12,7 @@ use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
 use nix::sys::signal::Signal;
 
 use super::super::clock::monotonic_ns;
+use super::super::watch::Watch;
 
 /// Number of frames that circulate. What one round has made is sent together.
 const BATCH: u32 = 64;
@@ -20,8 +21,11 @@ const LEAST_NS: u64 = 40;
 /// The signal that ends a test run, and the interval at which it is repeated.
 const END: Signal = Signal::SIGUSR1;
 const SIGNALS: Duration = Duration::from_millis(5);
+/// How often it looks whether it is interrupted.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// Lets copies of a frame circulate on each of the cores until `end_ns` on `CLOCK_MONOTONIC`.
+/// Lets copies of a frame circulate on each of the cores until `end_ns` on `CLOCK_MONOTONIC`, or until `watch` is
+/// interrupted.
 ///
 /// A single call of the kernel does all of it if possible, and a signal ends the call. Between two calls
 /// the kernel waits for milliseconds until nothing uses the program any more.
@@ -30,6 +34,7 @@ pub(super) fn circulate(
     cores: &[CoreId],
     frame: &[u8],
     end_ns: u64,
+    watch: &Watch,
 ) -> Result<(), ProgramError> {
     let on = |core: CoreId| -> Result<(), ProgramError> {
         // The program counts the requests that it made separately for each CPU.
@@ -38,7 +43,7 @@ pub(super) fn circulate(
         }
         loop {
             let left_ns = end_ns.saturating_sub(monotonic_ns());
-            if left_ns == 0 {
+            if left_ns == 0 || watch.is_interrupted() {
                 return Ok(());
             }
             let result = program.test_run(TestRunOptions {
@@ -79,13 +84,16 @@ pub(super) fn circulate(
         let mut outcome = Ok(());
         let mut running = threads.len();
         while running > 0 {
-            let left = Duration::from_nanos(end_ns.saturating_sub(monotonic_ns())).max(SIGNALS);
+            let left =
+                Duration::from_nanos(end_ns.saturating_sub(monotonic_ns())).min(LOOK_AGAIN).max(SIGNALS);
+            let left = if watch.is_interrupted() { SIGNALS } else { left };
             match finished.recv_timeout(left) {
                 Ok(result) => {
                     running -= 1;
                     outcome = outcome.and(result);
                 }
                 // The signal is repeated, because one that comes just before a call ends nothing.
+                Err(_) if monotonic_ns() < end_ns && !watch.is_interrupted() => {}
                 Err(_) => threads.iter().for_each(|thread| {
                     let _heard = pthread_kill(*thread as Pthread, END);
                 }),

@@ -8,12 +8,16 @@ use crossbeam_channel::unbounded;
 
 use super::super::clock::monotonic_ns;
 use super::super::schedule::Schedule;
+use super::super::watch::Watch;
 use super::Sent;
 use super::setup::{Setup, Step};
 use crate::failure::Failure;
 
 /// Largest number of frames that are handed over together, so that none waits long for the others.
 const BATCH: u64 = 64;
+
+/// The longest sleep before a thread looks whether it is interrupted.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// How much too late a sleeping thread may wake up. A thread that never sleeps, on the other hand, is the
 /// first that has to wait when others want the CPU.
@@ -32,7 +36,12 @@ pub(super) trait Outlet {
 }
 
 /// Sends a step's requests, with one outlet for each worker.
-pub(super) fn send<O: Outlet + Send>(setup: &Setup, step: &Step, outlets: &mut [O]) -> Result<Sent, Failure> {
+pub(super) fn send<O: Outlet + Send>(
+    setup: &Setup,
+    step: &Step,
+    outlets: &mut [O],
+    watch: &Watch,
+) -> Result<Sent, Failure> {
     let (results, finished) = unbounded();
     thread::scope(|scope| {
         for (index, (core, outlet)) in (0..).zip(setup.cores.iter().zip(outlets)) {
@@ -40,7 +49,7 @@ pub(super) fn send<O: Outlet + Send>(setup: &Setup, step: &Step, outlets: &mut [
             scope.spawn(move || {
                 // Without pinning it works too, only less evenly.
                 let _pinned = core_affinity::set_for_current(*core);
-                let _receiver_waits = results.send(Worker::new(setup, step, outlet, index).run());
+                let _receiver_waits = results.send(Worker::new(setup, step, outlet, index).run(watch));
             });
         }
     });
@@ -78,7 +87,7 @@ impl<'a, O: Outlet> Worker<'a, O> {
         }
     }
 
-    fn run(mut self) -> Result<Sent, Failure> {
+    fn run(mut self, watch: &Watch) -> Result<Sent, Failure> {
         let plan = self.plan;
         while monotonic_ns() < plan.start_ns {
             std::hint::spin_loop();
@@ -87,8 +96,11 @@ impl<'a, O: Outlet> Worker<'a, O> {
             let now_ns = monotonic_ns() - plan.start_ns;
             if now_ns >= plan.duration_ns {
                 self.sent.unsent += self.schedule.give_up();
+            } else if watch.is_interrupted() {
+                self.sent.cut_after = Some(Duration::from_nanos(now_ns));
+                break;
             } else if now_ns < due_ns {
-                wait(Duration::from_nanos(due_ns - now_ns));
+                wait(Duration::from_nanos(due_ns - now_ns).min(LOOK_AGAIN));
             } else {
                 self.put_due(now_ns);
                 let dropped = self.outlet.flush()?;

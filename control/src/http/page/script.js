@@ -63,6 +63,8 @@ function span(value) {
 /// Rows of cells; the first cell is the row's heading. A cell is a text or { text, className }.
 function fill(table, rows) {
   const body = at(table).tBodies[0];
+  const section = at(`${table}-section`);
+  if (section) section.hidden = rows.length === 0;
   const text = JSON.stringify(rows);
   if (body.dataset.rows === text) return;
   body.dataset.rows = text;
@@ -105,26 +107,48 @@ function perSecond(status, fits) {
   return elapsed > 0 ? Math.max(0, packets(status, fits) - packets(before, fits)) / elapsed : null;
 }
 
-function showVerdict(status, health) {
-  const state = health.healthy ? "good" : "bad";
-  const headline = health.healthy ? "Serving good time" : "NOT serving good time";
-  at("verdict").className = state;
+function list(id, lines) {
+  const text = lines.join("\n");
+  if (at(id).dataset.text === text) return;
+  at(id).dataset.text = text;
+  at(id).replaceChildren(...lines.map((line) => {
+    const item = document.createElement("li");
+    item.textContent = line;
+    return item;
+  }));
+}
+
+/// What is worth knowing although nothing is wrong: that the limits are at work, and for whom.
+function limitsAtWork(status, sources) {
+  const [answered, refused] = [perSecond(status, isAnswer), perSecond(status, isRefusal)];
+  if (refused === null || refused < 10 || refused <= answered) return [];
+  const most = (sources ?? [])[0];
+  const whom = most ? `most of all from ${most.source}` : "`pooltime-xdp top` shows from whom";
+  // A screen reader is told of each change, so this changes seldom.
+  const share = Math.floor((10 * refused) / (refused + answered)) * 10;
+  return [`The limits are at work: more than ${share} % of the requests are refused now, ${whom}. ` +
+    "Clients that keep to the limits are answered."];
+}
+
+function showVerdict({ status, health, sources, host, upstreams_silent }) {
+  const amber = health.healthy && upstreams_silent;
+  const headline = amber ? "Serving good time without its upstreams"
+    : health.healthy ? "Serving good time" : "NOT serving good time";
+  at("verdict").className = amber ? "amber" : health.healthy ? "good" : "bad";
   say(at("headline"), headline);
-  document.title = `${headline} · pooltime-xdp`;
-  const reasons = [...health.reasons, ...health.warnings];
-  if (at("reasons").dataset.text !== reasons.join("\n")) {
-    at("reasons").dataset.text = reasons.join("\n");
-    at("reasons").replaceChildren(...reasons.map((reason) => {
-      const item = document.createElement("li");
-      item.textContent = reason;
-      return item;
-    }));
-  }
+  document.title = `${headline} · ${host || "pooltime-xdp"}`;
+  say(at("host"), host);
+  list("reasons", health.reasons);
+  list("notes", [...health.warnings, ...limitsAtWork(status, sources)]);
   const clock = status.clock;
-  const frequency = clock.frequency_ppm === null ? "" : `, frequency ${clock.frequency_ppm.toFixed(3)} ppm`;
-  say(at("clock"), clock.synchronised
-    ? `Stratum ${clock.stratum}, reference ${clock.reference}, source ${clock.source}${frequency}, steps ${clock.steps}`
+  const parts = [`Stratum ${clock.stratum}`, `reference ${clock.reference}`, `source ${clock.source}`,
+    `error bound ${seconds(clock.error_bound_s)}`, `horizon ${seconds(clock.horizon_s)}`];
+  if (clock.offset_s !== null) parts.push(`offset ${seconds(clock.offset_s)}`);
+  if (clock.frequency_ppm !== null) parts.push(`frequency ${clock.frequency_ppm.toFixed(3)} ppm`);
+  parts.push(`steps ${clock.steps}`);
+  say(at("clock"), clock.synchronised ? parts.join(", ")
     : "Answers say that the clock is not synchronised (leap 3, stratum 0).");
+  say(at("as-of"), `· as of ${new Date().toLocaleTimeString()}`);
 }
 
 function showFigures(status) {
@@ -165,18 +189,18 @@ function showTraffic(status) {
 }
 
 function showUpstreams(upstreams) {
-  at("upstreams-section").hidden = !upstreams?.length;
+  const named = (one) => one.address && one.address !== one.name ? `${one.name} (${one.address})` : one.name;
   fill("upstreams", (upstreams ?? []).map((one) => [
-    one.address && one.address !== one.name ? `${one.name} (${one.address})` : one.name,
+    one.tally === "system_peer" ? { text: `* ${named(one)}`, className: "system" } : named(one),
     one.tally === "falseticker" || one.trouble
-      ? { text: one.trouble ?? one.standing, className: "alarm" } : one.standing,
+      ? { text: one.trouble ?? one.standing, className: "alarm" }
+      : one.tally === "system_peer" ? `system peer: ${one.standing}` : one.standing,
     String(one.stratum), `${one.reach.toString(2).replaceAll("0", "").length} of 8`, span(2 ** one.poll_log2),
     seconds(one.offset_s), seconds(one.delay_s), seconds(one.jitter_s),
   ]));
 }
 
 function showSources(sources) {
-  at("sources-section").hidden = !sources;
   fill("sources", (sources ?? []).map((one) => [one.source, rate(one.requests_per_s), rate(one.dropped_per_s)]));
 }
 
@@ -192,12 +216,20 @@ function showInterfaces(status) {
   }));
 }
 
+/// The smallest of 1, 2 and 5 times a power of ten that is not below the value.
+function niceStep(value) {
+  const power = 10 ** Math.floor(Math.log10(value));
+  return [1, 2, 5, 10].map((part) => part * power).find((step) => step >= value * 0.999);
+}
+
 /// Lines through [x, y] points of the last hour, or of what there is of it; gaps where y is null or no step was kept.
-function plot(figure, lines, floor, peakText, description) {
+/// `marks` has the times at which the daemon was started, and from when to when it was not synchronised.
+function plot(figure, lines, floor, label, marks, description) {
   const [width, height, now] = [600, 180, Date.now() / 1000];
   const values = lines.flatMap((points) => points.map(([, y]) => y)).filter((y) => y !== null);
-  const [low, high] = [Math.min(floor, ...values), Math.max(floor, ...values)];
-  const top = high > low ? high + (high - low) * 0.08 : low + 1;
+  const [least, high] = [Math.min(floor, ...values), Math.max(floor, ...values)];
+  const step = niceStep(high > least ? (high - least) / 3 : 1);
+  const [low, top] = [Math.floor(least / step) * step, Math.max(Math.ceil(high / step), 1) * step];
   const shown = Math.min(HOUR_S, Math.max(SHORTEST_S, now - (lines[0][0]?.[0] ?? now)));
   const x = (time) => width * (1 - (now - time) / shown);
   const y = (value) => height * (1 - (value - low) / (top - low));
@@ -219,15 +251,31 @@ function plot(figure, lines, floor, peakText, description) {
     for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
     return element;
   };
-  const grid = [0.25, 0.5, 0.75].map((part) => make("line", { x1: 0, x2: width, y1: height * part, y2: height * part }));
-  const zero = low < 0 ? [make("line", { x1: 0, x2: width, y1: y(0), y2: y(0) })] : [];
+  const ticks = Array.from({ length: Math.round((top - low) / step) + 1 }, (_, number) => low + number * step);
+  const grid = ticks.map((tick) => make("line", { x1: 0, x2: width, y1: y(tick), y2: y(tick) }));
+  const outages = marks.outages.filter(([, to]) => now - to < shown).map(([from, to]) => make("rect", {
+    class: "outage", x: Math.max(0, x(from)), y: 0, height, width: Math.max(2, x(to) - Math.max(0, x(from))),
+  }));
+  const starts = marks.starts.filter((time) => now - time < shown)
+    .map((time) => make("line", { class: "restart", x1: x(time), x2: x(time), y1: 0, y2: height }));
   const svg = at(figure).querySelector("svg");
-  svg.replaceChildren(...grid, ...zero, make("path", { class: "fill", d: path(lines[0], true) }),
-    ...lines.map((points, number) => make("path", { class: number ? "two" : "one", d: path(points) })));
+  svg.replaceChildren(...outages, ...grid, make("path", { class: "fill", d: path(lines[0], true) }),
+    ...lines.map((points, number) => make("path", { class: number ? "two" : "one", d: path(points) })), ...starts);
   svg.setAttribute("aria-label", description(high));
-  say(at(figure).querySelector(".peak"), values.length ? `highest ${peakText(high)}` : "the first point is yet to come");
+  say(at(figure).querySelector(".peak"), values.length ? `highest ${label(high)}` : "the first point is yet to come");
   at(figure).querySelector(".two").hidden = lines[1].every(([, value]) => value === null);
-  say(at(figure).querySelector(".since"), `${span(shown)} ago`);
+  at(figure).querySelector(".key.outage").hidden = outages.length === 0;
+  at(figure).querySelector(".key.restart").hidden = starts.length === 0;
+  const span_ = (text, style) => {
+    const element = document.createElement("span");
+    element.textContent = text;
+    Object.assign(element.style, style);
+    return element;
+  };
+  at(figure).querySelector(".y").replaceChildren(
+    ...ticks.map((tick) => span_(label(tick), { top: `${(100 * y(tick)) / height}%` })));
+  at(figure).querySelector(".x").replaceChildren(...[1, 0.75, 0.5, 0.25, 0].map((part) =>
+    span_(part ? `${span(shown * part)} ago` : "now", {})));
 }
 
 async function get(path) {
@@ -236,18 +284,33 @@ async function get(path) {
   return response.json();
 }
 
+/// Each time from when to when answers were not synchronised.
+function outagesIn(steps) {
+  const outages = [];
+  for (const { unix_s, synchronised } of steps) {
+    const last = outages.at(-1);
+    if (synchronised) continue;
+    if (last && unix_s - last[1] < 25) last[1] = unix_s;
+    else outages.push([unix_s - 10, unix_s]);
+  }
+  return outages;
+}
+
 async function showHistory() {
   const { steps } = await get("/history.json");
   const line = (pick) => steps.map((step) => [step.unix_s, pick(step)]);
-  plot("plot-requests", [line((step) => step.answered), line((step) => step.refused)], 0, rate, (high) =>
+  const starts = before?.daemon ? [before.daemon.started_unix_s] : [];
+  const marks = { starts, outages: outagesIn(steps) };
+  plot("plot-requests", [line((step) => step.answered), line((step) => step.refused)], 0, rate, marks, (high) =>
     `Packets a second over the last hour: ${steps.length ? rate(steps.at(-1).answered) : "none"} answered at last, ${rate(high)} at the most`);
-  plot("plot-clock", [line((step) => step.error_bound_s), line((step) => step.offset_s)], 0, seconds, (high) =>
+  plot("plot-clock", [line((step) => step.error_bound_s), line((step) => step.offset_s)], 0, seconds, marks, (high) =>
     `Error bound over the last hour: ${steps.length ? seconds(steps.at(-1).error_bound_s) : "unknown"} at last, ${seconds(high)} at the most`);
 }
 
 async function showAll() {
-  const { status, health, sources } = await get("/status.json");
-  showVerdict(status, health);
+  const all = await get("/status.json");
+  const { status, sources } = all;
+  showVerdict(all);
   showFigures(status);
   showTraffic(status);
   showUpstreams(status.upstreams);
@@ -270,9 +333,9 @@ repeat(showAll, POLL_MS, (error) => {
   before = null;
   at("verdict").className = "bad";
   say(at("headline"), "No word from the server");
-  document.title = "No word from the server · pooltime-xdp";
+  document.title = `No word from the server · ${at("host").textContent || "pooltime-xdp"}`;
   say(at("clock"), `What is below is from the last time that it answered. ${error.message}`);
-  at("reasons").replaceChildren();
-  at("reasons").dataset.text = "";
+  list("reasons", []);
+  list("notes", []);
 });
 repeat(showHistory, HISTORY_MS);

@@ -50,6 +50,11 @@ impl Heavy {
         });
     }
 
+    /// What there is of a source; zero if nothing of it was sampled.
+    pub(super) fn of(&self, key: Key) -> Counts {
+        self.0.get(&key).copied().unwrap_or_default()
+    }
+
     /// The largest ones by a figure that is not zero.
     pub(super) fn largest(&self, most: usize, figure: impl Fn(&Counts) -> f64) -> Vec<(Key, Counts)> {
         let mut all: Vec<_> = self

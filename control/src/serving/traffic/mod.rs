@@ -36,6 +36,8 @@ pub(crate) struct Traffic {
     versions: [f64; VERSIONS],
     answered: f64,
     refused: f64,
+    /// What was refused because the access lists deny its source, fading.
+    denied: f64,
     evictions: f64,
     /// What the counters said in the last round.
     before: Option<Box<[u64]>>,
@@ -51,6 +53,7 @@ impl Traffic {
             versions: [0.0; VERSIONS],
             answered: 0.0,
             refused: 0.0,
+            denied: 0.0,
             evictions: 0.0,
             before: None,
         }
@@ -111,6 +114,7 @@ impl Traffic {
         self.heavy.fade(seconds);
         self.answered *= factor;
         self.refused *= factor;
+        self.denied *= factor;
         self.versions.iter_mut().for_each(|version| *version *= factor);
         // There are few of them, so they are looked at over a longer time.
         let slow = (-seconds / (30.0 * FADE_S)).exp();
@@ -130,6 +134,9 @@ impl Traffic {
             // An interface that went took its counters along.
             #[expect(clippy::cast_precision_loss, reason = "of a round")]
             let came = now.saturating_sub(before) as f64;
+            if matches!(verdict, Verdict::DropDenied | Verdict::KissDeny) {
+                self.denied += came;
+            }
             match verdict.action() {
                 Action::Transmit => self.answered += came,
                 Action::Drop => self.refused += came,
@@ -150,4 +157,27 @@ fn class_of(interval: Duration) -> usize {
     let seconds = interval.as_secs();
     let class = usize::try_from(seconds.checked_ilog2().map_or(0, |log| log + 1)).unwrap_or(0);
     class.min(INTERVALS - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use responder::verdict::COUNTERS;
+
+    use super::*;
+
+    #[test]
+    fn denied_sources_show_while_they_go_on_and_fade_when_they_end() {
+        let (mut traffic, mut counters) = (Traffic::new(), vec![Count::default(); COUNTERS]);
+        let denied = Outcome { verdict: Verdict::DropDenied, family: Family::Ipv4, version: 4 };
+        let rate = |traffic: &Traffic| traffic.top(1, [32, 64], true).denied_per_s;
+        for round in 0..200_u64 {
+            traffic.take(&[], &counters, Duration::from_millis(250), round * 250_000_000);
+            counters[denied.counter()].packets += 25;
+        }
+        assert!((90.0..101.0).contains(&rate(&traffic)), "{}", rate(&traffic));
+        for round in 200..800_u64 {
+            traffic.take(&[], &counters, Duration::from_millis(250), round * 250_000_000);
+        }
+        assert!(rate(&traffic) < 0.05, "{}", rate(&traffic));
+    }
 }

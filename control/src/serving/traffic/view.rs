@@ -2,12 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use responder::Policy;
 use responder::limiter::Source;
 use responder::verdict::Family;
 
 use super::heavy::{Counts, Key};
 use super::{FADE_S, Traffic};
-use crate::status::traffic::{Clients, Interval, Talker, Top, Version};
+use crate::status::traffic::{Clients, Interval, SourceTraffic, Talker, Top, Version};
 
 impl Traffic {
     /// The view of now, with so many talkers. Sources are prefixes of these lengths.
@@ -35,12 +36,29 @@ impl Traffic {
         Top {
             answered_per_s: self.answered / FADE_S,
             dropped_per_s: self.refused / FADE_S,
+            denied_per_s: self.denied / FADE_S,
+            denied: Vec::new(),
             sampled_one_in: 1 << self.rarity,
             clients: if limited { self.clients_by_family() } else { Vec::new() },
             versions: shares(&self.versions).into_iter().map(version).collect(),
             intervals: shares(&self.intervals).into_iter().map(interval).collect(),
             by_requests: talkers(|counts| counts.requests),
             by_drops: talkers(|counts| counts.dropped),
+        }
+    }
+
+    /// Returns what was sampled of the source with this address.
+    pub(crate) fn source(&self, address: IpAddr, policy: &Policy) -> SourceTraffic {
+        let key = match address.to_canonical() {
+            IpAddr::V4(address) => (Family::Ipv4 as u8, Source::ipv4(address.octets(), policy).to_bits()),
+            IpAddr::V6(address) => (Family::Ipv6 as u8, Source::ipv6(address.octets(), policy).to_bits()),
+        };
+        let counts = self.heavy.of(key);
+        SourceTraffic {
+            requests: counts.requests,
+            dropped: counts.dropped,
+            fades_in_s: FADE_S,
+            sampled_one_in: 1 << self.rarity,
         }
     }
 

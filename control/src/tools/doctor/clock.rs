@@ -17,9 +17,6 @@ use crate::timekeeping::keeper::ask::Asker;
 use crate::timekeeping::keeper::{Claim, Keeper, chronyd};
 use crate::timekeeping::kernel_steering;
 
-/// A living daemon publishes four times per second.
-const LATE_PUBLICATION_S: f64 = 2.0;
-
 /// The facts about the clock.
 #[derive(Clone, Debug)]
 struct Facts<'a> {
@@ -207,7 +204,19 @@ fn served(facts: &Facts<'_>) -> Vec<Finding> {
                 .why("the pool accepts strata 1 to 5"),
         );
     }
-    if facts.running && clock.age_s > LATE_PUBLICATION_S {
+    if facts.running && clock.inherited && clock.synchronised {
+        findings.push(
+            Finding::note(
+                "served-inherited",
+                format!(
+                    "the daemon was started anew and serves the line of the daemon before it, which is good for {:.0} s more",
+                    clock.horizon_s.max(0.0)
+                ),
+            )
+            .why("its upstreams have not agreed on the time yet; clients do not notice the restart")
+            .advice("wait and look again; if this lasts, the findings about the upstreams say what is in the way"),
+        );
+    } else if facts.running && clock.is_late() {
         findings.push(
             Finding::problem(
                 "daemon-hangs",
@@ -365,6 +374,12 @@ mod tests {
         let hanging = of_served(|status| status.clock.age_s = 3.0);
         assert!(only(&hanging, "daemon-hangs").fix.is_some());
         assert!(only(&of_served(|status| status.daemon = None), "daemon-gone").fix.is_some());
+        let inherited = of_served(|status| (status.clock.age_s, status.clock.inherited) = (3.0, true));
+        assert_eq!(ids(&inherited), [("served-clock", Ok), ("served-inherited", Note)]);
+        assert!(
+            inherited.iter().all(|found| found.fix.is_none()),
+            "nothing is to be restarted: {inherited:?}"
+        );
     }
 
     #[test]

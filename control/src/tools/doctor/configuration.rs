@@ -18,8 +18,35 @@ pub(super) fn examine(path: Option<&Path>) -> (Config, Vec<Finding>) {
     judge(&shown.display().to_string(), read)
 }
 
-/// Whether the daemon runs with the file as it is now.
+/// Whether the daemon runs with its file as it is now.
 pub(super) fn compare(config: &Config, status: &Status, instance: &Instance) -> Option<Finding> {
+    (!is_in_force(config, status)?).then(|| {
+        Finding::warning("config-other", "the daemon is not using the configuration that was checked")
+            .why("it was not reloaded after a change, or the reload failed")
+            .fix(service(instance, Verb::Reload))
+            .advice("the journal shows why a reload was refused; `doctor --config FILE` checks another file")
+    })
+}
+
+/// Tells that the file that was checked is not the daemon's, if that makes a difference.
+pub(super) fn checked_another(
+    checked: &Config,
+    status: &Status,
+    file: Option<&Path>,
+    running: &Path,
+) -> Option<Finding> {
+    let file = file.unwrap_or(DEFAULT_PATH.as_ref()).display();
+    (!is_in_force(checked, status)?).then(|| {
+        Finding::note(
+            "config-elsewhere",
+            format!("the daemon runs with {}, and not with {file}", running.display()),
+        )
+        .why("the file that was named is checked by itself; what runs is judged by the daemon's own file")
+    })
+}
+
+/// Whether the daemon uses this configuration, as far as its status shows. `None` if no daemon runs.
+fn is_in_force(config: &Config, status: &Status) -> Option<bool> {
     let (clock, limits) = (&status.clock, status.limits.as_ref()?);
     let source = match config.clock.source {
         ClockSource::System => "system",
@@ -36,12 +63,7 @@ pub(super) fn compare(config: &Config, status: &Status, instance: &Instance) -> 
             == (config.limits.enabled, config.limits.rate, config.limits.burst)
         && (limits.budget_answers_per_s, limits.budget_bits_per_s)
             == (config.limits.budget_answers_per_s, config.limits.budget_bits_per_s);
-    (!same).then(|| {
-        Finding::warning("config-other", "the daemon is not using the configuration that was checked")
-            .why("it was not reloaded after a change, the reload failed, or it was started with another file (`--config`)")
-            .fix(service(instance, Verb::Reload))
-            .advice("the journal shows why a reload was refused; `doctor --config FILE` checks another file")
-    })
+    Some(same)
 }
 
 fn judge(shown: &str, read: Result<Option<Config>, ConfigError>) -> (Config, Vec<Finding>) {
@@ -155,6 +177,15 @@ mod tests {
             let other = same.replacen(from, to, 1);
             assert_eq!(compared(&other).map(|found| found.severity), Some(Severity::Warning), "{other}");
         }
+    }
+
+    #[test]
+    fn another_file_than_the_daemon_s_is_a_note_and_nothing_to_reload() {
+        let (status, file) = (crate::status::sample(), Path::new("/tmp/b.toml"));
+        let config = Config::parse("[limits]\nrate = 3\n").unwrap();
+        let found = checked_another(&config, &status, Some(file), Path::new("/etc/a.toml")).unwrap();
+        assert_eq!((found.severity, found.fix), (Note, None));
+        assert_eq!(found.what, "the daemon runs with /etc/a.toml, and not with /tmp/b.toml");
     }
 
     #[test]

@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, ToSocketAddrs as _};
 use std::time::{Duration, Instant};
 
 use responder::Access;
+use responder::udp::NTP_PORT;
 use responder::verdict::{Action, Verdict};
 
 use super::StatusError;
@@ -21,6 +22,7 @@ use crate::instance::Instance;
 use crate::safe_text::shell_word;
 use crate::serving::limits::Effective;
 use crate::status::Status;
+use crate::status::traffic::SourceTraffic;
 
 /// Interval between two readings of the counters.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -68,59 +70,130 @@ fn to_ask<'a>(addresses: impl IntoIterator<Item = &'a String>) -> String {
     others.map(String::as_str).collect::<Vec<_>>().join(" ")
 }
 
-/// Waits until the counters rise, and reports what became of the requests that raised them.
-pub(super) fn wait(
-    peer: &str,
-    instance: &Instance,
-    config: &Config,
-    before: &Status,
-    patience: Duration,
-    mut look: impl FnMut() -> Result<Option<Status>, StatusError>,
-) -> Vec<Finding> {
-    let mut findings: Vec<_> = denied(peer, instance, config).into_iter().collect();
-    let start = Instant::now();
-    let before = tally(&before.interfaces);
-    let mut risen = Tally::new();
-    while risen.is_empty() && start.elapsed() < patience {
-        std::thread::sleep(INTERVAL.min(patience));
-        match look() {
-            Ok(Some(status)) => risen = difference(&before, tally(&status.interfaces)),
-            Ok(None) => {}
-            Err(error) => {
-                findings.push(Finding::unseen("inbound-from", "received packets", Error::from(error).what));
-                return findings;
-            }
-        }
-    }
-    findings.push(judge(peer, &risen, patience));
-    findings
+/// Returns the addresses of the other host. A name that cannot be resolved has none.
+pub(super) fn addresses(peer: &str) -> Vec<IpAddr> {
+    let resolved = (peer, NTP_PORT).to_socket_addrs();
+    resolved.map(|all| all.map(|address| address.ip().to_canonical()).collect()).unwrap_or_default()
 }
 
-fn judge(peer: &str, risen: &Tally, patience: Duration) -> Finding {
-    const ALL: &str =
-        "the counters do not show who sent them: on a busy server it may have been another client";
+/// What is known of the other host's requests while it is waited for.
+pub(super) struct Listening<'a, L, S> {
+    /// The other host, as it was named.
+    pub(super) peer: &'a str,
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) patience: Duration,
+    /// Returns the status.
+    pub(super) look: L,
+    /// Returns what is known of the requests of a source.
+    pub(super) source: S,
+}
+
+/// What came while the other host was waited for.
+#[derive(Debug, Default)]
+struct Came {
+    /// All packets by their verdicts, whoever sent them.
+    all: Tally,
+    /// Requests of the other host, if one was among them: how many, and how many of them were dropped. Estimated.
+    of_peer: Option<(f64, f64)>,
+    /// One in this many requests was looked at.
+    sampled_one_in: u64,
+}
+
+impl<L, S> Listening<'_, L, S>
+where
+    L: FnMut() -> Result<Option<Status>, StatusError>,
+    S: FnMut(IpAddr) -> Result<SourceTraffic>,
+{
+    /// Waits for a request of the other host, and reports what became of it.
+    pub(super) fn wait(mut self, before: &Status) -> Finding {
+        let unseen = |what: String| Finding::unseen("inbound-from", "received packets", what);
+        if self.addresses.is_empty() {
+            return unseen(format!(
+                "{} has no address that could be recognised: name it by its address",
+                self.peer
+            ));
+        }
+        let start = Instant::now();
+        let before = tally(&before.interfaces);
+        let mut known = Vec::new();
+        for address in &self.addresses {
+            match (self.source)(*address) {
+                Ok(traffic) => known.push(traffic),
+                Err(error) => return unseen(error.what),
+            }
+        }
+        let mut came = Came::default();
+        while came.of_peer.is_none() && start.elapsed() < self.patience {
+            std::thread::sleep(INTERVAL.min(self.patience));
+            match (self.look)() {
+                Ok(Some(status)) => came.all = difference(&before, tally(&status.interfaces)),
+                Ok(None) => {}
+                Err(error) => return unseen(Error::from(error).what),
+            }
+            for (address, known) in self.addresses.iter().zip(&mut known) {
+                let Ok(now) = (self.source)(*address) else { continue };
+                came.sampled_one_in = came.sampled_one_in.max(now.sampled_one_in);
+                // Without a request the numbers only fade.
+                if now.requests > known.requests {
+                    came.of_peer =
+                        Some((now.requests - known.requests, (now.dropped - known.dropped).max(0.0)));
+                }
+                *known = now;
+            }
+        }
+        judge(self.peer, &came, self.patience)
+    }
+}
+
+fn judge(peer: &str, came: &Came, patience: Duration) -> Finding {
+    let seconds = patience.as_secs();
     let mut list = String::new();
-    for (label, packets) in risen {
+    for (label, packets) in &came.all {
         let _infallible = write!(list, " {packets} {label}");
     }
-    if risen.is_empty() {
-        return Finding::problem("inbound-from", format!("no packet arrived within {} s", patience.as_secs()))
-            .why("something on the way drops UDP port 123: the provider's filter, a security group, a router")
-            .advice(format!(
-                "if the query on {peer} got no answer, check the provider's firewall settings or ask the provider; no firewall \
-                 on this host drops packets before the program sees them"
-            ));
+    match came.of_peer {
+        Some((requests, dropped)) if dropped < requests => {
+            Finding::ok("inbound-from", format!("a request of {peer} arrived, and its answer went out; in all:{list}"))
+        }
+        Some(_) => {
+            Finding::warning("inbound-from", format!("requests of {peer} arrive, but a limit refuses them; in all:{list}"))
+                .why("it has sent more than its rate allows, or the budget of the server is used up")
+                .advice("`pooltime-xdp top` shows which sources are refused; `pooltime-xdp allow PREFIX --unlimited` exempts one")
+        }
+        None if came.all.is_empty() => {
+            Finding::problem("inbound-from", format!("no packet arrived within {seconds} s"))
+                .why("something on the way drops UDP port 123: the provider's filter, a security group, a router")
+                .advice(format!(
+                    "if the query on {peer} got no answer, check the provider's firewall settings or ask the provider; no firewall \
+                     on this host drops packets before the program sees them"
+                ))
+        }
+        None if came.sampled_one_in > 1 => Finding::note(
+            "inbound-from",
+            format!("packets arrive, but none of {peer} was recognised within {seconds} s:{list}"),
+        )
+        .why(format!(
+            "the server is busy: only one request in {} is looked at for its sender, so a single query may be missed",
+            came.sampled_one_in
+        ))
+        .advice(format!(
+            "whether the query on {peer} was answered tells more; or repeat it there some {} times while this waits",
+            came.sampled_one_in.saturating_mul(4)
+        )),
+        None => Finding::warning(
+            "inbound-from",
+            format!("packets arrive, but none of them came from {peer} within {seconds} s:{list}"),
+        )
+        .why("the way from there is blocked, or its requests come from another address (NAT), or were denied")
+        .advice(format!(
+            "if the query on {peer} was answered, name the address that it comes from; `pooltime-xdp access list` shows which \
+             clients are denied"
+        )),
     }
-    if transmitted(risen) > 0 {
-        return Finding::ok("inbound-from", format!("requests arrive and answers go out:{list}")).why(ALL);
-    }
-    Finding::warning("inbound-from", format!("packets arrive, but none was answered:{list}"))
-        .why(ALL)
-        .advice("`pooltime-xdp access list` shows which clients are refused; `pass_for_others` counts requests to addresses that are not served")
 }
 
 /// Whether the configuration refuses the other host.
-fn denied(peer: &str, instance: &Instance, config: &Config) -> Option<Finding> {
+pub(super) fn denied(peer: &str, instance: &Instance, config: &Config) -> Option<Finding> {
     let address: IpAddr = peer.parse().ok()?;
     // A list that cannot be read has a finding of its own.
     let entries = config.entries().ok()?;
@@ -179,22 +252,53 @@ mod tests {
         assert_eq!(examine(&status, "pooltime-xdp")[0].severity, Problem);
     }
 
+    /// Waits for 192.0.2.9 on a server on which this rises by the first look.
+    fn waited(rise: &dyn Fn(&mut Status), traffic: [SourceTraffic; 2]) -> Finding {
+        let (before, mut after, mut asked) = (sample(), sample(), traffic.into_iter());
+        rise(&mut after);
+        let listening = Listening {
+            peer: "192.0.2.9",
+            addresses: addresses("192.0.2.9"),
+            patience: Duration::from_millis(30),
+            look: || Ok(Some(after.clone())),
+            source: |address| {
+                assert_eq!(address, "192.0.2.9".parse::<IpAddr>().unwrap());
+                Ok(asked.next().unwrap_or(traffic[1]))
+            },
+        };
+        listening.wait(&before)
+    }
+
+    fn sampled(requests: f64, dropped: f64, sampled_one_in: u64) -> SourceTraffic {
+        SourceTraffic { requests, dropped, fades_in_s: 10.0, sampled_one_in }
+    }
+
     #[test]
     fn the_waiting_ends_when_the_counters_rise_or_the_patience_does() {
-        let (before, patience) = (sample(), Duration::from_millis(30));
-        let waited = |rise: &dyn Fn(&mut Status)| {
-            let mut after = sample();
-            rise(&mut after);
-            let mut findings = wait("192.0.2.9", &instance(), &Config::default(), &before, patience, || {
-                Ok(Some(after.clone()))
-            });
-            (findings.pop().unwrap(), findings)
-        };
-        assert_eq!(waited(&|_| {}).0.severity, Problem);
-        let (found, _) = waited(&|status| status.interfaces[0].counters[0].packets += 2);
+        let none = sampled(0.0, 0.0, 1);
+        assert_eq!(waited(&|_| {}, [none; 2]).severity, Problem);
+        let answered = |status: &mut Status| status.interfaces[0].counters[0].packets += 2;
+        let found = waited(&answered, [none, sampled(2.0, 0.0, 1)]);
         assert!(found.severity == Well && found.what.contains("2 answered"), "{found:?}");
-        let (found, _) = waited(&|status| status.interfaces[0].counters[1].packets += 1);
+        let refused = |status: &mut Status| status.interfaces[0].counters[1].packets += 1;
+        let found = waited(&refused, [none, sampled(1.0, 1.0, 1)]);
         assert!(found.severity == Warning && found.what.contains("1 drop_limited"), "{found:?}");
+    }
+
+    #[test]
+    fn the_traffic_of_others_is_not_taken_for_that_of_the_peer() {
+        let answered = |status: &mut Status| status.interfaces[0].counters[0].packets += 2;
+        // What the peer sent before fades meanwhile.
+        let found = waited(&answered, [sampled(9.0, 0.0, 1), sampled(8.5, 0.0, 1)]);
+        assert!(
+            found.severity == Warning && found.what.contains("none of them came from 192.0.2.9"),
+            "{found:?}"
+        );
+        let found = waited(&answered, [sampled(0.0, 0.0, 64); 2]);
+        assert!(
+            found.severity == Note && found.why.as_ref().unwrap().contains("one request in 64"),
+            "{found:?}"
+        );
     }
 
     #[test]

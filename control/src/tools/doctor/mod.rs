@@ -21,7 +21,8 @@ mod system;
 mod upstream;
 mod upstream_status;
 
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ use crate::net::own_addresses::OwnAddresses;
 use crate::net::topology::{self, LinkRelations};
 use crate::output::{print_json, write};
 use crate::status::Status;
+use crate::status::traffic::SourceTraffic;
+use crate::sys::process;
 use address::Address;
 use render::DoctorReport;
 use system::{Verb, service};
@@ -48,7 +51,7 @@ pub(crate) struct DoctorArguments {
     /// Interfaces to look at [default: those that are attached or configured, or that of the default route]
     #[arg(value_name = "IFACE")]
     interfaces: Vec<String>,
-    /// Configuration file [default: /etc/pooltime-xdp.toml, if it is there]
+    /// Configuration file [default: the running daemon's, else /etc/pooltime-xdp.toml, if it is there]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Wait for a query from this host, another machine of yours; what to type there is shown first
@@ -98,6 +101,14 @@ impl Serving {
     }
 }
 
+/// The ways to the daemon, which the command line has.
+pub(crate) struct Asking {
+    /// Returns the daemon's status, or what a daemon has left behind.
+    pub(crate) status: fn(&Instance) -> Result<Option<Status>, StatusError>,
+    /// Returns what the daemon knows of a source's requests.
+    pub(crate) source: fn(&Instance, IpAddr) -> Result<SourceTraffic>,
+}
+
 /// What the kernel reports about the interfaces.
 struct Links {
     interfaces: Vec<Interface>,
@@ -106,24 +117,35 @@ struct Links {
     own: OwnAddresses,
 }
 
-/// Examines everything and prints the report. `known_status` returns the daemon's status, or what a daemon
-/// has left behind. The exit status is 0 if all is well, 1 for warnings, 2 for problems.
-pub(crate) fn run(
-    instance: &Instance,
-    arguments: &DoctorArguments,
-    known_status: fn(&Instance) -> Result<Option<Status>, StatusError>,
-) -> Result<ExitCode> {
+/// Examines everything and prints the report. The exit status is 0 if all is well, 1 for warnings, 2 for problems.
+pub(crate) fn run(instance: &Instance, arguments: &DoctorArguments, asking: &Asking) -> Result<ExitCode> {
     let mut report = DoctorReport::default();
-    let (config, findings) = configuration::examine(arguments.config.as_deref());
-    report.add(system::examine(instance, config.clock.source));
-    report.add(findings);
-    let (serving, findings) = serving(instance, known_status(instance));
-    report.add(findings);
+    let (serving, findings) = serving(instance, (asking.status)(instance));
     let served = serving.status();
-    report.add(served.and_then(|status| configuration::compare(&config, status, instance)));
+    let files = Files::of(arguments.config.as_deref(), served);
+    let (checked, found_in_file) = configuration::examine(files.checked());
+    // What runs is judged by the file that it runs with, whichever file is checked.
+    let config = files.running_apart().map(|running| configuration::examine(Some(running)).0);
+    let config = config.as_ref().unwrap_or(&checked);
+    report.add(system::examine(instance, config.clock.source));
+    report.add(found_in_file);
+    report.add(findings);
+    report.add(served.and_then(|status| configuration::compare(config, status, instance)));
+    if let (Some(status), Some(running)) = (served, files.running_apart()) {
+        report.add(configuration::checked_another(&checked, status, files.checked(), running));
+    }
+    if let Some(elsewhere) =
+        served.and_then(|status| elsewhere(status, process::network_namespace(), instance))
+    {
+        // Interfaces, ports, firewall and upstreams would be those of another network.
+        report.add(std::iter::once(elsewhere));
+        report.add(clock::examine(instance, &config.clock, served));
+        report.add(served.map(upstream_status::examine).into_iter().flatten());
+        return print(&report, arguments);
+    }
 
     let links = links()?;
-    let names = names(arguments, &config, served, &links)?;
+    let names = names(arguments, config, served, &links)?;
     for name in &names {
         report.add(match links.interfaces.iter().find(|interface| interface.name == *name) {
             Some(interface) => examine_interface(interface, &links, &serving, instance),
@@ -131,9 +153,9 @@ pub(crate) fn run(
         });
     }
     report.add(clock::examine(instance, &config.clock, served));
-    report.add(upstream::examine(&config, arguments.config.as_deref(), &links.own, instance));
+    report.add(upstream::examine(&checked, files.checked(), &links.own, instance));
     report.add(served.map(upstream_status::examine).into_iter().flatten());
-    report.add(port::examine(&config, served.and_then(|status| Some(status.daemon.as_ref()?.pid))));
+    report.add(port::examine(config, served.and_then(|status| Some(status.daemon.as_ref()?.pid))));
     let has_ipv6 = links.addresses.iter().any(|address| address.ip.is_ipv6());
     report.add(firewall::examine(&names, if has_ipv6 { Family::ALL } else { &[Family::Ipv4] }));
     report.add(conntrack::examine());
@@ -153,16 +175,68 @@ pub(crate) fn run(
             Some(before) => {
                 let patience = Duration::from_secs(arguments.wait);
                 eprint!("{}", inbound::instructions(peer, before, patience));
-                inbound::wait(peer, instance, &config, before, patience, || known_status(instance))
+                let listening = inbound::Listening {
+                    peer,
+                    addresses: inbound::addresses(peer),
+                    patience,
+                    look: || (asking.status)(instance),
+                    source: |address| (asking.source)(instance, address),
+                };
+                let denied = inbound::denied(peer, instance, config);
+                denied.into_iter().chain([listening.wait(before)]).collect()
             }
         });
     }
+    print(&report, arguments)
+}
+
+fn print(report: &DoctorReport, arguments: &DoctorArguments) -> Result<ExitCode> {
     if arguments.json {
         print_json(&report.as_json())?;
     } else {
         write(&report.to_text())?;
     }
     Ok(report.exit_code())
+}
+
+/// The configuration files that matter: the one to check, and the one that the daemon runs with.
+struct Files {
+    named: Option<PathBuf>,
+    running: Option<PathBuf>,
+}
+
+impl Files {
+    fn of(named: Option<&Path>, served: Option<&Status>) -> Self {
+        let running = served.and_then(|status| status.daemon.as_ref()?.config.clone());
+        // A daemon without a file has the path at which it would be.
+        Self { named: named.map(Path::to_owned), running: running.filter(|path| path.exists()) }
+    }
+
+    /// Returns the file to check, if it is not the default one.
+    fn checked(&self) -> Option<&Path> {
+        self.named.as_deref().or(self.running.as_deref())
+    }
+
+    /// Returns the file that the daemon runs with, if another one is checked.
+    fn running_apart(&self) -> Option<&Path> {
+        let (named, running) = (self.named.as_deref()?, self.running.as_deref()?);
+        let same = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        (same(named) != same(running)).then_some(running)
+    }
+}
+
+/// Whether the daemon is in another network namespace than this process, which has this one.
+fn elsewhere(status: &Status, here: Option<u64>, instance: &Instance) -> Option<Finding> {
+    let daemon = status.daemon.as_ref()?;
+    let (there, here) = (daemon.network_namespace?, here?);
+    (there != here).then(|| {
+        Finding::warning("other-network", "the daemon runs in another network namespace than this command")
+            .why(
+                "its interfaces, addresses, ports, firewall and upstreams cannot be seen from here, so they were not looked \
+                 at",
+            )
+            .fix(format!("nsenter --net=/proc/{}/ns/net {} doctor", daemon.pid, instance.command()))
+    })
 }
 
 fn serving(instance: &Instance, status: Result<Option<Status>, StatusError>) -> (Serving, Vec<Finding>) {
@@ -276,6 +350,40 @@ fn missing(name: &str, links: &Links) -> Finding {
 mod tests {
     use super::*;
     use finding::ids;
+
+    #[test]
+    fn a_daemon_in_another_network_is_told_of_and_one_in_this_network_is_not() {
+        let (mut status, instance) = (crate::status::sample(), Instance::new(None).unwrap());
+        assert_eq!(
+            elsewhere(&status, Some(7), &instance),
+            None,
+            "an earlier version does not say where it is"
+        );
+        status.daemon.as_mut().unwrap().network_namespace = Some(7);
+        assert_eq!(elsewhere(&status, Some(7), &instance), None);
+        let found = elsewhere(&status, Some(8), &instance).unwrap();
+        assert_eq!(found.fix.as_deref(), Some("nsenter --net=/proc/1/ns/net pooltime-xdp doctor"));
+    }
+
+    #[test]
+    fn the_running_daemon_s_file_is_checked_unless_another_is_named() {
+        let directory = std::env::temp_dir().join(format!("pooltime-doctor-files-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let (own, other) = (directory.join("own.toml"), directory.join("other.toml"));
+        std::fs::write(&own, "").unwrap();
+        std::fs::write(&other, "").unwrap();
+        let mut status = crate::status::sample();
+        status.daemon.as_mut().unwrap().config = Some(own.clone());
+        assert_eq!(Files::of(None, Some(&status)).checked(), Some(own.as_path()));
+        assert_eq!(Files::of(None, Some(&status)).running_apart(), None);
+        let spelt_otherwise = directory.join(".").join("own.toml");
+        assert_eq!(Files::of(Some(&spelt_otherwise), Some(&status)).running_apart(), None);
+        let apart = Files::of(Some(&other), Some(&status));
+        assert_eq!((apart.checked(), apart.running_apart()), (Some(other.as_path()), Some(own.as_path())));
+        std::fs::remove_file(&own).unwrap();
+        assert_eq!(Files::of(None, Some(&status)).checked(), None, "it does not exist");
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
 
     #[test]
     fn what_keeps_the_status_from_being_known_is_told_apart_whatever_the_exit_code() {

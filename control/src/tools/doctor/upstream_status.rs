@@ -9,6 +9,14 @@ use crate::status::{Discipline, Status};
 pub(super) fn examine(status: &Status) -> Vec<Finding> {
     let Some(discipline) = &status.clock.discipline else { return Vec::new() };
     let mut findings: Vec<_> = steering(discipline).into_iter().collect();
+    findings.extend(status.silence().map(|what| {
+        Finding::warning("upstreams-silent", what)
+            .why("the served error bound grows until it reaches its limit; a daemon that is started anew has nothing to hold over")
+            .advice(
+                "mend the way to the upstreams: outbound UDP port 123, routes, name servers; the findings about the firewall \
+                 say what of it is in the way here",
+            )
+    }));
     // Without a majority no upstream counts as false; the finding about the clock reports that.
     if status.clock.synchronised {
         let disbelieved = status.upstreams.iter().filter(|peer| peer.tally == Tally::Falseticker);
@@ -85,6 +93,14 @@ mod tests {
                 .contains("ntp1.example.net is a falseticker, +0.000012 s off")
         );
         assert_eq!(accused(false), []);
+    }
+
+    #[test]
+    fn upstreams_that_fall_silent_are_a_warning_against_a_restart() {
+        let findings = judged(|status| status.upstreams[0].unanswered = 5);
+        let found = only(&findings, "upstreams-silent");
+        assert!(found.severity == Warning && found.fix.is_none(), "{found:?}");
+        assert!(found.what.contains("do not restart the daemon") && found.what.contains("2 h"), "{found:?}");
     }
 
     #[test]

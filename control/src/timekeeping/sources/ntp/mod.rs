@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use super::Source;
 use crate::config::Config;
 use crate::discipline::{Discipline, LocalTime};
+use crate::error::chain;
 use crate::net::own_addresses::OwnAddresses;
 use crate::status::sources::Peer;
 use association::{Association, Readdressed};
@@ -135,7 +136,7 @@ impl NtpSource {
                 association.refused(reject, 1);
                 return association.in_trouble(refusal(reject));
             }
-            ExchangeOutcome::Failed(error) => return association.in_trouble(error.to_string()),
+            ExchangeOutcome::Failed(error) => return association.in_trouble(chain(&error)),
             // What came instead of the answer may tell why there is none.
             ExchangeOutcome::Silence => {
                 if let Some(elsewhere) = exchange.elsewhere {
