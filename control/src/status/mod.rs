@@ -464,24 +464,30 @@ pub(crate) fn sample() -> Status {
         addresses_without_room: Vec::new(),
         userspace_path: vec![UserspacePath { family: Family::Ipv4.label().into(), failure: None }],
         userspace_counters: Vec::new(),
-        limits: Some(Limits {
-            enabled: true,
-            rate: 16,
-            burst: 256,
-            ipv4_prefix: 32,
-            ipv6_prefix: 64,
-            leak: 4,
-            kod: 64,
-            table_entries: 1 << 16,
-            table_in_use: 3,
-            access_entries: 1,
-            evictions: 0,
-            clients: vec![Clients { family: Family::Ipv4.label().into(), last_hour: 1000 }],
-            budget_answers_per_s: None,
-            budget_bits_per_s: None,
-        }),
+        limits: Some(sample_limits()),
         http: vec![HttpListener { address: SocketAddr::from(([127, 0, 0, 1], 9200)), failure: None }],
         warnings: Vec::new(),
         maps: Maps { bytes: 4096, by_name: [("PT_STATE".to_owned(), 4096)].into() },
+    }
+}
+
+/// The limits of [`sample`].
+#[cfg(test)]
+fn sample_limits() -> Limits {
+    Limits {
+        enabled: true,
+        rate: 16,
+        burst: 256,
+        ipv4_prefix: 32,
+        ipv6_prefix: 64,
+        leak: 4,
+        kod: 64,
+        table_entries: 1 << 16,
+        table_in_use: 3,
+        access_entries: 1,
+        evictions: 0,
+        clients: vec![Clients { family: Family::Ipv4.label().into(), last_hour: 1000 }],
+        budget_answers_per_s: None,
+        budget_bits_per_s: None,
     }
 }
