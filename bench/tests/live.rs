@@ -250,8 +250,16 @@ fn what_is_wrong_with_the_way_to_the_server_is_named() {
     // By the station, without anybody to ask; and by a router on the link, to where no route leads.
     let answered = step("10.77.0.1", &["--interface", "lan0", "--next-hop", &mac]);
     assert!(number(&answered, "answered") > 0, "{answered}");
-    let passed_on = step("10.55.0.1", &["--interface", "lan0", "--gateway", "10.77.0.1"]);
-    assert!(number(&passed_on, "sent") > 0, "{passed_on}");
+    // There all of it is lost, which is no success.
+    let by_router =
+        ["--interface", "lan0", "--gateway", "10.77.0.1", "--warm-up", "0s", "--timeout", "200ms"];
+    let load = ["load", "10.55.0.1", "--generator", "packet", "--duration", "100ms", "--json"];
+    let output = bench(lab, &[&load[..], &by_router].concat());
+    let report: Json = serde_json::from_str(&output.stdout).unwrap();
+    let passed_on = &report["steps"][0];
+    assert!(number(passed_on, "sent") > 0 && number(passed_on, "answered") == 0, "{passed_on}");
+    let lost = output.expect_code(1);
+    assert!(lost.contains("all requests were lost"), "{lost}");
 }
 
 /// A server whose UDP checksums are all wrong, by a raw socket: the kernel's own would be right.
