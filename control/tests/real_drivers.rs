@@ -1,5 +1,4 @@
-//! The server on drivers of real NICs and on what stands on them, under the kernel that Debian 12 comes with: machines in
-//! software emulation.
+//! The server on drivers of real NICs, under the kernel that Debian 12 comes with: machines in software emulation.
 
 use std::path::Path;
 use std::process::Command;
@@ -19,15 +18,6 @@ fn virtio_answers_in_every_mode_and_leaves_nothing() {
 #[ignore = "needs root: scripts/test runs it"]
 fn igb_answers_in_every_mode_without_a_link_reset_by_a_restart() {
     every_row_is_right("igb");
-}
-
-#[test]
-#[ignore = "needs root: scripts/test runs it"]
-fn stations_are_right_in_vlans_on_ports_of_bonds_and_on_bridges_that_filter_on_a_kernel_that_has_them() {
-    // Many a machine's own kernel has none of the three, and `stations` leaves them out there.
-    let tests = ["a_vlan_is_answered", "the_backup_port_of_a_bond", "a_bridge_that_filters_vlans"];
-    let Some(said) = in_a_machine(&[&["test", "6.1", "stations"], &tests[..]].concat()) else { return };
-    assert!(said.contains("test result: ok. 3 passed") && !said.contains("not run"), "{said}");
 }
 
 /// See `scripts/vm` for what a row has.
