@@ -261,17 +261,27 @@ fn show_reception(interface: &mut status::Interface, reception: &Reception) {
 
 /// What is there to see while no daemon runs; `None` if nothing is attached.
 ///
+/// Who may not look at the maps may still ask the kernel whether any interface has an XDP program. Where none has, it
+/// makes no difference what the maps are.
+///
 /// # Errors
 ///
 /// Missing privileges, or pinned state of another layout version.
 pub fn status_without_daemon(instance: &Instance) -> Result<Option<Status>, OpenError> {
-    let Some(datapath) = Datapath::open(instance)? else {
-        return Ok(None);
-    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Error::because(Code::Os, "cannot start the event loop"))?;
+    let datapath = match Datapath::open(instance) {
+        Ok(Some(datapath)) => datapath,
+        Ok(None) => return Ok(None),
+        Err(OpenError::NotAllowed(missing)) => {
+            let links = runtime.block_on(async { Netlink::connect_to_ask()?.interfaces().await })?;
+            let is_any_attached = links.iter().any(|link| link.xdp.is_some());
+            return if is_any_attached { Err(OpenError::NotAllowed(missing)) } else { Ok(None) };
+        }
+        Err(error) => return Err(error),
+    };
     let (links, addresses) = runtime.block_on(async {
         let netlink = Netlink::connect_to_ask()?;
         let indices: Vec<_> = datapath.interfaces().collect();
