@@ -91,8 +91,8 @@ pub struct State {
     /// The stations of the interface of each entry of [`COUNTERS`]. They exist once, like the limits.
     pub stations: [StationTable; INTERFACES],
     /// For each of [`crate::Family::ALL`], the moment of `CLOCK_MONOTONIC` until which no other process than the daemon
-    /// is known to have port 123. The daemon puts it off while it looks, so that a time daemon that takes the port once
-    /// it has ended receives what it waits for.
+    /// is known to have port 123. The daemon moves it on as long as it looks. It passes soon after the daemon has ended, so
+    /// that a time daemon that takes the port then receives what it waits for.
     pub port_ours_until_ns: [u64; FAMILIES],
     /// Which sources are limited, and how.
     pub policy: Policy,

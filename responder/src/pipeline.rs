@@ -95,7 +95,7 @@ pub fn answer<A: ClientAddress, H: Host>(
 /// where the answer is made, kisses of death are sent there alone, and a request that gets there is sampled there.
 ///
 /// The socket refuses no source that is within its rate here, because its table knows of fewer requests than this
-/// one. Of the requests beyond the rate each of the two lets a part through, see [`limiter::divided`], so that as
+/// one, unless the source also asks past the program: with IP options, or by another interface. Of the requests beyond the rate each of the two lets a part through, see [`limiter::divided`], so that as
 /// many are answered in the end as of those that are answered here.
 #[inline(always)]
 pub(crate) fn pass_up<A: ClientAddress, H: Host>(
