@@ -356,6 +356,17 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_lists_exactly_the_alerts_that_are_shipped_in_their_order() {
+        let rules = include_str!("../../dist/prometheus-alerts.yml");
+        let shipped: Vec<_> =
+            rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+        let documentation = include_str!("../../docs/metrics.md");
+        let alerts = documentation.split("| metric |").next().unwrap();
+        let listed = alerts.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        assert_eq!(listed.collect::<Vec<_>>(), shipped);
+    }
+
+    #[test]
     fn every_family_is_named_as_scrapers_expect() {
         for Family { metric, samples } in families(&sample()) {
             let name = metric.name;
