@@ -129,11 +129,14 @@ impl Client {
                 source: self.source.to_bits(),
                 hash: ruling.hash,
                 at_ns: now_ns,
+                transmit: request.transmit(),
+                port: 0,
+                hops: 0,
+                kind: if ruling.evicted { kind | EVICTED } else { kind },
                 verdict: verdict as u8,
                 family: self.family as u8,
                 version: request.version(),
-                kind: if ruling.evicted { kind | EVICTED } else { kind },
-                reserved: 0,
+                poll: request.poll(),
             });
         }
         verdict

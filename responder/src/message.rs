@@ -77,6 +77,20 @@ impl Request {
         self.version
     }
 
+    /// Returns the transmit timestamp, in the byte order of the network.
+    #[must_use]
+    #[inline(always)]
+    pub const fn transmit(self) -> [u8; 8] {
+        self.transmit
+    }
+
+    /// Returns the poll field.
+    #[must_use]
+    #[inline(always)]
+    pub const fn poll(self) -> i8 {
+        self.poll.cast_signed()
+    }
+
     /// Returns bits that differ from one request to the next, as the client chose them.
     #[inline(always)]
     pub(crate) const fn noise(self) -> u64 {

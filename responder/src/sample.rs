@@ -19,6 +19,15 @@ pub const OF_REQUESTS: u8 = 1;
 pub const OF_SOURCES: u8 = 2;
 /// Bit of [`Sample::kind`]: its source took the place of one whose bucket was not full yet.
 pub const EVICTED: u8 = 4;
+/// Bit of [`Sample::kind`]: chosen because it has the shape of a pool monitor's probe, see
+/// [`crate::message::Request::is_probe`]. All of these are reported, as far as the grant allows.
+pub const OF_PROBES: u8 = 8;
+/// Bit of [`Sample::kind`]: the source is known from earlier, see [`crate::known`].
+pub const KNOWN: u8 = 16;
+/// Bit of [`Sample::kind`]: the request of a known source came by the source's usual path.
+pub const USUAL_PATH: u8 = 32;
+/// Bit of [`Sample::kind`]: the request of a known source came by another path than usual.
+pub const OTHER_PATH: u8 = 64;
 
 /// Two seconds are a little more than 2 to the power of this many ticks of the limiter's clock.
 const LITTLE_BITS: u32 = 17;
@@ -35,16 +44,22 @@ pub struct Sample {
     pub hash: u64,
     /// When it arrived, according to `CLOCK_MONOTONIC`.
     pub at_ns: u64,
+    /// The transmit timestamp of the request, in the byte order of the network.
+    pub transmit: [u8; 8],
+    /// The UDP port that the request came from.
+    pub port: u16,
+    /// The TTL or hop limit with which it arrived; 0 where it is not known.
+    pub hops: u8,
+    /// Bits [`OF_REQUESTS`], [`OF_SOURCES`], [`EVICTED`], [`OF_PROBES`], [`KNOWN`], [`USUAL_PATH`] and [`OTHER_PATH`].
+    pub kind: u8,
     /// The index of the verdict in [`crate::Verdict::ALL`].
     pub verdict: u8,
     /// The index of the family in [`crate::Family::ALL`].
     pub family: u8,
     /// The NTP version of the request.
     pub version: u8,
-    /// Bits [`OF_REQUESTS`], [`OF_SOURCES`] and [`EVICTED`].
-    pub kind: u8,
-    /// Padding, always zero.
-    pub reserved: u32,
+    /// The poll field of the request, in log2 seconds as the client says.
+    pub poll: i8,
 }
 
 /// The thresholds for choosing requests: a number that is as good as random is compared with each.
@@ -78,16 +93,19 @@ impl Sample {
     /// Reads a sample that the program has written.
     #[must_use]
     pub fn from_bytes(bytes: &[u8; size_of::<Self>()]) -> Self {
-        let [verdict, family, version, kind] = load(bytes, 24);
+        let [port_first, port_second, hops, kind, verdict, family, version, poll] = load(bytes, 32);
         Self {
             source: u64::from_ne_bytes(load(bytes, 0)),
             hash: u64::from_ne_bytes(load(bytes, 8)),
             at_ns: u64::from_ne_bytes(load(bytes, 16)),
+            transmit: load(bytes, 24),
+            port: u16::from_ne_bytes([port_first, port_second]),
+            hops,
+            kind,
             verdict,
             family,
             version,
-            kind,
-            reserved: 0,
+            poll: poll.cast_signed(),
         }
     }
 }

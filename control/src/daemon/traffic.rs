@@ -19,7 +19,7 @@ use crate::sys::kernel_clock::monotonic_ns;
 
 /// Samples of all CPUs from one round to the next; the ring buffer has room for that.
 const SAMPLES: u64 = 1024;
-const _: () = assert!(layout::SAMPLES_BYTES as u64 >= SAMPLES * 40);
+const _: () = assert!(layout::SAMPLES_BYTES as u64 >= SAMPLES * 48);
 /// Talkers that are shown.
 const TALKERS: usize = 10;
 
