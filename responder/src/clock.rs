@@ -191,7 +191,7 @@ impl ClockState {
             && self.stratum.wrapping_sub(1) < MAX_STRATUM
     }
 
-    /// Returns the error bound, including its growth with the age of the line.
+    /// Returns the error bound, including its growth with the age of the line in whole 2^16 ns.
     #[must_use]
     #[inline(always)]
     pub const fn root_dispersion_at(&self, monotonic_ns: u64) -> NtpShort {
