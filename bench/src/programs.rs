@@ -97,7 +97,7 @@ impl Server {
 
     /// Publishes another policy.
     pub(crate) fn set_policy(&mut self, policy: &Policy) -> Result<(), Failure> {
-        self.state.policy = Policy { set_mask: SETS - 1, ..*policy };
+        self.state.policy = Policy { set_mask: SETS - 1, known_mask: responder::known::SETS - 1, ..*policy };
         set_first(&mut self.ebpf, layout::STATE, Value(self.state))
     }
 

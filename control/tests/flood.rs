@@ -6,7 +6,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use aya::maps::Array;
+use aya::maps::{Array, Map, MapData};
 use aya::programs::xdp::XdpMode;
 use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
@@ -14,6 +14,8 @@ use nix::net::if_::if_nametoindex;
 use nix::sys::signal::Signal;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::gettid;
+use responder::layout;
+use responder::limiter::WAYS;
 use responder::verdict::Verdict;
 use testlab::wire::{PORT, request};
 use testlab::{CONFIG, Lab, Server, Tally, not_run, wait_for};
@@ -34,8 +36,12 @@ struct Flood {
     duration: Duration,
     /// From random sources, or in the name of this one.
     victim: Option<[u8; 4]>,
+    /// The TTL or hop limit; that of the hosts of the lab is [`HOPS`].
+    hops: u8,
     ipv6: bool,
 }
+
+const HOPS: u8 = 64;
 
 impl Flood {
     fn frame(&self) -> Vec<u8> {
@@ -49,10 +55,14 @@ impl Flood {
             source[..2].copy_from_slice(&[0x20, 0x01]);
             server[..2].copy_from_slice(&[0xfd, 0x77]);
             (source[15], server[15]) = (7, 1);
-            ethernet.ipv6(source, server, 64).udp(40_123, PORT).write(&mut frame, &message).unwrap();
+            ethernet.ipv6(source, server, self.hops).udp(40_123, PORT).write(&mut frame, &message).unwrap();
         } else {
             let source = self.victim.unwrap_or([11, 0, 0, 1]);
-            ethernet.ipv4(source, [10, 77, 0, 1], 64).udp(40_123, PORT).write(&mut frame, &message).unwrap();
+            ethernet
+                .ipv4(source, [10, 77, 0, 1], self.hops)
+                .udp(40_123, PORT)
+                .write(&mut frame, &message)
+                .unwrap();
         }
         frame
     }
@@ -224,7 +234,7 @@ fn good_clients_lose_nothing_under_a_flood_from_random_sources() {
     for (ipv6, sources) in [(false, ipv4), (true, vec!["fd77::2".parse().unwrap()])] {
         at_the_highest_rate(&lab, |per_second| {
             let before = counted(&server);
-            let flood = Flood { per_second, duration: FLOOD, victim: None, ipv6 };
+            let flood = Flood { per_second, duration: FLOOD, victim: None, hops: HOPS, ipv6 };
             let (flooded, (sent, answered)) = std::thread::scope(|scope| {
                 let flood = scope.spawn(|| flood.send(&lab));
                 let asked = ask(&lab, &sources, Duration::from_millis(100), FLOOD);
@@ -256,8 +266,8 @@ fn a_client_in_whose_name_a_flood_comes_keeps_the_share_that_leaks() {
     let _way = make_way(&lab);
     at_the_highest_rate(&lab, |per_second| {
         let before = counted(&server);
-        let flood =
-            Flood { per_second: per_second / 10, duration: FLOOD, victim: Some([10, 77, 0, 2]), ipv6: false };
+        let victim = Some([10, 77, 0, 2]);
+        let flood = Flood { per_second: per_second / 10, duration: FLOOD, victim, hops: HOPS, ipv6: false };
         let (flooded, (sent, answered)) = std::thread::scope(|scope| {
             let flood = scope.spawn(|| flood.send(&lab));
             let asked = ask(&lab, &[[10, 77, 0, 2].into()], Duration::from_millis(20), FLOOD);
@@ -288,7 +298,7 @@ fn no_answer_is_lost_while_lists_and_rates_are_changed() {
     let _way = make_way(&lab);
     at_the_highest_rate(&lab, |per_second| {
         let before = counted(&server);
-        let flood = Flood { per_second, duration: FLOOD, victim: None, ipv6: false };
+        let flood = Flood { per_second, duration: FLOOD, victim: None, hops: HOPS, ipv6: false };
         let mut loads = Vec::new();
         let flooded = std::thread::scope(|scope| {
             let flood = scope.spawn(|| flood.send(&lab));
@@ -318,5 +328,137 @@ fn no_answer_is_lost_while_lists_and_rates_are_changed() {
         );
         assert!(loads.iter().all(|(_, time)| *time < Duration::from_secs(10)), "{loads:?}");
         met.packets(Verdict::Answered) == flooded
+    });
+}
+
+/// Has these clients ask in three periods of what the server learns of its sources, without the hour that these take:
+/// what it has learnt is made a period older, twice, and it forgets that they have just been there.
+fn get_known(lab: &Lab, server: &Server<'_>, sources: &[IpAddr]) {
+    for period in 0..3 {
+        let (sent, answered) = ask(lab, sources, Duration::from_millis(250), Duration::from_millis(300));
+        assert_eq!(answered, sent, "in quiet times");
+        if period < 2 {
+            make_known_older(server);
+        }
+    }
+}
+
+fn make_known_older(server: &Server<'_>) {
+    let open = |name| -> Array<MapData, [u64; WAYS]> {
+        let path = server.paths().pin_directory().join(name);
+        Map::from_map_data(MapData::from_pin(path).unwrap()).unwrap().try_into().unwrap()
+    };
+    let mut buckets = open(layout::BUCKETS);
+    for number in 0..buckets.len() {
+        buckets.set(number, [0; WAYS], 0).unwrap();
+    }
+    let mut map = open(layout::KNOWN);
+    let sets: Vec<_> = map.iter().map(Result::unwrap).collect();
+    for (number, set) in (0..).zip(sets).filter(|(_, set)| *set != [0; WAYS]) {
+        let older = set.map(|word| {
+            let epoch = (word >> 8).wrapping_sub(1) & 0xff;
+            if word == 0 { 0 } else { word & !0xff00 | epoch << 8 }
+        });
+        map.set(number, older, 0).unwrap();
+    }
+}
+
+/// How many clients, which ask three times at intervals of two seconds until they are answered, get an answer.
+fn join(lab: &Lab, sources: &[IpAddr]) -> usize {
+    lab.inside("client", || {
+        let open = |source: &IpAddr| {
+            let socket = UdpSocket::bind((*source, 0)).unwrap();
+            socket.connect(("10.77.0.1", PORT)).unwrap();
+            socket.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+            socket
+        };
+        let mut waiting: Vec<_> = sources.iter().map(open).collect();
+        for round in 0..3 {
+            let start = Instant::now();
+            for (number, socket) in (0..).zip(&waiting) {
+                let _lost = socket.send(&request(4, round * 1000 + number));
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            waiting.retain(|socket| !matches!(socket.recv(&mut [0; 100]), Ok(48)));
+            std::thread::sleep(Duration::from_secs(2).saturating_sub(start.elapsed()));
+        }
+        sources.len() - waiting.len()
+    })
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn whoever_forges_a_known_client_s_address_takes_nothing_by_another_path_and_less_than_half_by_its_own() {
+    let lab = Lab::up(&[]);
+    let server = lab.server(CONFIG, &["--mode", "native"]);
+    let _way = make_way(&lab);
+    let client = [10, 77, 0, 2];
+    get_known(&lab, &server, &[client.into()]);
+    for (hops, per_second, interval_ms, least_percent) in
+        [(HOPS - 3, 500, 1000, 99), (HOPS - 3, 50_000, 1000, 99), (HOPS, 500, 20, 50), (HOPS, 50_000, 20, 50)]
+    {
+        let before = counted(&server);
+        let lost_before = lost_by_link(&lab);
+        let flood = Flood { per_second, duration: FLOOD, victim: Some(client), hops, ipv6: false };
+        let (flooded, (sent, answered)) = std::thread::scope(|scope| {
+            let flood = scope.spawn(|| flood.send(&lab));
+            // The first requests of the flood empty the bucket.
+            std::thread::sleep(FLOOD / 8);
+            let interval = Duration::from_millis(interval_ms);
+            let asked = ask(&lab, &[client.into()], interval, FLOOD * 3 / 4);
+            (flood.join().unwrap(), asked)
+        });
+        let met = counted(&server) - before;
+        let lost = lost_by_link(&lab) - lost_before;
+        println!(
+            "{}/s in its name, TTL {hops}: {answered} of {sent} requests of the client answered; {} of all by its usual \
+             path; the link lost {lost} frames",
+            flooded / FLOOD.as_secs(),
+            met.packets(Verdict::AnsweredKnown),
+        );
+        assert!(met.packets(Verdict::AnsweredKnown) > 0, "{met:?}");
+        assert!(answered * 100 >= sent * least_percent || lost > 0, "answers were lost, and not by the link");
+    }
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn known_clients_and_those_who_try_again_are_answered_while_strangers_use_up_the_budget() {
+    let lab = Lab::up(&[]);
+    let config = format!("{CONFIG}[limits]\nbudget_answers_per_s = 20000\n");
+    let server = lab.server(&config, &["--mode", "native"]);
+    let _way = make_way(&lab);
+    let addresses: Vec<IpAddr> = (0..60).map(|number| [10, 77, 0, 100 + number].into()).collect();
+    for address in &addresses {
+        lab.ip("client", &format!("address add {address}/24 dev lan0"));
+    }
+    let (known, newcomers) = addresses.split_at(20);
+    get_known(&lab, &server, known);
+    let attempts = std::cell::Cell::new(0);
+    at_the_highest_rate(&lab, |per_second| {
+        // Newcomers of an attempt before are none any more.
+        let joining = &newcomers[attempts.get() * 10..][..10];
+        attempts.set(attempts.get() + 1);
+        let before = counted(&server);
+        let flood = Flood { per_second, duration: FLOOD, victim: None, hops: HOPS, ipv6: false };
+        let (flooded, (sent, answered), joined) = std::thread::scope(|scope| {
+            let flood = scope.spawn(|| flood.send(&lab));
+            // The first second's worth of answers is there for everybody.
+            std::thread::sleep(Duration::from_millis(1500));
+            let joined = scope.spawn(|| join(&lab, joining));
+            let asked = ask(&lab, known, Duration::from_millis(500), FLOOD * 3 / 4);
+            (flood.join().unwrap(), asked, joined.join().unwrap())
+        });
+        let met = counted(&server) - before;
+        println!(
+            "{}/s from random sources, {} of all answered, {} over budget: {answered} of {sent} requests of known clients \
+             answered, {joined} of {} newcomers by their third try",
+            flooded / FLOOD.as_secs(),
+            met.packets(Verdict::Answered),
+            met.packets(Verdict::DropBudget),
+            joining.len(),
+        );
+        assert!(met.packets(Verdict::DropBudget) > 0 || per_second < 100_000, "{met:?}");
+        answered * 1000 >= sent * 999 && joined == joining.len()
     });
 }

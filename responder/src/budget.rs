@@ -10,15 +10,23 @@
 //!
 //! # Who is refused
 //!
-//! The limiter knows how much each source owes: how long it would have to be quiet for its bucket to be
-//! full. For sources that owe nothing, it knows how long they have owed nothing. The emptier the budget's
-//! bucket is, the less a source may owe to be answered. Below that, the source must have been quiet for ever
-//! longer, up to a minute, or be unknown. So sources that ask much cannot take what is left below their mark:
-//! it is kept for those that ask less, above all for clients that ask now and then. The bucket settles where
-//! the admitted requests are what the cap allows. That needs no measurement of rates and no look at other
-//! CPUs.
+//! The emptier the bucket is, the more a source must have to be answered. What is left below the mark of one kind of
+//! source is kept for those of the kinds above it, see [`Rank`]:
 //!
-//! Sources without a limit are always answered and pay like the others.
+//! - Sources that are known from earlier ([`crate::known`]) are answered as long as there is anything, unless they ask
+//!   all the time.
+//! - Newcomers who ask a second or third time ([`crate::tries`]) are answered above [`NEWCOMER_LEVEL`].
+//! - Strangers, whom nobody has seen before, are answered above [`STRANGER_LEVEL`]: all that a flood from random sources
+//!   gets is what nobody else wants.
+//! - Of other sources the limiter knows how long their bucket has been full: the emptier the budget is, the longer it must have
+//!   been, up to a minute.
+//! - Sources that owe something are answered above [`DEBT_LEVEL`] only. The limiter knows how much each owes: how
+//!   long it would have to be quiet for its bucket to be full. The emptier the budget is, the less it may be.
+//!
+//! The bucket settles where the admitted requests are what the cap allows. That needs no measurement of rates and no
+//! look at other CPUs.
+//!
+//! Sources without a limit are always answered. They pay like the others while there is anything to pay with.
 
 use crate::bucket::{Bucket, Ruling};
 
@@ -40,6 +48,14 @@ const LEVEL_SHIFT: u32 = 29;
 const QUIET_BITS: u64 = 22;
 /// No source that owes anything is answered below this level. A source that has been quiet for 4 ms is.
 const DEBT_LEVEL: u64 = 14;
+/// No stranger is answered below this level.
+const STRANGER_LEVEL: u64 = 12;
+/// No newcomer who comes back is answered below this level.
+const NEWCOMER_LEVEL: u64 = 4;
+/// At this level and above, all sources that owe nothing are answered.
+pub(crate) const PLENTY: u64 = QUIET_BITS;
+/// By how many levels known sources are ahead of others that have been quiet for as long.
+const KNOWN_LEVELS: u64 = 16;
 const _: () = assert!(WINDOW >> LEVEL_SHIFT == 32);
 
 /// What an answer costs a CPU.
@@ -75,30 +91,69 @@ pub struct Allowance<'a, B> {
     pub bucket: &'a B,
 }
 
+/// The kinds of sources, in the order in which they are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rank {
+    /// Without a limit.
+    Unlimited,
+    /// Known from earlier.
+    Known,
+    /// With a bucket, or not looked for.
+    Ordinary,
+    /// Without a bucket, but come before.
+    Newcomer,
+    /// Never seen before.
+    Stranger,
+}
+
 impl<B: Bucket> Allowance<'_, B> {
-    /// Whether there is an answer for a source with this ruling. If so, takes it out of the bucket. `always`
-    /// is set for sources without a limit. `bytes` is the length of the answer's frame.
+    /// How full the bucket is, from 0 to 32.
     #[inline(always)]
-    pub(crate) fn admits(&self, ruling: &Ruling, always: bool, bytes: usize, now_ns: u64) -> bool {
-        let now = now_ns << UNIT_SHIFT;
-        let until_full = self.bucket.load().wrapping_sub(now);
+    pub(crate) fn level(&self, now_ns: u64) -> u64 {
+        WINDOW.saturating_sub(self.until_full(now_ns)) >> LEVEL_SHIFT & 63
+    }
+
+    #[inline(always)]
+    fn until_full(&self, now_ns: u64) -> u64 {
+        let until_full = self.bucket.load().wrapping_sub(now_ns << UNIT_SHIFT);
         // A moment in the past is a huge number.
-        let until_full = if until_full.cast_signed() < 0 { 0 } else { until_full };
+        if until_full.cast_signed() < 0 { 0 } else { until_full }
+    }
+
+    /// Whether there is an answer for a source with this ruling, at this level. If so, takes it out of the bucket. `bytes`
+    /// is the length of the answer's frame.
+    #[inline(always)]
+    pub(crate) fn admits(&self, ruling: &Ruling, rank: Rank, bytes: usize, level: u64, now_ns: u64) -> bool {
+        let until_full = self.until_full(now_ns);
         if until_full >= WINDOW {
-            return always;
+            return rank == Rank::Unlimited;
         }
-        let level = WINDOW.wrapping_sub(until_full) >> LEVEL_SHIFT & 63;
-        let admitted = always
-            || if ruling.owed() == 0 {
-                level >= QUIET_BITS || ruling.quiet() >> (QUIET_BITS.wrapping_sub(level) & 63) != 0
-            } else {
-                level >= DEBT_LEVEL && ruling.owed() >> level == 0
-            };
+        let admitted = match rank {
+            Rank::Unlimited => true,
+            Rank::Stranger => level >= STRANGER_LEVEL,
+            Rank::Newcomer => level >= NEWCOMER_LEVEL,
+            Rank::Known => was_quiet_enough(ruling, level.wrapping_add(KNOWN_LEVELS)),
+            Rank::Ordinary if ruling.owed() == 0 => was_quiet_enough(ruling, level),
+            Rank::Ordinary => level >= DEBT_LEVEL && ruling.owed() >> level == 0,
+        };
         if admitted {
-            self.bucket.store(now.wrapping_add(until_full).wrapping_add(self.cost.of(bytes)));
+            self.charge(bytes, now_ns);
         }
         admitted
     }
+
+    /// Takes an answer with a frame of so many bytes out of the bucket.
+    #[inline(always)]
+    pub(crate) fn charge(&self, bytes: usize, now_ns: u64) {
+        let full = (now_ns << UNIT_SHIFT).wrapping_add(self.until_full(now_ns));
+        self.bucket.store(full.wrapping_add(self.cost.of(bytes)));
+    }
+}
+
+/// Whether a source's bucket has been full for as long as is asked for at a level.
+#[inline(always)]
+const fn was_quiet_enough(ruling: &Ruling, level: u64) -> bool {
+    level >= QUIET_BITS || ruling.quiet() >> (QUIET_BITS.wrapping_sub(level) & 63) != 0
 }
 
 /// Returns how full a bucket is, from 0 to 32.

@@ -28,6 +28,18 @@ pub trait Buckets {
         None
     }
 
+    /// Returns the set of known sources with this number, see [`crate::known`]. If there is none, nobody is known.
+    #[inline(always)]
+    fn known(&self, _number: u32) -> Option<&[Self::Bucket; WAYS]> {
+        None
+    }
+
+    /// Returns the set of [`crate::tries`] with this number. If there is none, strangers are not told apart.
+    #[inline(always)]
+    fn tries(&self, _number: u32) -> Option<&[Self::Bucket; WAYS]> {
+        None
+    }
+
     /// Returns this CPU's part of the budget for answers, or `None` if there is no cap. Called only if
     /// [`crate::Policy::options`] says that there is one.
     #[inline(always)]

@@ -1,5 +1,6 @@
 //! Requests over IPv4 (RFC 791).
 
+use crate::admission::Arrival;
 use crate::checksum::Sum;
 use crate::ethernet::Link;
 use crate::message::Otherwise;
@@ -64,6 +65,9 @@ pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, link: Link, server: 
         return outcome(Verdict::DropSource);
     }
 
+    let [hops] = load(headers, 8);
+    let ingress = ethernet::ingress(packet, link.tags, server.interface());
+    let arrival = Arrival { port: udp_header.source_port, hops, ingress };
     let (policy, udp_offset) = (published.policy(), offset.wrapping_add(HEADER));
     let found = if fragment & MORE_FRAGMENTS == 0 {
         let total_length = usize::from(u16::from_be_bytes(load(headers, 2)));
@@ -77,7 +81,7 @@ pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, link: Link, server: 
         Ok(request) => request,
         Err(Otherwise::ForSocket(request, passed)) => {
             let verdict = if packet.bytes(offset).is_some_and(is_intact) {
-                pipeline::pass_up(request, source, passed, policy, server)
+                pipeline::pass_up(request, source, arrival, passed, policy, server)
             } else {
                 Verdict::DropChecksum
             };
@@ -95,6 +99,7 @@ pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, link: Link, server: 
     let answer = match pipeline::answer(
         request,
         source,
+        arrival,
         packet.length(),
         published.policy(),
         || published.clock(),

@@ -1,5 +1,6 @@
 //! Requests over IPv6 (RFC 8200).
 
+use crate::admission::Arrival;
 use crate::checksum::Sum;
 use crate::ethernet::Link;
 use crate::message::Otherwise;
@@ -53,13 +54,16 @@ pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, link: Link, server: 
         return outcome(Verdict::DropSource);
     }
 
+    let [hops] = load(headers, 7);
+    let ingress = ethernet::ingress(packet, link.tags, server.interface());
+    let arrival = Arrival { port: udp_header.source_port, hops, ingress };
     let (policy, udp_offset) = (published.policy(), offset.wrapping_add(HEADER));
     let payload_length = usize::from(u16::from_be_bytes(load(headers, 4)));
     let request = match message::in_datagram(packet, udp_offset, payload_length, udp_header, policy) {
         Ok(request) => request,
         Err(Otherwise::ForSocket(request, passed)) => {
             let verdict = if has_checksum(udp_header) {
-                pipeline::pass_up(request, source, passed, policy, server)
+                pipeline::pass_up(request, source, arrival, passed, policy, server)
             } else {
                 Verdict::DropChecksum
             };
@@ -77,6 +81,7 @@ pub(crate) fn respond<P: Packet, S: Server>(packet: &mut P, link: Link, server: 
     let answer = match pipeline::answer(
         request,
         source,
+        arrival,
         packet.length(),
         published.policy(),
         || published.clock(),

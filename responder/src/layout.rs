@@ -5,6 +5,8 @@
 //! | [`STATE`] | array | one [`State`]: clock, addresses, stations and limits |
 //! | [`COUNTERS`] | per-CPU array | for each interface the [`Counters`] |
 //! | [`BUCKETS`] | array | the limiter's sets of [`crate::limiter::WAYS`] words; as many as the daemon says |
+//! | [`KNOWN`] | array | [`crate::known::SETS`] sets of [`crate::limiter::WAYS`] words: known sources |
+//! | [`TRIES`] | array | as many, of the newcomers while the budget is short |
 //! | [`SPENT`] | per-CPU array | one [`Spent`]: what the CPU has taken of what there is for it |
 //! | [`GRANTS`] | per-CPU array | one [`Grant`]: what the daemon allows it |
 //! | [`SAMPLES`] | ring buffer | [`crate::sample::Sample`], from the program to the daemon |
@@ -30,7 +32,7 @@ use crate::limiter::Policy;
 use crate::{ServedTable, StationTable, verdict};
 
 /// Version of the layout. It increases with every change to a map's layout or to the meaning of its content.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 /// The first word of [`State`]: "PTXD" and [`VERSION`].
 pub const MAGIC: u64 = 0x5054_5844_0000_0000 | VERSION as u64;
 
@@ -40,6 +42,10 @@ pub const STATE: &str = "PT_STATE";
 pub const COUNTERS: &str = "PT_COUNTERS";
 /// Name of the map of the limiter's buckets.
 pub const BUCKETS: &str = "PT_BUCKETS";
+/// Name of the map of known sources.
+pub const KNOWN: &str = "PT_KNOWN";
+/// Name of the map of newcomers.
+pub const TRIES: &str = "PT_TRIES";
 /// Name of the map of what each CPU has spent.
 pub const SPENT: &str = "PT_SPENT";
 /// Name of the map of what each CPU may spend.

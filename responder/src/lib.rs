@@ -32,6 +32,7 @@
 #![no_std]
 
 pub mod access;
+pub mod admission;
 pub mod bucket;
 pub mod budget;
 pub mod checksum;
@@ -40,6 +41,7 @@ pub mod ethernet;
 pub mod host;
 pub mod ipv4;
 pub mod ipv6;
+pub mod known;
 pub mod layout;
 pub mod limiter;
 pub mod message;
@@ -50,6 +52,7 @@ mod seed;
 pub mod served;
 pub mod server;
 pub mod station;
+mod tries;
 pub mod udp;
 pub mod verdict;
 

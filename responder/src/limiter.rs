@@ -193,10 +193,17 @@ pub struct Policy {
     pub leak: u8,
     /// Smallest poll interval in a kiss of death, in log2 seconds.
     pub kiss_poll: i8,
-    /// The bits [`KISS_DENIED`], [`BUDGET`] and [`SYMMETRIC`].
+    /// The bits [`KISS_DENIED`], [`BUDGET`], [`SYMMETRIC`] and [`KNOWN`].
     pub options: u8,
     /// Bit 0: there is an IPv4 access list. Bit 1: there is an IPv6 one.
     pub lists: u8,
+    /// Number of sets of known sources, a power of two, minus one. The sets of tries are as many.
+    pub known_mask: u32,
+    /// Share of the requests by the usual path of a known source, in 256ths, that are answered when the source's bucket
+    /// and its reserve are empty, see [`crate::known`]. At most 255.
+    pub known_share: u8,
+    /// Padding, always zero.
+    pub reserved: [u8; 3],
     /// Which requests are reported to the daemon.
     pub chances: Chances,
 }
@@ -211,6 +218,8 @@ pub const KISS_DENIED: u8 = 1;
 pub const BUDGET: u8 = 2;
 /// [`Policy::options`]: symmetric active peers are answered as clients are, see [`crate::message::classify`].
 pub const SYMMETRIC: u8 = 4;
+/// [`Policy::options`]: known sources are told from strangers, see [`crate::known`].
+pub const KNOWN: u8 = 8;
 /// [`Policy::leak`]: nothing leaks.
 pub const NO_LEAK: u8 = 64;
 
@@ -228,6 +237,9 @@ impl Policy {
         kiss_poll: 0,
         options: 0,
         lists: 0,
+        known_mask: 0,
+        known_share: 0,
+        reserved: [0; 3],
         chances: Chances::NONE,
     };
 
@@ -247,8 +259,9 @@ impl Policy {
 
     /// Returns the hash of a source, whose bits give the number of the set and the tag. There are two rounds,
     /// so that each of those bits depends on every bit of the source and of the key.
+    #[must_use]
     #[inline(always)]
-    const fn hash(&self, source: u64) -> u64 {
+    pub const fn hash(&self, source: u64) -> u64 {
         let [first, second, third] = self.key;
         let mixed = (source ^ first).wrapping_mul(second | 1);
         (mixed ^ mixed >> 32).wrapping_mul(third | 1)
@@ -257,11 +270,22 @@ impl Policy {
     /// Returns whether a refused request is answered anyway. The chance depends on the moment, to the
     /// nanosecond, and on the request, under the key: the client knows neither the moment nor the key.
     #[inline(always)]
-    const fn leaks(&self, leak: u8, now_ns: u64, noise: u64) -> bool {
+    pub(crate) const fn leaks(&self, leak: u8, now_ns: u64, noise: u64) -> bool {
+        leak < NO_LEAK && self.random(now_ns, noise) >> 1 >> (63_u8.wrapping_sub(leak) & 63) == 0
+    }
+
+    /// Returns whether a request by the usual path of a known source is answered, although the source's bucket and its reserve
+    /// are empty. The chance is [`Self::known_share`], and depends on the same as the leak, but on other bits.
+    #[inline(always)]
+    pub(crate) const fn shares(&self, now_ns: u64, noise: u64) -> bool {
+        (self.random(now_ns, noise) >> 16 & 0xff) < self.known_share as u64
+    }
+
+    #[inline(always)]
+    const fn random(&self, now_ns: u64, noise: u64) -> u64 {
         let [first, second, third] = self.key;
         let mixed = (now_ns ^ noise ^ third).wrapping_mul(first | 1);
-        let random = (mixed ^ mixed >> 32).wrapping_mul(second | 1);
-        leak < NO_LEAK && random >> 1 >> (63_u8.wrapping_sub(leak) & 63) == 0
+        (mixed ^ mixed >> 32).wrapping_mul(second | 1)
     }
 }
 
@@ -313,6 +337,13 @@ impl Source {
         Self(word_of(crate::packet::load(&address, 0)) & policy.ipv6_mask)
     }
 
+    /// The inverse of [`Self::to_bits`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     /// Returns the word.
     #[must_use]
     #[inline(always)]
@@ -346,27 +377,44 @@ pub fn decide<B: Buckets>(
     now_ns: u64,
     noise: u64,
 ) -> Ruling {
+    let ruling = judge(buckets, policy, class, source, now_ns);
+    if ruling.decision == Decision::Answer {
+        return ruling;
+    }
+    let decision = refused(buckets, policy, &ruling, buckets.leak(policy.leak), now_ns, noise);
+    Ruling { decision, ..ruling }
+}
+
+/// Decides whether a source is within its rate: [`Decision::Answer`] or [`Decision::Drop`].
+#[inline(always)]
+pub(crate) fn judge<B: Buckets>(
+    buckets: &B,
+    policy: &Policy,
+    class: Class,
+    source: Source,
+    now_ns: u64,
+) -> Ruling {
     if class == Class::UNLIMITED {
-        return Ruling::unknown(Decision::Answer);
+        return Ruling::unlimited();
     }
     let hash = policy.hash(source.0);
     #[expect(clippy::cast_possible_truncation, reason = "masked by 32 bits")]
     let number = (hash >> SET_SHIFT) as u32 & policy.set_mask;
     let Some(set) = buckets.set(number) else {
-        return Ruling::unknown(Decision::Answer);
+        return Ruling::unlimited();
     };
     let now = moment(now_ns);
     let tag = hash >> TAG_SHIFT;
     let Some((bucket, word)) = find(set, tag) else {
-        let evicted = take_place(set, tag, class, now);
-        return Ruling { hash, evicted, ..Ruling::unknown(Decision::Answer) };
+        let Place { evicted, is_crowded } = take_place(set, tag, class, now);
+        return Ruling { hash, evicted, is_new: true, is_crowded, ..Ruling::unlimited() };
     };
 
     let until_full = until_full(word, now);
-    let ruling = |decision| Ruling { decision, hash, evicted: false, until_full };
+    let ruling = Ruling { hash, until_full: until_full & MOMENT, ..Ruling::unlimited() };
     if let Some(spent) = class.spend(word, now, until_full) {
         bucket.store(spent);
-        return ruling(Decision::Answer);
+        return ruling;
     }
     let excess = (word & EXCESS) >> EXCESS_SHIFT;
     if excess < MOST_EXCESS {
@@ -374,12 +422,25 @@ pub fn decide<B: Buckets>(
         // CPU.
         bucket.store(word.wrapping_add(ONE_EXCESS));
     }
-    if policy.leaks(buckets.leak(policy.leak), now_ns, noise) {
-        ruling(Decision::Leak)
-    } else if excess < FLOOD && may_kiss(buckets, policy, now_ns) {
-        ruling(Decision::Kiss)
+    Ruling { decision: Decision::Drop, excess, ..ruling }
+}
+
+/// Decides what becomes of a refused request.
+#[inline(always)]
+pub(crate) fn refused<B: Buckets>(
+    buckets: &B,
+    policy: &Policy,
+    ruling: &Ruling,
+    leak: u8,
+    now_ns: u64,
+    noise: u64,
+) -> Decision {
+    if policy.leaks(leak, now_ns, noise) {
+        Decision::Leak
+    } else if ruling.excess < FLOOD && may_kiss(buckets, policy, now_ns) {
+        Decision::Kiss
     } else {
-        ruling(Decision::Drop)
+        Decision::Drop
     }
 }
 
@@ -412,23 +473,36 @@ fn find<B: Bucket>(set: &[B; WAYS], tag: u64) -> Option<(&B, u64)> {
 }
 
 /// Gives a source without a bucket the one in its set that is nearest to full, with one token taken out.
-/// Returns whether that bucket was not full.
+/// Returns what that bucket was before.
 ///
 /// The code has no branches. Under a flood of new sources each branch would be mispredicted half of the
 /// time, and only after the set has come from memory. So the wait for memory passes while the answer is being
 /// made.
 #[inline(always)]
-fn take_place<B: Bucket>(set: &[B; WAYS], tag: u64, class: Class, now: u64) -> bool {
+fn take_place<B: Bucket>(set: &[B; WAYS], tag: u64, class: Class, now: u64) -> Place {
     let [a, b, c, d] = set;
     let nearest = smaller(
         smaller(debt_and_way(a, now, 0), debt_and_way(b, now, 1)),
         smaller(debt_and_way(c, now, 2), debt_and_way(d, now, 3)),
     );
+    let mut quiet = 0;
     if let Some(place) = set.get((nearest & WAY) as usize) {
+        quiet = now.wrapping_sub(place.load());
         place.store(now.wrapping_add(class.interval()) & MOMENT | tag);
     }
-    nearest > WAY
+    Place { evicted: nearest > WAY, is_crowded: quiet >> CROWDED_BITS == 0 }
 }
+
+/// What a place was before a source took it.
+struct Place {
+    /// Its bucket was not full.
+    evicted: bool,
+    /// See [`Ruling::is_crowded`].
+    is_crowded: bool,
+}
+
+/// A quarter of a second is a little less than 2 to the power of this, as the difference of two moments.
+const CROWDED_BITS: u32 = MOMENT_SHIFT + 14;
 
 /// Mask of the bits that hold a bucket's place in its set.
 const WAY: u64 = 3;

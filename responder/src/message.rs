@@ -39,8 +39,13 @@ pub struct Request {
     /// The mode of the answer.
     mode: u8,
     poll: u8,
+    is_probe: bool,
     transmit: [u8; 8],
 }
+
+/// The first four bytes of a pool monitor's probe: a client's request in version 4, without stratum and poll interval,
+/// with the precision 2^32 s.
+const PROBE_HEADER: [u8; 4] = [0x23, 0, 0, 0x20];
 
 impl Request {
     /// Reads a request from the payload of a datagram that came to a socket.
@@ -67,7 +72,16 @@ impl Request {
     fn read(message: &[u8; LENGTH]) -> Self {
         let [first, _, poll, _, ..] = *message;
         let mode = if first & 7 == MODE_ACTIVE { MODE_PASSIVE } else { MODE_SERVER };
-        Self { version: version(first), mode, poll, transmit: load(message, 40) }
+        let is_probe = load::<4>(message, 0) == PROBE_HEADER && is_empty_before_transmit(message);
+        Self { version: version(first), mode, poll, is_probe, transmit: load(message, 40) }
+    }
+
+    /// Returns whether it has the shape of a probe of the NTP Pool's monitors: all fields but the transmit timestamp
+    /// are constant, and the precision is one that no clock has. It is treated like every other request.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_probe(self) -> bool {
+        self.is_probe
     }
 
     /// Returns the NTP version, 1 to 4.
@@ -90,12 +104,13 @@ impl Request {
     pub const fn poll(self) -> i8 {
         self.poll.cast_signed()
     }
+}
 
-    /// Returns bits that differ from one request to the next, as the client chose them.
-    #[inline(always)]
-    pub(crate) const fn noise(self) -> u64 {
-        u64::from_ne_bytes(self.transmit)
-    }
+/// Whether the fields between the precision and the transmit timestamp are all zero.
+#[inline(always)]
+fn is_empty_before_transmit(message: &[u8; LENGTH]) -> bool {
+    let word = |offset| u64::from_ne_bytes(load(message, offset));
+    u32::from_ne_bytes(load(message, 4)) == 0 && word(8) | word(16) | word(24) | word(32) == 0
 }
 
 /// Returns the version in a message's first byte, 0 to 7.
@@ -194,7 +209,10 @@ pub(crate) fn in_first_fragment<P: Packet>(
     match packet.bytes::<1>(offset.wrapping_add(udp::HEADER)) {
         Some([first]) if classify(*first, udp.source_port, policy).is_ok() => {
             let transmit = u64::from(identification).to_ne_bytes();
-            Otherwise::ForSocket(Request { version: 0, mode: 0, poll: 0, transmit }, Verdict::PassFragment)
+            Otherwise::ForSocket(
+                Request { version: 0, mode: 0, poll: 0, is_probe: false, transmit },
+                Verdict::PassFragment,
+            )
         }
         _ => Otherwise::NoRequest(Verdict::PassFragment, 0),
     }
@@ -223,7 +241,7 @@ impl Answer {
         self.verdict
     }
 
-    /// Returns what is sent under a verdict of [`crate::access::Client::admit`]: the answer, or a kiss of
+    /// Returns what is sent under a verdict of [`crate::admission::Client::admit`]: the answer, or a kiss of
     /// death instead.
     #[must_use]
     #[inline(always)]
@@ -231,7 +249,9 @@ impl Answer {
         match verdict {
             Verdict::KissRate => self.kiss(KISS_RATE, verdict, policy.kiss_poll),
             Verdict::KissDeny => self.kiss(KISS_DENY, verdict, policy.kiss_poll),
-            Verdict::Leaked if matches!(self.verdict, Verdict::Answered) => Self { verdict, ..self },
+            Verdict::Leaked | Verdict::AnsweredKnown if matches!(self.verdict, Verdict::Answered) => {
+                Self { verdict, ..self }
+            }
             _ => self,
         }
     }

@@ -3,11 +3,11 @@
 //! Requests over IPv4, over IPv6 and those that come to the socket in user space all take this way, so that a list,
 //! a limit or the budget cannot mean one thing on one path and another on the next.
 
-use crate::access::{Access, Client};
+use crate::access::Access;
+use crate::admission::{Arrival, Client};
 use crate::clock::ClockState;
-use crate::limiter::{self, Buckets, IPV4_LIST, IPV6_LIST, Policy, Source, WAYS};
+use crate::limiter::{IPV4_LIST, IPV6_LIST, Policy, Source};
 use crate::message::{self, Answer, Request};
-use crate::sample::Sample;
 use crate::server::{Host, Published as _, Server};
 use crate::verdict::{Action, Family, Verdict};
 
@@ -57,8 +57,9 @@ impl ClientAddress for [u8; 16] {
 
 /// Answers a client's request for the time, or says why it is not answered.
 ///
-/// `answer_bytes` is the length of the answer's Ethernet frame. `clock` reads the clock line in force. It is called only for clients that are allowed to ask, and the time is read
-/// after it. One reading of the time serves the limiter and the answer.
+/// `answer_bytes` is the length of the answer's Ethernet frame. `clock` reads the clock line in force. It is called only for
+/// requests that are answered, and after the time is read: the line may begin a little later than the request came, and
+/// tells the time before its beginning, too. One reading of the time serves the limiter and the answer.
 ///
 /// # Errors
 ///
@@ -68,21 +69,24 @@ impl ClientAddress for [u8; 16] {
 pub fn answer<A: ClientAddress, H: Host>(
     request: Request,
     address: A,
+    arrival: Arrival,
     answer_bytes: usize,
     policy: &Policy,
     clock: impl FnOnce() -> Option<ClockState>,
     host: &H,
 ) -> Result<Answer, Verdict> {
-    let client = client(address, answer_bytes, policy, host);
-    client.may_ask(policy)?;
-    let Some(clock) = clock() else {
-        return Err(Verdict::PassClock);
+    let client = Client { arrival, ..client(request, address, answer_bytes, policy, host) };
+    let received_ns = if client.is_ignored(policy) { 0 } else { host.received_ns() };
+    let verdict = match client.quickly(host, policy, received_ns) {
+        Ok(verdict) => verdict,
+        Err(ruling) => host.settle(&client, policy, ruling, received_ns),
     };
-    let received_ns = host.received_ns();
-    let verdict = client.admit(host, policy, request, received_ns);
     if verdict.action() != Action::Transmit {
         return Err(verdict);
     }
+    let Some(clock) = clock() else {
+        return Err(Verdict::PassClock);
+    };
     let transmit_ns = host.transmit_ns(received_ns);
     Ok(message::answer(request, &clock, received_ns, transmit_ns).admitted(verdict, policy))
 }
@@ -95,21 +99,21 @@ pub fn answer<A: ClientAddress, H: Host>(
 /// where the answer is made, kisses of death are sent there alone, and a request that gets there is sampled there.
 ///
 /// The socket refuses no source that is within its rate here, because its table knows of fewer requests than this
-/// one, unless the source also asks past the program: with IP options, or by another interface. Of the requests beyond the rate each of the two lets a part through, see [`limiter::divided`], so that as
-/// many are answered in the end as of those that are answered here.
+/// one, unless the source also asks past the program: with IP options, or by another interface. Of the requests beyond
+/// the rate each of the two lets a part through, see [`crate::limiter::divided`], so that as many are answered in the end as of
+/// those that are answered here.
 #[inline(always)]
 pub(crate) fn pass_up<A: ClientAddress, H: Host>(
     request: Request,
     address: A,
+    arrival: Arrival,
     passed: Verdict,
     policy: &Policy,
     host: &H,
 ) -> Verdict {
-    let client = client(address, 0, policy, host);
-    if let Err(verdict) = client.may_ask(policy) {
-        return verdict;
-    }
-    let verdict = client.admit(&BeforeSocket(host), policy, request, host.received_ns());
+    let client = Client { arrival, before_socket: true, ..client(request, address, 0, policy, host) };
+    let now_ns = if client.is_ignored(policy) { 0 } else { host.received_ns() };
+    let verdict = host.settle(&client, policy, client.judge(host, policy, now_ns), now_ns);
     if verdict.action() == Action::Transmit { passed } else { verdict }
 }
 
@@ -131,32 +135,13 @@ pub(crate) fn for_others<S: Server>(
 }
 
 #[inline(always)]
-fn client<A: ClientAddress, H: Host>(address: A, answer_bytes: usize, policy: &Policy, host: &H) -> Client {
+fn client<A: ClientAddress, H: Host>(
+    request: Request,
+    address: A,
+    answer_bytes: usize,
+    policy: &Policy,
+    host: &H,
+) -> Client {
     let access = if policy.lists & A::LIST == 0 { Access::Ordinary } else { address.access(host) };
-    Client { access, source: address.source(policy), family: A::FAMILY, answer_bytes }
-}
-
-/// The buckets of a host for a request that its socket answers.
-struct BeforeSocket<'a, H>(&'a H);
-
-impl<H: Host> Buckets for BeforeSocket<'_, H> {
-    type Bucket = H::Bucket;
-
-    #[inline(always)]
-    fn set(&self, number: u32) -> Option<&[H::Bucket; WAYS]> {
-        self.0.set(number)
-    }
-
-    #[inline(always)]
-    fn leak(&self, leak: u8) -> u8 {
-        let [before_socket, _] = limiter::divided(leak);
-        before_socket
-    }
-
-    #[inline(always)]
-    fn report(&self, sample: Sample) {
-        if sample.verdict == Verdict::DropLimited as u8 {
-            self.0.report(sample);
-        }
-    }
+    Client::new(access, address.source(policy), A::FAMILY, answer_bytes, request)
 }

@@ -42,7 +42,7 @@ pub struct Sample {
     pub source: u64,
     /// The source's hash.
     pub hash: u64,
-    /// When it arrived, according to `CLOCK_MONOTONIC`.
+    /// When it arrived, according to `CLOCK_MONOTONIC`; 0 if no clock was read, because a list denies the source.
     pub at_ns: u64,
     /// The transmit timestamp of the request, in the byte order of the network.
     pub transmit: [u8; 8],

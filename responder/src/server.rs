@@ -1,19 +1,19 @@
 //! What the answering code needs of the server around it.
 
 use crate::access::Access;
+use crate::admission::Client;
+use crate::bucket::Ruling;
 use crate::clock::ClockState;
 use crate::host::Buckets;
 use crate::limiter::Policy;
 use crate::served::ServedTable;
 use crate::station::StationTable;
-use crate::verdict::Family;
+use crate::verdict::{Family, Verdict};
 
 /// What it takes to answer a client's request. The eBPF program, the socket in user space and tests each have one.
-pub trait Host: Buckets {
+pub trait Host: Buckets + Sized {
     /// Returns `CLOCK_MONOTONIC` at the arrival of the request, in nanoseconds. Called once for each request that is
-    /// admitted or refused by a limit, and for each message that is dropped if nobody else waits for it. If the request is
-    /// answered, this is after the clock line was read, so that a host that reads its clock here gets a moment that is
-    /// never older than the line.
+    /// admitted or refused by a limit, and for each message that is dropped if nobody else waits for it.
     fn received_ns(&self) -> u64;
 
     /// Returns `CLOCK_MONOTONIC` at the departure of the answer, never before `received_ns`. The program in the NIC
@@ -21,6 +21,13 @@ pub trait Host: Buckets {
     #[inline(always)]
     fn transmit_ns(&self, received_ns: u64) -> u64 {
         received_ns
+    }
+
+    /// Decides about a client's request after the limiter's ruling, see [`Client::settle`]. The eBPF program has a function
+    /// of its own for it, which is verified by itself.
+    #[inline(always)]
+    fn settle(&self, client: &Client, policy: &Policy, ruling: Ruling, now_ns: u64) -> Verdict {
+        client.settle(self, policy, ruling, now_ns)
     }
 
     /// Returns what the access list says of a source. Called only where [`Policy::lists`] says that there is one.
@@ -46,6 +53,12 @@ pub trait Server: Host {
     /// Returns what is published now, or `None` where nothing is yet. Called once for each packet that is for port
     /// 123.
     fn published(&self) -> Option<Self::Published<'_>>;
+
+    /// Returns a number for the interface by which the frame came.
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        0
+    }
 }
 
 /// What a daemon publishes.

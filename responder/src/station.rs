@@ -56,6 +56,15 @@ impl Tags {
     }
 }
 
+impl Tags {
+    /// Returns the tags as a number.
+    #[must_use]
+    #[inline(always)]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+}
+
 /// A MAC address in a VLAN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Station(

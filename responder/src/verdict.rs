@@ -53,6 +53,9 @@ verdicts! {
     Unsynchronised = "answered_unsynchronised", Transmit;
     /// Answered with the time, by chance: the source is over its rate.
     Leaked = "answered_leaked", Transmit;
+    /// Answered with the time: the source is over its rate, but it is known from earlier, and the request came by its usual
+    /// path.
+    AnsweredKnown = "answered_known", Transmit;
     /// Answered with a kiss of death with the code RATE: the client must send fewer requests.
     KissRate = "kiss_rate", Transmit;
     /// Answered with a kiss of death with the code DENY: the client must stop.
@@ -96,12 +99,37 @@ verdicts! {
 }
 
 impl Verdict {
+    /// The inverse of `as u8` for the verdicts of [`crate::admission::Client::admit`]. Any other value is a request that is
+    /// dropped.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of_admission(value: u8) -> Self {
+        const ANSWERED: u8 = Verdict::Answered as u8;
+        const LEAKED: u8 = Verdict::Leaked as u8;
+        const KNOWN: u8 = Verdict::AnsweredKnown as u8;
+        const KISS_RATE: u8 = Verdict::KissRate as u8;
+        const KISS_DENY: u8 = Verdict::KissDeny as u8;
+        const DENIED: u8 = Verdict::DropDenied as u8;
+        const BUDGET: u8 = Verdict::DropBudget as u8;
+        match value {
+            ANSWERED => Self::Answered,
+            LEAKED => Self::Leaked,
+            KNOWN => Self::AnsweredKnown,
+            KISS_RATE => Self::KissRate,
+            KISS_DENY => Self::KissDeny,
+            DENIED => Self::DropDenied,
+            BUDGET => Self::DropBudget,
+            _ => Self::DropLimited,
+        }
+    }
+
     /// Returns whether the access lists, the limiter or the budget decided it.
     #[must_use]
     pub const fn is_of_limits(self) -> bool {
         matches!(
             self,
             Self::Leaked
+                | Self::AnsweredKnown
                 | Self::KissRate
                 | Self::KissDeny
                 | Self::DropLimited

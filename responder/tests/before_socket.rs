@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use proptest::prelude::*;
+use responder::admission::Arrival;
 use responder::budget::{Allowance, Cost};
 use responder::limiter::{
     self, BUDGET, Buckets, Class, IPV4_LIST, IPV6_LIST, KISS_DENIED, NO_LEAK, Policy, SYMMETRIC, WAYS,
@@ -263,7 +264,15 @@ fn through_both(per_s: u64, leak: u8) -> (u64, u64) {
         let parsed = Parsed::parse(&request.payload, request.source_port, &host.policy).expect("a request");
         let IpAddr::V4(source) = request.source else { panic!("IPv4") };
         let policy = &host.policy;
-        match pipeline::answer(parsed, source.octets(), 90, policy, || Some(clock()), &socket) {
+        match pipeline::answer(
+            parsed,
+            source.octets(),
+            Arrival::default(),
+            90,
+            policy,
+            || Some(clock()),
+            &socket,
+        ) {
             Ok(answer) if answer.verdict() == Verdict::Answered => answered += 1,
             Ok(answer) => {
                 assert_eq!(answer.verdict(), Verdict::Leaked);

@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 
 use proptest::prelude::*;
-use responder::access::Client;
+use responder::admission::Client;
 use responder::budget::{Allowance, Cost, PARTS_OF_A_UNIT, UNITS_IN_A_NS, WINDOW_NS};
 use responder::limiter::{BUDGET, Buckets, Class, Policy, Source, WAYS};
 use responder::message::{LENGTH, Request};
@@ -71,12 +71,7 @@ impl Cpu {
         message[40..].copy_from_slice(&now_ns.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
         let request = Request::parse(&message, 40_000, &self.policy).unwrap();
         let source = Source::ipv4(address.to_be_bytes(), &self.policy);
-        Client { access, source, family: Family::Ipv4, answer_bytes: 90 }.admit(
-            self,
-            &self.policy,
-            request,
-            now_ns,
-        )
+        Client::new(access, source, Family::Ipv4, 90, request).admit(self, &self.policy, now_ns)
     }
 }
 

@@ -12,7 +12,10 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use responder::access::{BLOCK_ENTRIES, BLOCK_WORDS, Block};
+use responder::admission::Client;
+use responder::bucket::Ruling;
 use responder::budget::{Allowance, Cost};
+use responder::known;
 use responder::layout::{Counters, Grant, INTERFACES, LIST_ENTRIES, SAMPLES_BYTES, Spent, State};
 use responder::limiter::{Buckets, TABLE_ENTRIES, WAYS};
 use responder::sample::Sample;
@@ -29,6 +32,12 @@ static PT_COUNTERS: PerCpuArray<Counters, INTERFACES> = PerCpuArray::new();
 /// The loader makes it larger.
 #[btf_map]
 static PT_BUCKETS: Array<[u64; WAYS], { *TABLE_ENTRIES.start() as usize / WAYS }> = Array::new();
+
+#[btf_map]
+static PT_KNOWN: Array<[u64; WAYS], { known::SETS as usize }> = Array::new();
+
+#[btf_map]
+static PT_TRIES: Array<[u64; WAYS], { known::SETS as usize }> = Array::new();
 
 #[btf_map]
 static PT_SPENT: PerCpuArray<Spent, 1> = PerCpuArray::new();
@@ -78,6 +87,24 @@ fn respond(context: &XdpContext) -> u32 {
     }
 }
 
+/// Decides about a request: see [`Client::settle`]. The arguments are [`Client::to_words`], the moment, and
+/// [`Ruling::to_word`], with a bit for whether the source has a limit; the result is a [`Verdict`].
+///
+/// It is a global function, which the verifier follows once by itself, for all arguments. Within the program it would
+/// follow it again for each way on which a request can come to it. The call costs an answer some nanoseconds: what most
+/// requests need is not in here.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn pooltime_settle(source: u64, transmit: u64, detail: u64, now_ns: u64, ruling: u64) -> u64 {
+    let client = Client::from_words([source, transmit, detail]);
+    let Some(state) = PT_STATE.get(0) else {
+        return Verdict::DropLimited as u64;
+    };
+    let is_limited = detail >> Client::DETAIL_BITS != 0;
+    let hash = if is_limited { state.policy.hash(source) } else { u64::MAX };
+    client.settle(&Host, &state.policy, Ruling::from_word(ruling, hash), now_ns) as u64
+}
+
 /// The host, for `responder`.
 struct Host;
 
@@ -91,6 +118,11 @@ impl Server for Host {
     fn published(&self) -> Option<Map> {
         PT_STATE.get(0).map(Map)
     }
+
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        interface_slot()
+    }
 }
 
 impl responder::Host for Host {
@@ -98,6 +130,14 @@ impl responder::Host for Host {
     fn received_ns(&self) -> u64 {
         // SAFETY: the helper takes nothing and is allowed in XDP programs.
         unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn settle(&self, client: &Client, _policy: &Policy, ruling: Ruling, now_ns: u64) -> Verdict {
+        let [source, transmit, detail] = client.to_words();
+        let detail = detail | u64::from(ruling.is_limited()) << Client::DETAIL_BITS;
+        let verdict = pooltime_settle(source, transmit, detail, now_ns, ruling.to_word());
+        Verdict::of_admission(verdict as u8)
     }
 
     #[inline(always)]
@@ -147,6 +187,18 @@ impl Buckets for Host {
         // SAFETY: a map value, aligned to eight bytes, that is never freed while the program is loaded; a
         // `Word` has the layout of a `u64`.
         PT_BUCKETS.get_ptr_mut(number).map(|set| unsafe { &*set.cast::<[Word; WAYS]>() })
+    }
+
+    #[inline(always)]
+    fn known(&self, number: u32) -> Option<&[Word; WAYS]> {
+        // SAFETY: as above.
+        PT_KNOWN.get_ptr_mut(number).map(|set| unsafe { &*set.cast::<[Word; WAYS]>() })
+    }
+
+    #[inline(always)]
+    fn tries(&self, number: u32) -> Option<&[Word; WAYS]> {
+        // SAFETY: as above.
+        PT_TRIES.get_ptr_mut(number).map(|set| unsafe { &*set.cast::<[Word; WAYS]>() })
     }
 
     #[inline(always)]

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use responder::clock::{DispersionRate, Rate};
-use responder::limiter::{Class, IPV4_LIST, IPV6_LIST};
+use responder::limiter::{Class, IPV4_LIST, IPV6_LIST, KNOWN};
 use responder::sample::Chances;
 use responder::{
     ClockState, Family, NtpShort, NtpTimestamp, Outcome, Policy, ServedTable, Station, StationTable, Tags,
@@ -286,6 +286,7 @@ pub(super) fn limited() -> Policy {
         key: [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0],
         ordinary: Class::new(10_000, 36_000_000).unwrap_or_default(),
         chances: Chances { request: u64::MAX >> 11, source: u64::MAX >> 11 },
+        options: KNOWN,
         ..Policy::OFF
     }
 }

@@ -190,7 +190,7 @@ impl Plan {
                 service: random.pick(&[0, 0, 0xb8, 0xff]),
                 identification: any as u16,
                 fragment: random.pick(&[0, 0x4000]),
-                hop_limit: random.between(1, 255) as u8,
+                hop_limit: hop_limit(random),
                 checksum_error: 0,
             }
         } else {
@@ -198,7 +198,7 @@ impl Plan {
                 source: client_ipv6(random),
                 destination: target.ipv6,
                 first_word: 6 << 28 | random.pick(&[0, 0x0b80_0000, any as u32 >> 4]),
-                hop_limit: random.between(1, 255) as u8,
+                hop_limit: hop_limit(random),
             }
         };
         Self {
@@ -438,6 +438,11 @@ fn message(random: &mut Random, version: u8, mode: u8) -> Vec<u8> {
     let transmit = random.pick(&[any, any, 0xec00_0000_0000_0000 | any >> 16, 0, u64::MAX]);
     message[40..].copy_from_slice(&transmit.to_be_bytes());
     message.to_vec()
+}
+
+/// Most packets of a client come by the same path.
+fn hop_limit(random: &mut Random) -> u8 {
+    if random.chance(75) { 57 } else { random.between(1, 255) as u8 }
 }
 
 fn client_mac(random: &mut Random) -> [u8; 6] {

@@ -2,7 +2,7 @@
 //!
 //! [`frames`] has requests that a test changes field by field, and decodes answers. [`generator`] makes any number of
 //! frames from a seed. [`checks`] has assertions about `responder` that hold for every input, [`limit_checks`] those
-//! about its limiter and budget. All of them take their random numbers from [`random`].
+//! about its limiter and budget, [`known_checks`] those about its table of known sources. All of them take their random numbers from [`random`].
 #![expect(
     clippy::missing_panics_doc,
     clippy::must_use_candidate,
@@ -12,5 +12,6 @@
 pub mod checks;
 pub mod frames;
 pub mod generator;
+pub mod known_checks;
 pub mod limit_checks;
 pub mod random;

@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use responder::access::Client;
+use responder::admission::Client;
 use responder::bucket::{Decision, Ruling, WAYS};
 use responder::budget::{Allowance, Cost, UNITS_IN_A_NS, WINDOW_NS};
 use responder::limiter::{self, BUDGET, Buckets, Class, NO_LEAK, Policy, Source};
@@ -222,10 +222,10 @@ pub fn budget(header: [u8; HEADER], requests: &[u8]) {
         tables.cost = cost;
         let access = if kind % 8 == 0 { Access::Unlimited } else { Access::Ordinary };
         let source = Source::ipv4([198, 51, 100, address], &policy);
-        let client = Client { access, source, family: Family::Ipv4, answer_bytes: bytes };
+        let client = Client::new(access, source, Family::Ipv4, bytes, request);
         let now = now_ns * UNITS_IN_A_NS;
         let before = spent.owed_at(now);
-        let verdict = client.admit(&tables, &policy, request, now_ns);
+        let verdict = client.admit(&tables, &policy, now_ns);
         match verdict {
             Verdict::Answered | Verdict::Leaked => {
                 assert!(access == Access::Unlimited || before < window, "beyond the cap");

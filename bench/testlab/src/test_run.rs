@@ -122,6 +122,35 @@ impl Program {
         self.object.map(layout::BUCKETS).unwrap().try_into().unwrap()
     }
 
+    /// The words of all sets of known sources, and of tries.
+    pub fn known(&self) -> [Vec<[u64; WAYS]>; 2] {
+        [layout::KNOWN, layout::TRIES].map(|name| {
+            let map: Array<_, [u64; WAYS]> = self.object.map(name).unwrap().try_into().unwrap();
+            map.iter().map(|set| set.unwrap()).collect()
+        })
+    }
+
+    /// The words of a set of known sources.
+    pub fn known_set(&self, number: u32) -> [u64; WAYS] {
+        let map: Array<_, [u64; WAYS]> = self.object.map(layout::KNOWN).unwrap().try_into().unwrap();
+        map.get(&number, 0).unwrap()
+    }
+
+    /// Empties all buckets of sources.
+    pub fn forget_buckets(&mut self) {
+        let map = self.object.map_mut(layout::BUCKETS).unwrap();
+        let mut map: Array<_, [u64; WAYS]> = map.try_into().unwrap();
+        for number in 0..map.len() {
+            map.set(number, [0; WAYS], 0).unwrap();
+        }
+    }
+
+    /// Writes a set of known sources.
+    pub fn set_known(&mut self, number: u32, words: [u64; WAYS]) {
+        let mut map: Array<_, [u64; WAYS]> = self.object.map_mut(layout::KNOWN).unwrap().try_into().unwrap();
+        map.set(number, words, 0).unwrap();
+    }
+
     /// The program's counters, summed over the CPUs.
     pub fn counters(&self) -> Vec<Count> {
         let map = self.object.map(layout::COUNTERS).unwrap();

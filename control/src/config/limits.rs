@@ -1,6 +1,8 @@
 //! `[limits]` and `[access]`: how often clients are answered, and which clients.
 
-use responder::limiter::{BUDGET, Class, KISS_DENIED, LONGEST_WINDOW_S, NO_LEAK, Policy, TABLE_ENTRIES};
+use responder::limiter::{
+    BUDGET, Class, KISS_DENIED, KNOWN, LONGEST_WINDOW_S, NO_LEAK, Policy, TABLE_ENTRIES,
+};
 use serde::Deserialize;
 
 use super::ConfigError;
@@ -26,6 +28,8 @@ pub struct LimitsConfig {
     pub ipv6_prefix: u8,
     /// One refused request in 2^leak is answered; 0 means none.
     pub leak: u8,
+    /// Percentage of the requests over the rate that are answered if they come by the usual path of a known source.
+    pub known_percent: u8,
     /// Kisses of death per second of the whole server; 0 means none.
     pub kod: u32,
     /// Number of entries in the table: a power of two.
@@ -52,6 +56,8 @@ impl Default for LimitsConfig {
             // A customer of a provider has at least this much.
             ipv6_prefix: 64,
             leak: 4,
+            // Whoever forges a known client's address and guesses its TTL leaves the client this much.
+            known_percent: 70,
             kod: 64,
             // A bucket carries information while it is not full, which is a sixteenth of a second after one
             // request. Half a million new sources per second mean 31,250 of them. The table of 512 KiB stays
@@ -142,6 +148,9 @@ impl LimitsConfig {
                 "must be 1 to 16; without a leak, an attacker who forges addresses could mute any client";
             return Err(wrong("leak", why.into()));
         }
+        if self.known_percent > 99 {
+            return Err(wrong("known_percent", "must be 0 to 99: with 100 nothing would be limited".into()));
+        }
         if self.kod > 10_000 {
             return Err(wrong("kod", "must be 0 to 10000 per second".into()));
         }
@@ -173,7 +182,9 @@ impl LimitsConfig {
             // server.
             kiss_poll: 6,
             options: if denied == Denied::Kod { KISS_DENIED } else { 0 }
-                | if self.is_capped() { BUDGET } else { 0 },
+                | if self.is_capped() { BUDGET } else { 0 }
+                | if self.enabled { KNOWN } else { 0 },
+            known_share: share(self.known_percent),
             ..Policy::OFF
         })
     }
@@ -182,6 +193,11 @@ impl LimitsConfig {
     const fn is_capped(&self) -> bool {
         self.budget_answers_per_s.is_some() || self.budget_bits_per_s.is_some()
     }
+}
+
+/// Returns a percentage in 256ths.
+fn share(percent: u8) -> u8 {
+    u8::try_from(u32::from(percent) * 256 / 100).unwrap_or(u8::MAX)
 }
 
 #[cfg(test)]
@@ -216,6 +232,7 @@ mod tests {
             (LimitsConfig { ipv6_prefix: 128, ..default() }, "limits.ipv6_prefix"),
             (LimitsConfig { leak: 0, ..default() }, "limits.leak"),
             (LimitsConfig { kod: 1_000_000, ..default() }, "limits.kod"),
+            (LimitsConfig { known_percent: 100, ..default() }, "limits.known_percent"),
             (LimitsConfig { table_entries: 1000, ..default() }, "limits.table_entries"),
             (LimitsConfig { table_entries: (1 << 18) + 4, ..default() }, "limits.table_entries"),
             (LimitsConfig { table_entries: 1 << 25, ..default() }, "limits.table_entries"),

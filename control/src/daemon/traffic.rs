@@ -49,11 +49,16 @@ impl Daemon {
         let now_ns = monotonic_ns()?;
         let mut samples = self.datapath.take_samples();
         samples.extend(self.sockets.shared.take_samples());
+        // About clients that a list denies the program decides without a clock.
+        for sample in samples.iter_mut().filter(|sample| sample.at_ns == 0) {
+            sample.at_ns = now_ns;
+        }
         let counters = self.all_counters()?;
         let passed = self.rounds.last.elapsed();
         self.rounds.last = Instant::now();
         self.rounds.traffic.take(&samples, &*counters, passed, now_ns);
         self.grant(now_ns)?;
+        self.datapath.forget_sources()?;
         let (chances, policy) = (self.rounds.traffic.chances(), *self.datapath.policy());
         if policy.chances != chances {
             self.datapath.publish_policy(&Policy { chances, ..policy })?;

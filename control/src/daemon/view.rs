@@ -59,6 +59,7 @@ pub(super) struct Report {
     limits: LimitsConfig,
     access_entries: usize,
     evictions: u64,
+    known_sources: Option<u32>,
     clients: Vec<Clients>,
     warnings: Vec<String>,
     /// The sources of which most is dropped, if the configuration says that they may be shown.
@@ -115,6 +116,7 @@ impl Daemon {
             limits: self.config.limits.clone(),
             access_entries: self.access_entries(),
             evictions: self.evictions(),
+            known_sources: self.datapath.known_sources(),
             clients: self.clients(),
             warnings: self.lasting_warnings().iter().map(ToString::to_string).collect(),
             sources: self.config.metrics.show_sources.then(|| self.top().by_drops),
@@ -202,6 +204,7 @@ impl Report {
             table_entries: occupancy.entries,
             table_in_use: occupancy.in_use,
             evictions: self.evictions,
+            known_sources: self.known_sources,
             clients: self.clients.clone(),
             access_entries: self.access_entries,
             budget_answers_per_s: config.budget_answers_per_s,

@@ -60,6 +60,9 @@ metrics! {
     "pooltime_limiter_evictions_total" Counter []
         "Sources evicted before they were refilled, estimated from a sample, since the daemon started." =
         |status| limits(status, |limits| number(limits.evictions));
+    "pooltime_known_sources" Gauge []
+        "Sources that were seen in two periods of 18 minutes and within a day; absent until the table was walked through once." =
+        |status| status.limits.iter().filter_map(|limits| limits.known_sources).map(|known| (vec![], f64::from(known))).collect();
     "pooltime_clients" Gauge ["family"] "Estimated number of distinct clients in the last hour; absent if rate limits are disabled." =
         |status| {
             let clients = status.limits.iter().flat_map(|limits| &limits.clients);

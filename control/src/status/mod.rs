@@ -248,6 +248,8 @@ pub struct Limits {
     pub table_in_use: u32,
     /// Estimated number of sources that were forgotten before they were refilled, since the daemon started.
     pub evictions: u64,
+    /// Number of sources that are known from earlier; absent in the first minutes.
+    pub known_sources: Option<u32>,
     /// Estimated number of sources in the last hour, by family; empty if nobody is limited.
     pub clients: Vec<Clients>,
     /// Number of entries in the access lists.
@@ -486,6 +488,7 @@ fn sample_limits() -> Limits {
         table_in_use: 3,
         access_entries: 1,
         evictions: 0,
+        known_sources: Some(2),
         clients: vec![Clients { family: Family::Ipv4.label().into(), last_hour: 1000 }],
         budget_answers_per_s: None,
         budget_bits_per_s: None,

@@ -156,6 +156,9 @@ fn write_limits(text: &mut fmt::Formatter<'_>, limits: &Limits) -> fmt::Result {
     for Clients { family, last_hour } in &limits.clients {
         writeln!(text, "            about {} clients over {family} in the last hour", count(*last_hour))?;
     }
+    if let Some(known) = limits.known_sources {
+        writeln!(text, "            {} sources known from earlier", count(known.into()))?;
+    }
     writeln!(
         text,
         "            about {} of {} source entries in use\n            {} evicted early, {} entries in the access lists",

@@ -123,6 +123,14 @@ impl Buckets for Host {
         self.tables.set(number)
     }
 
+    fn known(&self, number: u32) -> Option<&[AtomicU64; WAYS]> {
+        self.tables.known(number)
+    }
+
+    fn tries(&self, number: u32) -> Option<&[AtomicU64; WAYS]> {
+        self.tables.tries(number)
+    }
+
     fn kisses(&self) -> Option<&AtomicU64> {
         self.tables.kisses()
     }

@@ -15,6 +15,8 @@ use responder::sample::Sample;
 #[derive(Debug, Default)]
 pub struct Tables {
     sets: Vec<[AtomicU64; WAYS]>,
+    known: Vec<[AtomicU64; WAYS]>,
+    tries: Vec<[AtomicU64; WAYS]>,
     kisses: AtomicU64,
     answers: AtomicU64,
     cost: Mutex<Cost>,
@@ -28,6 +30,8 @@ pub struct Tables {
 #[derive(Clone, Copy, Debug)]
 enum Place {
     Set(usize, usize),
+    Known(usize, usize),
+    Try(usize, usize),
     Kisses,
     Answers,
 }
@@ -38,6 +42,22 @@ impl Tables {
     pub fn new(sets: usize, entries: Vec<(IpAddr, u8, Access)>) -> Self {
         let empty = |_| std::array::from_fn(|_| AtomicU64::new(0));
         Self { sets: (0..sets).map(empty).collect(), entries, ..Self::default() }
+    }
+
+    /// Adds tables of so many sets for known sources and for tries.
+    #[must_use]
+    pub fn with_known(self, sets: usize) -> Self {
+        let empty = |_| std::array::from_fn(|_| AtomicU64::new(0));
+        Self { known: (0..sets).map(empty).collect(), tries: (0..sets).map(empty).collect(), ..self }
+    }
+
+    /// The words of known sources, and those of tries.
+    pub fn known_words(&self) -> [Vec<[u64; WAYS]>; 2] {
+        let words = |sets: &[[AtomicU64; WAYS]]| {
+            let word = |set: &[AtomicU64; WAYS]| std::array::from_fn(|way| set[way].load(Ordering::Relaxed));
+            sets.iter().map(word).collect()
+        };
+        [words(&self.known), words(&self.tries)]
     }
 
     /// Sets what an answer costs; [`Cost::NOTHING`] for no cap.
@@ -64,9 +84,41 @@ impl Tables {
         let before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
         let number = before.iter().find_map(|(place, _)| match place {
             Place::Set(number, _) => Some(*number),
-            Place::Kisses | Place::Answers => None,
+            _ => None,
         })?;
         Some((number, std::array::from_fn(|way| self.sets[number][way].load(Ordering::Relaxed))))
+    }
+
+    /// The number of the set of known sources that was looked at since the last [`Self::keep`], and its words.
+    pub fn known_in_use(&self) -> Option<(usize, [u64; WAYS])> {
+        let before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = before.iter().find_map(|(place, _)| match place {
+            Place::Known(number, _) => Some(*number),
+            _ => None,
+        })?;
+        Some((number, std::array::from_fn(|way| self.known[number][way].load(Ordering::Relaxed))))
+    }
+
+    /// Empties all buckets of sources.
+    pub fn forget_buckets(&self) {
+        self.sets.iter().flatten().for_each(|word| word.store(0, Ordering::Relaxed));
+    }
+
+    /// Makes all known sources an epoch older, and returns the sets in which there are any.
+    pub fn age_known(&self) -> Vec<(usize, [u64; WAYS])> {
+        let mut aged = Vec::new();
+        for (number, set) in self.known.iter().enumerate() {
+            for word in set {
+                let before = word.load(Ordering::Relaxed);
+                let epoch = (before >> 8).wrapping_sub(1) & 0xff;
+                word.store(if before == 0 { 0 } else { before & !0xff00 | epoch << 8 }, Ordering::Relaxed);
+            }
+            let words = std::array::from_fn(|way| set[way].load(Ordering::Relaxed));
+            if words != [0; WAYS] {
+                aged.push((number, words));
+            }
+        }
+        aged
     }
 
     /// What the last decision reported, and those before it whose reports were not taken.
@@ -92,6 +144,8 @@ impl Tables {
     fn bucket(&self, place: Place) -> &AtomicU64 {
         match place {
             Place::Set(number, way) => &self.sets[number][way],
+            Place::Known(number, way) => &self.known[number][way],
+            Place::Try(number, way) => &self.tries[number][way],
             Place::Kisses => &self.kisses,
             Place::Answers => &self.answers,
         }
@@ -110,6 +164,20 @@ impl Buckets for Tables {
         let number = usize::try_from(number).ok()?;
         let set = self.sets.get(number)?;
         self.note((0..WAYS).map(|way| Place::Set(number, way)));
+        Some(set)
+    }
+
+    fn known(&self, number: u32) -> Option<&[AtomicU64; WAYS]> {
+        let number = usize::try_from(number).ok()?;
+        let set = self.known.get(number)?;
+        self.note((0..WAYS).map(|way| Place::Known(number, way)));
+        Some(set)
+    }
+
+    fn tries(&self, number: u32) -> Option<&[AtomicU64; WAYS]> {
+        let number = usize::try_from(number).ok()?;
+        let set = self.tries.get(number)?;
+        self.note((0..WAYS).map(|way| Place::Try(number, way)));
         Some(set)
     }
 

@@ -10,6 +10,7 @@ const VERDICTS = {
   answered: "answered",
   answered_unsynchronised: "answered: not synchronised",
   answered_leaked: "answered by chance, over its rate",
+  answered_known: "answered over its rate: a known source's usual path",
   kiss_rate: "told to ask less often (RATE)",
   kiss_deny: "told not to ask (DENY)",
   pass_for_others: "passed: not our address",
@@ -183,6 +184,7 @@ function showTraffic(status) {
     pairs.push(["Limit of a source", limits.enabled ? `${limits.rate} a second, ${limits.burst} at once` : "off"]);
     pairs.push(["Table of sources", `${count(limits.table_in_use)} of ${count(limits.table_entries)} in use`]);
     if (limits.evictions !== undefined) pairs.push(["Forgotten early", `about ${count(limits.evictions)}`]);
+    if (limits.known_sources != null) pairs.push(["Known from earlier", count(limits.known_sources)]);
     pairs.push(["Entries of the access lists", count(limits.access_entries)]);
   }
   facts("limits", pairs);

@@ -144,7 +144,7 @@ impl Traffic {
             }
             self.versions[usize::from(version)] += came;
             if verdict.action() == Action::Transmit
-                || matches!(verdict, Verdict::DropLimited | Verdict::DropBudget)
+                || matches!(verdict, Verdict::DropLimited | Verdict::DropBudget | Verdict::DropDenied)
             {
                 requests += came;
             }

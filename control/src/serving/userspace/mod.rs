@@ -22,6 +22,7 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrIn,
     SockaddrIn6, SockaddrStorage, bind, recvmsg, sendmsg, setsockopt, socket, sockopt,
 };
+use responder::admission::Arrival;
 use responder::budget::Allowance;
 use responder::limiter::{Buckets, WAYS, divided};
 use responder::message::{Answer, LENGTH, MODE_CONTROL, Request};
@@ -115,11 +116,13 @@ fn open(family: Family) -> nix::Result<OwnedFd> {
     match family {
         Family::Ipv4 => {
             setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
+            setsockopt(&socket, sockopt::Ipv4RecvTtl, &true)?;
             bind(socket.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, NTP_PORT))?;
         }
         Family::Ipv6 => {
             setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
             setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+            setsockopt(&socket, sockopt::Ipv6RecvHopLimit, &true)?;
             bind(socket.as_raw_fd(), &SockaddrIn6::from(SocketAddrV6::new([0; 16].into(), NTP_PORT, 0, 0)))?;
         }
     }
@@ -187,17 +190,20 @@ fn wait(sockets: &[(Family, OwnedFd)], until: Option<Instant>) {
 fn answer_one(family: Family, socket: &OwnedFd, shared: &Shared) -> Option<()> {
     let mut payload = [0; BUFFER];
     let mut slices = [IoSliceMut::new(&mut payload)];
-    let mut control = nix::cmsg_space!(libc::in6_pktinfo, libc::in_pktinfo, libc::timespec);
+    let mut control = nix::cmsg_space!(libc::in6_pktinfo, libc::in_pktinfo, libc::timespec, libc::c_int);
     let received =
         recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::empty())
             .ok()?;
     let (length, source) = (received.bytes, received.address);
     let mut local = Local::default();
-    let mut realtime_ns = None;
+    let (mut realtime_ns, mut hops) = (None, 0);
     for message in received.cmsgs().into_iter().flatten() {
         match message {
             ControlMessageOwned::Ipv4PacketInfo(info) => local.ipv4 = Some(info),
             ControlMessageOwned::Ipv6PacketInfo(info) => local.ipv6 = Some(info),
+            ControlMessageOwned::Ipv4Ttl(number) | ControlMessageOwned::Ipv6HopLimit(number) => {
+                hops = u8::try_from(number).unwrap_or(0);
+            }
             ControlMessageOwned::ScmTimestampns(time) => {
                 realtime_ns = Some(i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec()));
             }
@@ -219,10 +225,11 @@ fn answer_one(family: Family, socket: &OwnedFd, shared: &Shared) -> Option<()> {
     }
     let version = payload.first().map_or(0, |first| responder::message::version(*first));
     let limits = shared.limits();
+    let arrival = Arrival { port, hops, ingress: local.interface() };
     let answered = Request::parse(payload, port, &limits.policy).and_then(|request| {
         let received_ns = received_at(realtime_ns).ok_or(Verdict::PassClock)?;
         let host = RequestHost::new(shared, received_ns, payload.len());
-        Ok((decide(request, source.ip(), &limits, &host)?, host))
+        Ok((decide(request, source.ip(), arrival, &limits, &host)?, host))
     });
     let verdict = match answered {
         Ok((answer, _)) if local.send(socket, &source, &answer.to_bytes()) => answer.verdict(),
@@ -240,14 +247,19 @@ fn answer_one(family: Family, socket: &OwnedFd, shared: &Shared) -> Option<()> {
 fn decide(
     request: Request,
     source: IpAddr,
+    arrival: Arrival,
     limits: &Limits,
     host: &RequestHost<'_>,
 ) -> std::result::Result<Answer, Verdict> {
     let policy = if source.is_loopback() { &Policy::OFF } else { &limits.policy };
     let clock = || host.shared.clock();
     match source {
-        IpAddr::V4(address) => pipeline::answer(request, address.octets(), FRAME_IPV4, policy, clock, host),
-        IpAddr::V6(address) => pipeline::answer(request, address.octets(), FRAME_IPV6, policy, clock, host),
+        IpAddr::V4(address) => {
+            pipeline::answer(request, address.octets(), arrival, FRAME_IPV4, policy, clock, host)
+        }
+        IpAddr::V6(address) => {
+            pipeline::answer(request, address.octets(), arrival, FRAME_IPV6, policy, clock, host)
+        }
     }
 }
 
@@ -311,6 +323,14 @@ impl Buckets for RequestHost<'_> {
         if self.is_long { at_socket } else { leak }
     }
 
+    fn known(&self, number: u32) -> Option<&[AtomicU64; WAYS]> {
+        self.shared.table.known(number).inspect(|set| self.note(*set))
+    }
+
+    fn tries(&self, number: u32) -> Option<&[AtomicU64; WAYS]> {
+        self.shared.table.tries(number).inspect(|set| self.note(*set))
+    }
+
     fn kisses(&self) -> Option<&AtomicU64> {
         self.shared.table.kisses().inspect(|bucket| self.note([*bucket]))
     }
@@ -360,6 +380,17 @@ impl Local {
         ipv4 || ipv6
     }
 
+    /// Returns eight bits of the index of the interface that the packet came by; 0 where it is not known.
+    fn interface(&self) -> u8 {
+        let index = match (&self.ipv4, &self.ipv6) {
+            (Some(info), _) => info.ipi_ifindex.cast_unsigned(),
+            (None, Some(info)) => info.ipi6_ifindex,
+            (None, None) => 0,
+        };
+        let [lowest, ..] = index.to_le_bytes();
+        lowest
+    }
+
     /// Returns whether it was sent.
     fn send(&self, socket: &OwnedFd, to: &SocketAddr, message: &[u8]) -> bool {
         let slices = [IoSlice::new(message)];
@@ -407,7 +438,7 @@ mod tests {
         let request = Request::parse(&payload, 40_000, &policy).unwrap();
         let verdict_on = |address: &str| {
             let host = RequestHost::new(&shared, 1_000_000_000, LENGTH);
-            match decide(request, address.parse().unwrap(), &shared.limits(), &host) {
+            match decide(request, address.parse().unwrap(), Arrival::default(), &shared.limits(), &host) {
                 Ok(answer) => answer.verdict(),
                 Err(verdict) => verdict,
             }
@@ -450,7 +481,7 @@ mod tests {
             for number in 0..40 {
                 let host = RequestHost::new(&shared, 1_000_000_000 + number, LENGTH);
                 let before = words();
-                let decided = decide(request, [198, 51, 100, 7].into(), &limits, &host);
+                let decided = decide(request, [198, 51, 100, 7].into(), Arrival::default(), &limits, &host);
                 if decided.is_ok() && !is_sent {
                     host.take_back();
                     assert_eq!(words(), before);

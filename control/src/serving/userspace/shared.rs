@@ -14,7 +14,7 @@ use responder::{Access, ClockState, Policy};
 use crate::serving::limits::Effective;
 use crate::status::sources::Peers;
 
-/// Sets of this path's own table of buckets: what comes here is little, and a table in a map would cost a call
+/// Sets of this path's own tables of buckets, of known sources and of tries: what comes here is little, and a table in a map would cost a call
 /// of the kernel for each request.
 const SETS: u32 = 1 << 12;
 
@@ -31,6 +31,8 @@ const SAMPLES: usize = 256;
 #[derive(Debug)]
 pub(super) struct Table {
     sets: Vec<[AtomicU64; WAYS]>,
+    known: Vec<[AtomicU64; WAYS]>,
+    tries: Vec<[AtomicU64; WAYS]>,
     kisses: AtomicU64,
     answers: AtomicU64,
     cost: Mutex<Cost>,
@@ -42,6 +44,14 @@ impl Buckets for Table {
 
     fn set(&self, number: u32) -> Option<&[AtomicU64; WAYS]> {
         self.sets.get(usize::try_from(number).ok()?)
+    }
+
+    fn known(&self, number: u32) -> Option<&[AtomicU64; WAYS]> {
+        self.known.get(usize::try_from(number).ok()?)
+    }
+
+    fn tries(&self, number: u32) -> Option<&[AtomicU64; WAYS]> {
+        self.tries.get(usize::try_from(number).ok()?)
     }
 
     fn kisses(&self) -> Option<&AtomicU64> {
@@ -85,6 +95,8 @@ impl Shared {
             peers: Mutex::default(),
             table: Table {
                 sets: (0..SETS).map(empty).collect(),
+                known: (0..SETS).map(empty).collect(),
+                tries: (0..SETS).map(empty).collect(),
                 kisses: AtomicU64::new(0),
                 answers: AtomicU64::new(0),
                 cost: Mutex::default(),
@@ -102,7 +114,7 @@ impl Shared {
 
     /// Gives the sockets the limits that the program goes by.
     pub fn publish_limits(&self, policy: &Policy) {
-        let limits = Limits { policy: Policy { set_mask: SETS - 1, ..*policy } };
+        let limits = Limits { policy: Policy { set_mask: SETS - 1, known_mask: SETS - 1, ..*policy } };
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(limits);
     }
 

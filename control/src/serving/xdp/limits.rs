@@ -36,7 +36,7 @@ impl Datapath {
         &self.state.policy
     }
 
-    /// Publishes limits. Key and number of sets are the table's own, whatever the policy says.
+    /// Publishes limits. Key and numbers of sets are the tables' own, whatever the policy says.
     ///
     /// # Errors
     ///
@@ -47,7 +47,8 @@ impl Datapath {
             key => key,
         };
         let set_mask = sets(self.table_entries()).saturating_sub(1);
-        self.state.policy = Policy { key, set_mask, ..*policy };
+        let known_mask = responder::known::SETS - 1;
+        self.state.policy = Policy { key, set_mask, known_mask, ..*policy };
         self.write_state()
     }
 

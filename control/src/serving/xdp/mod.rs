@@ -9,6 +9,7 @@ mod bpffs;
 mod flips;
 mod foreign;
 mod grants;
+mod known;
 mod limits;
 mod link;
 mod notes;
@@ -43,10 +44,12 @@ use crate::sys::Plain;
 use flips::Flips;
 
 /// Names and sizes of the pinned maps, in the order they are pinned.
-const MAPS: [&str; 9] = [
+const MAPS: [&str; 11] = [
     layout::STATE,
     layout::COUNTERS,
     layout::BUCKETS,
+    layout::KNOWN,
+    layout::TRIES,
     layout::SPENT,
     layout::GRANTS,
     layout::SAMPLES,
@@ -61,6 +64,7 @@ pub struct Datapath {
     state_map: Array<MapData, Plain<State>>,
     counters_map: PerCpuArray<MapData, Plain<Counters>>,
     buckets_map: Array<MapData, Plain<[u64; WAYS]>>,
+    known: known::Known,
     spent_map: PerCpuArray<MapData, Plain<Spent>>,
     grants_map: PerCpuArray<MapData, Plain<Grant>>,
     samples_map: RingBuf<MapData>,
@@ -165,6 +169,7 @@ impl Datapath {
             state_map: Array::try_from(take(layout::STATE)?).map_err(map_error(layout::STATE))?,
             counters_map: PerCpuArray::try_from(take(layout::COUNTERS)?)
                 .map_err(map_error(layout::COUNTERS))?,
+            known: known::Known::of(take(layout::KNOWN)?)?,
             spent_map: PerCpuArray::try_from(take(layout::SPENT)?).map_err(map_error(layout::SPENT))?,
             grants_map: PerCpuArray::try_from(take(layout::GRANTS)?).map_err(map_error(layout::GRANTS))?,
             samples_map: RingBuf::try_from(take(layout::SAMPLES)?).map_err(map_error(layout::SAMPLES))?,
@@ -427,6 +432,8 @@ fn check_layout(directory: &Path, instance: &Instance) -> Result<()> {
         (layout::STATE, size_of::<State>(), Some(1)),
         (layout::COUNTERS, size_of::<Counters>(), Some(INTERFACES)),
         (layout::BUCKETS, size_of::<[u64; WAYS]>(), None),
+        (layout::KNOWN, size_of::<[u64; WAYS]>(), Some(responder::known::SETS as usize)),
+        (layout::TRIES, size_of::<[u64; WAYS]>(), Some(responder::known::SETS as usize)),
         (layout::SPENT, size_of::<Spent>(), Some(1)),
         (layout::GRANTS, size_of::<Grant>(), Some(1)),
         (layout::SAMPLES, 0, Some(layout::SAMPLES_BYTES)),
