@@ -83,9 +83,7 @@ fn the_fate_of_probes_is_told_beside_the_published_scores() {
     lab.ip("client", &format!("address add {DENIED}/24 dev lan0"));
     let server = lab.server(CONFIG, &[]);
     // Of what was before the start nothing is said.
-    wait_for("the daemon to be up for a while", || {
-        (server.status().daemon?.uptime_s > 8.0).then_some(())
-    });
+    wait_for("the daemon to be up for a while", || (server.status().daemon?.uptime_s > 8.0).then_some(()));
 
     // A list denies one monitor.
     assert_eq!(send_round(&lab, "client", DENIED, "10.77.0.1"), 0);
@@ -104,7 +102,10 @@ fn the_fate_of_probes_is_told_beside_the_published_scores() {
     let page = ["--scores", page.to_str().unwrap()];
     wait_for_round(&server, "fd77::/64", "answered", &page);
     let said = server.command(&[&["pool", "why", "fd77::1"][..], &page].concat()).expect_success();
-    assert!(said.contains("amsterdam1 (fd77::/64) -5.0: answers were lost on the way out: 3 requests"), "{said}");
+    assert!(
+        said.contains("amsterdam1 (fd77::/64) -5.0: answers were lost on the way out: 3 requests"),
+        "{said}"
+    );
 
     // Without the scores there is what happened here.
     let nobody = ["pool", "why", "--base", "http://127.0.0.1:9", "10.77.0.1"];

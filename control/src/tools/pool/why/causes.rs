@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::matching::{self, Entry, Match};
 use super::offsets;
+use super::silence::{Silence, silences};
 use crate::status::probes::{Course, Fate, ProbeRounds, ProbeSource, Round, Span, What};
 
 /// The step of a check with nothing to blame.
@@ -16,8 +17,6 @@ const UNSYNCHRONISED_STEP: f64 = -2.0;
 const KISS_RATE_STEP: f64 = -3.5;
 /// The step of a kiss of death DENY.
 const KISS_DENY_STEP: f64 = -10.0;
-/// Lost checks without any arrival between them that make a silence, and not a coincidence.
-const LEAST_SILENT: usize = 3;
 /// Around the requests of a round, what may have to do with the loss of one.
 const AROUND_S: (f64, f64) = (6.0, 12.0);
 
@@ -156,14 +155,11 @@ pub fn judge(evidence: &Evidence<'_>) -> Judgement {
     let sources: Vec<&ProbeSource> =
         evidence.rounds.sources.iter().filter(|source| source.family == evidence.family).collect();
     let matches = matching::match_monitors(evidence.entries, &sources);
-    let judge = Judge { evidence, sources: &sources, matches: &matches };
+    let mut judge = Judge { evidence, sources: &sources, matches: &matches, silences: Vec::new() };
+    judge.silences =
+        silences(evidence, |entry| judge.expected(entry), |window| judge.link_down(window).is_some());
     let mut findings = Vec::new();
-    let mut monitors: Vec<_> = evidence.entries.iter().map(|entry| entry.monitor).collect();
-    monitors.sort_unstable();
-    monitors.dedup();
-    for monitor in monitors {
-        let mut entries: Vec<_> = evidence.entries.iter().filter(|entry| entry.monitor == monitor).collect();
-        entries.sort_by(|a, b| a.at_unix_s.total_cmp(&b.at_unix_s));
+    for (monitor, entries) in matching::by_monitor(evidence.entries) {
         let found = matches.iter().find(|found| found.monitor == monitor);
         let rounds = found.map_or(&[][..], |found| &sources[found.source].rounds);
         let assigned = found
@@ -187,6 +183,7 @@ struct Judge<'a> {
     evidence: &'a Evidence<'a>,
     sources: &'a [&'a ProbeSource],
     matches: &'a [Match],
+    silences: Vec<Silence>,
 }
 
 impl Judge<'_> {
@@ -207,18 +204,24 @@ impl Judge<'_> {
         let says_unsynchronised =
             is_step(UNSYNCHRONISED_STEP) || round.is_some_and(|round| round.count(is_unsynchronised) > 0);
         if says_unsynchronised {
-            return vec![self.unsynchronised(window).unwrap_or(if round.is_some() {
-                Cause::Unsynchronised { from_unix_s: None, for_s: 0.0, reason: None }
-            } else {
-                Cause::Unexplained
-            })];
+            let known = self.unsynchronised(window);
+            let told = Cause::Unsynchronised { from_unix_s: None, for_s: 0.0, reason: None };
+            let mut causes = vec![known.unwrap_or(if round.is_some() { told } else { Cause::Unexplained })];
+            // A monitor that gets such an answer asks no more.
+            if let Some(round) =
+                round.filter(|round| !is_step(UNSYNCHRONISED_STEP) && round.requests.len() > 1)
+            {
+                causes.push(self.lost_out(round.count(is_unsynchronised), round.requests.len(), window));
+            }
+            return causes;
         }
         let refusals = round.map(|round| refusals(round, found.map(|found| self.sources[found.source])));
         match (refusals, round) {
             (Some(mut causes), Some(round)) if !causes.is_empty() => {
                 // The monitor needs one answer. If two of its requests were not refused, they were lost as well.
                 let answered = round.count(Fate::is_time);
-                if round.missing() >= 2 {
+                let is_down = round.missing() > 0 && self.link_down(window).is_some();
+                if round.missing() >= 2 || is_down {
                     causes.push(self.lost_in(round.missing(), round.requests.len(), window));
                 } else if answered >= 2 {
                     causes.push(self.lost_out(answered, round.requests.len(), window));
@@ -238,7 +241,9 @@ impl Judge<'_> {
                 vec![Cause::Denied { source: found.map(|found| self.sources[found.source].source.clone()) }]
             }
             (_, None) if found.is_some() || !self.is_stranger(window) => {
-                vec![self.silence(entry, window).unwrap_or_else(|| self.lost_in(3, 0, window))]
+                let causes = self.link_down(window).into_iter().chain(self.silence(window));
+                let causes: Vec<_> = causes.chain(self.reports_lost(window)).collect();
+                if causes.is_empty() { vec![self.lost_in(3, 0, window)] } else { causes }
             }
             (_, None) => vec![Cause::Unexplained],
         }
@@ -280,10 +285,7 @@ impl Judge<'_> {
 
     /// Requests that are not in the log: perhaps their reports were lost, or this host lost them.
     fn lost_in(&self, lost: usize, arrived: usize, window: (f64, f64)) -> Cause {
-        let reports = self.spans(window).find_map(|span| match span.what {
-            What::ReportsLost { number } => Some(Cause::ReportsLost { number }),
-            _ => None,
-        });
+        let reports = self.reports_lost(window);
         let drops = || {
             self.spans(window).find_map(|span| match &span.what {
                 What::DriverDrops { interface, number } => {
@@ -293,6 +295,13 @@ impl Judge<'_> {
             })
         };
         self.link_down(window).or(reports).or_else(drops).unwrap_or(Cause::LostIn { lost, arrived })
+    }
+
+    fn reports_lost(&self, window: (f64, f64)) -> Option<Cause> {
+        self.spans(window).find_map(|span| match span.what {
+            What::ReportsLost { number } => Some(Cause::ReportsLost { number }),
+            _ => None,
+        })
     }
 
     fn lost_out(&self, answered: usize, arrived: usize, window: (f64, f64)) -> Cause {
@@ -311,38 +320,16 @@ impl Judge<'_> {
     }
 
     /// Whether nothing of the family arrived for so long that it is no matter of one monitor.
-    fn silence(&self, entry: &Entry, window: (f64, f64)) -> Option<Cause> {
-        if self.link_down(window).is_some() {
+    fn silence(&self, (from, to): (f64, f64)) -> Option<Cause> {
+        if self.reports_lost((from, to)).is_some() {
             return None;
         }
-        let at = self.expected(entry);
-        let of_family = |rounds: &ProbeRounds, is_it: &dyn Fn(&str) -> bool| -> Vec<f64> {
-            let sources = rounds.sources.iter().filter(|source| is_it(&source.family));
-            sources.flat_map(|source| source.rounds.iter().map(|round| round.at_unix_s)).collect()
-        };
-        let family = self.evidence.family;
-        let arrivals = of_family(self.evidence.rounds, &|other| other == family);
-        let from = arrivals.iter().copied().filter(|arrival| *arrival <= at).fold(f64::MIN, f64::max);
-        let to = arrivals.iter().copied().filter(|arrival| *arrival > at).fold(f64::MAX, f64::min);
-        let within = |moment: f64| from < moment && moment < to;
-        let checks: Vec<_> =
-            self.evidence.entries.iter().filter(|entry| within(self.expected(entry))).collect();
-        let all_lost = checks.iter().all(|check| is_bad(check.step) && check.offset_s.is_none());
-        let mut monitors: Vec<_> = checks.iter().map(|check| check.monitor).collect();
-        monitors.sort_unstable();
-        monitors.dedup();
-        let mut known: Vec<_> = self.evidence.entries.iter().map(|entry| entry.monitor).collect();
-        known.sort_unstable();
-        known.dedup();
-        if !all_lost || checks.len() < LEAST_SILENT || monitors.len() < known.len().min(2) {
-            return None;
-        }
-        let others = of_family(self.evidence.rounds, &|other| other != family);
-        Some(Cause::FamilyBlocked {
-            from_unix_s: from.max(self.evidence.rounds.since_unix_s),
-            to_unix_s: to.min(self.evidence.rounds.until_unix_s),
-            other_family_arrives: others.into_iter().any(within),
-        })
+        let overlapping =
+            self.silences.iter().filter(|silence| silence.from_unix_s <= to && silence.to_unix_s >= from);
+        let length = |silence: &Silence| silence.to_unix_s - silence.from_unix_s;
+        let longest = overlapping.max_by(|a, b| length(a).total_cmp(&length(b)))?;
+        let Silence { from_unix_s, to_unix_s, other_family_arrives } = *longest;
+        Some(Cause::FamilyBlocked { from_unix_s, to_unix_s, other_family_arrives })
     }
 
     /// When the round of a line should have arrived.
@@ -393,7 +380,7 @@ pub struct Refused {
 pub fn judge_here(rounds: &ProbeRounds, course: &Course, family: &str) -> Vec<Refused> {
     let mut refused: Vec<Refused> = Vec::new();
     let evidence = Evidence { rounds, course, family, entries: &[] };
-    let judge = Judge { evidence: &evidence, sources: &[], matches: &[] };
+    let judge = Judge { evidence: &evidence, sources: &[], matches: &[], silences: Vec::new() };
     for source in rounds.sources.iter().filter(|source| source.family == family) {
         for round in source.rounds.iter().filter(|round| round.count(Fate::is_time) == 0) {
             let window = (round.at_unix_s - AROUND_S.0, round.end_unix_s() + AROUND_S.1);

@@ -1,6 +1,8 @@
 //! Which source of probes is which monitor. The pool publishes no monitor's address, so it is told by the times: where a
 //! monitor has logged an answer, its probes came in shortly before. This module is pure.
 
+use std::collections::BTreeMap;
+
 use crate::status::probes::{ProbeSource, Round};
 
 /// A line of a monitor's log.
@@ -28,7 +30,7 @@ const PLAIN_DELAY_S: f64 = 4.0;
 /// A line may come so much later than usual without being late.
 const USUALLY_LATE_S: f64 = 20.0;
 /// A line may come so much later than usual.
-const MOST_LATE_S: f64 = 150.0;
+pub(super) const MOST_LATE_S: f64 = 150.0;
 /// A line comes no more than this before its usual time.
 const EARLY_S: f64 = 15.0;
 /// Lines by which a source is told from others.
@@ -70,13 +72,11 @@ struct Candidate {
 
 /// Finds the sources of monitors. A monitor whose lines fit no source, or fit several alike, has none.
 pub(super) fn match_monitors(entries: &[Entry], sources: &[&ProbeSource]) -> Vec<Match> {
-    let mut monitors: Vec<_> = entries.iter().map(|entry| entry.monitor).collect();
-    monitors.sort_unstable();
-    monitors.dedup();
+    let monitors = by_monitor(entries);
     let mut candidates = Vec::new();
-    for monitor in monitors {
+    for (monitor, lines) in &monitors {
         for (source, rounds) in sources.iter().enumerate() {
-            candidates.extend(candidate(monitor, source, entries, rounds));
+            candidates.extend(candidate(*monitor, source, lines, rounds));
         }
     }
     candidates.sort_by(|a, b| {
@@ -96,7 +96,7 @@ pub(super) fn match_monitors(entries: &[Entry], sources: &[&ProbeSource]) -> Vec
                     && (other.monitor == one.monitor || other.source == one.source)
             });
             if is_free(one) && (sure || !has_rival) {
-                let late_s = lateness(one, entries, &sources[one.source].rounds);
+                let late_s = lateness(one, &monitors[&one.monitor], &sources[one.source].rounds);
                 let Candidate { monitor, source, delay_s, .. } = *one;
                 matches.push(Match { monitor, source, delay_s, late_s });
             }
@@ -105,19 +105,26 @@ pub(super) fn match_monitors(entries: &[Entry], sources: &[&ProbeSource]) -> Vec
     matches
 }
 
+/// The lines of each monitor, in the order of their times.
+pub(super) fn by_monitor(entries: &[Entry]) -> BTreeMap<u32, Vec<&Entry>> {
+    let mut monitors: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for entry in entries {
+        monitors.entry(entry.monitor).or_default().push(entry);
+    }
+    monitors.values_mut().for_each(|lines| lines.sort_by(|a, b| a.at_unix_s.total_cmp(&b.at_unix_s)));
+    monitors
+}
+
 /// The lines of a monitor that have an answer, if there are enough of them, or else all. What the source sent before it
 /// was known is not missed.
-fn telling<'a>(monitor: u32, entries: &'a [Entry], source: &ProbeSource) -> Vec<&'a Entry> {
-    let known: Vec<_> = entries
-        .iter()
-        .filter(|entry| entry.monitor == monitor && entry.at_unix_s > source.since_unix_s)
-        .collect();
+fn telling<'a>(lines: &[&'a Entry], source: &ProbeSource) -> Vec<&'a Entry> {
+    let known: Vec<_> = lines.iter().copied().filter(|entry| entry.at_unix_s > source.since_unix_s).collect();
     let answered: Vec<_> = known.iter().copied().filter(|entry| entry.offset_s.is_some()).collect();
     if answered.len() >= ENOUGH { answered } else { known }
 }
 
-fn candidate(monitor: u32, source: usize, entries: &[Entry], rounds: &ProbeSource) -> Option<Candidate> {
-    let telling = telling(monitor, entries, rounds);
+fn candidate(monitor: u32, source: usize, lines: &[&Entry], rounds: &ProbeSource) -> Option<Candidate> {
+    let telling = telling(lines, rounds);
     let mut delays: Vec<f64> = Vec::new();
     for entry in &telling {
         let range = (entry.at_unix_s - DELAYS_S.end(), entry.at_unix_s - DELAYS_S.start());
@@ -136,13 +143,13 @@ fn candidate(monitor: u32, source: usize, entries: &[Entry], rounds: &ProbeSourc
 }
 
 /// How much later than usual the lines of a monitor come, by those that have an answer.
-fn lateness(one: &Candidate, entries: &[Entry], rounds: &[Round]) -> f64 {
+fn lateness(one: &Candidate, lines: &[&Entry], rounds: &[Round]) -> f64 {
     let late = |entry: &Entry| {
         let usual = entry.at_unix_s - one.delay_s;
         let arrived = between(rounds, (usual - MOST_LATE_S, usual + EARLY_S)).last()?;
         Some(usual - arrived.at_unix_s + USUALLY_LATE_S)
     };
-    let answered = entries.iter().filter(|entry| entry.monitor == one.monitor && entry.offset_s.is_some());
+    let answered = lines.iter().copied().filter(|entry| entry.offset_s.is_some());
     answered.filter_map(late).fold(USUALLY_LATE_S, f64::max).min(MOST_LATE_S)
 }
 
@@ -154,7 +161,8 @@ pub(super) fn between(rounds: &[Round], (from, to): (f64, f64)) -> &[Round] {
 }
 
 /// Gives each line of a monitor the round that it is about, as an index; `None` where none arrived. Lines with an answer
-/// come first, for they certainly had a round.
+/// come first, for they certainly had a round. One that is left over belongs to a line that came late: every check is
+/// logged.
 pub(super) fn assign(found: &Match, entries: &[&Entry], rounds: &[Round]) -> Vec<Option<usize>> {
     let mut taken = vec![false; rounds.len()];
     let mut assigned = vec![None; entries.len()];
@@ -164,8 +172,7 @@ pub(super) fn assign(found: &Match, entries: &[&Entry], rounds: &[Round]) -> Vec
                 continue;
             }
             let usual = entry.at_unix_s - found.delay_s;
-            let (from, to) =
-                if answered { (usual - MOST_LATE_S, usual + EARLY_S) } else { found.window(entry) };
+            let (from, to) = (usual - MOST_LATE_S, usual + EARLY_S);
             let first = rounds.partition_point(|round| round.at_unix_s < from);
             let end = rounds.partition_point(|round| round.at_unix_s <= to);
             let nearest = (first..end).filter(|index| !taken[*index]).min_by(|a, b| {

@@ -4,6 +4,7 @@
 pub mod causes;
 pub mod matching;
 pub mod offsets;
+mod silence;
 #[cfg(test)]
 mod tests;
 mod words;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use testinput::random::Random;
 
+use super::super::causes::is_bad;
 use super::super::matching::Entry;
 use crate::status::probes::{
     Course, Fate, Minute, ProbeRounds, ProbeSource, Round, RoundRequest, Span, What,
@@ -17,6 +18,8 @@ const LOGS_BEGIN_S: f64 = START_S - 7_200.0;
 /// A monitor waits so long for an answer, and so long before the next request.
 const TIMEOUT_S: f64 = 3.0;
 const PAUSE_S: f64 = 2.0;
+/// Of a check that is logged late, it cannot be said to the second when it was.
+const NEAR_S: f64 = 170.0;
 
 /// Something that goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +35,8 @@ pub(super) enum Fault {
     Offset,
     Link,
     Firewall,
+    /// None that is injected.
+    Other,
 }
 
 impl Fault {
@@ -72,7 +77,11 @@ pub(super) struct Truth {
     pub(super) at_unix_s: f64,
     /// When the check was, by this server's clock.
     pub(super) check_s: f64,
+    /// Whether the reports of some of its requests were lost, and those of others not.
+    pub(super) is_half_reported: bool,
     pub(super) faults: BTreeSet<Fault>,
+    /// What else was the matter shortly before or after.
+    pub(super) near: BTreeSet<Fault>,
 }
 
 /// All of it.
@@ -116,7 +125,7 @@ impl World {
         if faults.is_empty() {
             world.add_harmless_spans(&mut random);
         }
-        world.add_strangers(&mut random);
+        world.add_strangers(&active, &mut random);
         // The page has the lines in no order that can be relied on.
         for index in (1..world.entries.len()).rev() {
             world.entries.swap(index, random.index(index + 1));
@@ -170,9 +179,13 @@ impl World {
             let sent_s = now_s;
             now_s += TIMEOUT_S + PAUSE_S;
             let lost_on_the_way = noise.filter(|(request, _)| *request == number).map(|(_, is_in)| is_in);
-            let stopped = [Fault::Firewall, Fault::Link, Fault::LossIn];
-            if let Some(fault) = stopped.into_iter().find(|fault| at(*fault, sent_s).is_some()) {
-                faults.insert(fault);
+            let stops = |fault: &Fault| at(*fault, sent_s).is_some();
+            let stopped: Vec<_> =
+                [Fault::Firewall, Fault::Link, Fault::LossIn].into_iter().filter(stops).collect();
+            if !stopped.is_empty() {
+                // Behind what stops everything, one that stops one monitor makes no difference.
+                let all = stopped.len() > 1;
+                faults.extend(stopped.into_iter().filter(|fault| !all || *fault != Fault::LossIn));
                 continue;
             }
             if lost_on_the_way == Some(true) {
@@ -191,8 +204,7 @@ impl World {
             } else {
                 (Fate::Answered, None)
             };
-            let is_reported = at(Fault::Ring, sent_s).is_none();
-            if is_reported {
+            if at(Fault::Ring, sent_s).is_none() {
                 requests.push((sent_s, fate));
             }
             faults.extend(fault);
@@ -225,7 +237,7 @@ impl World {
         if let Some(offset_s) = offset_s {
             step = offset_step(offset_s);
             faults.retain(|fault| *fault == Fault::Offset);
-            if step < 1.0 {
+            if is_bad(step) {
                 faults.insert(Fault::Offset);
             }
         }
@@ -244,8 +256,33 @@ impl World {
         if !monitor.is_ipv4 {
             return;
         }
-        if step < 1.0 {
-            self.truths.push(Truth { monitor: monitor.id, at_unix_s, check_s, faults });
+        if is_bad(step) {
+            // What of a check is not reported cannot be known, if the monitor does not say it.
+            let unreported = [check_s, now_s].map(|now_s| at(Fault::Ring, now_s).is_some());
+            if unreported != [false; 2] && step < -4.5 && !faults.contains(&Fault::Link) {
+                faults = [Fault::Ring].into();
+            }
+            // One lost request of three is no matter where the others were refused.
+            let lost = 3 - requests.len();
+            let is_refused = requests.iter().any(|(_, fate)| fate.is_refusal());
+            if lost == 1 && is_refused {
+                faults.retain(|fault| !matches!(fault, Fault::Link | Fault::LossIn | Fault::Firewall));
+            }
+            // A firewall that lets a part of a check through has lost the rest of it.
+            if !requests.is_empty() && faults.remove(&Fault::Firewall) {
+                faults.insert(Fault::LossIn);
+            }
+            let near = |one: &&&Active| {
+                matches!(one.fault, Fault::Link | Fault::Ring | Fault::Gate)
+                    && (one.from_s - NEAR_S..=one.to_s + NEAR_S).contains(&check_s)
+            };
+            let near = active.iter().filter(near).map(|one| one.fault).collect();
+            faults.retain(|fault| step < -4.5 || *fault != Fault::Ring);
+            let is_half_reported = unreported[0] != unreported[1];
+            let monitor = monitor.id;
+            self.truths.push(Truth { monitor, at_unix_s, check_s, is_half_reported, faults, near });
+            self.entries.push(Entry { at_unix_s, monitor, step, offset_s, error: None });
+            return;
         }
         self.entries.push(Entry { at_unix_s, monitor: monitor.id, step, offset_s, error: None });
     }
@@ -302,7 +339,7 @@ impl World {
     }
 
     /// Others who send the like of probes.
-    fn add_strangers(&mut self, random: &mut Random) {
+    fn add_strangers(&mut self, active: &[Active], random: &mut Random) {
         for number in 0..random.between(0, 12) {
             let mut rounds: Vec<_> = (0..random.between(1, 60))
                 .map(|_| Round {
@@ -310,26 +347,27 @@ impl World {
                     requests: vec![RoundRequest { after_s: 0.0, fate: Fate::Answered }],
                 })
                 .collect();
+            // What keeps monitors out, keeps them out as well.
+            let is_out = |round: &Round| {
+                let out = |one: &&Active| matches!(one.fault, Fault::Firewall | Fault::Ring | Fault::Link);
+                let mut out = active.iter().filter(out);
+                out.any(|one| (one.from_s..=one.to_s).contains(&round.at_unix_s))
+            };
+            rounds.retain(|round| !is_out(round));
             rounds.sort_by(|a, b| a.at_unix_s.total_cmp(&b.at_unix_s));
             self.rounds.sources.push(ProbeSource {
                 source: format!("203.0.113.{number}"),
-                // A firewall keeps them out as well.
-                family: if random.chance(50) { "ipv6" } else { self.family_of_strangers() }.into(),
+                family: if random.chance(50) { "ipv6" } else { "ipv4" }.into(),
                 since_unix_s: START_S,
                 rounds,
             });
         }
     }
-
-    fn family_of_strangers(&self) -> &'static str {
-        let is_blocked = self.truths.iter().any(|truth| truth.faults.contains(&Fault::Firewall));
-        if is_blocked { "ipv6" } else { "ipv4" }
-    }
 }
 
 fn monitors(random: &mut Random) -> Vec<Monitor> {
-    let number = random.between(3, 24);
-    let of_ipv6 = random.between(1, 6);
+    let number = random.between(3, 14);
+    let of_ipv6 = random.between(1, 4);
     (1..)
         .take(number + of_ipv6)
         .map(|id: u32| {
