@@ -34,6 +34,8 @@ const INTERFACE: Interface = Interface {
     other_names: Vec::new(),
     framing: Framing::Ethernet,
     up: true,
+    carrier: true,
+    carrier_losses: 0,
     mtu: 1500,
     is_bond: false,
     xdp: None,

@@ -259,7 +259,7 @@ fn execute(arguments: Arguments) -> Result<ExitCode> {
         }
         Command::Query(arguments) => query::query(&arguments),
         Command::Import(arguments) => import::run(&arguments),
-        Command::Pool(command) => pool::run(&command),
+        Command::Pool(command) => pool::run(&instance, &command, &ASKING_FOR_PROBES),
         Command::Upstream(UpstreamCommand::Probe(arguments)) => upstream_probe::probe(&arguments),
         Command::Config(ConfigCommand::Check { file }) => {
             let config = Config::load_on(Some(&file), &OwnAddresses::of_this_host()?)?;
@@ -335,6 +335,14 @@ fn current_status(instance: &Instance) -> Result<Status> {
 const ASKING: Asking = Asking {
     status: known_status,
     source: |instance, address| Ok(ask(instance, &Request::Source { address })?),
+};
+
+/// How `pool why` asks the daemon.
+const ASKING_FOR_PROBES: pool::Asking = pool::Asking {
+    rounds: |instance| Ok(ask(instance, &Request::Probes)?),
+    course: |instance| Ok(ask(instance, &Request::Course)?),
+    entries: |instance| Ok(ask(instance, &Request::ListAccess)?),
+    status: |instance| Ok(ask(instance, &Request::Status)?),
 };
 
 /// Like [`current_status`], but `None` if neither exists.

@@ -244,6 +244,8 @@ mod tests {
             (r#"{"command":"top"}"#, true),
             (r#"{"command":"listaccess"}"#, true),
             (r#"{"command":"source","address":"192.0.2.1"}"#, true),
+            (r#"{"command":"probes"}"#, true),
+            (r#"{"command":"course"}"#, true),
             (r#"{"command":"detach","interfaces":[]}"#, false),
             (r#"{"command":"attach","interfaces":["lo"],"mode":"auto","replace":false}"#, false),
             (r#"{"command":"setaccess","prefix":"192.0.2.1/32","access":"deny","seconds":null}"#, false),

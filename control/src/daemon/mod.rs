@@ -7,6 +7,7 @@ mod limits;
 mod listener;
 mod live;
 mod observer;
+mod probes;
 pub mod protocol;
 pub mod publisher;
 mod reload;
@@ -107,6 +108,7 @@ struct Daemon {
     limits: limits::Limits,
     observer: Observer,
     rounds: traffic::Rounds,
+    probes: probes::Probes,
     /// How often the machine was found to have stood still.
     pauses: u64,
 }
@@ -216,7 +218,9 @@ impl Daemon {
                 config: std::path::absolute(config_path).unwrap_or_else(|_| config_path.to_owned()),
                 listening: listeners.listening.clone(),
             };
-            let observer = Observer::start(&options.instance, run, Arc::clone(&sockets.shared))?;
+            let probes = probes::Probes::new();
+            let shared = Arc::clone(&sockets.shared);
+            let observer = Observer::start(&options.instance, run, shared, probes.course.clone())?;
             if !listeners.is_empty() {
                 let observer = observer.clone();
                 http::start(listeners, move || Ok(Box::new(observer)))?;
@@ -240,6 +244,7 @@ impl Daemon {
                 limits,
                 observer,
                 rounds: traffic::Rounds::new(),
+                probes,
                 pauses: 0,
             };
             daemon.begin(wanted, options).await?;
@@ -415,6 +420,12 @@ impl Daemon {
             }
             Request::Source { address } => {
                 caller.answer(Ok(self.source_traffic(address)));
+            }
+            Request::Probes => {
+                caller.answer(Ok(self.probe_rounds()));
+            }
+            Request::Course => {
+                caller.answer(Ok(self.probes.course.view()));
             }
             Request::Attach { interfaces: names, mode, replace } => {
                 self.interfaces.put(Job::Attach { names, mode, replace, caller });

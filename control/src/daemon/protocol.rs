@@ -67,6 +67,10 @@ pub enum Request {
         /// An address of it.
         address: IpAddr,
     },
+    /// Gives the [`crate::status::probes::ProbeRounds`].
+    Probes,
+    /// Gives the [`crate::status::probes::Course`].
+    Course,
 }
 
 impl Request {
@@ -83,7 +87,13 @@ impl Request {
     #[must_use]
     pub const fn only_looks(&self) -> bool {
         match self {
-            Self::Status | Self::Peers | Self::Top | Self::Source { .. } | Self::ListAccess => true,
+            Self::Status
+            | Self::Peers
+            | Self::Top
+            | Self::Source { .. }
+            | Self::ListAccess
+            | Self::Probes
+            | Self::Course => true,
             Self::Attach { .. }
             | Self::Detach { .. }
             | Self::SetAccess { .. }

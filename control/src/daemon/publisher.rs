@@ -91,6 +91,12 @@ impl Publisher {
         self.last.map(|observation| observation.state)
     }
 
+    /// The clock that is served: that of an earlier daemon while it is the best there is.
+    #[must_use]
+    pub fn served(&self) -> Option<ClockState> {
+        self.inherited.or_else(|| self.state())
+    }
+
     /// Whether the line of an earlier daemon is served.
     #[must_use]
     pub const fn is_inheriting(&self) -> bool {

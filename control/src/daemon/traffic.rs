@@ -11,11 +11,15 @@ use responder::{Policy, layout};
 use tracing::error;
 
 use super::Daemon;
+use super::probes::{Seen, Upstreams};
 use crate::error::Result;
 use crate::serving::limits::{Budget, Shares};
 use crate::serving::traffic::Traffic;
+use crate::serving::userspace::MOST_SAMPLES as MOST_OF_SOCKETS;
+use crate::status::probes::{LatestRound, ProbeRounds};
 use crate::status::traffic::{Clients, SourceTraffic, Top};
 use crate::sys::kernel_clock::monotonic_ns;
+use crate::timekeeping::system_clock::Unsynchronised;
 
 /// Samples of all CPUs from one round to the next; the ring buffer has room for that.
 const SAMPLES: u64 = 1024;
@@ -48,12 +52,26 @@ impl Daemon {
     pub(super) fn try_look_at_traffic(&mut self) -> Result<()> {
         let now_ns = monotonic_ns()?;
         let mut samples = self.datapath.take_samples();
-        samples.extend(self.sockets.shared.take_samples());
+        let through_ring = samples.len();
+        let of_sockets = self.sockets.shared.take_samples();
+        let sockets_full = of_sockets.len() >= MOST_OF_SOCKETS;
+        samples.extend(of_sockets);
         // About clients that a list denies the program decides without a clock.
         for sample in samples.iter_mut().filter(|sample| sample.at_ns == 0) {
             sample.at_ns = now_ns;
         }
         let counters = self.all_counters()?;
+        let seen = Seen {
+            samples: &samples,
+            through_ring,
+            sockets_full,
+            counters: &counters,
+            clock: self.publisher.served(),
+            reason: self.publisher.unsynchronised().map(Unsynchronised::explain),
+            now_ns,
+        };
+        let upstreams = self.upstreams();
+        self.probes.look(&seen, upstreams);
         let passed = self.rounds.last.elapsed();
         self.rounds.last = Instant::now();
         self.rounds.traffic.take(&samples, &*counters, passed, now_ns);
@@ -65,6 +83,36 @@ impl Daemon {
             self.sockets.shared.publish_chances(chances);
         }
         Ok(())
+    }
+
+    /// Whom the clock follows now, and who is furthest from it.
+    fn upstreams(&self) -> Upstreams {
+        let peers = self.peers().unwrap_or_default();
+        let (system, others): (Vec<_>, Vec<_>) =
+            peers.peers.iter().partition(|peer| Some(peer.association) == peers.system.system_peer);
+        let furthest = others
+            .iter()
+            .filter(|peer| peer.reach != 0)
+            .filter_map(|peer| Some((peer.name.clone(), peer.offset_s?)))
+            .max_by(|(_, one), (_, other)| one.abs().total_cmp(&other.abs()));
+        let kept_s = self.timekeeper.correction().and_then(|correction| correction.offset_s);
+        Upstreams {
+            peer: system.first().map(|peer| peer.name.clone()),
+            offset_s: system.first().map_or(kept_s, |peer| peer.offset_s),
+            other: furthest,
+        }
+    }
+
+    /// What became of the probes of the pool's monitors.
+    pub(super) fn probe_rounds(&self) -> ProbeRounds {
+        let limits = &self.config.limits;
+        self.probes.rounds.view(self.probes.now_unix_s(), [limits.ipv4_prefix, limits.ipv6_prefix])
+    }
+
+    /// The latest of them, for the status page.
+    pub(super) fn latest_probe_rounds(&self) -> Vec<LatestRound> {
+        let (limits, show_sources) = (&self.config.limits, self.config.metrics.show_sources);
+        self.probes.rounds.latest([limits.ipv4_prefix, limits.ipv6_prefix], show_sources)
     }
 
     /// Gives each CPU, and the sockets, its share of the budget and of the samples.
@@ -90,7 +138,9 @@ impl Daemon {
             .zip(&costs)
             .map(|(spent, cost)| Grant { cost: *cost, samples: spent.samples.wrapping_add(more) })
             .collect();
+        self.probes.spent(&spent);
         self.datapath.grant(&grants)?;
+        self.probes.granted(&grants);
         self.sockets.shared.grant(costs[cpus]);
         Ok(())
     }

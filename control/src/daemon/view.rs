@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Daemon;
 use super::interfaces::Interfaces;
+use super::probes::{LinkLook, LinkState};
 use crate::config::{ClockSource, LeapFile, LimitsConfig, Warning};
 use crate::error::{Code, Error, Result};
 use crate::http::Listening;
@@ -15,6 +16,7 @@ use crate::net::served::WithoutRoom;
 use crate::net::stations::Reception;
 use crate::serving::userspace::Shared;
 use crate::serving::xdp::{Datapath, OpenError};
+use crate::status::probes::{LatestRound, ProbeCount};
 use crate::status::sources::Peers;
 use crate::status::traffic::{Clients, Talker};
 use crate::status::{self, Status};
@@ -64,6 +66,9 @@ pub(super) struct Report {
     warnings: Vec<String>,
     /// The sources of which most is dropped, if the configuration says that they may be shown.
     pub(super) sources: Option<Vec<Talker>>,
+    probes: Vec<ProbeCount>,
+    /// The latest rounds of probes.
+    pub(super) latest_rounds: Vec<LatestRound>,
 }
 
 /// An interface that is answered on, or should be.
@@ -120,6 +125,8 @@ impl Daemon {
             clients: self.clients(),
             warnings: self.lasting_warnings().iter().map(ToString::to_string).collect(),
             sources: self.config.metrics.show_sources.then(|| self.top().by_drops),
+            probes: self.probes.rounds.counts(),
+            latest_rounds: self.latest_probe_rounds(),
         }
     }
 
@@ -188,7 +195,23 @@ impl Report {
         status.limits = Some(self.limits(datapath)?);
         status.http = run.listening.all();
         status.warnings.clone_from(&self.warnings);
+        status.probes.clone_from(&self.probes);
         Ok(status)
+    }
+
+    /// The interfaces that are served, as the kernel has them in `links`.
+    pub(super) fn link_looks(&self, datapath: &Datapath, links: &[Interface]) -> Vec<LinkLook> {
+        let look = |served: &Served| {
+            let link = links.iter().find(|link| link.index == served.index);
+            let state = link.map(|link| LinkState {
+                carries: link.up && link.carrier,
+                carrier_losses: link.carrier_losses,
+                is_attached: datapath.links().own_mode(link).is_some(),
+                drops: link.driver.receive_missed.saturating_add(link.driver.transmit_dropped),
+            });
+            LinkLook { name: served.name.clone(), state }
+        };
+        self.interfaces.iter().map(look).collect()
     }
 
     fn limits(&self, datapath: &Datapath) -> Result<status::Limits> {
@@ -229,6 +252,7 @@ fn observe(datapath: &Datapath) -> Result<Status> {
         limits: None,
         http: Vec::new(),
         warnings: Vec::new(),
+        probes: Vec::new(),
         maps: status::Maps { bytes: by_name.values().sum(), by_name },
     })
 }

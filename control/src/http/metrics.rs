@@ -71,6 +71,13 @@ metrics! {
     "pooltime_access_list_entries" Gauge [] "Number of entries in the access lists." =
         |status| limits(status, |limits| number(limits.access_entries as u64));
 
+    "pooltime_pool_probes_total" Counter ["family", "outcome"]
+        "Requests that look like probes of the pool's monitors, by what became of them, since the daemon started." =
+        |status| {
+            let counts = status.probes.iter();
+            counts.map(|count| (vec![count.family.clone(), count.outcome.clone()], number(count.requests))).collect()
+        };
+
     "pooltime_clock_synchronised" Gauge [] "Whether answers declare the clock synchronised." =
         |status| one(flag(status.clock.synchronised));
     "pooltime_clock_stratum" Gauge [] "Stratum in answers; 0 means unsynchronised." =

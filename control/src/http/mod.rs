@@ -23,6 +23,7 @@ pub use server::{Site, converse};
 
 use crate::error::{Code, Error, Result};
 use crate::status::Status;
+use crate::status::probes::LatestRound;
 use crate::status::traffic::Talker;
 use crate::sys::capabilities::{self, Capability};
 use history::History;
@@ -39,6 +40,9 @@ pub trait Look {
 
     /// Returns the sources that are limited most, if they may be shown.
     fn sources(&self) -> Option<Vec<Talker>>;
+
+    /// Returns the latest rounds of the pool's monitors, with their addresses if these may be shown.
+    fn latest_rounds(&self) -> Vec<LatestRound>;
 }
 
 /// Starts the thread, which ends with the process. The [`Look`] is created on that thread, within its event
@@ -101,6 +105,11 @@ impl Observer {
     /// See [`Look::sources`].
     fn sources(&self) -> Option<Vec<Talker>> {
         self.server.sources()
+    }
+
+    /// See [`Look::latest_rounds`].
+    fn latest_rounds(&self) -> Vec<LatestRound> {
+        self.server.latest_rounds()
     }
 
     /// Returns the server's state, not older than [`FRESH`].

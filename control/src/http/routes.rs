@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::status::Status;
 use crate::status::exposition::Format;
 use crate::status::health::Health;
+use crate::status::probes::LatestRound;
 use crate::status::traffic::Talker;
 use crate::sys::process;
 
@@ -45,10 +46,12 @@ struct Page<'a> {
     health: Health,
     /// Present only if the configuration allows it: addresses are personal data.
     sources: Option<Vec<Talker>>,
+    /// The latest rounds of the pool's monitors, with their addresses under the same condition.
+    probe_rounds: Vec<LatestRound>,
 }
 
 impl<'a> Page<'a> {
-    fn of(status: &'a Status, sources: Option<Vec<Talker>>) -> Self {
+    fn of(status: &'a Status, sources: Option<Vec<Talker>>, probe_rounds: Vec<LatestRound>) -> Self {
         Self {
             format: 1,
             host: process::host_name(),
@@ -56,6 +59,7 @@ impl<'a> Page<'a> {
             status,
             health: Health::of(status),
             sources,
+            probe_rounds,
         }
     }
 }
@@ -98,7 +102,8 @@ pub(super) async fn answer(
         }
         "/status.json" => {
             let sources = observer.sources();
-            show(observer, |status| json(&Page::of(status, sources))).await
+            let rounds = observer.latest_rounds();
+            show(observer, |status| json(&Page::of(status, sources, rounds))).await
         }
         "/history.json" => json(&*observer.history.borrow()),
         "/healthz" => {
@@ -153,11 +158,15 @@ mod tests {
     use responder::verdict::Verdict;
 
     use super::*;
+    use crate::status::probes::Fate;
 
     #[test]
-    fn the_page_has_words_for_every_verdict_and_loads_nothing() {
+    fn the_page_has_words_for_every_verdict_and_fate_and_loads_nothing() {
         for verdict in Verdict::ALL.iter().filter(|verdict| **verdict != Verdict::NotNtp) {
             assert!(PAGE.contains(&format!("  {}: \"", verdict.label())), "{}", verdict.label());
+        }
+        for fate in Fate::ALL {
+            assert!(PAGE.contains(&format!("  {}: \"", fate.label())), "{}", fate.label());
         }
         assert!(!PAGE.contains("src=") && !PAGE.contains("@import") && !PAGE.contains("https://"));
     }

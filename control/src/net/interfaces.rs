@@ -46,6 +46,10 @@ pub struct Interface {
     pub framing: Framing,
     /// Whether it is administratively up.
     pub up: bool,
+    /// Whether its link carries frames.
+    pub carrier: bool,
+    /// How often the link has ceased to.
+    pub carrier_losses: u32,
     /// MTU in bytes.
     pub mtu: u32,
     /// Whether it is a bond or a team of other interfaces.
@@ -356,6 +360,7 @@ fn failed(what: &str) -> impl FnOnce(rtnetlink::Error) -> Error {
 fn interface(message: &LinkMessage) -> Interface {
     let (mut name, mut other_names) = (String::new(), Vec::new());
     let (mut mtu, mut xdp, mut driver) = (0, None, Driver::default());
+    let mut carrier_losses = 0;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(found) => name.clone_from(found),
@@ -367,6 +372,7 @@ fn interface(message: &LinkMessage) -> Interface {
             }
             LinkAttribute::Mtu(found) => mtu = *found,
             LinkAttribute::Xdp(found) => xdp = attached(found),
+            LinkAttribute::CarrierDownCount(number) => carrier_losses = *number,
             LinkAttribute::NumRxQueues(number) => driver.receive_queues = *number,
             LinkAttribute::NumTxQueues(number) => driver.transmit_queues = *number,
             LinkAttribute::Stats64(statistics) => {
@@ -387,6 +393,8 @@ fn interface(message: &LinkMessage) -> Interface {
             _ => Framing::Other,
         },
         up: message.header.flags.contains(LinkFlags::Up),
+        carrier: message.header.flags.contains(LinkFlags::LowerUp),
+        carrier_losses,
         mtu,
         is_bond: matches!(topology::kind(message), Some(InfoKind::Bond | InfoKind::Team)),
         xdp,
@@ -456,6 +464,8 @@ mod tests {
             other_names: vec![format!("{name}-by-another-name")],
             framing: Framing::Ethernet,
             up: true,
+            carrier: true,
+            carrier_losses: 0,
             mtu: 1500,
             is_bond: false,
             xdp: None,

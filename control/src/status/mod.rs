@@ -4,6 +4,7 @@ mod decimal;
 pub(crate) mod exposition;
 pub mod health;
 pub mod kernel_clock;
+pub mod probes;
 mod silence;
 pub mod sources;
 mod text;
@@ -26,6 +27,7 @@ use crate::net::interfaces::Driver;
 use crate::net::served::WithoutRoom;
 use crate::net::xdp_mode::Mode;
 use crate::status::kernel_clock::KernelClockStatus;
+use crate::status::probes::ProbeCount;
 use crate::status::sources::{Peer, Peers, Tally};
 use crate::status::traffic::Clients;
 
@@ -57,6 +59,9 @@ pub struct Status {
     /// What is valid in the configuration but most likely not meant, if the daemon runs.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// What became of probes of the shape of the pool's monitors', if the daemon runs.
+    #[serde(default)]
+    pub probes: Vec<ProbeCount>,
     /// Kernel memory of the maps.
     pub maps: Maps,
 }
@@ -469,6 +474,11 @@ pub(crate) fn sample() -> Status {
         limits: Some(sample_limits()),
         http: vec![HttpListener { address: SocketAddr::from(([127, 0, 0, 1], 9200)), failure: None }],
         warnings: Vec::new(),
+        probes: vec![ProbeCount {
+            family: Family::Ipv4.label().into(),
+            outcome: "answered".into(),
+            requests: 9,
+        }],
         maps: Maps { bytes: 4096, by_name: [("PT_STATE".to_owned(), 4096)].into() },
     }
 }

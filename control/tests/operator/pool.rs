@@ -141,3 +141,17 @@ fn the_proof_of_ownership_is_shown_and_on_request_made_from_the_address_itself()
     let said = pooltime(&["pool", "verify", "--now", "--url", &elsewhere, "127.0.0.1"]);
     assert!(said.expect_code(EX_UNAVAILABLE).contains("--url"));
 }
+
+#[test]
+fn why_the_score_fell_is_asked_of_a_daemon_and_says_so_without_one() {
+    let lost = ["--instance", "no-such-instance", "pool", "why", "192.0.2.1"];
+    let said = pooltime(&lost).expect_code(EX_UNAVAILABLE);
+    assert!(
+        said.contains("no daemon runs") && said.contains("what became of the monitors' probes"),
+        "{said}"
+    );
+    let said = pooltime(&["pool", "why", "--scores", "/nowhere.json"]).expect_code(66);
+    assert!(said.contains("/nowhere.json: No such file"), "{said}");
+    let said = pooltime(&["pool", "why", "--scores", "a", "--base", "b"]).expect_code(64);
+    assert!(said.contains("cannot be used with"), "{said}");
+}

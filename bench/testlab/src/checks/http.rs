@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use control::error::{Code, Error};
 use control::http::{Look, Site, converse};
+use control::status::probes::LatestRound;
 use control::status::traffic::Talker;
 use control::status::{Clock, Maps, Status};
 use responder::ClockState;
@@ -32,6 +33,10 @@ impl Look for Server {
 
     fn sources(&self) -> Option<Vec<Talker>> {
         None
+    }
+
+    fn latest_rounds(&self) -> Vec<LatestRound> {
+        Vec::new()
     }
 }
 
@@ -135,6 +140,7 @@ fn status() -> Status {
         limits: None,
         http: Vec::new(),
         warnings: Vec::new(),
+        probes: Vec::new(),
         maps: Maps::default(),
     }
 }

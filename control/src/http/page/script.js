@@ -206,6 +206,30 @@ function showSources(sources) {
   fill("sources", (sources ?? []).map((one) => [one.source, rate(one.requests_per_s), rate(one.dropped_per_s)]));
 }
 
+/// What became of probes.
+const FATES = {
+  answered: "answered",
+  leaked: "answered by chance",
+  unsynchronised: "not synchronised",
+  limited: "limited",
+  kiss_rate: "kiss of death RATE",
+  over_budget: "over budget",
+  denied: "denied",
+  kiss_deny: "kiss of death DENY",
+  unsent: "not sent",
+};
+
+function showProbes(rounds) {
+  fill("probes", rounds.map((round) => {
+    const served = round.outcomes.some((outcome) => outcome === "answered" || outcome === "leaked");
+    const text = round.outcomes.map((outcome) => FATES[outcome] ?? outcome).join(", ");
+    return [
+      new Date(round.at_unix_s * 1000).toLocaleTimeString(), round.source ?? "not shown",
+      round.family === "ipv4" ? "IPv4" : "IPv6", served ? text : { text, className: "alarm" },
+    ];
+  }));
+}
+
 function showInterfaces(status) {
   fill("interfaces", status.interfaces.map((one) => {
     const driver = one.driver;
@@ -311,12 +335,13 @@ async function showHistory() {
 
 async function showAll() {
   const all = await get("/status.json");
-  const { status, sources } = all;
+  const { status, sources, probe_rounds } = all;
   showVerdict(all);
   showFigures(status);
   showTraffic(status);
   showUpstreams(status.upstreams);
   showSources(sources);
+  showProbes(probe_rounds);
   showInterfaces(status);
   before = status;
 }

@@ -12,6 +12,7 @@ use responder::verdict::{Action, Family, Outcome, VERSIONS, Verdict};
 
 use distinct::Distinct;
 use heavy::{FADE_S, Heavy};
+pub(crate) use view::show_source;
 
 /// Samples of requests that are wanted in a round; the chance follows.
 const WANTED: usize = 128;

@@ -73,7 +73,8 @@ impl Traffic {
     }
 }
 
-fn show_source((family, bits): Key, [ipv4_prefix, ipv6_prefix]: [u8; 2]) -> String {
+/// Writes a source, as [`responder::sample::Sample::source`] has it, as an address or a prefix of these lengths.
+pub(crate) fn show_source((family, bits): Key, [ipv4_prefix, ipv6_prefix]: [u8; 2]) -> String {
     if family == Family::Ipv4 as u8 {
         let address = Source::ipv4_address(bits);
         return show(IpAddr::V4(Ipv4Addr::from(address)), ipv4_prefix, 32);

@@ -41,7 +41,7 @@ use others::Others;
 use ports::AwaitedPort;
 pub use ports::{Listening, Ports};
 use shared::Limits;
-pub use shared::Shared;
+pub use shared::{MOST_SAMPLES, Shared};
 
 /// Longer datagrams are cut off; no NTP message is that long.
 const BUFFER: usize = 1500;

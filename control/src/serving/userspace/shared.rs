@@ -25,7 +25,7 @@ pub(super) struct Limits {
 }
 
 /// Samples that wait for the daemon; more are lost.
-const SAMPLES: usize = 256;
+pub const MOST_SAMPLES: usize = 256;
 
 /// The sockets' own buckets, and their part of the budget.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ impl Buckets for Table {
 
     fn report(&self, sample: Sample) {
         let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
-        if samples.len() < SAMPLES {
+        if samples.len() < MOST_SAMPLES {
             samples.push(sample);
         }
     }

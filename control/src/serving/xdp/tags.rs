@@ -217,6 +217,8 @@ mod tests {
             other_names: Vec::new(),
             framing: Framing::Ethernet,
             up: true,
+            carrier: true,
+            carrier_losses: 0,
             mtu: 1500,
             is_bond: false,
             xdp: None,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::http::{self, From};
 use super::plot;
 use super::score::JOINING_SCORE;
+use super::score_log;
 use crate::error::{Code, Error, Result};
 use crate::output::{print_json, print_line};
 use crate::status::exposition::{Family, Format, Kind, Metric};
@@ -15,6 +16,8 @@ use crate::status::exposition::{Family, Format, Kind, Metric};
 /// The address of the pool's pages.
 pub(super) const PAGES: &str = "https://www.ntppool.org";
 const PLOT_WIDTH: usize = 72;
+/// Lines of the history that are plotted.
+const LINES: u32 = 200;
 
 /// Arguments of `pool score`.
 #[derive(clap::Args, Debug)]
@@ -55,6 +58,15 @@ pub(super) struct Published {
     /// The monitors that check this server, and the pool's own scorers.
     #[serde(default, deserialize_with = "or_default")]
     pub(super) monitors: Vec<Monitor>,
+    /// The server that it is about.
+    #[serde(default, skip_serializing)]
+    pub(super) server: Option<PublishedServer>,
+}
+
+/// A server as the pool knows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct PublishedServer {
+    pub(super) ip: IpAddr,
 }
 
 /// A check, or what a scorer made of several checks.
@@ -67,6 +79,9 @@ pub(super) struct HistoryEntry {
     pub(super) step: f64,
     pub(super) score: f64,
     pub(super) monitor_id: Option<u32>,
+    /// What the monitor says went wrong, where that is published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) error: Option<String>,
 }
 
 /// A monitor or scorer.
@@ -94,18 +109,22 @@ fn or_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(
 
 impl Published {
     /// Fetches it from the pool.
-    pub(super) fn of(address: IpAddr, base: &str) -> Result<Self> {
-        let url = format!("{}/scores/{address}/json?monitor=*&limit=200", base.trim_end_matches('/'));
+    pub(super) fn of(address: IpAddr, base: &str, limit: u32) -> Result<Self> {
+        let url = format!("{}/scores/{address}/json?monitor=*&limit={limit}", base.trim_end_matches('/'));
         let page = http::get(&url, From::default()).map_err(|error| {
             error.remedy("a server that was never added to the pool has no score; is the address right?")
         })?;
         Self::parse(&page).map_err(|error| Error { what: format!("{url}: {}", error.what), ..error })
     }
 
-    /// Reads the page.
+    /// Reads the page, or the log in its other form.
     pub(super) fn parse(page: &str) -> Result<Self> {
-        let mut published: Self = serde_json::from_str(page)
-            .map_err(Error::because(Code::Data, "this is not the page of scores that was expected"))?;
+        let mut published: Self = if score_log::is_log(page) {
+            score_log::parse(page)?
+        } else {
+            serde_json::from_str(page)
+                .map_err(Error::because(Code::Data, "this is not the page of scores that was expected"))?
+        };
         published.history.sort_by_key(|entry| entry.ts);
         Ok(published)
     }
@@ -124,7 +143,7 @@ impl Published {
 
 /// Fetches and prints the score.
 pub(super) fn run(arguments: &ScoreArguments) -> Result<()> {
-    let published = Published::of(arguments.address, &arguments.base)?;
+    let published = Published::of(arguments.address, &arguments.base, LINES)?;
     if arguments.json {
         let score = published.main().map(|monitor| monitor.score);
         return print_json(&serde_json::json!({
