@@ -61,6 +61,7 @@ pub(super) struct Report {
     evictions: u64,
     clients: Vec<Clients>,
     warnings: Vec<String>,
+    quota: Option<status::quota::Quota>,
     /// The sources of which most is dropped, if the configuration says that they may be shown.
     pub(super) sources: Option<Vec<Talker>>,
 }
@@ -117,6 +118,7 @@ impl Daemon {
             evictions: self.evictions(),
             clients: self.clients(),
             warnings: self.lasting_warnings().iter().map(ToString::to_string).collect(),
+            quota: self.quota_view(),
             sources: self.config.metrics.show_sources.then(|| self.top().by_drops),
         }
     }
@@ -186,6 +188,7 @@ impl Report {
         status.limits = Some(self.limits(datapath)?);
         status.http = run.listening.all();
         status.warnings.clone_from(&self.warnings);
+        status.quota.clone_from(&self.quota);
         Ok(status)
     }
 
@@ -224,6 +227,7 @@ fn observe(datapath: &Datapath) -> Result<Status> {
         userspace_path: Vec::new(),
         userspace_counters: Vec::new(),
         limits: None,
+        quota: None,
         http: Vec::new(),
         warnings: Vec::new(),
         maps: status::Maps { bytes: by_name.values().sum(), by_name },
