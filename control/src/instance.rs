@@ -191,6 +191,22 @@ pub(crate) fn not_writable(path: &Path, error: &std::io::Error, setting: &str) -
     }
 }
 
+/// Replaces a file and creates its directory, so that a crash at any moment leaves the old content or the new one.
+///
+/// # Errors
+///
+/// The file system reports an error.
+pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let directory = path.parent().unwrap_or_else(|| Path::new("/"));
+    fs::create_dir_all(directory)?;
+    let temporary = path.with_extension("new");
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    File::open(directory)?.sync_all()
+}
+
 /// The lock that the one daemon of an instance holds.
 #[derive(Debug)]
 pub struct Lock {

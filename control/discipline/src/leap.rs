@@ -6,9 +6,9 @@
 
 use std::fmt;
 
+use super::calendar::{S_PER_DAY, first_day, month_after, year_and_month};
 use super::sha1::sha1;
 
-const S_PER_DAY: i64 = 86_400;
 /// Seconds from 1900, the epoch of leap-seconds.list, to 1970.
 const NTP_TO_UNIX_S: i64 = 2_208_988_800;
 
@@ -49,26 +49,8 @@ pub(super) fn majority(announced: &[Leap]) -> Leap {
 #[must_use]
 pub(super) fn month_end(unix_s: i64) -> i64 {
     let (year, month) = year_and_month(unix_s.div_euclid(S_PER_DAY));
-    let (year, month) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
+    let (year, month) = month_after(year, month);
     first_day(year, month) * S_PER_DAY
-}
-
-/// Returns the days from 1970 to the first of a month (1 to 12), in the proleptic Gregorian calendar.
-fn first_day(year: i64, month: i64) -> i64 {
-    // Years begin in March here, so that the leap day is the last day of a year.
-    let (year, month) = if month < 3 { (year - 1, month + 9) } else { (year, month - 3) };
-    let days_before_month = (153 * month + 2) / 5;
-    year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + days_before_month
-        - 719_468
-}
-
-fn year_and_month(day: i64) -> (i64, i64) {
-    let mut year = 1970 + day.div_euclid(366);
-    while first_day(year + 1, 1) <= day {
-        year += 1;
-    }
-    let month = (1..=12).take_while(|&month| first_day(year, month) <= day).last().unwrap_or(1);
-    (year, month)
 }
 
 /// The leap seconds in a leap-seconds.list.

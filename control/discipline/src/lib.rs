@@ -116,6 +116,7 @@
 //! than that.
 
 mod aging;
+pub mod calendar;
 mod engine;
 mod ensemble;
 mod intersection;

@@ -313,6 +313,9 @@ fn detach(instance: &Instance, interfaces: &[String]) -> Result<()> {
             )));
     }
     let lock = instance.lock()?;
+    if let Err(error) = daemon::settle_without_daemon(instance) {
+        complain(&format!("pooltime-xdp: what was answered is not counted for the traffic quota: {error}\n"));
+    }
     xdp::remove_pins(&directory)?;
     instance.clean_up(lock);
     print_line(format_args!("detached; removed {}", directory.display()))

@@ -6,6 +6,7 @@ use responder::limiter::{
 use serde::Deserialize;
 
 use super::ConfigError;
+use super::quota::{DataSize, QuotaCounts, Speed};
 use crate::net::prefix::Prefix;
 
 /// The section `[limits]`.
@@ -38,6 +39,14 @@ pub struct LimitsConfig {
     pub budget_answers_per_s: Option<u32>,
     /// A cap on the bits per second of the Ethernet frames of all answers.
     pub budget_bits_per_s: Option<u64>,
+    /// The traffic that the server may use in a month.
+    pub quota: Option<DataSize>,
+    /// Which traffic counts towards it.
+    pub quota_counts: QuotaCounts,
+    /// The day of the month on which it begins again.
+    pub quota_day: u8,
+    /// The speed that the server has in the pool; advice on it is given by this.
+    pub pool_netspeed: Option<Speed>,
 }
 
 impl Default for LimitsConfig {
@@ -65,6 +74,10 @@ impl Default for LimitsConfig {
             table_entries: 1 << 16,
             budget_answers_per_s: None,
             budget_bits_per_s: None,
+            quota: None,
+            quota_counts: QuotaCounts::Out,
+            quota_day: 1,
+            pool_netspeed: None,
         }
     }
 }
@@ -164,6 +177,7 @@ impl LimitsConfig {
         if self.budget_bits_per_s.is_some_and(|bits| !(100_000..=100_000_000_000).contains(&bits)) {
             return Err(wrong("budget_bits_per_s", "must be 100000 to 100000000000".into()));
         }
+        self.check_quota()?;
         // Without a class there are no kisses.
         let kiss = Class::share(self.kod, cpus.saturating_add(1)).unwrap_or(Class::UNLIMITED);
         let (ordinary, strict, leak) = if self.enabled {
@@ -189,9 +203,9 @@ impl LimitsConfig {
         })
     }
 
-    /// Whether there is a cap on all answers.
+    /// Whether there is a cap on all answers, or may come to be one.
     const fn is_capped(&self) -> bool {
-        self.budget_answers_per_s.is_some() || self.budget_bits_per_s.is_some()
+        self.budget_answers_per_s.is_some() || self.budget_bits_per_s.is_some() || self.quota.is_some()
     }
 }
 

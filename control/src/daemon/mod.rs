@@ -10,6 +10,7 @@ mod observer;
 mod probes;
 pub mod protocol;
 pub mod publisher;
+mod quota;
 mod reload;
 mod served;
 mod service;
@@ -50,6 +51,7 @@ use interfaces::{Interfaces, Job, Message, Names, Reply};
 use listener::{Call, Written};
 use observer::Observer;
 use protocol::Request;
+pub use quota::settle_without_daemon;
 use service::Service;
 use view::Run;
 pub use view::status_without_daemon;
@@ -109,6 +111,7 @@ struct Daemon {
     observer: Observer,
     rounds: traffic::Rounds,
     probes: probes::Probes,
+    metering: quota::Metering,
     /// How often the machine was found to have stood still.
     pauses: u64,
 }
@@ -200,6 +203,7 @@ impl Daemon {
         let timekeeper = Timekeeper::begin(Machine, &config, &host).await?;
         let leap_file = LeapFile::read(&config.clock)?;
         let mut datapath = Datapath::open_or_create(&options.instance, config.limits.table_entries)?;
+        let metering = quota::Metering::start(&options.instance, &datapath)?;
         // A bpffs may have been mounted for it, and nothing else needs what is refused from now on.
         if let Err(error) = syscall_filter::refuse_unneeded() {
             warn!("{error}");
@@ -245,6 +249,7 @@ impl Daemon {
                 observer,
                 rounds: traffic::Rounds::new(),
                 probes,
+                metering,
                 pauses: 0,
             };
             daemon.begin(wanted, options).await?;
@@ -362,6 +367,7 @@ impl Daemon {
         if let Err(error) = self.end_steering().await {
             error!("{error}");
         }
+        self.finish_quota();
         detached?;
         if self.interfaces.names.attached.is_empty() {
             xdp::remove_pins(&self.instance.pin_directory())?;
@@ -450,9 +456,11 @@ impl Daemon {
             }
             Message::Serve(addresses, reply) => self.serve_addresses(addresses, reply),
             Message::TakeSlot(interface, reply) => {
+                self.settle_quota();
                 let _ended = reply.send(self.datapath.take_slot(&interface));
             }
             Message::FreeSlot(interface, reply) => {
+                self.settle_quota();
                 let _ended = reply.send(self.datapath.free_slot(interface));
             }
             Message::Names(names) => self.interfaces.names = names,

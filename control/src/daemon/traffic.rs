@@ -75,6 +75,7 @@ impl Daemon {
         let passed = self.rounds.last.elapsed();
         self.rounds.last = Instant::now();
         self.rounds.traffic.take(&samples, &*counters, passed, now_ns);
+        self.look_at_quota()?;
         self.grant(now_ns)?;
         self.datapath.forget_sources()?;
         let (chances, policy) = (self.rounds.traffic.chances(), *self.datapath.policy());
@@ -119,7 +120,7 @@ impl Daemon {
     fn grant(&mut self, now_ns: u64) -> Result<()> {
         let spent = self.datapath.spent()?;
         let cpus = spent.len();
-        let costs: Vec<Cost> = match Budget::of(&self.config.limits) {
+        let costs: Vec<Cost> = match Budget::of(&self.config.limits, self.quota_cap()) {
             None => {
                 self.rounds.shares = None;
                 vec![Cost::NOTHING; cpus + 1]

@@ -64,6 +64,7 @@ pub(super) struct Report {
     known_sources: Option<u32>,
     clients: Vec<Clients>,
     warnings: Vec<String>,
+    quota: Option<status::quota::Quota>,
     /// The sources of which most is dropped, if the configuration says that they may be shown.
     pub(super) sources: Option<Vec<Talker>>,
     probes: Vec<ProbeCount>,
@@ -124,6 +125,7 @@ impl Daemon {
             known_sources: self.datapath.known_sources(),
             clients: self.clients(),
             warnings: self.lasting_warnings().iter().map(ToString::to_string).collect(),
+            quota: self.quota_view(),
             sources: self.config.metrics.show_sources.then(|| self.top().by_drops),
             probes: self.probes.rounds.counts(),
             latest_rounds: self.latest_probe_rounds(),
@@ -196,6 +198,7 @@ impl Report {
         status.http = run.listening.all();
         status.warnings.clone_from(&self.warnings);
         status.probes.clone_from(&self.probes);
+        status.quota.clone_from(&self.quota);
         Ok(status)
     }
 
@@ -250,6 +253,7 @@ fn observe(datapath: &Datapath) -> Result<Status> {
         userspace_path: Vec::new(),
         userspace_counters: Vec::new(),
         limits: None,
+        quota: None,
         http: Vec::new(),
         warnings: Vec::new(),
         probes: Vec::new(),

@@ -77,6 +77,27 @@ metrics! {
             let counts = status.probes.iter();
             counts.map(|count| (vec![count.family.clone(), count.outcome.clone()], number(count.requests))).collect()
         };
+    "pooltime_quota_bytes" Gauge []
+        "Traffic that may be used in each period; absent without a quota, as all of its metrics." =
+        |status| quota(status, |quota| Some(number(quota.quota_bytes)));
+    "pooltime_quota_used_bytes" Gauge []
+        "Traffic used of the quota in this period." =
+        |status| quota(status, |quota| Some(number(quota.used_bytes)));
+    "pooltime_quota_forecast_bytes" Gauge []
+        "Traffic at the end of the period if the rate stays and all are answered; absent while that is not known." =
+        |status| quota(status, |quota| quota.forecast_bytes.map(number));
+    "pooltime_quota_rate_bytes_per_second" Gauge []
+        "Traffic that counts if all are answered, on average over about the last day; absent in the first minute." =
+        |status| quota(status, |quota| quota.rate_bytes_per_s);
+    "pooltime_quota_period_end_timestamp_seconds" Gauge []
+        "When the quota begins again, since the Unix epoch; absent while the time is not known." =
+        |status| quota(status, |quota| quota.period_end_unix_s.map(timestamp));
+    "pooltime_quota_capped" Gauge []
+        "Whether the quota caps the answers, because it would not last." =
+        |status| quota(status, |quota| Some(flag(quota.cap_bytes_per_s.is_some())));
+    "pooltime_quota_cap_bytes_per_second" Gauge []
+        "The cap on all answers; 0 while there is none." =
+        |status| quota(status, |quota| Some(quota.cap_bytes_per_s.unwrap_or(0.0)));
 
     "pooltime_clock_synchronised" Gauge [] "Whether answers declare the clock synchronised." =
         |status| one(flag(status.clock.synchronised));
@@ -252,6 +273,15 @@ fn daemon(status: &Status, value: impl Fn(&crate::status::Daemon) -> f64) -> Sam
 
 fn limits(status: &Status, value: impl Fn(&crate::status::Limits) -> f64) -> Samples {
     some(status.limits.as_ref().map(value))
+}
+
+fn quota(status: &Status, value: impl Fn(&crate::status::quota::Quota) -> Option<f64>) -> Samples {
+    some(status.quota.as_ref().and_then(value))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "seconds since 1970")]
+fn timestamp(unix_s: i64) -> f64 {
+    unix_s as f64
 }
 
 fn without_room(status: &Status) -> Samples {

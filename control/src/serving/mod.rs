@@ -2,6 +2,7 @@
 
 pub mod limits;
 pub mod mode6;
+pub mod quota;
 pub mod traffic;
 pub mod userspace;
 pub mod xdp;

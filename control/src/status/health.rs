@@ -85,6 +85,7 @@ impl Health {
                 clock.horizon_s
             ));
         }
+        warnings.extend(status.quota.as_ref().and_then(crate::status::quota::Quota::warning));
         warnings.extend(status.silence());
         warnings.extend(clock.discipline.as_ref().and_then(|discipline| discipline.kernel_clock.warning()));
         warnings.extend(status.warnings.iter().cloned());

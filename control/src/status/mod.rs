@@ -5,6 +5,7 @@ pub(crate) mod exposition;
 pub mod health;
 pub mod kernel_clock;
 pub mod probes;
+pub mod quota;
 mod silence;
 pub mod sources;
 mod text;
@@ -54,6 +55,9 @@ pub struct Status {
     pub userspace_counters: Vec<Counter>,
     /// Limits on clients, if the daemon runs.
     pub limits: Option<Limits>,
+    /// The monthly traffic quota, if one is configured and the daemon runs.
+    #[serde(default)]
+    pub quota: Option<quota::Quota>,
     /// Where metrics and the status page are served, if the daemon runs.
     pub http: Vec<HttpListener>,
     /// What is valid in the configuration but most likely not meant, if the daemon runs.
@@ -472,6 +476,7 @@ pub(crate) fn sample() -> Status {
         userspace_path: vec![UserspacePath { family: Family::Ipv4.label().into(), failure: None }],
         userspace_counters: Vec::new(),
         limits: Some(sample_limits()),
+        quota: Some(sample_quota()),
         http: vec![HttpListener { address: SocketAddr::from(([127, 0, 0, 1], 9200)), failure: None }],
         warnings: Vec::new(),
         probes: vec![ProbeCount {
@@ -480,6 +485,27 @@ pub(crate) fn sample() -> Status {
             requests: 9,
         }],
         maps: Maps { bytes: 4096, by_name: [("PT_STATE".to_owned(), 4096)].into() },
+    }
+}
+
+/// The quota of [`sample`]: it lasts.
+#[cfg(test)]
+fn sample_quota() -> quota::Quota {
+    quota::Quota {
+        quota_bytes: 4_000_000_000_000,
+        counts: "out".into(),
+        used_bytes: 1_200_000_000_000,
+        received_bytes: 1_300_000_000_000,
+        sent_bytes: 1_200_000_000_000,
+        refused_bytes: 0,
+        period_start_unix_s: Some(1_698_796_800),
+        period_end_unix_s: Some(1_701_388_800),
+        rate_bytes_per_s: Some(1_000_000.0),
+        forecast_bytes: Some(2_500_000_000_000),
+        used_up_unix_s: None,
+        cap_bytes_per_s: None,
+        netspeed_bits_per_s: Some(50_000_000),
+        advice: None,
     }
 }
 

@@ -70,6 +70,9 @@ impl fmt::Display for Status {
         if let Some(limits) = &self.limits {
             write_limits(text, limits)?;
         }
+        if let Some(quota) = &self.quota {
+            write!(text, "{quota}")?;
+        }
         for path in &self.userspace_path {
             match &path.failure {
                 None => writeln!(text, "port 123    {} answered by this daemon's socket", path.family)?,

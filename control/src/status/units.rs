@@ -78,6 +78,40 @@ pub(crate) fn rate(per_second: f64) -> String {
     format!("{rate:.1}")
 }
 
+/// Formats an amount of data with three significant digits: `1.20 TB`, `500 MB`, `90 B`.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "for showing")]
+pub(crate) fn amount(bytes: u64) -> String {
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    thousands(bytes as f64, &["kB", "MB", "GB", "TB", "PB", "EB"])
+}
+
+/// Formats a rate in bytes per second as links are measured: `12.0 Mbit/s`.
+#[must_use]
+pub(crate) fn bit_rate(bytes_per_s: f64) -> String {
+    let bits = 8.0 * bytes_per_s.max(0.0);
+    if bits < 999.5 {
+        return format!("{bits:.0} bit/s");
+    }
+    thousands(bits, &["kbit/s", "Mbit/s", "Gbit/s", "Tbit/s", "Pbit/s"])
+}
+
+/// With the largest of these units, of which each is a thousand of the one before, that it is one of.
+fn thousands(value: f64, units: &[&str]) -> String {
+    let mut value = value / 1e3;
+    let mut units = units.iter();
+    let mut unit = units.next().copied().unwrap_or_default();
+    // What would be shown as 1000 of one unit is shown as 1 of the next.
+    while value >= 999.5
+        && let Some(larger) = units.next()
+    {
+        (value, unit) = (value / 1e3, larger);
+    }
+    format!("{} {unit}", digits(value))
+}
+
 /// Three significant digits of a number from 1 to 1000.
 fn digits(value: f64) -> String {
     match value.abs() {
@@ -126,6 +160,30 @@ mod tests {
             (190_900.0, "2 d 5 h"),
         ] {
             assert_eq!(duration(seconds), text);
+        }
+    }
+
+    #[test]
+    fn amounts_and_bit_rates_have_three_digits_and_decimal_units() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.00 kB"),
+            (999_499, "999 kB"),
+            (999_500, "1.00 MB"),
+            (12_345_678, "12.3 MB"),
+            (4_000_000_000_000, "4.00 TB"),
+            (u64::MAX, "18.4 EB"),
+        ] {
+            assert_eq!(amount(bytes), text);
+        }
+        for (bytes_per_s, text) in [
+            (-1.0, "0 bit/s"),
+            (0.3, "2 bit/s"),
+            (1_500_000.0, "12.0 Mbit/s"),
+            (1e30, "8000000000000000 Pbit/s"),
+        ] {
+            assert_eq!(bit_rate(bytes_per_s), text);
         }
     }
 

@@ -3,8 +3,8 @@
 //! The frequency is that of the uncorrected oscillator, so that it stays true whatever correction the
 //! kernel applies when the file is read again.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write as _};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use crate::discipline::Drift;
 use crate::error::{Code, Error, Result};
-use crate::instance::not_writable;
+use crate::instance::{not_writable, replace_file};
 
 /// Largest size of a drift file, which has a few lines.
 const MAX_BYTES: u64 = 4096;
@@ -145,19 +145,8 @@ impl DriftFile {
     ///
     /// The file system reports an error.
     pub fn store(&self, drift: &Drift) -> Result<()> {
-        self.replace(text(drift).as_bytes())
+        replace_file(&self.path, text(drift).as_bytes())
             .map_err(Error::because(Code::Io, format_args!("cannot write {}", self.path.display())))
-    }
-
-    fn replace(&self, bytes: &[u8]) -> std::io::Result<()> {
-        let directory = self.path.parent().unwrap_or_else(|| Path::new("/"));
-        fs::create_dir_all(directory)?;
-        let temporary = self.path.with_extension("new");
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, &self.path)?;
-        File::open(directory)?.sync_all()
     }
 }
 

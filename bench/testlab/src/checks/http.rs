@@ -138,6 +138,7 @@ fn status() -> Status {
         userspace_path: Vec::new(),
         userspace_counters: Vec::new(),
         limits: None,
+        quota: None,
         http: Vec::new(),
         warnings: Vec::new(),
         probes: Vec::new(),

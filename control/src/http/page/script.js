@@ -187,7 +187,28 @@ function showTraffic(status) {
     if (limits.known_sources != null) pairs.push(["Known from earlier", count(limits.known_sources)]);
     pairs.push(["Entries of the access lists", count(limits.access_entries)]);
   }
+  pairs.push(...quotaRows(status.quota));
   facts("limits", pairs);
+}
+
+/// An amount of data with three digits.
+function amount(bytes) {
+  const units = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+  const power = Math.min(bytes < 1 ? 0 : Math.floor(Math.log10(bytes * 1.0005) / 3), units.length - 1);
+  return power ? `${(bytes / 1000 ** power).toPrecision(3)} ${units[power]}` : `${Math.round(bytes)} B`;
+}
+
+/// How far the traffic quota is used, and what is to come of it.
+function quotaRows(quota) {
+  if (!quota) return [];
+  const day = (unix_s) => new Date(unix_s * 1000).toISOString().slice(0, 10);
+  const used = `${amount(quota.used_bytes)} of ${amount(quota.quota_bytes)} (${quota.counts})`;
+  const end = quota.period_end_unix_s === null ? "" : ` until ${day(quota.period_end_unix_s)}`;
+  const rows = [["Traffic quota", used + end]];
+  if (quota.used_up_unix_s !== null) rows.push(["Quota used up at this rate", day(quota.used_up_unix_s)]);
+  else if (quota.forecast_bytes !== null) rows.push(["Quota by then at this rate", amount(quota.forecast_bytes)]);
+  if (quota.cap_bytes_per_s !== null) rows.push(["Answers capped to", `${amount(quota.cap_bytes_per_s)}/s`]);
+  return rows;
 }
 
 function showUpstreams(upstreams) {

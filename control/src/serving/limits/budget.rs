@@ -5,19 +5,23 @@ use responder::budget::{Cost, PARTS_OF_A_UNIT, UNITS_IN_A_NS};
 use crate::config::LimitsConfig;
 
 /// A cap on all answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Budget {
     /// Answers a second.
     pub answers_per_s: Option<u32>,
     /// Bits of their Ethernet frames a second.
-    pub bits_per_s: Option<u64>,
+    pub bits_per_s: Option<f64>,
 }
 
 impl Budget {
-    /// The one of a configuration, if there is one.
+    /// The one of a configuration, or of a cap in bytes a second that the traffic quota imposes: whichever is the tighter.
     #[must_use]
-    pub fn of(limits: &LimitsConfig) -> Option<Self> {
-        let LimitsConfig { budget_answers_per_s: answers_per_s, budget_bits_per_s: bits_per_s, .. } = *limits;
+    pub fn of(limits: &LimitsConfig, cap_bytes_per_s: Option<f64>) -> Option<Self> {
+        let LimitsConfig { budget_answers_per_s: answers_per_s, budget_bits_per_s, .. } = *limits;
+        #[expect(clippy::cast_precision_loss, reason = "53 bits are enough")]
+        let configured = budget_bits_per_s.map(|bits| bits as f64);
+        let of_quota = cap_bytes_per_s.map(|bytes| 8.0 * bytes);
+        let bits_per_s = configured.into_iter().chain(of_quota).reduce(f64::min);
         (answers_per_s.is_some() || bits_per_s.is_some()).then_some(Self { answers_per_s, bits_per_s })
     }
 
@@ -28,8 +32,7 @@ impl Budget {
         let units_in_a_s = (1_000_000_000 * UNITS_IN_A_NS) as f64;
         #[expect(clippy::cast_precision_loss, reason = "53 bits are enough")]
         let parts_in_8_s = units_in_a_s * (8 * PARTS_OF_A_UNIT) as f64;
-        #[expect(clippy::cast_precision_loss, reason = "53 bits are enough")]
-        let by_bits = self.bits_per_s.map_or(0.0, |bits| parts_in_8_s / bits as f64);
+        let by_bits = self.bits_per_s.map_or(0.0, |bits| parts_in_8_s / bits);
         [self.answers_per_s.map_or(0.0, |answers| units_in_a_s / f64::from(answers)), by_bits]
     }
 }
@@ -42,6 +45,13 @@ impl Budget {
 pub struct Shares {
     shares: Vec<f64>,
 }
+
+/// The most that an answer costs, in units: a minute. Each of those that answer has one a minute at least, and is not in
+/// debt for longer when the budget grows.
+const DEAREST_ANSWER: u64 = 60 * 1_000_000_000 * UNITS_IN_A_NS;
+/// The same for a byte of the shortest answer, in parts of a unit. No frame is so long that its cost overflows.
+const DEAREST_BYTE: u64 = DEAREST_ANSWER * PARTS_OF_A_UNIT / 90;
+const _: () = assert!(DEAREST_BYTE.checked_mul(1 << 16).is_some());
 
 /// No share is smaller than this part of an equal one: the first requests that come to an idle CPU are answered.
 const LEAST: f64 = 1.0 / 8.0;
@@ -87,8 +97,11 @@ impl Shares {
             clippy::cast_sign_loss,
             reason = "positive, and saturating"
         )]
-        let units = |cost: f64| cost.ceil() as u64;
-        self.shares.iter().map(move |share| Cost { answer: units(answer / share), byte: units(byte / share) })
+        let units = |cost: f64, most: u64| (cost.ceil() as u64).min(most);
+        self.shares.iter().map(move |share| Cost {
+            answer: units(answer / share, DEAREST_ANSWER),
+            byte: units(byte / share, DEAREST_BYTE),
+        })
     }
 }
 
@@ -120,10 +133,40 @@ mod tests {
             // Over IPv4 and over IPv6, and over IPv6 with two tags.
             [90, 110, 118].map(|bytes| cost.of(bytes))
         };
-        assert_eq!(cost(None, Some(720_000)), [16_000_001, 19_555_556, 20_977_778]);
-        assert_eq!(cost(Some(1000), Some(7_200_000)), [16_000_000; 3]);
+        assert_eq!(cost(None, Some(720_000.0)), [16_000_001, 19_555_556, 20_977_778]);
+        assert_eq!(cost(Some(1000), Some(7_200_000.0)), [16_000_000; 3]);
         // The most that can be set: the cost of a byte is a small number.
-        assert_eq!(cost(None, Some(100_000_000_000)), [116, 141, 152]);
+        assert_eq!(cost(None, Some(100_000_000_000.0)), [116, 141, 152]);
+    }
+
+    #[test]
+    fn the_quota_tightens_a_configured_budget_and_never_loosens_it() {
+        let limits = |answers, bits| LimitsConfig {
+            budget_answers_per_s: answers,
+            budget_bits_per_s: bits,
+            ..LimitsConfig::default()
+        };
+        assert_eq!(Budget::of(&limits(None, None), None), None);
+        let budget = |answers_per_s, bits_per_s| Some(Budget { answers_per_s, bits_per_s });
+        assert_eq!(Budget::of(&limits(None, None), Some(1000.0)), budget(None, Some(8000.0)));
+        assert_eq!(Budget::of(&limits(None, Some(100_000)), Some(1000.0)), budget(None, Some(8000.0)));
+        assert_eq!(Budget::of(&limits(None, Some(100_000)), Some(1e9)), budget(None, Some(100_000.0)));
+        assert_eq!(Budget::of(&limits(Some(100), None), Some(1e9)), budget(Some(100), Some(8e9)));
+    }
+
+    #[test]
+    fn however_tight_the_budget_each_of_those_that_answer_has_an_answer_a_minute() {
+        const MINUTE: u64 = 60 * 16_000_000_000;
+        for bits_per_s in [1e-30, 0.0, 0.1, 10.0] {
+            let budget = Budget { answers_per_s: None, bits_per_s: Some(bits_per_s) };
+            for cost in Shares::equal(65).costs(budget) {
+                assert!(
+                    cost.of(90) <= MINUTE && cost.of(90) > MINUTE - MINUTE / 1000,
+                    "{bits_per_s}: {cost:?}"
+                );
+                assert!(cost.of(1514) > 16 * MINUTE, "long answers cost more: {cost:?}");
+            }
+        }
     }
 
     /// Buckets under a constant demand, in steps of a quarter of a second: as much is answered as the share gives,

@@ -326,6 +326,16 @@ impl Datapath {
         Ok(sum)
     }
 
+    /// The kernel's number of the map of counters. Within a boot, no other map gets it.
+    ///
+    /// # Errors
+    ///
+    /// The map is not pinned any more.
+    pub fn counters_id(&self) -> Result<u32> {
+        let map = MapData::from_pin(self.directory.join(layout::COUNTERS));
+        Ok(map.and_then(|map| map.info()).map_err(map_error(layout::COUNTERS))?.id())
+    }
+
     /// What each map costs in kernel memory, in bytes, as the kernel accounts for it.
     ///
     /// # Errors

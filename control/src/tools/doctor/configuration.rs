@@ -62,8 +62,16 @@ fn is_in_force(config: &Config, status: &Status) -> Option<bool> {
         && (limits.enabled, limits.rate, limits.burst)
             == (config.limits.enabled, config.limits.rate, config.limits.burst)
         && (limits.budget_answers_per_s, limits.budget_bits_per_s)
-            == (config.limits.budget_answers_per_s, config.limits.budget_bits_per_s);
+            == (config.limits.budget_answers_per_s, config.limits.budget_bits_per_s)
+        && is_quota(config, status);
     Some(same)
+}
+
+/// Whether the daemon's quota is that of this configuration.
+fn is_quota(config: &Config, status: &Status) -> bool {
+    let configured = config.limits.quota().map(|quota| (quota.bytes, quota.counts.label(), quota.netspeed));
+    let used = status.quota.as_ref();
+    configured == used.map(|quota| (quota.quota_bytes, quota.counts.as_str(), quota.netspeed_bits_per_s))
 }
 
 fn judge(shown: &str, read: Result<Option<Config>, ConfigError>) -> (Config, Vec<Finding>) {
@@ -168,12 +176,17 @@ mod tests {
         let same = "[clock]\nsource = \"upstream\"\n[[upstream]]\naddress = \"ntp1.example.net\"\n";
         let mut status = crate::status::sample();
         status.clock.source = Some("upstream".into());
+        let quota = "[limits]\nquota = \"4 TB\"\npool_netspeed = \"50 Mbit\"\n";
+        let same = &format!("{quota}{same}");
         let compared =
             |text: &str| compare(&Config::parse(text).unwrap(), &status, &Instance::new(None).unwrap());
         assert_eq!(compared(same), None);
-        for (from, to) in
-            [("ntp1", "ntp2"), ("upstream\"", "system\""), ("[clock]", "[limits]\nrate = 3\n[clock]")]
-        {
+        for (from, to) in [
+            ("ntp1", "ntp2"),
+            ("upstream\"", "system\""),
+            ("[limits]", "[limits]\nrate = 3"),
+            ("4 TB", "5 TB"),
+        ] {
             let other = same.replacen(from, to, 1);
             assert_eq!(compared(&other).map(|found| found.severity), Some(Severity::Warning), "{other}");
         }
