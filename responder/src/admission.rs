@@ -369,19 +369,19 @@ impl Client {
     }
 }
 
-/// Two bits of a moment that are as good as random.
-const ONE_IN_FOUR: u64 = 0b1100_0000;
+/// Four bits of a moment that are as good as random.
+const ONE_IN_SIXTEEN: u64 = 0b11_1100_0000;
 
 /// Whether a request may say anything new of its source: the first one in an epoch that finds its bucket full. Of a source
 /// without a bucket it is not known whether it is the first one: it is taken for it. While there are more sources than
-/// buckets, one in four is, so that a flood from random sources does not have to wait for memory each time.
+/// buckets, one in sixteen is, so that a flood from random sources does not have to wait for memory each time.
 #[inline(always)]
 const fn teaches(policy: &Policy, ruling: &Ruling, now_ns: u64) -> bool {
     if !ruling.is_limited() || policy.options & KNOWN == 0 {
         return false;
     }
     if ruling.is_new {
-        return !ruling.is_crowded || now_ns & ONE_IN_FOUR == 0;
+        return !ruling.is_crowded || now_ns & ONE_IN_SIXTEEN == 0;
     }
     matches!(ruling.decision, Decision::Answer)
         && ruling.owed() == 0

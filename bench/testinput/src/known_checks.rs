@@ -113,7 +113,7 @@ impl Memory {
 
 /// Puts requests of a few sources to the limiter and the table of known sources.
 ///
-/// - A source has a vote if its bucket has been full since the last epoch, or if it has none; one time in four
+/// - A source has a vote if its bucket has been full since the last epoch, or if it has none; one time in sixteen
 ///   if there are more sources than buckets.
 /// - It is known from its second vote on, and forgotten when it was not seen for as many as [`REMEMBERED`].
 /// - The usual path is the one that most of the last epochs voted for, as far as trust goes.
@@ -145,7 +145,7 @@ pub fn known(header: [u8; HEADER], requests: &[u8]) {
         let memory = memories[number];
         let ruling = ruling(&tables, &policy, number, now_ns);
         let teaches = if ruling.is_new {
-            !ruling.is_crowded || now_ns & 0xc0 == 0
+            !ruling.is_crowded || now_ns & 0x3c0 == 0
         } else {
             ruling.owed() == 0 && ruling.quiet() * TICK_OF_BUCKETS_NS > now_ns % EPOCH_NS
         };
