@@ -19,6 +19,8 @@ const KISS_RATE_STEP: f64 = -3.5;
 const KISS_DENY_STEP: f64 = -10.0;
 /// Around the requests of a round, what may have to do with the loss of one.
 const AROUND_S: (f64, f64) = (6.0, 12.0);
+/// Links are looked at no more often than this.
+const LEAVING_S: f64 = 1.5;
 
 /// What took points.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -211,7 +213,7 @@ impl Judge<'_> {
             if let Some(round) =
                 round.filter(|round| !is_step(UNSYNCHRONISED_STEP) && round.requests.len() > 1)
             {
-                causes.push(self.lost_out(round.count(is_unsynchronised), round.requests.len(), window));
+                causes.push(self.lost_out(round.count(is_unsynchronised), round));
             }
             return causes;
         }
@@ -224,7 +226,7 @@ impl Judge<'_> {
                 if round.missing() >= 2 || is_down {
                     causes.push(self.lost_in(round.missing(), round.requests.len(), window));
                 } else if answered >= 2 {
-                    causes.push(self.lost_out(answered, round.requests.len(), window));
+                    causes.push(self.lost_out(answered, round));
                 }
                 causes
             }
@@ -233,7 +235,7 @@ impl Judge<'_> {
                 vec![if missing > answered {
                     self.lost_in(missing, round.requests.len(), window)
                 } else {
-                    self.lost_out(answered, round.requests.len(), window)
+                    self.lost_out(answered, round)
                 }]
             }
             (_, None) if is_step(KISS_RATE_STEP) => vec![Cause::Limited { requests: 1 }],
@@ -304,8 +306,10 @@ impl Judge<'_> {
         })
     }
 
-    fn lost_out(&self, answered: usize, arrived: usize, window: (f64, f64)) -> Cause {
-        self.link_down(window).unwrap_or(Cause::LostOut { answered, arrived })
+    /// Answers that did not get to the monitor: they leave as soon as the requests are in.
+    fn lost_out(&self, answered: usize, round: &Round) -> Cause {
+        let window = (round.at_unix_s - LEAVING_S, round.end_unix_s() + LEAVING_S);
+        self.link_down(window).unwrap_or(Cause::LostOut { answered, arrived: round.requests.len() })
     }
 
     fn link_down(&self, window: (f64, f64)) -> Option<Cause> {
