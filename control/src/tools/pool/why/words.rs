@@ -25,7 +25,9 @@ pub(super) fn describe(answer: &Answer, known: &Known) -> String {
         Err(error) => {
             line(&format!("the scores are not known: {}", error.what));
             line("what this server did by itself is all that can be said:");
-            here(answer, known).iter().for_each(|words| line(words));
+            for words in here(answer, known) {
+                line(&words);
+            }
         }
         Ok(_) if answer.judgement.findings.is_empty() => {
             line("no monitor's check took points");
@@ -36,7 +38,9 @@ pub(super) fn describe(answer: &Answer, known: &Known) -> String {
                 "{} of the monitors' checks brought less than a point, {sum:+.1} in all:",
                 answer.judgement.findings.len()
             ));
-            findings(answer, known).iter().for_each(|words| line(words));
+            for words in findings(answer, known) {
+                line(&words);
+            }
         }
     }
     text
@@ -154,8 +158,8 @@ pub(super) fn cause(cause: &Cause, known: &Known) -> String {
             lost + arrived
         ),
         Cause::LostOut { answered, arrived } => format!(
-            "answers were lost on the way out: {arrived} requests arrived and {answered} were answered, and the monitor \
-             saw no answer"
+            "answers were lost on the way out: {arrived} requests arrived and {answered} were answered, and the \
+             monitor saw no answer"
         ),
         Cause::FamilyBlocked { from_unix_s, to_unix_s, other_family_arrives } => {
             blocked(&known.rounds, *from_unix_s, *to_unix_s, *other_family_arrives)
@@ -241,7 +245,8 @@ fn off(OffsetCause { offset_s, whose }: &OffsetCause) -> String {
             interval(offset_s.abs())
         ),
         Whose::Upstream { followed, contradicted_by: None } => format!(
-            "{offset} off: upstream {followed}, which the clock followed, was {} off, or the path to it is longer one way",
+            "{offset} off: upstream {followed}, which the clock followed, was {} off, or the path to it is longer \
+             one way",
             interval(offset_s.abs())
         ),
         Whose::Correcting { followed } => {
