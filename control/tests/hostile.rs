@@ -139,11 +139,13 @@ fn any_page_of_scores_and_any_command_is_read_or_refused() {
     let mut pages = Mutations::of(&[
         br#"{"history":[{"ts":1790000000,"offset":0.0001,"step":1,"score":19.5,"monitor_id":7}],"monitors":[]}"#,
         br#"{"history":null,"monitors":[{"id":7,"name":"recentmedian.score","type":"score","score":1e300}]}"#,
+        b"ts_epoch,ts,offset,step,score,monitor_id,monitor_name,rtt,leap,error\n1790000000,,,-5,14.1,9,\"a,b\",,,\"no\"\n",
     ]);
     let mut commands = Mutations::of(&[
         br#"{"command":"setaccess","prefix":"192.0.2.0/24","access":"deny","seconds":60}"#,
         br#"{"command":"attach","interfaces":["eth0"],"mode":"auto","replace":false}"#,
         br#"{"command":"status"}"#,
+        br#"{"command":"probes"}"#,
     ]);
     for _ in 0..20_000 {
         checks::score_page(&String::from_utf8_lossy(&pages.next()));

@@ -139,6 +139,9 @@ pub fn score_page(text: &str) {
     if let Err(error) = pool::published_score(text) {
         assert!(!error.what.is_empty());
     }
+    if let Ok(words) = pool::why::explain(text) {
+        assert!(words.contains("known here since"), "{words}");
+    }
 }
 
 /// Reads a command for the daemon: one that is accepted is the same when it is written and read again.

@@ -47,7 +47,7 @@ impl CourseLog {
         Self { since_unix_s: now_unix_s, spans: VecDeque::new(), minutes: VecDeque::new(), ahead_s: 0.0 }
     }
 
-    /// Takes in what time is served now: all times of the course are by the clock that is served, as far as it is known.
+    /// Takes in what time is served now: all times of the course are by the served clock, as far as it is known.
     pub(super) fn served_time_is(&mut self, unix_s: f64) {
         self.ahead_s = unix_s - process::unix_s();
     }

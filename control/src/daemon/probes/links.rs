@@ -1,5 +1,5 @@
-//! What the kernel says of the interfaces from one look to the next: carriers that go, programs that are off, frames that
-//! find no room.
+//! What the kernel says of the interfaces from one look to the next: carriers that go, programs that are off, frames
+//! that find no room.
 
 use std::collections::BTreeMap;
 

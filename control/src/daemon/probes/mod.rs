@@ -1,5 +1,5 @@
-//! What became of the probes of the pool's monitors, and what the server was like meanwhile. Both are kept for a day, in
-//! memory: addresses of clients go to no disk.
+//! What became of the probes of the pool's monitors, and what the server was like meanwhile. Both are kept for a day,
+//! in memory: addresses of clients go to no disk.
 //!
 //! The loop brings the reports and the clock, the observer's thread what the kernel says of the interfaces.
 

@@ -78,14 +78,13 @@ impl RoundLog {
         let since_unix_s = if self.forgotten == 0 { self.since_unix_s } else { at_unix_s };
         let source =
             self.sources.entry(key).or_insert_with(|| Source { since_unix_s, rounds: VecDeque::new() });
-        let open = source.rounds.back_mut().filter(|kept| {
-            let gap_ns = probe.at_ns.saturating_sub(kept.last_ns);
-            gap_ns < LONGEST_GAP_NS && kept.round.requests.len() < REQUESTS
-        });
+        let is_near = |kept: &&mut Kept| probe.at_ns.saturating_sub(kept.last_ns) < LONGEST_GAP_NS;
+        let last = source.rounds.back_mut().filter(is_near);
         // A network may deliver a packet twice.
-        if source_has(open.as_deref(), probe) {
+        if last.as_ref().is_some_and(|kept| kept.transmits.contains(&probe.transmit)) {
             return;
         }
+        let open = last.filter(|kept| kept.round.requests.len() < REQUESTS);
         self.counts[family][fate as usize] += 1;
         if let Some(kept) = open {
             #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "some seconds")]
@@ -199,10 +198,6 @@ impl RoundLog {
     }
 }
 
-fn source_has(open: Option<&Kept>, probe: &Sample) -> bool {
-    open.is_some_and(|kept| kept.transmits.contains(&probe.transmit))
-}
-
 fn family_label(index: u8) -> &'static str {
     Family::ALL.get(usize::from(index)).map_or("", |family| family.label())
 }
@@ -277,21 +272,21 @@ mod tests {
     fn rounds_of_many_monitors_are_told_apart_over_many_seeds() {
         for seed in 0..200 {
             let mut random = Random::new(seed);
-            let monitors = random.between(1, 40) as u64;
-            let mut probes = Vec::new();
-            let mut rounds = vec![Vec::new(); monitors as usize];
-            for monitor in 0..monitors {
+            let (mut probes, mut rounds) = (Vec::new(), Vec::new());
+            for monitor in 0..random.between(1, 40) as u64 {
                 let mut at_ms = random.below(600_000);
+                let mut of_monitor = Vec::new();
                 for _ in 0..random.between(1, 30) {
-                    let arriving = random.between(1, 3) as u64;
+                    let arriving = random.between(1, 3);
                     let gap_ms = 2_000 + random.below(3_500);
-                    for request in 0..arriving {
+                    for request in 0..arriving as u64 {
                         let verdict = random.pick(&[Verdict::Answered, Verdict::DropLimited]);
                         probes.push(probe(monitor, at_ms + request * gap_ms, verdict));
                     }
-                    rounds[monitor as usize].push(arriving as usize);
+                    of_monitor.push(arriving);
                     at_ms += 120_000 + random.below(900_000);
                 }
+                rounds.push(of_monitor);
             }
             probes.sort_by_key(|probe| probe.at_ns);
             let mut log = RoundLog::new(START_UNIX_S);

@@ -1,5 +1,5 @@
-//! The log of scores that the pool publishes as lines of comma-separated values. Its first line names the columns; those
-//! that are not needed are passed over, so that the pool may add some.
+//! The log of scores that the pool publishes as lines of comma-separated values. Its first line names the columns;
+//! those that are not needed are passed over, so that the pool may add some.
 
 use super::published::{HistoryEntry, Monitor, Published};
 use crate::error::{Code, Error, Result};

@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::matching::{self, Entry, Match};
+use super::matching::{self, Entry, MOST_LATE_S, Match};
 use super::offsets;
-use super::silence::{Silence, silences};
+use super::silence::{Check, EDGE_S, Silence, silences};
 use crate::status::probes::{Course, Fate, ProbeRounds, ProbeSource, Round, Span, What};
 
 /// The step of a check with nothing to blame.
@@ -19,6 +19,8 @@ const KISS_RATE_STEP: f64 = -3.5;
 const KISS_DENY_STEP: f64 = -10.0;
 /// Around the requests of a round, what may have to do with the loss of one.
 const AROUND_S: (f64, f64) = (6.0, 12.0);
+/// Links are looked at no more often than this.
+const LEAVING_S: f64 = 1.5;
 
 /// What took points.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -155,24 +157,36 @@ pub fn judge(evidence: &Evidence<'_>) -> Judgement {
     let sources: Vec<&ProbeSource> =
         evidence.rounds.sources.iter().filter(|source| source.family == evidence.family).collect();
     let matches = matching::match_monitors(evidence.entries, &sources);
-    let mut judge = Judge { evidence, sources: &sources, matches: &matches, silences: Vec::new() };
-    judge.silences =
-        silences(evidence, |entry| judge.expected(entry), |window| judge.link_down(window).is_some());
-    let mut findings = Vec::new();
+    let mut lines = Vec::new();
     for (monitor, entries) in matching::by_monitor(evidence.entries) {
         let found = matches.iter().find(|found| found.monitor == monitor);
         let rounds = found.map_or(&[][..], |found| &sources[found.source].rounds);
         let assigned = found
             .map_or_else(|| vec![None; entries.len()], |found| matching::assign(found, &entries, rounds));
-        for (entry, round) in entries.iter().zip(assigned).filter(|(entry, _)| is_bad(entry.step)) {
-            let round = round.map(|index| &rounds[index]);
-            findings.push(Finding {
-                entry: (*entry).clone(),
-                source: found.map(|found| sources[found.source].source.clone()),
-                round: round.cloned(),
-                causes: judge.causes(entry, found, round),
-            });
+        for (entry, round) in entries.into_iter().zip(assigned) {
+            lines.push((entry, found, round.map(|index| &rounds[index])));
         }
+    }
+    let mut judge = Judge { evidence, sources: &sources, matches: &matches, silences: Vec::new() };
+    let checks: Vec<_> = lines
+        .iter()
+        .map(|(entry, _, round)| {
+            let at_unix_s = judge.expected(entry);
+            let around = (at_unix_s - EDGE_S, at_unix_s + EDGE_S);
+            let is_explained = judge.link_down(around).or(judge.reports_lost(around)).is_some();
+            let is_lost = is_bad(entry.step) && entry.offset_s.is_none() && round.is_none();
+            Check { at_unix_s, monitor: entry.monitor, is_lost, is_explained }
+        })
+        .collect();
+    judge.silences = silences(evidence.rounds, evidence.family, &checks);
+    let mut findings = Vec::new();
+    for (entry, found, round) in lines.into_iter().filter(|(entry, ..)| is_bad(entry.step)) {
+        findings.push(Finding {
+            entry: entry.clone(),
+            source: found.map(|found| sources[found.source].source.clone()),
+            round: round.cloned(),
+            causes: judge.causes(entry, found, round),
+        });
     }
     findings.sort_by(|a, b| a.entry.at_unix_s.total_cmp(&b.entry.at_unix_s));
     let sources = matches.iter().map(|found| (found.monitor, sources[found.source].source.clone())).collect();
@@ -197,7 +211,9 @@ impl Judge<'_> {
             let cause = offsets::cause(offset_s, entry, self.evidence.entries, self.evidence.course);
             return vec![Cause::Offset(cause)];
         }
-        if let Some(not_known) = self.not_known(window, found) {
+        // A line may come late, so that its round was before anything was known.
+        let first = if round.is_some() { window.0 } else { self.expected(entry) - MOST_LATE_S };
+        if let Some(not_known) = self.not_known((first, window.1), found) {
             return vec![not_known];
         }
         let is_step = |step: f64| (entry.step - step).abs() < STEP_DIGITS;
@@ -211,7 +227,7 @@ impl Judge<'_> {
             if let Some(round) =
                 round.filter(|round| !is_step(UNSYNCHRONISED_STEP) && round.requests.len() > 1)
             {
-                causes.push(self.lost_out(round.count(is_unsynchronised), round.requests.len(), window));
+                causes.push(self.lost_out(round.count(is_unsynchronised), round));
             }
             return causes;
         }
@@ -224,7 +240,7 @@ impl Judge<'_> {
                 if round.missing() >= 2 || is_down {
                     causes.push(self.lost_in(round.missing(), round.requests.len(), window));
                 } else if answered >= 2 {
-                    causes.push(self.lost_out(answered, round.requests.len(), window));
+                    causes.push(self.lost_out(answered, round));
                 }
                 causes
             }
@@ -233,7 +249,7 @@ impl Judge<'_> {
                 vec![if missing > answered {
                     self.lost_in(missing, round.requests.len(), window)
                 } else {
-                    self.lost_out(answered, round.requests.len(), window)
+                    self.lost_out(answered, round)
                 }]
             }
             (_, None) if is_step(KISS_RATE_STEP) => vec![Cause::Limited { requests: 1 }],
@@ -304,8 +320,10 @@ impl Judge<'_> {
         })
     }
 
-    fn lost_out(&self, answered: usize, arrived: usize, window: (f64, f64)) -> Cause {
-        self.link_down(window).unwrap_or(Cause::LostOut { answered, arrived })
+    /// Answers that did not get to the monitor: they leave as soon as the requests are in.
+    fn lost_out(&self, answered: usize, round: &Round) -> Cause {
+        let window = (round.at_unix_s - LEAVING_S, round.end_unix_s() + LEAVING_S);
+        self.link_down(window).unwrap_or(Cause::LostOut { answered, arrived: round.requests.len() })
     }
 
     fn link_down(&self, window: (f64, f64)) -> Option<Cause> {
@@ -374,8 +392,8 @@ pub struct Refused {
     pub cause: Cause,
 }
 
-/// What the server itself did to rounds of which no request was answered with the time. What was lost on the way does not
-/// show here.
+/// What the server itself did to rounds of which no request was answered with the time. What was lost on the way does
+/// not show here.
 #[must_use]
 pub fn judge_here(rounds: &ProbeRounds, course: &Course, family: &str) -> Vec<Refused> {
     let mut refused: Vec<Refused> = Vec::new();

@@ -1,5 +1,5 @@
-//! Which source of probes is which monitor. The pool publishes no monitor's address, so it is told by the times: where a
-//! monitor has logged an answer, its probes came in shortly before. This module is pure.
+//! Which source of probes is which monitor. The pool publishes no monitor's address, so it is told by the times: where
+//! a monitor has logged an answer, its probes came in shortly before. This module is pure.
 
 use std::collections::BTreeMap;
 
@@ -20,8 +20,8 @@ pub struct Entry {
     pub error: Option<String>,
 }
 
-/// How far apart the clocks of the log and of this server may be, and how long a round takes: limits of a monitor's usual
-/// delay from the arrival of a round to its line in the log.
+/// How far apart the clocks of the log and of this server may be, and how long a round takes: limits of a monitor's
+/// usual delay from the arrival of a round to its line in the log.
 const DELAYS_S: std::ops::RangeInclusive<f64> = -60.0..=90.0;
 /// Usual delays of a monitor differ by no more than this.
 const CLUSTER_S: f64 = 12.0;
@@ -111,7 +111,9 @@ pub(super) fn by_monitor(entries: &[Entry]) -> BTreeMap<u32, Vec<&Entry>> {
     for entry in entries {
         monitors.entry(entry.monitor).or_default().push(entry);
     }
-    monitors.values_mut().for_each(|lines| lines.sort_by(|a, b| a.at_unix_s.total_cmp(&b.at_unix_s)));
+    for lines in monitors.values_mut() {
+        lines.sort_by(|a, b| a.at_unix_s.total_cmp(&b.at_unix_s));
+    }
     monitors
 }
 
@@ -125,18 +127,18 @@ fn telling<'a>(lines: &[&'a Entry], source: &ProbeSource) -> Vec<&'a Entry> {
 
 fn candidate(monitor: u32, source: usize, lines: &[&Entry], rounds: &ProbeSource) -> Option<Candidate> {
     let telling = telling(lines, rounds);
-    let mut delays: Vec<f64> = Vec::new();
+    let mut times_s: Vec<f64> = Vec::new();
     for entry in &telling {
         let range = (entry.at_unix_s - DELAYS_S.end(), entry.at_unix_s - DELAYS_S.start());
-        delays.extend(between(&rounds.rounds, range).iter().map(|round| entry.at_unix_s - round.at_unix_s));
+        times_s.extend(between(&rounds.rounds, range).iter().map(|round| entry.at_unix_s - round.at_unix_s));
     }
-    delays.sort_by(f64::total_cmp);
-    // The largest group of delays that are alike.
+    times_s.sort_by(f64::total_cmp);
+    // The largest group of times_s that are alike.
     let group = |first: usize| {
-        let end = delays.partition_point(|delay| *delay <= delays[first] + CLUSTER_S);
-        &delays[first..end]
+        let end = times_s.partition_point(|delay| *delay <= times_s[first] + CLUSTER_S);
+        &times_s[first..end]
     };
-    let largest = (0..delays.len()).map(group).max_by_key(|group| group.len())?;
+    let largest = (0..times_s.len()).map(group).max_by_key(|group| group.len())?;
     let (together, delay_s) = (largest.len(), largest[largest.len() / 2]);
     let is_sure = together >= ENOUGH;
     (2 * together > telling.len()).then_some(Candidate { source, monitor, together, delay_s, is_sure })
@@ -160,8 +162,8 @@ pub(super) fn between(rounds: &[Round], (from, to): (f64, f64)) -> &[Round] {
     rounds.get(first..end.max(first)).unwrap_or_default()
 }
 
-/// Gives each line of a monitor the round that it is about, as an index; `None` where none arrived. Lines with an answer
-/// come first, for they certainly had a round. One that is left over belongs to a line that came late: every check is
+/// Gives each line of a monitor the round that it is about, as an index; `None` where none arrived. Lines with an
+/// answer come first, for they certainly had a round. One that is left over belongs to a line that came late: every check is
 /// logged.
 pub(super) fn assign(found: &Match, entries: &[&Entry], rounds: &[Round]) -> Vec<Option<usize>> {
     let mut taken = vec![false; rounds.len()];

@@ -28,6 +28,8 @@ use matching::Entry;
 
 /// Lines of the monitors' logs that are asked for: a day of some dozens of monitors.
 const LINES: u32 = 4_000;
+/// Lines that are judged, the newest of the page.
+const MOST_ENTRIES: usize = 10_000;
 /// The largest file of scores that is read.
 const MAX_BYTES: u64 = 4 << 20;
 
@@ -284,5 +286,17 @@ fn entries(published: &Published) -> Vec<Entry> {
             error: line.error.clone(),
         })
     };
-    published.history.iter().filter_map(entry).collect()
+    let newest = published.history.len().saturating_sub(MOST_ENTRIES);
+    published.history.iter().skip(newest).filter_map(entry).collect()
+}
+
+/// Explains a page of scores to those who know nothing but the page.
+///
+/// # Errors
+///
+/// The text is not such a page.
+pub fn explain(page: &str) -> Result<String> {
+    let (published, known) = (Published::parse(page)?, Known::default());
+    let answer = Answer::of(None, responder::Family::Ipv4.label(), Ok(published), &known);
+    Ok(words::describe(&answer, &known))
 }

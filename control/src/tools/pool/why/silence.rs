@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::causes::{Evidence, is_bad};
-use super::matching::{Entry, MOST_LATE_S};
+use super::matching::MOST_LATE_S;
 use crate::status::probes::ProbeRounds;
 
 /// Lost checks without any arrival between them that make a silence, and not a coincidence.
@@ -11,7 +10,7 @@ const LEAST_CHECKS: usize = 3;
 /// A shorter silence is none.
 const LEAST_S: f64 = 600.0;
 /// Checks so near to the ends of a silence may belong to it.
-const EDGE_S: f64 = 20.0;
+pub(super) const EDGE_S: f64 = 20.0;
 
 /// A time without arrivals, in seconds since the Unix epoch.
 #[derive(Clone, Copy, Debug)]
@@ -22,35 +21,34 @@ pub(super) struct Silence {
     pub(super) other_family_arrives: bool,
 }
 
-/// Finds the times at which several monitors asked and nothing arrived from any. `expected` says when the round of a line
-/// should have arrived; `is_explained` whether something else stopped what came around that time.
-pub(super) fn silences(
-    evidence: &Evidence<'_>,
-    expected: impl Fn(&Entry) -> f64,
-    is_explained: impl Fn((f64, f64)) -> bool,
-) -> Vec<Silence> {
-    let (family, rounds) = (evidence.family, evidence.rounds);
+/// A line of a log as far as it tells of silence.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Check {
+    /// When its round should have arrived.
+    pub(super) at_unix_s: f64,
+    pub(super) monitor: u32,
+    /// Whether the monitor saw no answer and nothing of its round is known here.
+    pub(super) is_lost: bool,
+    /// Whether something else is known that stopped what came around that time, or its reports.
+    pub(super) is_explained: bool,
+}
+
+/// Finds the times at which several monitors asked and nothing arrived from any of the family.
+pub(super) fn silences(rounds: &ProbeRounds, family: &str, checks: &[Check]) -> Vec<Silence> {
     let times = arrivals(rounds, |other| other == family);
     let others = arrivals(rounds, |other| other != family);
-    let lines: Vec<_> = evidence.entries.iter().map(|entry| (entry, expected(entry))).collect();
-    let known: BTreeSet<_> = evidence.entries.iter().map(|entry| entry.monitor).collect();
+    let known: BTreeSet<_> = checks.iter().map(|check| check.monitor).collect();
     let begins = std::iter::once(rounds.since_unix_s).chain(times.iter().copied());
     let ends = times.iter().copied().chain(std::iter::once(rounds.until_unix_s));
     let is_silence = |(from, to): &(f64, f64)| {
-        let (mut checks, mut monitors) = (0, BTreeSet::new());
-        for (entry, at) in &lines {
-            let is_lost = is_bad(entry.step) && entry.offset_s.is_none();
-            // One that was answered arrived, whatever the reports say.
-            if !is_lost && (from + MOST_LATE_S..=to - MOST_LATE_S).contains(at) {
-                return false;
-            }
-            let is_within = is_lost && (from - EDGE_S..=to + EDGE_S).contains(at);
-            if is_within && !is_explained((at - EDGE_S, at + EDGE_S)) {
-                checks += 1;
-                monitors.insert(entry.monitor);
-            }
-        }
-        checks >= LEAST_CHECKS && monitors.len() >= known.len().min(2)
+        let within = |check: &&Check| (from - EDGE_S..=to + EDGE_S).contains(&check.at_unix_s);
+        let lost: Vec<_> =
+            checks.iter().filter(|check| check.is_lost && !check.is_explained).filter(within).collect();
+        let monitors: BTreeSet<_> = lost.iter().map(|check| check.monitor).collect();
+        // One that was answered arrived, whatever the reports say.
+        let inner = from + MOST_LATE_S..=to - MOST_LATE_S;
+        let is_contradicted = checks.iter().any(|check| !check.is_lost && inner.contains(&check.at_unix_s));
+        lost.len() >= LEAST_CHECKS && monitors.len() >= known.len().min(2) && !is_contradicted
     };
     let gaps = begins.zip(ends).filter(|(from, to)| to - from >= LEAST_S);
     gaps.filter(is_silence)

@@ -25,7 +25,9 @@ pub(super) fn describe(answer: &Answer, known: &Known) -> String {
         Err(error) => {
             line(&format!("the scores are not known: {}", error.what));
             line("what this server did by itself is all that can be said:");
-            here(answer, known).iter().for_each(|words| line(words));
+            for words in here(answer, known) {
+                line(&words);
+            }
         }
         Ok(_) if answer.judgement.findings.is_empty() => {
             line("no monitor's check took points");
@@ -36,7 +38,9 @@ pub(super) fn describe(answer: &Answer, known: &Known) -> String {
                 "{} of the monitors' checks brought less than a point, {sum:+.1} in all:",
                 answer.judgement.findings.len()
             ));
-            findings(answer, known).iter().for_each(|words| line(words));
+            for words in findings(answer, known) {
+                line(&words);
+            }
         }
     }
     text
@@ -64,11 +68,11 @@ fn what_is_known(answer: &Answer, known: &Known) -> String {
     let since = known.rounds.since_unix_s.max(known.course.since_unix_s);
     let began = if known.rounds.until_unix_s - since < 86_000.0 { ", when the daemon started" } else { "" };
     let mut text = format!(
-        "known here since {} UTC{began}: {} rounds of probes over {} from {} sources, {whole} of them whole and answered",
+        "known here since {} UTC{began}: {} of probes over {} from {}, {whole} of them whole and answered",
         moment(since),
-        rounds.len(),
+        plural(rounds.len(), "round"),
         family_name(answer.family),
-        sources.len()
+        plural(sources.len(), "source")
     );
     if known.rounds.forgotten > 0 {
         let _infallible = write!(text, "; {} more sources found no room", known.rounds.forgotten);
@@ -154,8 +158,8 @@ pub(super) fn cause(cause: &Cause, known: &Known) -> String {
             lost + arrived
         ),
         Cause::LostOut { answered, arrived } => format!(
-            "answers were lost on the way out: {arrived} requests arrived and {answered} were answered, and the monitor \
-             saw no answer"
+            "answers were lost on the way out: {arrived} requests arrived and {answered} were answered, and the \
+             monitor saw no answer"
         ),
         Cause::FamilyBlocked { from_unix_s, to_unix_s, other_family_arrives } => {
             blocked(&known.rounds, *from_unix_s, *to_unix_s, *other_family_arrives)
@@ -241,7 +245,8 @@ fn off(OffsetCause { offset_s, whose }: &OffsetCause) -> String {
             interval(offset_s.abs())
         ),
         Whose::Upstream { followed, contradicted_by: None } => format!(
-            "{offset} off: upstream {followed}, which the clock followed, was {} off, or the path to it is longer one way",
+            "{offset} off: upstream {followed}, which the clock followed, was {} off, or the path to it is longer \
+             one way",
             interval(offset_s.abs())
         ),
         Whose::Correcting { followed } => {
@@ -263,6 +268,10 @@ fn number_of(requests: usize) -> String {
         1 => "a request".into(),
         number => format!("{number} requests"),
     }
+}
+
+fn plural(number: usize, name: &str) -> String {
+    if number == 1 { format!("1 {name}") } else { format!("{number} {name}s") }
 }
 
 fn family_name(label: &str) -> &'static str {
@@ -317,6 +326,88 @@ mod tests {
             (1_735_689_599.0, "12-31 23:59"),
         ] {
             assert_eq!(moment(unix_s), text, "{unix_s}");
+        }
+    }
+
+    fn known() -> Known {
+        let entry = |prefix: &str, access: responder::Access| crate::serving::limits::Listed {
+            prefix: prefix.parse().unwrap(),
+            access: access.label().into(),
+            live: false,
+            seconds_left: None,
+        };
+        Known {
+            entries: vec![
+                entry("192.0.0.0/8", responder::Access::Denied),
+                entry("192.0.2.0/24", responder::Access::Denied),
+                entry("192.0.2.0/26", responder::Access::Ordinary),
+                entry("2001:db8:7:0:8000::/65", responder::Access::Denied),
+            ],
+            ..Known::default()
+        }
+    }
+
+    #[test]
+    fn the_entry_that_denies_a_source_is_the_longest_one_around_it_or_one_within_it() {
+        let known = known();
+        let of = |source: &str| cause(&Cause::Denied { source: Some(source.into()) }, &known);
+        assert!(
+            of("192.0.2.7").starts_with("a list denies 192.0.2.7 (entry 192.0.2.0/24): "),
+            "{}",
+            of("192.0.2.7")
+        );
+        assert!(of("192.0.3.7").contains("(entry 192.0.0.0/8)"), "{}", of("192.0.3.7"));
+        assert!(of("2001:db8:7::/64").contains("(entry 2001:db8:7:0:8000::/65)"));
+        assert_eq!(of("198.51.100.7"), "a list denied 198.51.100.7 then, but does not any more");
+    }
+
+    #[test]
+    fn every_cause_has_words_with_its_figures() {
+        let at = 1_790_000_000.0;
+        let offset = |whose| Cause::Offset(OffsetCause { offset_s: 0.031, whose });
+        let followed = || "ntp1.example".to_owned();
+        for (told, words) in [
+            (
+                Cause::LostIn { lost: 3, arrived: 0 },
+                "all 3 requests were lost on the way in; nothing here dropped",
+            ),
+            (Cause::LostIn { lost: 2, arrived: 1 }, "2 of 3 requests were lost on the way in"),
+            (Cause::LostOut { answered: 3, arrived: 3 }, "3 requests arrived and 3 were answered"),
+            (Cause::Limited { requests: 1 }, "the limiter refused a request"),
+            (Cause::OverBudget { requests: 3 }, "the budget was spent, and 3 requests got no answer"),
+            (
+                Cause::Unsynchronised {
+                    from_unix_s: Some(at),
+                    for_s: 12.4,
+                    reason: Some("no upstream answers".into()),
+                },
+                "answers said for 12 s from 09-21 14:13 on that the server is not synchronised: no upstream answers",
+            ),
+            (
+                Cause::LinkDown { interface: "eth0".into(), from_unix_s: at, for_s: 4.2 },
+                "the link of eth0 was down for 4 s from 09-21 14:13 on",
+            ),
+            (Cause::ReportsLost { number: 7 }, "the ring buffer overflowed and at least 7 reports were lost"),
+            (
+                Cause::FamilyBlocked { from_unix_s: at, to_unix_s: at, other_family_arrives: true },
+                "a firewall or by the provider",
+            ),
+            (
+                offset(Whose::Upstream {
+                    followed: followed(),
+                    contradicted_by: Some("ntp2.example".into()),
+                }),
+                "+31.0 ms off: upstream ntp1.example, which the clock followed, was 31.0 ms off; ntp2.example agrees",
+            ),
+            (
+                offset(Whose::Correcting { followed: followed() }),
+                "+31.0 ms off: the served clock was off from upstream",
+            ),
+            (offset(Whose::Path { others: 4 }), "4 checks of others at that time saw nothing of it"),
+            (Cause::NotKnown { known_from_unix_s: at }, "not known before 09-21 14:13, when"),
+        ] {
+            let text = cause(&told, &known());
+            assert!(text.contains(words), "{text}");
         }
     }
 }

@@ -102,6 +102,18 @@ struct Monitor {
     late_percent: u64,
 }
 
+/// A check that was made.
+struct Made {
+    check_s: f64,
+    /// When it ended.
+    now_s: f64,
+    step: f64,
+    offset_s: Option<f64>,
+    faults: BTreeSet<Fault>,
+    /// The requests that are reported.
+    requests: Vec<(f64, Fate)>,
+}
+
 impl World {
     /// Makes a day with these faults at the same time. The scores are those of IPv4.
     pub(super) fn new(seed: u64, faults: &[Fault]) -> Self {
@@ -248,6 +260,16 @@ impl World {
             let arrives_s = first_s + monitor.round_trip_s / 2.0;
             rounds.push(Round { at_unix_s: arrives_s, requests: requests.iter().map(request).collect() });
         }
+        let made = Made { check_s, now_s, step, offset_s, faults, requests };
+        self.log(monitor, active, made, random);
+    }
+
+    /// Writes the line of a check into the monitor's log.
+    fn log(&mut self, monitor: &Monitor, active: &[&Active], made: Made, random: &mut Random) {
+        let Made { check_s, now_s, step, offset_s, mut faults, requests } = made;
+        let at = |fault: Fault, now_s: f64| {
+            active.iter().any(|one| one.fault == fault && (one.from_s..=one.to_s).contains(&now_s))
+        };
         let mut late_s = 3.0 * random.uniform();
         if random.chance(monitor.late_percent) {
             late_s += 20.0 + 80.0 * random.uniform();
@@ -258,14 +280,14 @@ impl World {
         }
         if is_bad(step) {
             // What of a check is not reported cannot be known, if the monitor does not say it.
-            let unreported = [check_s, now_s].map(|now_s| at(Fault::Ring, now_s).is_some());
+            let unreported = [check_s, now_s].map(|now_s| at(Fault::Ring, now_s));
             if unreported != [false; 2] && step < -4.5 && !faults.contains(&Fault::Link) {
                 faults = [Fault::Ring].into();
             }
-            // One lost request of three is no matter where the others were refused.
+            // One lost request of three is no matter where the others were refused, and none where there was an answer.
             let lost = 3 - requests.len();
             let is_refused = requests.iter().any(|(_, fate)| fate.is_refusal());
-            if lost == 1 && is_refused {
+            if lost == 1 && is_refused || step > -4.5 {
                 faults.retain(|fault| !matches!(fault, Fault::Link | Fault::LossIn | Fault::Firewall));
             }
             // A firewall that lets a part of a check through has lost the rest of it.
