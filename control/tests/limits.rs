@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use control::config::{Denied, LimitsConfig};
 use control::net::prefix::Prefix;
 use control::serving::limits::{InForce, Lists, Maps as _};
-use control::status::traffic::Top;
+use control::status::traffic::{Kind, Top};
 use control::sys::adjtimex;
 use nix::sys::signal::Signal;
 use responder::verdict::{Action, Verdict};
@@ -373,6 +373,40 @@ fn top_shows_who_asks_most_and_how_many_there_are() {
         "{text}"
     );
     assert_eq!(server.status().limits.unwrap().clients, top.clients);
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn top_names_what_an_abuser_does_and_not_what_an_honest_client_does() {
+    let lab = Lab::up(&[]);
+    lab.ip("client", "address add 10.77.0.3/24 dev lan0");
+    let server = lab.server(CONFIG, &[]);
+    lab.inside("client", || {
+        let socket = |source: &str| {
+            let socket = UdpSocket::bind((source, 0)).unwrap();
+            socket.connect(("10.77.0.1", PORT)).unwrap();
+            socket
+        };
+        let (abuser, honest) = (socket("10.77.0.2"), socket("10.77.0.3"));
+        // The same packet twice a second, and the burst with which clients begin.
+        let packet = request(4, 1);
+        for number in 0..90_u64 {
+            abuser.send(&packet).unwrap();
+            if number % 4 == 0 && number < 32 {
+                honest.send(&request(4, 100 + number)).unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    });
+    let top: Top = serde_json::from_str(&server.command(&["top", "--json"]).expect_success()).unwrap();
+    let of = |source: &str| top.by_requests.iter().find(|talker| talker.source == source);
+    let abuser = of("10.77.0.2").unwrap_or_else(|| panic!("{top:#?}"));
+    assert!(abuser.kinds.contains(&Kind::RepeatedTimestamp), "{abuser:?}");
+    assert!(abuser.kinds.contains(&Kind::ExactInterval), "{abuser:?}");
+    assert!((abuser.interval_s.unwrap() - 0.5).abs() < 0.01, "{abuser:?}");
+    assert!(of("10.77.0.3").is_none_or(|talker| talker.kinds.is_empty()), "{top:#?}");
+    let text = server.command(&["top"]).expect_success();
+    assert!(text.contains("      always the same timestamp\n"), "{text}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::units::{count, rate};
+use super::units::{self, count, rate};
 
 /// Number of denied sources that are named.
 const NAMED: usize = 3;
@@ -79,6 +79,48 @@ pub struct Talker {
     pub dropped_per_s: f64,
     /// Relative standard error of these figures.
     pub error: f64,
+    /// Kinds of abuse that its requests show.
+    #[serde(default)]
+    pub kinds: Vec<Kind>,
+    /// Time between two requests in s, if it is constant and far below the usual ones.
+    #[serde(default)]
+    pub interval_s: Option<f64>,
+    /// Devices that are known for such an interval.
+    #[serde(default)]
+    pub resembles: Option<String>,
+}
+
+/// What the requests of a source show that no well-behaved client does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Many requests per second from one source port: one program.
+    FixedPort,
+    /// The transmit timestamp is always the same.
+    RepeatedTimestamp,
+    /// The time between two requests is the same to a fiftieth, and far below 64 s.
+    ExactInterval,
+    /// The time between two requests is about the same, and far below 64 s.
+    ConstantPoll,
+    /// Requests of a known source go on coming by its usual path and by another one.
+    Forged,
+    /// There are more different numbers of hops than one host or NAT has.
+    ManyPaths,
+}
+
+impl Kind {
+    /// Describes it in a few words.
+    #[must_use]
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::FixedPort => "one source port at a high rate",
+            Self::RepeatedTimestamp => "always the same timestamp",
+            Self::ExactInterval => "exact interval",
+            Self::ConstantPoll => "constant poll far below 64 s",
+            Self::Forged => "two paths: somebody forges its address",
+            Self::ManyPaths => "many paths: forged, or a large NAT",
+        }
+    }
 }
 
 /// What is known of the requests of one source.
@@ -141,13 +183,84 @@ impl fmt::Display for Top {
 
 fn write_talkers(text: &mut fmt::Formatter<'_>, title: &str, talkers: &[Talker]) -> fmt::Result {
     writeln!(text, "\n{title:<42} {:>12} {:>12} {:>6}", "requests/s", "dropped/s", "+-")?;
-    for Talker { source, requests_per_s, dropped_per_s, error } in talkers {
+    for talker in talkers {
+        let Talker { source, requests_per_s, dropped_per_s, error, .. } = talker;
         let (requests, dropped) = (rate(*requests_per_s), rate(*dropped_per_s));
         writeln!(text, "  {source:<40} {requests:>12} {dropped:>12} {:>6}", percent(*error))?;
+        for kind in &talker.kinds {
+            writeln!(text, "      {}{}", kind.describe(), interval_of(*kind, talker))?;
+        }
+        if let Some(devices) = &talker.resembles {
+            writeln!(text, "      as known of {devices}")?;
+        }
     }
     Ok(())
 }
 
+fn interval_of(kind: Kind, talker: &Talker) -> String {
+    let is_of_interval = matches!(kind, Kind::ExactInterval | Kind::ConstantPoll);
+    talker
+        .interval_s
+        .filter(|_| is_of_interval)
+        .map_or_else(String::new, |interval_s| format!(": {}", units::interval(interval_s)))
+}
+
 fn percent(share: f64) -> String {
     format!("{:.0} %", 100.0 * share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_source_does_is_below_its_rates_in_lines_of_at_most_80_columns() {
+        let talker = Talker {
+            source: "2001:db8:1234:5678::/64".into(),
+            requests_per_s: 1_234_567.0,
+            dropped_per_s: 1_234_567.0,
+            error: 1.0,
+            kinds: vec![
+                Kind::FixedPort,
+                Kind::RepeatedTimestamp,
+                Kind::ExactInterval,
+                Kind::ConstantPoll,
+                Kind::Forged,
+                Kind::ManyPaths,
+            ],
+            interval_s: Some(5.004),
+            resembles: Some("TP-Link repeaters of 2017".into()),
+        };
+        let top = Top {
+            answered_per_s: 1.0,
+            dropped_per_s: 1.0,
+            denied_per_s: 0.0,
+            denied: Vec::new(),
+            sampled_one_in: 1,
+            clients: Vec::new(),
+            versions: Vec::new(),
+            intervals: Vec::new(),
+            by_requests: vec![talker],
+            by_drops: Vec::new(),
+        };
+        let text = top.to_string();
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+        for part in [
+            "\n      one source port at a high rate\n",
+            "\n      exact interval: 5.00 s\n",
+            "\n      constant poll far below 64 s: 5.00 s\n",
+            "\n      two paths: somebody forges its address\n",
+            "\n      as known of TP-Link repeaters of 2017\n",
+        ] {
+            assert!(text.contains(part), "no `{part}` in:\n{text}");
+        }
+        // What an earlier version has written has none of it.
+        let mut json = serde_json::to_value(&top).unwrap();
+        let talker = json["by_requests"][0].as_object_mut().unwrap();
+        assert!(["kinds", "interval_s", "resembles"].iter().all(|key| talker.remove(*key).is_some()));
+        let read: Top = serde_json::from_value(json).unwrap();
+        assert_eq!((read.by_requests[0].kinds.len(), read.by_requests[0].interval_s), (0, None));
+    }
 }

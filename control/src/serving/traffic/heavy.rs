@@ -2,6 +2,10 @@
 
 use std::collections::HashMap;
 
+use responder::sample::Sample;
+
+use super::profile::Profile;
+
 /// What is longer ago than this counts less than 37 %.
 pub(super) const FADE_S: f64 = 10.0;
 /// Sources that are counted; beyond twice as many the smaller ones are forgotten.
@@ -19,6 +23,8 @@ pub(super) struct Counts {
     pub(super) requests: f64,
     /// Of those that were dropped.
     pub(super) dropped: f64,
+    /// What its requests look like.
+    pub(super) profile: Profile,
 }
 
 /// The sources.
@@ -36,6 +42,14 @@ impl Heavy {
         }
         if self.0.len() > 2 * KEPT {
             self.forget_small_ones();
+        }
+    }
+
+    /// Takes in what a sample of a source looks like, if the source is counted. `complete` says whether all requests of
+    /// the source are sampled.
+    pub(super) fn profile(&mut self, key: Key, sample: &Sample, complete: bool) {
+        if let Some(counts) = self.0.get_mut(&key) {
+            counts.profile.take(sample, complete);
         }
     }
 

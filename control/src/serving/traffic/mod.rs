@@ -2,6 +2,7 @@
 
 mod distinct;
 mod heavy;
+mod profile;
 mod view;
 
 use std::time::Duration;
@@ -75,10 +76,15 @@ impl Traffic {
         #[expect(clippy::cast_precision_loss, reason = "samples of a round")]
         let weight = requests / of_requests.max(1) as f64;
         for sample in samples {
+            let key = (sample.family, sample.source);
             if sample.kind & OF_REQUESTS != 0 {
                 let verdict = Verdict::ALL.get(usize::from(sample.verdict));
                 let dropped = verdict.is_some_and(|verdict| verdict.action() == Action::Drop);
-                self.heavy.add((sample.family, sample.source), weight, dropped);
+                self.heavy.add(key, weight, dropped);
+            }
+            if sample.kind & (OF_REQUESTS | OF_SOURCES) != 0 {
+                let complete = self.rarity == 0 || sample.kind & OF_SOURCES != 0;
+                self.heavy.profile(key, sample, complete);
             }
             if sample.kind & OF_SOURCES != 0 {
                 if sample.kind & EVICTED != 0 {

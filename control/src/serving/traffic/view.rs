@@ -7,18 +7,29 @@ use responder::limiter::Source;
 use responder::verdict::Family;
 
 use super::heavy::{Counts, Key};
+use super::profile::Profile;
 use super::{FADE_S, Traffic};
-use crate::status::traffic::{Clients, Interval, SourceTraffic, Talker, Top, Version};
+use crate::status::traffic::{Clients, Interval, Kind, SourceTraffic, Talker, Top, Version};
 
 impl Traffic {
     /// The view of now, with so many talkers. Sources are prefixes of these lengths.
     pub(crate) fn top(&self, most: usize, prefixes: [u8; 2], limited: bool) -> Top {
         let talkers = |figure: fn(&Counts) -> f64| {
-            let talker = |(key, counts): &(Key, Counts)| Talker {
-                source: show_source(*key, prefixes),
-                requests_per_s: counts.requests / FADE_S,
-                dropped_per_s: counts.dropped / FADE_S,
-                error: 1.0 / counts.samples.max(1.0).sqrt(),
+            let talker = |(key, counts): &(Key, Counts)| {
+                let requests_per_s = counts.requests / FADE_S;
+                let kinds = counts.profile.kinds(requests_per_s);
+                let is_regular =
+                    kinds.iter().any(|kind| matches!(kind, Kind::ExactInterval | Kind::ConstantPoll));
+                let profile = Some(&counts.profile).filter(|_| is_regular);
+                Talker {
+                    source: show_source(*key, prefixes),
+                    requests_per_s,
+                    dropped_per_s: counts.dropped / FADE_S,
+                    error: 1.0 / counts.samples.max(1.0).sqrt(),
+                    kinds,
+                    interval_s: profile.and_then(Profile::interval_s),
+                    resembles: profile.and_then(Profile::resembles).map(str::to_owned),
+                }
             };
             self.heavy.largest(most, figure).iter().map(talker).collect()
         };
