@@ -440,7 +440,9 @@ mod tests {
         let mut counters = Vec::new();
         for verdict in Verdict::ALL {
             for family in Protocol::ALL {
-                counters.extend((0..8).map(|version| Counter {
+                // Requests of other versions are not admitted.
+                let versions = if verdict.is_of_limits() { 1..5 } else { 0..8 };
+                counters.extend(versions.map(|version| Counter {
                     verdict: verdict.label().into(),
                     family: family.label().into(),
                     version,

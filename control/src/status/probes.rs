@@ -20,6 +20,8 @@ pub enum Fate {
     Answered,
     /// It was answered by chance, for its source is over its rate.
     Leaked,
+    /// It was answered although its source is over its rate, for it came by the usual path of a known source.
+    KnownPath,
     /// The answer said that the server is not synchronised.
     Unsynchronised,
     /// It was dropped, for its source is over its rate.
@@ -41,6 +43,7 @@ impl Fate {
     pub const ALL: &'static [Self] = &[
         Self::Answered,
         Self::Leaked,
+        Self::KnownPath,
         Self::Unsynchronised,
         Self::Limited,
         Self::KissRate,
@@ -56,6 +59,7 @@ impl Fate {
         match self {
             Self::Answered => "answered",
             Self::Leaked => "leaked",
+            Self::KnownPath => "known_path",
             Self::Unsynchronised => "unsynchronised",
             Self::Limited => "limited",
             Self::KissRate => "kiss_rate",
@@ -71,9 +75,12 @@ impl Fate {
     #[must_use]
     pub const fn of(verdict: Verdict, synchronised: bool) -> Option<Self> {
         Some(match verdict {
-            Verdict::Answered | Verdict::Leaked if !synchronised => Self::Unsynchronised,
+            Verdict::Answered | Verdict::Leaked | Verdict::AnsweredKnown if !synchronised => {
+                Self::Unsynchronised
+            }
             Verdict::Answered => Self::Answered,
             Verdict::Leaked => Self::Leaked,
+            Verdict::AnsweredKnown => Self::KnownPath,
             Verdict::Unsynchronised => Self::Unsynchronised,
             Verdict::KissRate => Self::KissRate,
             Verdict::KissDeny => Self::KissDeny,
@@ -88,7 +95,7 @@ impl Fate {
     /// Whether the monitor was sent the time.
     #[must_use]
     pub const fn is_time(self) -> bool {
-        matches!(self, Self::Answered | Self::Leaked)
+        matches!(self, Self::Answered | Self::Leaked | Self::KnownPath)
     }
 
     /// Whether this server refused the request.

@@ -231,6 +231,7 @@ function showSources(sources) {
 const FATES = {
   answered: "answered",
   leaked: "answered by chance",
+  known_path: "answered over its rate",
   unsynchronised: "not synchronised",
   limited: "limited",
   kiss_rate: "kiss of death RATE",
@@ -242,7 +243,7 @@ const FATES = {
 
 function showProbes(rounds) {
   fill("probes", rounds.map((round) => {
-    const served = round.outcomes.some((outcome) => outcome === "answered" || outcome === "leaked");
+    const served = round.outcomes.some((outcome) => ["answered", "leaked", "known_path"].includes(outcome));
     const text = round.outcomes.map((outcome) => FATES[outcome] ?? outcome).join(", ");
     return [
       new Date(round.at_unix_s * 1000).toLocaleTimeString(), round.source ?? "not shown",
