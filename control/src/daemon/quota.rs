@@ -2,7 +2,6 @@
 //! on disk, and says how much may be answered.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -20,11 +19,10 @@ use crate::status;
 use crate::status::units::amount;
 use crate::sys::capabilities;
 use crate::sys::kernel_clock::monotonic_ns;
+use crate::sys::process::boot_id;
 
 /// How often the account is written: no more than this and one write is lost if the machine stops.
 const WRITE_INTERVAL: Duration = Duration::from_secs(30);
-/// The kernel's name of the boot.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The account, and what it was last brought up to.
 pub(super) struct Metering {
@@ -189,9 +187,7 @@ pub fn settle_without_daemon(instance: &Instance) -> Result<()> {
 }
 
 fn identity(datapath: &Datapath) -> Result<Identity> {
-    let boot = fs::read_to_string(BOOT_ID)
-        .map_err(Error::because(Code::Os, format_args!("cannot read {BOOT_ID}")))?;
-    Ok(Identity { boot: boot.trim().to_owned(), map: datapath.counters_id()? })
+    Ok(Identity { boot: boot_id(), map: datapath.counters_id()? })
 }
 
 fn counters(datapath: &Datapath) -> Result<BTreeMap<u32, Bytes>> {

@@ -34,6 +34,11 @@ pub(crate) fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
+/// Identifies this boot of the machine (`Documentation/admin-guide/sysctl/kernel.rst`, `random`); empty without a procfs.
+pub(crate) fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
 /// Returns the inode of this process's network namespace; `None` without a procfs.
 pub(crate) fn network_namespace() -> Option<u64> {
     Some(std::fs::metadata("/proc/self/ns/net").ok()?.ino())

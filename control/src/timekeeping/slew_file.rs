@@ -14,6 +14,7 @@ use super::rate_watch::{correction, for_adjtimex};
 use crate::error::{Code, Error, Result};
 use crate::sys::ClockChange;
 use crate::sys::kernel_clock::KernelClock;
+use crate::sys::process::boot_id;
 
 /// What the kernel makes of a rate differs by less than this, in s/s.
 const ROUNDED: f64 = 1e-9;
@@ -174,11 +175,6 @@ impl LeftBehind {
         }
         Ok(())
     }
-}
-
-/// Identifies this boot of the machine (`Documentation/admin-guide/sysctl/kernel.rst`, `random`).
-fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 #[cfg(test)]
