@@ -14,7 +14,8 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// The one of a configuration, or of a cap in bytes a second that the traffic quota imposes: whichever is the tighter.
+    /// The one of a configuration, or of a cap in bytes a second that the traffic quota imposes: whichever is the
+    /// tighter.
     #[must_use]
     pub fn of(limits: &LimitsConfig, cap_bytes_per_s: Option<f64>) -> Option<Self> {
         let LimitsConfig { budget_answers_per_s: answers_per_s, budget_bits_per_s, .. } = *limits;
@@ -46,8 +47,8 @@ pub struct Shares {
     shares: Vec<f64>,
 }
 
-/// The most that an answer costs, in units: a minute. Each of those that answer has one a minute at least, and is not in
-/// debt for longer when the budget grows.
+/// The most that an answer costs, in units: a minute. Each of those that answer has one a minute at least, and is not
+/// in debt for longer when the budget grows.
 const DEAREST_ANSWER: u64 = 60 * 1_000_000_000 * UNITS_IN_A_NS;
 /// The same for a byte of the shortest answer, in parts of a unit. No frame is so long that its cost overflows.
 const DEAREST_BYTE: u64 = DEAREST_ANSWER * PARTS_OF_A_UNIT / 90;
