@@ -266,7 +266,7 @@ impl Trial {
         self.host.tables.grant(cost);
         // Each part is an epoch of its own for what is learnt of sources, and all of them are new to the limiter: whoever
         // has a bucket that was full before is known to have had its vote in this epoch of the machine's clock.
-        if part % 4 != 0 {
+        if !part.is_multiple_of(4) {
             self.host.tables.forget_buckets();
             self.program.forget_buckets();
         }

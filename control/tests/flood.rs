@@ -417,6 +417,10 @@ fn whoever_forges_a_known_client_s_address_takes_nothing_by_another_path_and_les
             met.packets(Verdict::AnsweredKnown),
         );
         assert!(met.packets(Verdict::AnsweredKnown) > 0, "{met:?}");
+        let top = server.command(&["top", "--once"]).expect_success();
+        let kind =
+            if hops == HOPS { "by its usual path: runs wild" } else { "not by its usual path: forged" };
+        assert!(top.contains(kind), "{top}");
         assert!(answered * 100 >= sent * least_percent || lost > 0, "answers were lost, and not by the link");
     }
 }

@@ -102,8 +102,11 @@ pub enum Kind {
     ExactInterval,
     /// The time between two requests is about the same, and far below 64 s.
     ConstantPoll,
-    /// Requests of a known source go on coming by its usual path and by another one.
+    /// Requests of a known source go on coming by its usual path and by another one, or far more than its rate come by
+    /// another one.
     Forged,
+    /// Far more requests than its rate come by the usual path of a known source.
+    UsualPath,
     /// There are more different numbers of hops than one host or NAT has.
     ManyPaths,
 }
@@ -117,7 +120,8 @@ impl Kind {
             Self::RepeatedTimestamp => "always the same timestamp",
             Self::ExactInterval => "exact interval",
             Self::ConstantPoll => "constant poll far below 64 s",
-            Self::Forged => "two paths: somebody forges its address",
+            Self::Forged => "not by its usual path: forged, or a large NAT",
+            Self::UsualPath => "by its usual path: runs wild, or forged TTL and all",
             Self::ManyPaths => "many paths: forged, or a large NAT",
         }
     }
@@ -226,6 +230,7 @@ mod tests {
                 Kind::ExactInterval,
                 Kind::ConstantPoll,
                 Kind::Forged,
+                Kind::UsualPath,
                 Kind::ManyPaths,
             ],
             interval_s: Some(5.004),

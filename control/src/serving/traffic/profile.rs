@@ -4,6 +4,7 @@
 //! any sample of the requests. Intervals are judged only where all requests of the source are sampled.
 
 use responder::sample::{OTHER_PATH, Sample, USUAL_PATH};
+use responder::verdict::Verdict;
 
 use crate::status::traffic::Kind;
 
@@ -54,6 +55,9 @@ pub(super) struct Profile {
     hops: [u64; 4],
     /// How often a request by the usual path and one by another followed each other, with paths that are apart.
     path_changes: u32,
+    /// Requests over the rate of a known source, by its usual path and by another.
+    usual_over: u32,
+    other_over: u32,
     /// The latest number of hops by the usual path, and by another.
     usual_hops: u8,
     other_hops: u8,
@@ -73,9 +77,14 @@ impl Profile {
             return;
         }
         if self.pairs >= MOST {
-            for number in
-                [&mut self.pairs, &mut self.same_port, &mut self.same_transmit, &mut self.path_changes]
-            {
+            for number in [
+                &mut self.pairs,
+                &mut self.same_port,
+                &mut self.same_transmit,
+                &mut self.path_changes,
+                &mut self.usual_over,
+                &mut self.other_over,
+            ] {
                 *number /= 2;
             }
             self.hops = [0; 4];
@@ -85,6 +94,11 @@ impl Profile {
         self.same_port += u32::from(sample.port != 0 && sample.port == before.port);
         self.same_transmit += u32::from(sample.transmit == before.transmit);
         self.take_path(before.kind, sample);
+        let verdict = Verdict::ALL.get(usize::from(sample.verdict));
+        if verdict.is_some_and(|verdict| verdict.is_of_limits()) {
+            self.usual_over += u32::from(sample.kind & USUAL_PATH != 0);
+            self.other_over += u32::from(sample.kind & OTHER_PATH != 0);
+        }
         if complete && was_complete {
             self.take_interval(sample.at_ns.saturating_sub(before.at_ns));
         }
@@ -138,9 +152,13 @@ impl Profile {
                 kinds.push(Kind::ConstantPoll);
             }
         }
-        // A change of the route is one change. Where both go on, they are two senders.
-        if self.path_changes >= FEWEST {
+        // A change of the route is one change. Where both go on, they are two senders. A flood drowns the requests of the
+        // source itself, but the source does not become known for one.
+        if self.path_changes >= FEWEST || mostly(self.other_over) {
             kinds.push(Kind::Forged);
+        }
+        if mostly(self.usual_over) {
+            kinds.push(Kind::UsualPath);
         }
         if self.hops.iter().map(|word| word.count_ones()).sum::<u32>() >= MANY_PATHS {
             kinds.push(Kind::ManyPaths);
@@ -356,6 +374,35 @@ mod tests {
             let random_poll = Client::of(&mut random, interval_s, 0.5);
             let (kinds, profile) = named(&mut [random_poll], 600.0, 1, &mut random);
             assert_eq!(kinds, [], "seed {seed}: {profile:?}");
+        }
+    }
+
+    #[test]
+    fn a_flood_in_the_name_of_a_known_source_is_named_by_its_path_whatever_share_is_sampled() {
+        for (path, verdicts, expected, other) in [
+            (OTHER_PATH, [Verdict::DropLimited, Verdict::Leaked], Kind::Forged, Kind::UsualPath),
+            (USUAL_PATH, [Verdict::AnsweredKnown, Verdict::DropLimited], Kind::UsualPath, Kind::Forged),
+        ] {
+            for seed in 0..50 {
+                let mut random = Random::new(seed);
+                let mut profile = Profile::default();
+                // The source itself is hardly among the samples.
+                for number in 0..200_u64 {
+                    let verdict = random.pick(&verdicts);
+                    let own = random.chance(2);
+                    let sample = Sample {
+                        at_ns: number * 50_000_000 + random.below(20_000_000),
+                        transmit: random.array(),
+                        hops: 57,
+                        kind: KNOWN | if own { USUAL_PATH } else { path },
+                        verdict: if own { Verdict::Answered } else { verdict } as u8,
+                        ..Sample::default()
+                    };
+                    profile.take(&sample, false);
+                }
+                let kinds = profile.kinds(500.0);
+                assert!(kinds.contains(&expected) && !kinds.contains(&other), "seed {seed}: {kinds:?}");
+            }
         }
     }
 

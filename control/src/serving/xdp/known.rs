@@ -38,7 +38,7 @@ impl Known {
                 // What a CPU writes to the set just now is lost: the vote of an epoch at most.
                 self.map.set(number, Plain(kept), 0).map_err(map_error(layout::KNOWN))?;
             }
-            self.found += kept.iter().filter(|word| known::is_known(**word, epoch)).count() as u32;
+            self.found += kept.iter().map(|word| u32::from(known::is_known(*word, epoch))).sum::<u32>();
         }
         self.next += STEP;
         if self.next >= known::SETS {
