@@ -402,8 +402,10 @@ fn whoever_forges_a_known_client_s_address_takes_nothing_by_another_path_and_les
         let flood = Flood { per_second, duration: FLOOD, victim: Some(client), hops, ipv6: false };
         let (flooded, (sent, answered)) = std::thread::scope(|scope| {
             let flood = scope.spawn(|| flood.send(&lab));
-            // The first requests of the flood empty the bucket.
-            std::thread::sleep(FLOOD / 8);
+            wait_for("the flood to empty the bucket", || {
+                let met = counted(&server) - before.clone();
+                (met.packets(Verdict::DropLimited) + met.packets(Verdict::AnsweredKnown) > 0).then_some(())
+            });
             let interval = Duration::from_millis(interval_ms);
             let asked = ask(&lab, &[client.into()], interval, FLOOD * 3 / 4);
             (flood.join().unwrap(), asked)

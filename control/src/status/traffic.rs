@@ -256,7 +256,8 @@ mod tests {
             "\n      one source port at a high rate\n",
             "\n      exact interval: 5.00 s\n",
             "\n      constant poll far below 64 s: 5.00 s\n",
-            "\n      two paths: somebody forges its address\n",
+            "\n      not by its usual path: forged, or a large NAT\n",
+            "\n      by its usual path: runs wild, or forged TTL and all\n",
             "\n      as known of TP-Link repeaters of 2017\n",
         ] {
             assert!(text.contains(part), "no `{part}` in:\n{text}");
