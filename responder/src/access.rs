@@ -4,14 +4,14 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u32)]
 pub enum Access {
-    /// Answered like sources on no list: limited as [`Policy::ordinary`].
+    /// Answered like sources on no list: limited as [`crate::Policy::ordinary`].
     #[default]
     Ordinary = 0,
     /// Not answered.
     Denied = 1,
     /// Answered without a limit.
     Unlimited = 2,
-    /// Limited as [`Policy::strict`].
+    /// Limited as [`crate::Policy::strict`].
     Strict = 3,
 }
 
