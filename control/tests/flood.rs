@@ -17,6 +17,7 @@ use nix::unistd::gettid;
 use responder::layout;
 use responder::limiter::WAYS;
 use responder::verdict::Verdict;
+use testinput::frames::older;
 use testlab::wire::{PORT, request};
 use testlab::{CONFIG, Lab, Server, Tally, not_run, wait_for};
 
@@ -355,11 +356,7 @@ fn make_known_older(server: &Server<'_>) {
     let mut map = open(layout::KNOWN);
     let sets: Vec<_> = map.iter().map(Result::unwrap).collect();
     for (number, set) in (0..).zip(sets).filter(|(_, set)| *set != [0; WAYS]) {
-        let older = set.map(|word| {
-            let epoch = (word >> 8).wrapping_sub(1) & 0xff;
-            if word == 0 { 0 } else { word & !0xff00 | epoch << 8 }
-        });
-        map.set(number, older, 0).unwrap();
+        map.set(number, set.map(older), 0).unwrap();
     }
 }
 

@@ -1,7 +1,8 @@
 //! `pool why` through the real binary: probes as the pool's monitors send them, scores as the pool publishes them, and
 //! what is said of both.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
@@ -117,7 +118,13 @@ fn the_fate_of_probes_is_told_beside_the_published_scores() {
     assert_eq!(send_round(&lab, "server", "127.0.0.1", "127.0.0.1"), 3);
     wait_for_round(&server, "127.0.0.1", "answered", &page);
 
-    let metrics = lab.exec("server", &["curl", "-s", "http://127.0.0.1:9200/metrics"]).expect_success();
+    let metrics = lab.inside("server", || {
+        let mut stream = TcpStream::connect("127.0.0.1:9200").unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    });
     for line in [
         "pooltime_pool_probes_total{family=\"ipv4\",outcome=\"denied\"} 3",
         "pooltime_pool_probes_total{family=\"ipv6\",outcome=\"answered\"} 3",

@@ -141,9 +141,9 @@ impl Client {
         }
     }
 
-    /// The verdict on a request of 48 bytes about which there is nothing more to say: an ordinary one within its rate, while there is
-    /// plenty for all, or one of a client that is ignored. It is kept apart from the rest, because this is what a server
-    /// does all day.
+    /// The verdict on a request of 48 bytes about which there is nothing more to say: an ordinary one within its rate,
+    /// while there is plenty for all, or one of a client that is ignored. It is kept apart from the rest, because this is
+    /// what a server does all day.
     ///
     /// # Errors
     ///

@@ -44,6 +44,13 @@ impl Bucket for AtomicU64 {
     }
 }
 
+/// Returns the smaller of two numbers below 2^63.
+#[inline(always)]
+pub(crate) const fn smaller(a: u64, b: u64) -> u64 {
+    let difference = a.wrapping_sub(b);
+    b.wrapping_add(difference & (difference.cast_signed() >> 63).cast_unsigned())
+}
+
 /// The limiter's decision about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -151,7 +158,7 @@ impl Ruling {
         self.quiet() << TICK_SHIFT
     }
 
-    /// Returns how long the bucket had been full, in ticks, or 0 if it was not. For a source that had no
+    /// Returns how long the bucket had been full, in ticks, if the source owes nothing. For a source that had no
     /// bucket it is the largest value.
     #[must_use]
     #[inline(always)]

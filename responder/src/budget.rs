@@ -132,7 +132,8 @@ impl<B: Bucket> Allowance<'_, B> {
             Rank::Unlimited => true,
             Rank::Stranger => level >= STRANGER_LEVEL,
             Rank::Newcomer => level >= NEWCOMER_LEVEL,
-            Rank::Known => was_quiet_enough(ruling, level.wrapping_add(KNOWN_LEVELS)),
+            // One that owes draws on its reserve, which is small.
+            Rank::Known => ruling.owed() != 0 || was_quiet_enough(ruling, level.wrapping_add(KNOWN_LEVELS)),
             Rank::Ordinary if ruling.owed() == 0 => was_quiet_enough(ruling, level),
             Rank::Ordinary => level >= DEBT_LEVEL && ruling.owed() >> level == 0,
         };

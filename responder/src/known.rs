@@ -34,7 +34,7 @@
 //! [`crate::Policy::known_share`]: if a forger has guessed the path, nothing tells his requests from the source's, and the
 //! source keeps that share of its answers.
 
-use crate::bucket::{Bucket, WAYS};
+use crate::bucket::{Bucket, WAYS, smaller};
 
 /// Sets of the table: half a million sources in 4 MiB.
 pub const SETS: u32 = 1 << 17;
@@ -248,12 +248,6 @@ fn worth_and_way<B: Bucket>(place: &B, epoch: u64, way: u64) -> u64 {
     let is_used = (times | times >> 1) & 1;
     let of_known = (times >> 1).wrapping_mul(OF_KNOWN);
     (is_recent & is_used).wrapping_mul(EPOCH.wrapping_add(1).wrapping_sub(age) << 2 | of_known) | way
-}
-
-#[inline(always)]
-const fn smaller(a: u64, b: u64) -> u64 {
-    let difference = a.wrapping_sub(b);
-    b.wrapping_add(difference & (difference.cast_signed() >> 63).cast_unsigned())
 }
 
 /// Takes a request out of the reserve of a source. Returns the new word, or `None` if the reserve is empty.

@@ -52,7 +52,7 @@
 pub use crate::bucket::{Bucket, Decision, LONGEST_WINDOW_S, Ruling, WAYS};
 pub use crate::host::Buckets;
 
-use crate::bucket::{LONGEST_WINDOW_BITS, MOMENT_SHIFT, TICK_SHIFT, TICKS_IN_A_SECOND};
+use crate::bucket::{LONGEST_WINDOW_BITS, MOMENT_SHIFT, TICK_SHIFT, TICKS_IN_A_SECOND, smaller};
 use crate::sample::Chances;
 
 /// The smallest and the largest number of buckets in a table.
@@ -514,13 +514,6 @@ fn debt_and_way<B: Bucket>(bucket: &B, now: u64, way: u64) -> u64 {
     let debt = until_full(bucket.load(), now);
     let is_real = (debt >> (LONGEST_WINDOW_BITS + MOMENT_SHIFT)).wrapping_sub(1).cast_signed() >> 63;
     debt & is_real.cast_unsigned() & !WAY | way
-}
-
-/// Returns the smaller of two numbers below 2^63.
-#[inline(always)]
-const fn smaller(a: u64, b: u64) -> u64 {
-    let difference = a.wrapping_sub(b);
-    b.wrapping_add(difference & (difference.cast_signed() >> 63).cast_unsigned())
 }
 
 /// Returns the number of buckets in a set that are in use at a moment, because they are not full yet.

@@ -2,8 +2,8 @@
 //!
 //! A word holds the marks of the last five sources that came to it, 12 bits of the keyed hash each. The newest one
 //! pushes out the oldest. Only sources of which nothing else is known come here, and only while the budget is short.
-//! With 2^19 words, a source that asks again after two seconds is recognised 94 times in 100 under a flood of half a
-//! million strangers per second; a stranger is taken for one who comes back once in 800.
+//! With 2^19 words, a source that asks again after two seconds is recognised about 95 times in 100 under a flood of half a
+//! million strangers per second, as Poisson's law has it; a stranger is taken for one who comes back once in 800.
 
 use crate::bucket::{Bucket, WAYS};
 

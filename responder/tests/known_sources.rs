@@ -108,19 +108,23 @@ impl Server {
     }
 
     fn ask(&self, address: u32, hops: u8, noise: u64, now_ns: u64) -> Verdict {
-        let client = Client {
-            access: Access::Ordinary,
-            source: Source::ipv4(address.to_be_bytes(), &self.policy),
-            family: Family::Ipv4,
-            answer_bytes: 90,
-            arrival: Arrival { port: 40_000, hops, ingress: 3 },
-            before_socket: false,
-            version: 4,
-            poll: 6,
-            transmit: noise.to_ne_bytes(),
-            is_probe: false,
-        };
-        client.admit(self, &self.policy, now_ns)
+        client(&self.policy, address, hops, noise).admit(self, &self.policy, now_ns)
+    }
+}
+
+/// A request of a client.
+fn client(policy: &Policy, address: u32, hops: u8, noise: u64) -> Client {
+    Client {
+        access: Access::Ordinary,
+        source: Source::ipv4(address.to_be_bytes(), policy),
+        family: Family::Ipv4,
+        answer_bytes: 90,
+        arrival: Arrival { port: 40_000, hops, ingress: 3 },
+        before_socket: false,
+        version: 4,
+        poll: 6,
+        transmit: noise.to_ne_bytes(),
+        is_probe: false,
     }
 }
 
@@ -233,18 +237,7 @@ fn a_path_is_replaced_only_by_many_votes() {
 /// source had its vote in this epoch, or the state is put back.
 fn reported(server: &Server, address: u32, hops: u8, now_ns: u64) -> u8 {
     let policy = Policy { chances: Chances { request: u64::MAX, source: 0 }, ..server.policy };
-    let client = Client {
-        access: Access::Ordinary,
-        source: Source::ipv4(address.to_be_bytes(), &policy),
-        family: Family::Ipv4,
-        answer_bytes: 90,
-        arrival: Arrival { port: 40_000, hops, ingress: 3 },
-        before_socket: false,
-        version: 4,
-        poll: 6,
-        transmit: [0; 8],
-        is_probe: false,
-    };
+    let client = client(&policy, address, hops, 0);
     let words = |sets: &[[AtomicU64; WAYS]]| {
         sets.iter().flatten().map(|word| word.load(std::sync::atomic::Ordering::Relaxed)).collect::<Vec<_>>()
     };

@@ -77,12 +77,13 @@ impl Daemon {
         self.rounds.traffic.take(&samples, &*counters, passed, now_ns);
         self.look_at_quota()?;
         self.grant(now_ns)?;
-        self.datapath.forget_sources()?;
         let (chances, policy) = (self.rounds.traffic.chances(), *self.datapath.policy());
         if policy.chances != chances {
             self.datapath.publish_policy(&Policy { chances, ..policy })?;
             self.sockets.shared.publish_chances(chances);
         }
+        self.sockets.shared.forget_sources(now_ns);
+        self.datapath.forget_sources(now_ns)?;
         Ok(())
     }
 

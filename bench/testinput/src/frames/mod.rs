@@ -14,7 +14,7 @@ use etherparse::UdpHeader;
 pub use answer::{Answer, Message};
 pub use host::{Host, View, clock, served, station_list, stations, tags_of};
 pub use request::{Request, message};
-pub use tables::Tables;
+pub use tables::{Tables, older};
 
 /// MAC address of the client.
 pub const CLIENT_MAC: [u8; 6] = [0x02, 0xc1, 0x1e, 0x27, 0x00, 0x01];

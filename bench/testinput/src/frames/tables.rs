@@ -109,9 +109,7 @@ impl Tables {
         let mut aged = Vec::new();
         for (number, set) in self.known.iter().enumerate() {
             for word in set {
-                let before = word.load(Ordering::Relaxed);
-                let epoch = (before >> 8).wrapping_sub(1) & 0xff;
-                word.store(if before == 0 { 0 } else { before & !0xff00 | epoch << 8 }, Ordering::Relaxed);
+                word.store(older(word.load(Ordering::Relaxed)), Ordering::Relaxed);
             }
             let words = std::array::from_fn(|way| set[way].load(Ordering::Relaxed));
             if words != [0; WAYS] {
@@ -195,6 +193,12 @@ impl Buckets for Tables {
     fn report(&self, sample: Sample) {
         self.samples.lock().unwrap_or_else(PoisonError::into_inner).push(sample);
     }
+}
+
+/// Returns a word of a known source as it would be if the source had been seen an epoch earlier.
+pub fn older(word: u64) -> u64 {
+    let epoch = (word >> 8).wrapping_sub(1) & 0xff;
+    if word == 0 { 0 } else { word & !0xff00 | epoch << 8 }
 }
 
 /// Whether the first `length` bits of two addresses are the same.

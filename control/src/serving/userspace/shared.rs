@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use responder::budget::{self, Allowance, Cost};
+use responder::known;
 use responder::layout::Count;
 use responder::limiter::{Buckets, WAYS};
 use responder::sample::{Chances, Sample};
@@ -147,6 +148,18 @@ impl Shared {
         *self.table.cost.lock().unwrap_or_else(PoisonError::into_inner) = cost;
     }
 
+    /// Forgets the sources that were not seen for a day, see [`crate::serving::xdp::Datapath::forget_sources`].
+    pub fn forget_sources(&self, now_ns: u64) {
+        let epoch = known::epoch(now_ns);
+        for place in self.table.known.iter().flatten() {
+            let word = place.load(Ordering::Relaxed);
+            if word != 0 && !known::is_remembered(word, epoch) {
+                // If the sockets' thread has written it meanwhile, it has seen the source.
+                let _seen = place.compare_exchange(word, 0, Ordering::Relaxed, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Takes the samples of what came to the sockets.
     #[must_use]
     pub fn take_samples(&self) -> Vec<Sample> {
@@ -181,5 +194,25 @@ impl Shared {
             count.bytes = self.bytes[index].load(Ordering::Relaxed);
         }
         counters
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sockets_forget_a_source_before_its_epoch_comes_round_again() {
+        const EPOCH: u64 = 1 << 40;
+        let shared = Shared::new();
+        // Seen in two epochs, the last of which is the tenth.
+        let word = 0x1234_5000_0000_0000 | 10 << 8 | 2;
+        for (epoch, is_kept) in [(10, true), (10 + known::REMEMBERED, true), (11 + known::REMEMBERED, false)]
+        {
+            shared.table.known[7][3].store(word, Ordering::Relaxed);
+            shared.forget_sources(epoch * EPOCH);
+            let after = shared.table.known[7][3].load(Ordering::Relaxed);
+            assert_eq!(after, if is_kept { word } else { 0 }, "epoch {epoch}");
+        }
     }
 }

@@ -11,7 +11,6 @@ use responder::limiter::WAYS;
 use super::{Datapath, map_error};
 use crate::error::Result;
 use crate::sys::Plain;
-use crate::sys::kernel_clock::monotonic_ns;
 
 /// Sets that are looked at in a step.
 const STEP: u32 = 256;
@@ -56,9 +55,8 @@ impl Datapath {
     /// # Errors
     ///
     /// The kernel's.
-    pub fn forget_sources(&mut self) -> Result<()> {
-        let epoch = known::epoch(monotonic_ns()?);
-        self.known.step(epoch)
+    pub fn forget_sources(&mut self, now_ns: u64) -> Result<()> {
+        self.known.step(known::epoch(now_ns))
     }
 
     /// The number of known sources at the end of the last walk, or `None` before the first one has ended.
