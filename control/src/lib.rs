@@ -13,6 +13,7 @@ pub mod log;
 pub mod net;
 pub(crate) mod output;
 pub(crate) mod safe_text;
+pub mod service_manager;
 pub mod serving;
 pub mod status;
 pub mod sys;

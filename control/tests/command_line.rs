@@ -5,6 +5,7 @@ use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use control::status::Status;
 use testlab::{CONFIG, Lab, Output, not_run, pooltime_xdp, tool, wait_for};
@@ -140,6 +141,23 @@ fn without_a_configured_interface_and_a_default_route_nothing_is_attached() {
 }
 
 #[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn health_waits_for_a_daemon_that_starts_later() {
+    let lab = Lab::up(&[]);
+    let health = |patience| lab.pooltime("server", &["health", "--wait", patience]);
+    let started = Instant::now();
+    assert!(health("2s").expect_code(EX_UNAVAILABLE).contains("nothing is attached"));
+    assert!(started.elapsed() >= Duration::from_secs(2));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| health("30s"));
+        std::thread::sleep(Duration::from_secs(1));
+        let _server = lab.server(CONFIG, &[]);
+        let said = waiting.join().unwrap().expect_success();
+        assert!(said.contains("healthy"), "{said}");
+    });
+}
+
+#[test]
 fn who_may_not_is_told_which_privilege_is_missing() {
     let files = Files::new("nobody");
     let config = files.file("server.toml", "interfaces = [\"lo\"]\n");
@@ -167,11 +185,8 @@ fn query_tells_a_dead_server_from_a_silent_one_and_needs_no_rights() {
     // Bound and never read from: whatever comes, no answer goes.
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let silent_port = silent.local_addr().unwrap().port().to_string();
-    let closed_port = {
-        let closed = UdpSocket::bind("127.0.0.1:0").unwrap();
-        closed.local_addr().unwrap().port().to_string()
-    };
-    for (port, complaint) in [(silent_port, "no answer"), (closed_port, "refused")] {
+    // Nobody listens on the first port, and it is nobody's ephemeral one.
+    for (port, complaint) in [(silent_port, "no answer"), ("1".into(), "refused")] {
         let arguments = ["query", "--timeout", "1", "--port", &port, "127.0.0.1"];
         let output = files.as_nobody(&arguments);
         assert!(

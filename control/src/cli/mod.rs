@@ -7,7 +7,7 @@ mod upstream_probe;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
@@ -21,6 +21,7 @@ use crate::log::{self, LogFormat};
 use crate::net::own_addresses::OwnAddresses;
 use crate::net::prefix::Prefix;
 use crate::output::{complain, print_json, print_line, print_versioned_json, write, write_table};
+use crate::service_manager::how_to_start;
 use crate::serving::limits::{Listed, duration};
 use crate::serving::xdp::{self, ModeRequest, OpenError};
 use crate::status::Status;
@@ -29,6 +30,9 @@ use crate::status::sources::Peers;
 use crate::tools::doctor::{self, Asking, StatusError};
 use crate::tools::import;
 use crate::tools::pool::{self, PoolCommand};
+
+/// How often `health --wait` looks.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The version with what tells builds apart. `scripts/package` sets the commit.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
@@ -74,6 +78,9 @@ enum Command {
     },
     /// Check that synchronised time is served within its error limit on all interfaces; fails if it is not
     Health {
+        /// Wait until it is so, for this long at most: for example 90s or 5m
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        wait: Option<Duration>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -186,7 +193,7 @@ enum AccessCommand {
 
 #[derive(Subcommand, Debug)]
 enum UpstreamCommand {
-    /// Measure candidates in parallel and print configuration lines for the best ones; does not set the clock
+    /// Measure candidates in parallel and print a configuration with the best ones; does not set the clock
     Probe(upstream_probe::ProbeArguments),
 }
 
@@ -245,7 +252,7 @@ fn execute(arguments: Arguments) -> Result<ExitCode> {
         }
         Command::Detach { interfaces } => detach(&instance, &interfaces),
         Command::Status { json } => status(&instance, json),
-        Command::Health { json } => health(&instance, json),
+        Command::Health { wait, json } => health(&instance, wait, json),
         Command::Top { json, once } => top::show(&instance, json, once),
         Command::Peers { json } => peers(&instance, json),
         Command::Deny(entry) => set_access(&instance, &entry, AccessWord::Deny),
@@ -302,8 +309,7 @@ fn detach(instance: &Instance, interfaces: &[String]) -> Result<()> {
     xdp::require_privileges(instance)?;
     let directory = instance.pin_directory();
     if !directory.exists() {
-        return Err(Error::new(Code::NoInput, "nothing is attached")
-            .remedy(format_args!("attach with `{} attach IFACE`", instance.command())));
+        return Err(Error::new(Code::NoInput, "nothing is attached").remedy(how_to_start(instance)));
     }
     if !interfaces.is_empty() {
         return Err(Error::new(Code::Unavailable, "no daemon is running to detach single interfaces")
@@ -329,8 +335,7 @@ fn status(instance: &Instance, json: bool) -> Result<()> {
 /// Asks the daemon for its status, or reads it from what the daemon left behind.
 fn current_status(instance: &Instance) -> Result<Status> {
     known_status(instance)?.ok_or_else(|| {
-        Error::new(Code::Unavailable, "not running, and nothing is attached")
-            .remedy(format_args!("`sudo {} attach IFACE` starts it", instance.command()))
+        Error::new(Code::Unavailable, "not running, and nothing is attached").remedy(how_to_start(instance))
     })
 }
 
@@ -364,14 +369,32 @@ fn known_status(instance: &Instance) -> Result<Option<Status>, StatusError> {
     }
 }
 
-fn health(instance: &Instance, json: bool) -> Result<()> {
-    let health = Health::of(&current_status(instance)?);
+fn health(instance: &Instance, wait: Option<Duration>, json: bool) -> Result<()> {
+    let health = wait_until_healthy(instance, wait.unwrap_or_default())?;
     if json {
         print_versioned_json(&health)?;
     } else {
         write(&health.to_text())?;
     }
     if health.healthy { Ok(()) } else { Err(Error::new(Code::Unavailable, "not healthy")) }
+}
+
+/// Looks until the server is healthy or the time is over, and returns what it saw last. A daemon that does not run yet is
+/// waited for, too.
+fn wait_until_healthy(instance: &Instance, patience: Duration) -> Result<Health> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let health = current_status(instance).map(|status| Health::of(&status));
+        let may_change = match &health {
+            Ok(health) => !health.healthy,
+            // Of a daemon that is starting, what it leaves in the kernel may be there in part.
+            Err(error) => error.code != Code::NoPermission,
+        };
+        if !may_change || Instant::now() >= deadline {
+            return health;
+        }
+        std::thread::sleep(LOOK_INTERVAL.min(deadline.saturating_duration_since(Instant::now())));
+    }
 }
 
 fn peers(instance: &Instance, json: bool) -> Result<()> {

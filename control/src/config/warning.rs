@@ -45,7 +45,7 @@ impl Warning {
     pub const fn remedy(&self) -> Option<&'static str> {
         match self {
             Self::TooFew(_) | Self::TooMany(_) => Some(
-                "`pooltime-xdp upstream probe NAME...` measures candidates and prints the lines for the best",
+                "`pooltime-xdp upstream probe NAME...` measures candidates and prints a configuration with the best",
             ),
             Self::LeapListExpired { .. } | Self::LeapListDamaged { .. } => Some(
                 "a new list comes with the package `tzdata`, and from \

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::protocol::{MAX_LINE, PATIENCE, Request, Response};
 use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
+use crate::service_manager::how_to_start;
 
 /// A user who has to wait longer than this is told why.
 const QUIET: Duration = Duration::from_secs(3);
@@ -26,8 +27,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 pub enum AskError {
     /// No daemon runs.
     NoDaemon {
-        /// How commands for its instance begin.
-        command: String,
+        /// How one is started.
+        start: String,
     },
     /// The user may not use the socket.
     NotAllowed {
@@ -68,8 +69,7 @@ pub enum AskError {
 impl From<AskError> for Error {
     fn from(error: AskError) -> Self {
         match error {
-            AskError::NoDaemon { command } => Self::new(Code::Unavailable, "no daemon runs")
-                .remedy(format_args!("`sudo {command} attach IFACE` starts it")),
+            AskError::NoDaemon { start } => Self::new(Code::Unavailable, "no daemon runs").remedy(start),
             AskError::NotAllowed { path, command } => {
                 Self::new(Code::NoPermission, format_args!("{} is root's", path.display())).remedy(
                     format_args!(
@@ -110,15 +110,14 @@ impl From<AskError> for Error {
 /// See [`AskError`].
 pub fn ask<T: DeserializeOwned>(instance: &Instance, request: &Request) -> Result<T, AskError> {
     let path = instance.socket();
-    let command = || instance.command();
     let stream = match UnixStream::connect(&path) {
         Ok(stream) => stream,
         Err(error) => {
             return Err(match error.kind() {
                 ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
-                    AskError::NoDaemon { command: command() }
+                    AskError::NoDaemon { start: how_to_start(instance) }
                 }
-                ErrorKind::PermissionDenied => AskError::NotAllowed { path, command: command() },
+                ErrorKind::PermissionDenied => AskError::NotAllowed { path, command: instance.command() },
                 _ => AskError::Socket { path, error },
             });
         }
@@ -158,8 +157,8 @@ fn when_up<T>(
     let mut notified = false;
     loop {
         match ask() {
-            Err(AskError::NoDaemon { command }) => {
-                let Some(process) = holder() else { return Err(AskError::NoDaemon { command }) };
+            Err(AskError::NoDaemon { start }) => {
+                let Some(process) = holder() else { return Err(AskError::NoDaemon { start }) };
                 if started.elapsed() >= patience {
                     return Err(AskError::NotUp { process, waited: patience });
                 }
@@ -301,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_daemon_that_does_not_listen_is_waited_for_while_there_is_one_and_not_for_ever() {
-        let no_daemon = || AskError::NoDaemon { command: "pooltime-xdp".into() };
+        let no_daemon = || AskError::NoDaemon { start: "attach".into() };
         let mut asked = 0;
         let answer = when_up(
             PATIENCE,

@@ -31,6 +31,21 @@ const IMPATIENT: &str = "mkdir -p /run/systemd/system/pooltime-xdp.service.d
     printf '[Service]\\nWatchdogSec=1\\nRestartSec=0\\n' >/run/systemd/system/pooltime-xdp.service.d/watchdog.conf
     systemctl daemon-reload && systemctl restart pooltime-xdp";
 
+/// What the pool recommends to its members.
+const NTP_CONF: &str = "\
+driftfile /var/lib/ntpsec/ntp.drift
+
+server ntp1.example.net iburst
+server ntp2.example.net iburst
+server ntp3.example.net iburst
+server ntp4.example.net iburst
+server ntp5.example.net iburst
+
+restrict default nomodify notrap nopeer noquery kod limited
+restrict 127.0.0.1
+restrict ::1
+";
+
 #[test]
 fn every_command_of_the_document_is_one_that_can_be_run() {
     let steps = steps(DOCUMENT).unwrap();
@@ -111,7 +126,7 @@ impl Journey<'_> {
         assert!(said.contains("systemctl enable --now pooltime-xdp"), "{said}");
         assert!(!self.is_attached(), "nothing is started unasked");
         assert_eq!(self.machine.shell("systemctl is-enabled pooltime-xdp").stdout.trim(), "disabled");
-        self.machine.says("pooltime-xdp config check && man -w pooltime-xdp 2>/dev/null || ls /usr/share/man/man1/pooltime-xdp.1.gz");
+        self.machine.says("pooltime-xdp config check && ls /usr/share/man/man8/pooltime-xdp.8.gz /usr/share/man/man1/pooltime-bench.1.gz");
         self.take("clock");
     }
 
@@ -119,8 +134,20 @@ impl Journey<'_> {
         let said = self.take("choose");
         assert!((4..=usize::from(UPSTREAMS)).contains(&said.matches("[[upstream]]").count()), "{said}");
         let said = self.take("configure");
-        assert!(said.contains("interfaces = [\"lan0\"]") && said.contains(": OK"), "{said}");
+        assert!(said.contains("source = \"upstream\"") && said.contains(": OK"), "{said}");
+        let direct = self.machine.read("/etc/pooltime-xdp.toml");
+        self.imports();
+        self.machine.write("/etc/pooltime-xdp.toml", &direct);
         self.suit_the_lab();
+    }
+
+    /// As one does who has run ntpd before, by the file that the pool recommends to its members.
+    fn imports(&mut self) {
+        self.machine.says("mkdir -p /etc/ntpsec");
+        self.machine.write("/etc/ntpsec/ntp.conf", NTP_CONF);
+        let said = self.take("import");
+        assert!(said.contains("interfaces = [\"lan0\"]") && said.contains(": OK"), "{said}");
+        assert_eq!(said.matches("[[upstream]]").count(), 5, "{said}");
     }
 
     /// What a lab cannot do as the document says: steer the machine's clock, and ask this often from a single host.
@@ -138,11 +165,13 @@ impl Journey<'_> {
         let said = self.take("start");
         assert!(said.contains("healthy: serving synchronised time"), "{said}");
         self.is_hardened();
+        let before = self.machine.says("systemctl show --value --property=Before pooltime-xdp");
+        assert!(before.split_whitespace().any(|unit| unit == "time-sync.target"), "{before}");
         let query = "tar -xf *.tar.xz; pooltime-xdp-*-linux/usr/bin/pooltime-xdp query 192.0.2.1";
         self.elsewhere(query).expect_success();
         self.take("firewall");
         wait_for("the upstreams to be followed", || {
-            self.machine.says("ntpq -pn").lines().any(|line| line.starts_with('*')).then_some(())
+            self.machine.says("pooltime-xdp peers").lines().any(|line| line.starts_with('*')).then_some(())
         });
         let said = self.take("look");
         assert!(said.contains("ntp1.example.net") && said.contains("\n*"), "{said}");

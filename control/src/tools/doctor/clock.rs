@@ -6,9 +6,9 @@ use nix::libc;
 use responder::udp::NTP_PORT;
 
 use super::finding::Finding;
-use super::system::{Verb, service};
 use crate::config::{ClockConfig, ClockSource};
 use crate::instance::Instance;
+use crate::service_manager::{self, Verb};
 use crate::status::{Clock, Status};
 use crate::sys::Adjtimex;
 use crate::sys::kernel_clock::{KernelClock as _, Machine};
@@ -170,7 +170,7 @@ fn served(facts: &Facts<'_>) -> Vec<Finding> {
             .why("this is for laboratories and isolated networks, never for the pool")
             .advice(format!(
                 "remove the line from the configuration, then run `{}`",
-                service(facts.instance, Verb::Reload)
+                service_manager::command(facts.instance, Verb::Reload)
             )),
         );
     }
@@ -223,13 +223,13 @@ fn served(facts: &Facts<'_>) -> Vec<Finding> {
                 format!("the daemon hangs: it published the clock {:.1} s ago", clock.age_s),
             )
             .why(format!("answers stay synchronised for {:.0} s", clock.horizon_s.max(0.0)))
-            .fix(service(facts.instance, Verb::Restart)),
+            .fix(service_manager::command(facts.instance, Verb::Restart)),
         );
     } else if !facts.running && clock.synchronised {
         findings.push(
             Finding::problem("daemon-gone", "the program is attached, but no daemon is running")
                 .why(format!("answers stay synchronised for {:.0} s", clock.horizon_s.max(0.0)))
-                .fix(service(facts.instance, Verb::Start)),
+                .fix(service_manager::command(facts.instance, Verb::Start)),
         );
     }
     findings

@@ -4,11 +4,11 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use super::finding::Finding;
-use super::system::{Verb, service};
 use crate::config::{ClockSource, Config, ConfigError, DEFAULT_PATH, Fault, Warning};
 use crate::error::Result;
 use crate::instance::Instance;
 use crate::safe_text::shell_word;
+use crate::service_manager::{self, Verb};
 use crate::status::Status;
 
 /// Reads the file. An error in it is a finding, and everything else is examined as if the file were empty.
@@ -23,7 +23,7 @@ pub(super) fn compare(config: &Config, status: &Status, instance: &Instance) -> 
     (!is_in_force(config, status)?).then(|| {
         Finding::warning("config-other", "the daemon is not using the configuration that was checked")
             .why("it was not reloaded after a change, or the reload failed")
-            .fix(service(instance, Verb::Reload))
+            .fix(service_manager::command(instance, Verb::Reload))
             .advice("the journal shows why a reload was refused; `doctor --config FILE` checks another file")
     })
 }
@@ -102,7 +102,11 @@ fn wrong(shown: &str, ConfigError { fault, error, .. }: ConfigError) -> Finding 
             return Finding::unseen("config", shown, error.what);
         }
         Fault::NoUpstreams => {
-            ("config-upstreams", format!("pooltime-xdp upstream probe NAME... >> {}", shell_word(shown)))
+            let directory = format!("{shown}.d");
+            let file = format!("{directory}/upstreams.toml");
+            let (directory, file) = (shell_word(&directory), shell_word(&file));
+            let fix = format!("mkdir -p {directory} && pooltime-xdp upstream probe NAME... >{file}");
+            ("config-upstreams", fix)
         }
         Fault::Unreadable(_) | Fault::Wrong => {
             ("config", format!("pooltime-xdp config check {}", shell_word(shown)))
@@ -157,7 +161,10 @@ mod tests {
         assert!(found.advice.as_ref().unwrap().contains("horizon_ms"), "{found:?}");
         let findings = judged("[clock]\nsource = \"upstream\"\n");
         let fix = only(&findings, "config-upstreams").fix.as_ref().unwrap();
-        assert_eq!(fix, "pooltime-xdp upstream probe NAME... >> /etc/x.toml");
+        assert_eq!(
+            fix,
+            "mkdir -p /etc/x.toml.d && pooltime-xdp upstream probe NAME... >/etc/x.toml.d/upstreams.toml"
+        );
     }
 
     #[test]

@@ -15,11 +15,11 @@ use responder::verdict::{Action, Verdict};
 
 use super::StatusError;
 use super::finding::Finding;
-use super::system::{Verb, service};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::instance::Instance;
 use crate::safe_text::shell_word;
+use crate::service_manager::{self, Verb};
 use crate::serving::limits::Effective;
 use crate::status::Status;
 use crate::status::traffic::SourceTraffic;
@@ -201,7 +201,7 @@ pub(super) fn denied(peer: &str, instance: &Instance, config: &Config) -> Option
     (access == Access::Denied).then(|| {
         Finding::problem("inbound-denied", format!("the access lists deny {peer}"))
             .why("its requests are dropped, as configured")
-            .advice(format!("change `[access]`, then `{}`", service(instance, Verb::Reload)))
+            .advice(format!("change `[access]`, then `{}`", service_manager::command(instance, Verb::Reload)))
     })
 }
 

@@ -38,12 +38,12 @@ use crate::net::interfaces::{Interface, Netlink};
 use crate::net::own_addresses::OwnAddresses;
 use crate::net::topology::{self, LinkRelations};
 use crate::output::{print_json, write};
+use crate::service_manager::{self, Verb};
 use crate::status::Status;
 use crate::status::traffic::SourceTraffic;
 use crate::sys::process;
 use address::Address;
 use render::DoctorReport;
-use system::{Verb, service};
 
 /// Arguments of `doctor`.
 #[derive(clap::Args, Debug)]
@@ -245,7 +245,7 @@ fn serving(instance: &Instance, status: Result<Option<Status>, StatusError>) -> 
         Ok(None) => {
             let nothing = Finding::warning("not-serving", "nothing is attached, and no daemon is running")
                 .why("no request is answered in the NIC path")
-                .fix(service(instance, Verb::Start))
+                .fix(service_manager::command(instance, Verb::Start))
                 .advice(format!("`{} attach IFACE` runs it in the foreground", instance.command()));
             return (Serving::Nothing, vec![nothing]);
         }
@@ -263,7 +263,7 @@ fn serving(instance: &Instance, status: Result<Option<Status>, StatusError>) -> 
             vec![
                 Finding::problem("daemon-hangs", error.what)
                     .why("the program answers until its horizon, and then declares the clock unsynchronised")
-                    .fix(service(instance, Verb::Restart)),
+                    .fix(service_manager::command(instance, Verb::Restart)),
             ]
         }
         Err(StatusError::Failed(error)) => {

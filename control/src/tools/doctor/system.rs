@@ -8,35 +8,10 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use super::finding::Finding;
 use crate::config::ClockSource;
 use crate::instance::{BPFFS, Instance};
+use crate::service_manager;
 
 /// The oldest kernel that has everything that the program needs.
 const OLDEST: (u32, u32) = (5, 10);
-
-/// An action on the daemon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verb {
-    Start,
-    Reload,
-    Restart,
-}
-
-/// Returns the command for an action on the daemon, with or without systemd.
-pub(super) fn service(instance: &Instance, verb: Verb) -> String {
-    let (command, lock) = (instance.command(), instance.runtime_directory().join("lock"));
-    let lock = lock.display();
-    match (is_systemd(), verb) {
-        (true, Verb::Start) => format!("systemctl start {}", instance.unit()),
-        (true, Verb::Reload) => format!("systemctl reload {}", instance.unit()),
-        (true, Verb::Restart) => format!("systemctl restart {}", instance.unit()),
-        (false, Verb::Start) => format!("{command} run"),
-        (false, Verb::Reload) => format!("kill -HUP $(cat {lock})"),
-        (false, Verb::Restart) => format!("kill -KILL $(cat {lock}); {command} run"),
-    }
-}
-
-fn is_systemd() -> bool {
-    Path::new("/run/systemd/system").exists()
-}
 
 /// The facts about the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +54,7 @@ fn look(instance: &Instance, source: ClockSource) -> Facts {
         jit: jit.ok().map(|text| text.trim().to_owned()),
         bpffs: statfs(BPFFS).is_ok_and(|status| status.filesystem_type() == BPF_FS_MAGIC),
         read_only: places.into_iter().filter_map(|(place, what)| Some((read_only(&place)?, what))).collect(),
-        systemd: is_systemd(),
+        systemd: service_manager::is_systemd(),
     }
 }
 

@@ -9,12 +9,12 @@ use protocol::Strictness;
 use responder::message::LENGTH;
 
 use super::finding::Finding;
-use super::system::{Verb, service};
 use crate::config::{ClockSource, Config, DEFAULT_PATH, UpstreamConfig};
 use crate::instance::Instance;
 use crate::net::own_addresses::OwnAddresses;
 use crate::net::query::{Failure, converse, exchange, new_request};
 use crate::safe_text::shell_word;
+use crate::service_manager::{self, Verb};
 
 /// Deadline for resolving the name and for all answers.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -80,7 +80,10 @@ pub(super) fn examine(
         }
     }
     let path = shell_word(&path.unwrap_or(DEFAULT_PATH.as_ref()).to_string_lossy());
-    judge(&reached, &Commands { edit: format!("editor {path} && {}", service(instance, Verb::Reload)) })
+    judge(
+        &reached,
+        &Commands { edit: format!("editor {path} && {}", service_manager::command(instance, Verb::Reload)) },
+    )
 }
 
 fn reach(upstream: &UpstreamConfig, own: &OwnAddresses) -> Reached {

@@ -1,10 +1,10 @@
-//! Renders a ranking for people: a table and reasons as comments, and the lines for the configuration.
+//! Renders a ranking for people: a table and reasons as comments, and a configuration with the best.
 
 use std::fmt;
 
 use super::{Fit, Ranked, Ranking};
 
-/// The text is TOML as a whole, so that it can be put into a configuration as it is.
+/// The text is TOML as a whole, and a complete configuration.
 impl fmt::Display for Ranking {
     fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = self.candidates.iter().map(|candidate| candidate.name.chars().count());
@@ -30,6 +30,9 @@ impl fmt::Display for Ranking {
                 text,
                 "# Fewer than four are suitable: a falseticker could not be outvoted. Try more candidates."
             )?;
+        }
+        if self.taken().next().is_some() {
+            writeln!(text, "\n[clock]\nsource = \"upstream\"")?;
         }
         for candidate in self.taken() {
             // A name came from the command line; what TOML would not accept as it is, is escaped.
