@@ -14,7 +14,10 @@ use crate::status::Status;
 /// Reads the file. An error in it is a finding, and everything else is examined as if the file were empty.
 pub(super) fn examine(path: Option<&Path>) -> (Config, Vec<Finding>) {
     let shown = path.unwrap_or(DEFAULT_PATH.as_ref());
-    let read = if path.is_none() && !shown.exists() { Ok(None) } else { Config::load(Some(shown)).map(Some) };
+    let read = Config::load(path).map(|config| {
+        let is_there = config.origin.files().next().is_some();
+        is_there.then_some(config)
+    });
     judge(&shown.display().to_string(), read)
 }
 
@@ -91,7 +94,11 @@ fn judge(shown: &str, read: Result<Option<Config>, ConfigError>) -> (Config, Vec
         }
     };
     if findings.iter().all(|found| found.id != "config") {
-        findings.push(Finding::ok("config", format!("{shown} is valid")));
+        let valid = match config.origin.files().count() {
+            0 | 1 => format!("{shown} is valid"),
+            several => format!("{shown} is valid, with what is beside it: {several} files"),
+        };
+        findings.push(Finding::ok("config", valid));
     }
     (config, findings)
 }

@@ -1,0 +1,161 @@
+//! The values that hold, each with the place that it is from: as a configuration, and for programs.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::Config;
+use super::origin::{Place, Places};
+
+/// The values of a configuration with their places.
+#[derive(Clone, Debug, Serialize)]
+pub struct Shown {
+    /// The files that were read, in their order.
+    files: Vec<PathBuf>,
+    /// All values. Without a value and a default, it is null.
+    config: Value,
+    /// The place of each value that is in a file, by its key: `clock.horizon_ms`, `upstream[2].port`. The others are
+    /// defaults.
+    origins: BTreeMap<String, Origin>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Origin {
+    /// `None` if the text is in no file.
+    file: Option<PathBuf>,
+    line: usize,
+}
+
+impl Shown {
+    /// Takes the values of a configuration.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let values = serde_json::to_value(config).unwrap_or_default();
+        let places = config.origin.places();
+        let mut origins = BTreeMap::new();
+        collect(&values, "", &places, &mut origins);
+        Self { files: config.origin.files().map(Into::into).collect(), config: values, origins }
+    }
+
+    /// Writes them as a configuration with the same meaning. The place of each value is in a comment behind it.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        let mut text = String::new();
+        let (sections, keys): (Vec<_>, Vec<_>) =
+            self.config.as_object().into_iter().flatten().partition(|(name, value)| is_section(name, value));
+        for (key, value) in keys {
+            self.write_key(&mut text, key, key, value);
+        }
+        for (name, value) in sections {
+            match value {
+                Value::Array(none) if none.is_empty() => {
+                    let _to_text = write!(text, "\n# {name} is not set\n");
+                }
+                Value::Array(upstreams) => {
+                    for (index, upstream) in upstreams.iter().enumerate() {
+                        let path = format!("{name}[{index}]");
+                        let _to_text = write!(text, "\n[[{name}]]\n");
+                        self.write_section(&mut text, "", &path, upstream);
+                    }
+                }
+                section => {
+                    let _to_text = write!(text, "\n[{name}]\n");
+                    self.write_section(&mut text, "", name, section);
+                }
+            }
+        }
+        text
+    }
+
+    fn write_section(&self, text: &mut String, within: &str, path: &str, section: &Value) {
+        for (key, value) in section.as_object().into_iter().flatten() {
+            let (name, path) = (format!("{within}{key}"), format!("{path}.{key}"));
+            if value.is_object() {
+                self.write_section(text, &format!("{name}."), &path, value);
+            } else {
+                self.write_key(text, &name, &path, value);
+            }
+        }
+    }
+
+    fn write_key(&self, text: &mut String, name: &str, path: &str, value: &Value) {
+        let _to_text = match value {
+            Value::Null => writeln!(text, "# {name} is not set"),
+            // Each value may be from another file.
+            Value::Array(values) if self.origins.contains_key(&format!("{path}[0]")) => {
+                let values = values.iter().enumerate().map(|(index, value)| {
+                    format!("    {},  # {}\n", in_toml(value), self.origin(&format!("{path}[{index}]")))
+                });
+                writeln!(text, "{name} = [\n{}]", values.collect::<String>())
+            }
+            value => writeln!(text, "{name} = {}  # {}", in_toml(value), self.origin(path)),
+        };
+    }
+
+    fn origin(&self, path: &str) -> String {
+        match self.origins.get(path) {
+            // A line break would end the comment, and TOML has no other controls in one.
+            Some(Origin { file: Some(file), line }) => {
+                format!("{}:{line}", file.display()).replace(char::is_control, "\u{fffd}")
+            }
+            Some(Origin { file: None, line }) => format!("line {line}"),
+            None => "default".into(),
+        }
+    }
+}
+
+fn is_section(name: &str, value: &Value) -> bool {
+    value.is_object() || name == "upstream"
+}
+
+/// Collects the places of a value and of all that is in it.
+fn collect(value: &Value, path: &str, places: &Places<'_>, origins: &mut BTreeMap<String, Origin>) {
+    if let Some(Place { path: file, line }) = places.of(path) {
+        // A section may be in several files.
+        if !value.is_object() {
+            origins.insert(path.to_owned(), Origin { file: file.map(Into::into), line });
+        }
+    }
+    match value {
+        Value::Object(section) => {
+            for (key, value) in section {
+                let dot = if path.is_empty() { "" } else { "." };
+                collect(value, &format!("{path}{dot}{key}"), places, origins);
+            }
+        }
+        Value::Array(values) => {
+            for (index, value) in values.iter().enumerate() {
+                collect(value, &format!("{path}[{index}]"), places, origins);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Writes a value as TOML has it. Whatever does not print is escaped.
+pub(super) fn in_toml(value: &Value) -> String {
+    match value {
+        Value::String(text) => quoted(text),
+        Value::Array(values) => {
+            format!("[{}]", values.iter().map(in_toml).collect::<Vec<_>>().join(", "))
+        }
+        // Of the other kinds, a configuration has numbers and booleans alone.
+        value => value.to_string(),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        let _to_text = match c {
+            '"' | '\\' => write!(quoted, "\\{c}"),
+            c if matches!(c, ' '..='~') || c.escape_debug().eq([c]) => write!(quoted, "{c}"),
+            c => write!(quoted, "\\U{:08x}", u32::from(c)),
+        };
+    }
+    quoted.push('"');
+    quoted
+}
