@@ -1,18 +1,17 @@
 //! Answers go on whatever becomes of the daemon: under load, none is lost when it is killed, restarted or
 //! replaced by another build.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use control::net::xdp_mode::Mode;
 use control::serving::xdp::program_name;
-use responder::layout;
 use responder::verdict::Verdict;
+use testlab::drops::{Drops, link};
 use testlab::load::{Account, load};
-use testlab::{CONFIG, Lab, Server, Tally, not_run, pooltime_xdp};
+use testlab::rebuild::{REBUILT, rebuild};
+use testlab::{CONFIG, Lab, Server, Tally, not_run};
 
 /// Requests in the worst second: below this the test says nothing.
 const LEAST_RATE: u64 = 100_000;
@@ -24,9 +23,6 @@ const HORIZON: Duration = Duration::from_secs(3);
 const PUBLICATION: Duration = Duration::from_millis(500);
 /// What a busy machine may take to notice.
 const SLACK: Duration = Duration::from_millis(250);
-/// As long as the program's own name, so that it can stand in its place, and with the same end, which in the
-/// object is the name of its section.
-const REBUILT: &str = "upgraded_xdp";
 
 /// When things happened to the daemon, and which program was attached then.
 struct Events {
@@ -197,82 +193,9 @@ fn check_horizon(account: &Account, events: &Events) {
     assert!(recovered > events.restarting && recovered < events.restarted + SLACK, "{}", events.tell());
 }
 
-/// Another build: this one with another name for its program, which the kernel will show.
-fn rebuild(lab: &Lab) -> PathBuf {
-    let mut bytes = fs::read(pooltime_xdp()).unwrap();
-    let (old, new) = (layout::PROGRAM.as_bytes(), REBUILT.as_bytes());
-    assert_eq!(old.len(), new.len());
-    let places: Vec<_> = (0..bytes.len() - old.len()).filter(|at| bytes[*at..].starts_with(old)).collect();
-    assert!(!places.is_empty());
-    for place in places {
-        bytes[place..place + new.len()].copy_from_slice(new);
-    }
-    let path = lab.file("pooltime-xdp", "");
-    fs::write(&path, bytes).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    path
-}
-
 /// Of the program on the server's interface, which must be there at every moment.
 fn program_id(lab: &Lab) -> u32 {
     let link = &link(lab, "server");
     let id = link["xdp"]["prog"]["id"].as_u64().unwrap_or_else(|| panic!("no program: {link}"));
     u32::try_from(id).unwrap()
-}
-
-/// What is lost without the server having any part in it.
-#[derive(Clone, Copy, Debug)]
-struct Drops {
-    /// By the veth, whose rings hold 256 frames: requests and answers.
-    link: u64,
-    /// By the client's sockets, whose buffers were full.
-    sockets: u64,
-}
-
-impl Drops {
-    fn of(lab: &Lab) -> Self {
-        let dropped = |host: &str, direction: &str| {
-            let link = link(lab, host);
-            link["stats64"][direction]["dropped"].as_u64().unwrap_or_else(|| panic!("no statistics: {link}"))
-        };
-        let sockets = lab.inside("client", || {
-            // Of this thread's network namespace, which is not the process's.
-            let read = |name: &str| fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap();
-            receive_buffer_errors_ipv4(&read("snmp")) + receive_buffer_errors_ipv6(&read("snmp6"))
-        });
-        // What the server cannot send back shows as dropped at the client's end, too.
-        let link = dropped("client", "tx") + dropped("client", "rx") + dropped("server", "rx");
-        Self { link, sockets }
-    }
-
-    const fn since(self, earlier: &Self) -> Self {
-        Self { link: self.link - earlier.link, sockets: self.sockets - earlier.sockets }
-    }
-
-    const fn total(self) -> u64 {
-        self.link + self.sockets
-    }
-}
-
-fn link(lab: &Lab, host: &str) -> serde_json::Value {
-    let said =
-        lab.exec(host, &["ip", "-json", "-statistics", "link", "show", "dev", "lan0"]).expect_success();
-    let links: serde_json::Value = serde_json::from_str(&said).unwrap();
-    links[0].clone()
-}
-
-/// A line of names, and one of numbers.
-fn receive_buffer_errors_ipv4(snmp: &str) -> u64 {
-    let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Udp:"));
-    let (names, numbers) =
-        (lines.next().unwrap().split_whitespace(), lines.next().unwrap().split_whitespace());
-    let (_, errors) = names.zip(numbers).find(|(name, _)| *name == "RcvbufErrors").unwrap();
-    errors.parse().unwrap()
-}
-
-/// A line each.
-fn receive_buffer_errors_ipv6(snmp6: &str) -> u64 {
-    let mut words =
-        snmp6.lines().find(|line| line.starts_with("Udp6RcvbufErrors")).unwrap().split_whitespace();
-    words.next_back().unwrap().parse().unwrap()
 }

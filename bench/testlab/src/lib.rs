@@ -15,6 +15,10 @@
 
 pub mod checks;
 #[cfg(feature = "lab")]
+mod claim;
+#[cfg(feature = "lab")]
+pub mod drops;
+#[cfg(feature = "lab")]
 pub mod fake_upstream;
 #[cfg(feature = "lab")]
 pub mod foreign;
@@ -32,6 +36,8 @@ pub mod ntp;
 pub mod oracle;
 #[cfg(feature = "lab")]
 mod output;
+#[cfg(feature = "lab")]
+pub mod rebuild;
 #[cfg(feature = "lab")]
 mod server;
 #[cfg(feature = "lab")]

@@ -1,13 +1,18 @@
-//! A steady load: requests at a constant rate over both families, and whether each was answered.
+//! A steady load: requests at a constant rate over both families, whether each was answered, and whether its answer was
+//! right.
 //!
 //! The requests come from plain sockets on the host `client`. The transmit timestamp of a request is its number, and
 //! the answer repeats it as its origin timestamp. So each answer belongs to one request, and a duplicate is not taken
 //! for the answer to another request.
+//!
+//! Each synchronised answer is judged as the [`oracle`](crate::oracle) does it, by the machine's `CLOCK_REALTIME`. The load
+//! knows the moments of its batches only, so what it cannot be sure of is some milliseconds.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::process::Command;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,7 +23,9 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmm
 use nix::unistd::{Pid, gettid};
 use responder::message::{LEAP_UNSYNCHRONISED, LENGTH};
 
+use crate::claim::Claim;
 use crate::lab::Lab;
+use crate::ntp::{Message, Moment};
 use crate::output::Output;
 use crate::wire::{PORT, request};
 
@@ -52,6 +59,19 @@ pub struct Account {
     pub duplicates: u64,
     /// Datagrams that answer no request.
     pub strange: u64,
+    /// Synchronised answers that are further from the true time than they claim.
+    pub wrong: u64,
+    /// The one that is furthest beyond its claim, in words.
+    pub worst: Option<String>,
+    worst_excess_s: f64,
+}
+
+/// A batch of requests: the number of its first one, and when it was sent.
+#[derive(Clone, Copy)]
+struct Batch {
+    first: u64,
+    at: Instant,
+    moment: Moment,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,25 +87,27 @@ pub fn load<T: Send>(lab: &Lab, rate: u64, script: impl FnOnce() -> T + Send) ->
     let sockets = lab.inside("client", || SERVER.map(socket));
     let (ended, sent) = (AtomicBool::new(false), AtomicU64::new(0));
     let all_sent = AtomicBool::new(false);
+    let batches = Mutex::new(Vec::new());
     thread::scope(|scope| {
         // Whatever ends the script ends the load.
         let end = OnDrop(|| ended.store(true, Ordering::Relaxed));
         let sender = scope.spawn(|| {
             let _even_if_it_panics = OnDrop(|| all_sent.store(true, Ordering::SeqCst));
             take(SENDING_CPU);
-            send(&sockets, rate, &ended, &sent)
+            send(&sockets, rate, &ended, &sent, &batches);
         });
         let receiver = scope.spawn(|| {
             take(RECEIVING_CPU);
-            receive(&sockets, &sent, &all_sent)
+            receive(&sockets, &sent, &all_sent, &batches)
         });
         let result = script();
         drop(end);
-        let batches = sender.join().unwrap();
+        sender.join().unwrap();
         let account = receiver.join().unwrap();
         let total = sent.load(Ordering::SeqCst);
         let mut fates = account.fates;
         fates.resize(usize::try_from(total).unwrap(), Fate::Lost);
+        let batches = batches.lock().unwrap().iter().map(|batch: &Batch| (batch.first, batch.at)).collect();
         (Account { batches, fates, sent: total, ..account }, result)
     })
 }
@@ -98,17 +120,25 @@ fn socket(server: IpAddr) -> UdpSocket {
     socket
 }
 
-fn send(sockets: &[UdpSocket; 2], rate: u64, ended: &AtomicBool, total: &AtomicU64) -> Vec<(u64, Instant)> {
+fn send(
+    sockets: &[UdpSocket; 2],
+    rate: u64,
+    ended: &AtomicBool,
+    total: &AtomicU64,
+    batches: &Mutex<Vec<Batch>>,
+) {
     let to = SERVER.map(|server| vec![Some(SockaddrStorage::from(SocketAddr::from((server, PORT)))); BATCH]);
     let mut headers = MultiHeaders::preallocate(BATCH, None);
     let mut messages = [request(4, 0); BATCH];
-    let mut batches = Vec::new();
+    let mut family = 0;
     let started = Instant::now();
     let mut sent: u64 = 0;
+    // Requests that were due and that nobody took. They are not made up for: that would be a flood.
+    let mut skipped: u64 = 0;
     while !ended.load(Ordering::Relaxed) {
         let now = Instant::now();
         let due = u64::try_from(now.duration_since(started).as_nanos()).unwrap() / 1000 * rate / 1_000_000;
-        if due - sent < BATCH as u64 {
+        if due.saturating_sub(sent + skipped) < BATCH as u64 {
             thread::sleep(Duration::from_micros(100));
             continue;
         }
@@ -117,23 +147,34 @@ fn send(sockets: &[UdpSocket; 2], rate: u64, ended: &AtomicBool, total: &AtomicU
         }
         // Counted before they are sent: an answer to what was not counted yet would look strange.
         total.store(sent + BATCH as u64, Ordering::SeqCst);
-        let family = batches.len() % 2;
-        batches.push((sent, now));
+        family = 1 - family;
+        batches.lock().unwrap().push(Batch { first: sent, at: now, moment: Moment::now() });
         let slices: Vec<_> = messages.iter().map(|message| [IoSlice::new(message)]).collect();
         let fd = sockets[family].as_raw_fd();
         let taken = match sendmmsg(fd, &mut headers, &slices, &to[family], [], MsgFlags::empty()) {
             Ok(results) => results.count(),
-            Err(Errno::ENOBUFS | Errno::EINTR) => 0,
+            // Of an interface that is down, or has no address, nothing is taken.
+            Err(
+                Errno::ENOBUFS | Errno::EINTR | Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::ENETDOWN,
+            ) => 0,
             Err(error) => panic!("cannot send: {error}"),
         };
         sent += taken as u64;
+        if taken == 0 {
+            skipped += BATCH as u64;
+        }
     }
     total.store(sent, Ordering::SeqCst);
-    batches
 }
 
-fn receive(sockets: &[UdpSocket; 2], sent: &AtomicU64, all_sent: &AtomicBool) -> Account {
+fn receive(
+    sockets: &[UdpSocket; 2],
+    sent: &AtomicU64,
+    all_sent: &AtomicBool,
+    batches: &Mutex<Vec<Batch>>,
+) -> Account {
     let mut account = Account::default();
+    let mut known: Vec<Batch> = Vec::new();
     let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
     let mut buffers = [[0; LENGTH + 1]; BATCH];
     let mut last = Instant::now();
@@ -148,9 +189,10 @@ fn receive(sockets: &[UdpSocket; 2], sent: &AtomicU64, all_sent: &AtomicBool) ->
                 Err(Errno::EAGAIN | Errno::EINTR) => continue,
                 Err(error) => panic!("cannot receive: {error}"),
             };
-            let most = sent.load(Ordering::SeqCst);
+            let (received, most) = (Moment::now(), sent.load(Ordering::SeqCst));
+            known.extend_from_slice(&batches.lock().unwrap()[known.len()..]);
             for (buffer, length) in buffers.iter().zip(&lengths) {
-                account.enter(&buffer[..*length], most);
+                account.enter(&buffer[..*length], most, received, &known);
             }
             idle &= lengths.len() < BATCH;
             last = Instant::now();
@@ -164,7 +206,7 @@ fn receive(sockets: &[UdpSocket; 2], sent: &AtomicU64, all_sent: &AtomicBool) ->
 }
 
 impl Account {
-    fn enter(&mut self, datagram: &[u8], sent: u64) {
+    fn enter(&mut self, datagram: &[u8], sent: u64, received: Moment, batches: &[Batch]) {
         let Ok(message) = <&[u8; LENGTH]>::try_from(datagram) else {
             self.strange += 1;
             return;
@@ -185,11 +227,35 @@ impl Account {
         let unsynchronised = message[0] >> 6 == LEAP_UNSYNCHRONISED && message[1] == 0;
         self.fates[index] = if unsynchronised { Fate::Unsynchronised } else { Fate::Synchronised };
         self.answered += 1;
+        if !unsynchronised {
+            self.judge(datagram, number, received, batches);
+        }
+    }
+
+    /// Whether a synchronised answer is within the error that it claims.
+    fn judge(&mut self, datagram: &[u8], number: u64, received: Moment, batches: &[Batch]) {
+        let batch = batches.partition_point(|batch| batch.first <= number);
+        let (Some(batch), Some(message)) = (batch.checked_sub(1), Message::from_bytes(datagram)) else {
+            return;
+        };
+        let claim = Claim::of(batches[batch].moment, &message, received);
+        let excess_s = claim.excess_s();
+        if excess_s > 0.0 {
+            self.wrong += 1;
+            if excess_s > self.worst_excess_s {
+                (self.worst_excess_s, self.worst) = (excess_s, Some(claim.to_string()));
+            }
+        }
     }
 
     /// Requests without an answer.
     pub const fn lost(&self) -> u64 {
         self.sent - self.answered
+    }
+
+    /// Answers that say that the server is not synchronised.
+    pub fn unsynchronised(&self) -> u64 {
+        self.fates.iter().filter(|fate| **fate == Fate::Unsynchronised).count() as u64
     }
 
     /// Requests per second over the whole load, and in its slowest whole second.

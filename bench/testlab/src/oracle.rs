@@ -32,8 +32,9 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
+use crate::claim::Claim;
 use crate::lab::Lab;
-use crate::ntp::{LENGTH, Message, Moment, measured};
+use crate::ntp::{LENGTH, Message, Moment};
 
 /// The server's addresses on `lan0`, where the eBPF program answers.
 pub const SERVED: [&str; 2] = ["10.77.0.1:123", "[fd77::1]:123"];
@@ -43,8 +44,6 @@ const ANSWER: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_hours(2);
 /// Interval at which the thread looks for the end.
 const LOOK: Duration = Duration::from_millis(20);
-/// Error of two readings of the clock and of NTP's formats, in s.
-const READING_S: f64 = 2e-6;
 /// Rounding of root delay and root dispersion on the wire, 15 us each, in s.
 const ROUNDING_S: f64 = 2.0 / 65_536.0;
 /// The number of wrong answers that a failure shows in full.
@@ -72,11 +71,12 @@ pub struct Answer {
     /// Uncertainty of the offset in s.
     pub uncertainty_s: f64,
     synchronised: bool,
+    claim: Claim,
 }
 
 impl Answer {
     fn of(asked: &Asked, message: &Message, received: Moment) -> Self {
-        let (offset_s, delay_s) = measured(asked.sent, message, received);
+        let claim = Claim::of(asked.sent, message, received);
         Self {
             at: asked.at,
             server: asked.server,
@@ -85,15 +85,16 @@ impl Answer {
             reference_id: message.reference_id,
             root_delay_s: message.root_delay_s,
             root_dispersion_s: message.root_dispersion_s,
-            offset_s,
-            uncertainty_s: delay_s.max(0.0) / 2.0 + READING_S,
+            claim,
+            offset_s: claim.offset_s,
+            uncertainty_s: claim.uncertainty_s,
             synchronised: message.is_synchronised(),
         }
     }
 
     /// The error bound that the server claims, in s.
     pub fn bound_s(&self) -> f64 {
-        self.root_delay_s / 2.0 + self.root_dispersion_s
+        self.claim.bound_s
     }
 
     /// Whether the server says that it is synchronised.
@@ -108,7 +109,7 @@ impl Answer {
 
     /// How far the error is beyond the claimed bound at least, in s.
     fn excess_s(&self) -> f64 {
-        self.offset_s.abs() - self.bound_s() - self.uncertainty_s
+        self.claim.excess_s()
     }
 }
 

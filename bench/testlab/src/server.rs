@@ -47,11 +47,16 @@ pub struct Server<'lab> {
 impl<'lab> Server<'lab> {
     /// Starts `pooltime-xdp --instance INSTANCE ARGUMENTS` and waits until it answers `status`.
     pub fn start(lab: &'lab Lab, host: &str, instance: &str, arguments: &[&str]) -> Self {
+        Self::start_as(lab, pooltime_xdp().as_ref(), host, instance, arguments)
+    }
+
+    /// The same with another build, or with a script that becomes the server.
+    pub fn start_as(lab: &'lab Lab, program: &Path, host: &str, instance: &str, arguments: &[&str]) -> Self {
         let mut server = Self {
             lab,
             host: host.into(),
             instance: instance.into(),
-            program: pooltime_xdp().into(),
+            program: program.into(),
             arguments: arguments.iter().map(ToString::to_string).collect(),
             log: lab.file(&format!("{instance}.log"), ""),
             process: None,

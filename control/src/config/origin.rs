@@ -295,13 +295,22 @@ mod tests {
                 ["[clock]\nsource = \"upstream\"\nmin_sources = 2\n", "[[upstream]]\naddress = \"a\"\n"],
                 "text 1: line 3: clock.min_sources: must be at most 1, the number of upstreams",
             ),
-            (["[clock]\nstratum = 3\n", "[clock]\nstratum = 99\n"], "text 2: line 2: clock.stratum: must be 1 to 15"),
-            (["[clock]\nstratum = 3\n", "\n[clock]\nstratun = 9\n"], "text 2: line 3: unknown key `stratun` in [clock]"),
+            (
+                ["[clock]\nstratum = 3\n", "[clock]\nstratum = 99\n"],
+                "text 2: line 2: clock.stratum: must be 1 to 15",
+            ),
+            (
+                ["[clock]\nstratum = 3\n", "\n[clock]\nstratun = 9\n"],
+                "text 2: line 3: unknown key `stratun` in [clock]",
+            ),
         ] {
             assert_eq!(Config::parse_all(&texts).unwrap_err().what, said);
         }
         Config::parse_all(&["[clock]\nsource = \"upstream\"\n", "[[upstream]]\naddress = \"a\"\n"]).unwrap();
         let twice = Config::parse_all(&["", "serve = []\nserve = []\n"]).unwrap_err();
-        assert!(twice.what.starts_with("text 2: line 2: ") && twice.what.contains("duplicate key"), "{twice}");
+        assert!(
+            twice.what.starts_with("text 2: line 2: ") && twice.what.contains("duplicate key"),
+            "{twice}"
+        );
     }
 }

@@ -61,7 +61,8 @@ pub fn sections() -> Vec<Section> {
         meaning: String::new(),
         keys: schema::section("").map_or_else(Vec::new, |top| {
             // Sections are no keys.
-            let of_sections = |key: &Key| schema::section(&key.name).is_some_and(|of| of["properties"].is_object());
+            let of_sections =
+                |key: &Key| schema::section(&key.name).is_some_and(|of| of["properties"].is_object());
             let of_top = keys_of(top, "").into_iter();
             of_top.filter(|key| !key.name.contains('.') && !of_sections(key)).collect()
         }),
@@ -78,7 +79,9 @@ fn keys_of(section: &Value, within: &str) -> Vec<Key> {
         if schema["properties"].is_object() {
             let inner = keys_of(schema, &format!("{path}.")).into_iter();
             let source = schema["x-source"].as_str().map(str::to_owned);
-            keys.extend(inner.map(|key| Key { source: key.source.clone().or_else(|| source.clone()), ..key }));
+            keys.extend(
+                inner.map(|key| Key { source: key.source.clone().or_else(|| source.clone()), ..key }),
+            );
         } else {
             let is_required = required.is_some_and(|required| required.iter().any(|key| key == name));
             keys.push(key(path, schema, is_required));

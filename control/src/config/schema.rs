@@ -49,7 +49,10 @@ pub fn published() -> Value {
     publish(&mut schema);
     if let Some(schema) = schema.as_object_mut() {
         schema.insert("title".into(), json!("pooltime-xdp.toml"));
-        schema.insert("description".into(), json!("The configuration of pooltime-xdp, an NTP server in the NIC path."));
+        schema.insert(
+            "description".into(),
+            json!("The configuration of pooltime-xdp, an NTP server in the NIC path."),
+        );
     }
     schema
 }

@@ -1,18 +1,23 @@
 //! The kernel of this host as the thread of the interfaces needs it: netlink, the pinned links and, through the loop,
 //! the map of the published state.
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
+use tracing::{error, warn};
 
 use super::interface_set::Kernel;
 use super::{Job, LOOK_INTERVAL, Message, Reply, WatchedKernel};
 use crate::error::{Code, Error, Result};
 use crate::net::interfaces::{Addresses, AttachedXdp, Interface, Netlink};
 use crate::net::xdp_mode::Mode;
-use crate::serving::xdp::{self, Attachment, Links, ModeRequest};
+use crate::serving::xdp::{self, Attachment, Links, ModeRequest, Pins};
+
+/// Interval at which the pins are looked at: removing one is told to nobody.
+const PINS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The kernel, and the channel to the loop.
 pub(super) struct HostKernel {
@@ -20,6 +25,9 @@ pub(super) struct HostKernel {
     /// The event loop of `netlink`. It runs only while the thread waits for something.
     runtime: Runtime,
     links: Links,
+    pins: RefCell<Pins>,
+    /// Why the pins could not be put back, as it was logged last.
+    unrestored: Option<String>,
     messages: mpsc::UnboundedSender<Message>,
     /// When the interfaces were last followed.
     followed: Instant,
@@ -44,7 +52,26 @@ impl HostKernel {
             .build()
             .map_err(Error::because(Code::Os, "cannot start the event loop of the interfaces"))?;
         let netlink = runtime.block_on(async { Netlink::connect() })?;
-        Ok(Self { netlink, runtime, links, messages, followed: Instant::now() })
+        let pins = RefCell::new(links.hold_pins()?);
+        Ok(Self { netlink, runtime, links, pins, unrestored: None, messages, followed: Instant::now() })
+    }
+
+    /// Puts back the pins that somebody has removed.
+    fn restore_pins(&mut self) {
+        let unrestored = match self.pins.get_mut().restore() {
+            Ok(false) => None,
+            Ok(true) => {
+                warn!("somebody removed pins of this server; they are back, and nothing was interrupted");
+                None
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(why) = unrestored.as_ref().filter(|why| self.unrestored.as_ref() != Some(*why)) {
+            error!(
+                "pins of this server are gone, and cannot be put back: {why}; requests are answered until the daemon ends"
+            );
+        }
+        self.unrestored = unrestored;
     }
 
     /// Sends the loop a message and waits for its reply.
@@ -82,6 +109,7 @@ impl Kernel for HostKernel {
     fn attach(&self, interface: &Interface, mode: ModeRequest) -> Result<Attachment> {
         let slot = self.ask(|reply| Message::TakeSlot(interface.clone(), reply))?;
         let attached = self.links.attach(interface, mode, slot);
+        self.pins.borrow_mut().hold_links();
         if attached.is_err() && slot.is_new() {
             self.ask(|reply| Message::FreeSlot(interface.index, reply))?;
         }
@@ -89,7 +117,10 @@ impl Kernel for HostKernel {
     }
 
     fn detach(&self, interface: u32) -> Result<()> {
+        // The last descriptor of the link has to go with its pin.
+        self.pins.borrow_mut().release_links();
         let detached = self.links.detach(interface);
+        self.pins.borrow_mut().hold_links();
         if !self.links.is_pinned(interface) {
             self.ask(|reply| Message::FreeSlot(interface, reply))?;
         }
@@ -114,18 +145,25 @@ impl Kernel for HostKernel {
 
 impl WatchedKernel for HostKernel {
     fn next(&mut self, jobs: &mut mpsc::UnboundedReceiver<Job>) -> Option<Job> {
-        let Self { runtime, netlink, followed, .. } = self;
-        let next = runtime.block_on(async {
-            tokio::select! {
-                job = jobs.recv() => job,
-                () = netlink.changed() => Some(Job::Follow),
-                () = tokio::time::sleep_until((*followed + LOOK_INTERVAL).into()) => Some(Job::Follow),
+        loop {
+            let Self { runtime, netlink, followed, .. } = self;
+            let next = runtime.block_on(async {
+                tokio::select! {
+                    job = jobs.recv() => Some(job),
+                    () = netlink.changed() => Some(Some(Job::Follow)),
+                    () = tokio::time::sleep_until((*followed + LOOK_INTERVAL).into()) => Some(Some(Job::Follow)),
+                    () = tokio::time::sleep(PINS_INTERVAL) => None,
+                }
+            });
+            // Before anything that takes a missing pin for a program that is gone.
+            self.restore_pins();
+            if let Some(next) = next {
+                if matches!(next, Some(Job::Follow)) {
+                    self.followed = Instant::now();
+                }
+                return next;
             }
-        });
-        if matches!(next, Some(Job::Follow)) {
-            *followed = Instant::now();
         }
-        next
     }
 
     fn own_addresses(&self) -> Result<Addresses> {

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::notes::{self, Note};
 use super::refusal::{self, Refusal};
-use super::{Slot, link, load_object, tags};
+use super::{Pins, Slot, link, load_object, tags};
 use crate::error::{Code, Error, Result};
 use crate::net::interfaces::{AttachedXdp, Interface};
 use crate::net::xdp_mode::Mode;
@@ -59,6 +59,15 @@ pub struct Links {
 impl Links {
     pub(super) const fn new(directory: PathBuf, table_entries: u32) -> Self {
         Self { directory, table_entries }
+    }
+
+    /// Holds what is pinned now, to put it back.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pins::hold`].
+    pub fn hold_pins(&self) -> Result<Pins> {
+        Pins::hold(self.directory.clone())
     }
 
     /// Attaches this build's program to the interface. The program counts in `slot`. It replaces an earlier build's

@@ -37,6 +37,19 @@ pub(super) fn ensure_mounted() -> Result<()> {
     Ok(())
 }
 
+/// Refuses to go on where bpffs was unmounted while the server runs.
+///
+/// # Errors
+///
+/// It is not mounted.
+pub(super) fn require_mounted() -> Result<()> {
+    if is_mounted()? {
+        return Ok(());
+    }
+    Err(Error::new(Code::Os, format_args!("{BPFFS} is no bpffs any more"))
+        .remedy(format_args!("mount it: `mount -t bpf -o mode=0700 bpf {BPFFS}`")))
+}
+
 fn is_mounted() -> Result<bool> {
     let status = statfs(Path::new(BPFFS)).map_err(|error| {
         Error::new(Code::Os, format_args!("cannot check {BPFFS}: {error}")).remedy(

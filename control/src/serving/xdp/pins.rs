@@ -1,0 +1,108 @@
+//! What a daemon holds of its instance's pins, so that it can put them back: whoever empties `/sys/fs/bpf` by hand takes
+//! neither the program off the interfaces nor the maps from the next daemon.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use aya::maps::MapData;
+use aya::programs::links::{FdLink, PinnedLink};
+
+use super::{MAPS, attach, bpffs};
+use crate::error::{Code, Error, Result, chain};
+
+/// Descriptors of the pinned maps and links, and the notes beside them.
+#[derive(Debug)]
+pub struct Pins {
+    directory: PathBuf,
+    maps: Vec<(&'static str, MapData)>,
+    /// By the name of the pin. Each has two descriptors: an attempt to pin one that fails closes it, and the last one
+    /// keeps the program on its interface.
+    links: BTreeMap<OsString, Vec<PinnedLink>>,
+    /// Name and text.
+    notes: Vec<(OsString, PathBuf)>,
+}
+
+impl Pins {
+    /// Holds what is pinned in the directory.
+    ///
+    /// # Errors
+    ///
+    /// A map is not pinned, or cannot be opened.
+    pub fn hold(directory: PathBuf) -> Result<Self> {
+        let mut maps = Vec::new();
+        for name in MAPS {
+            let path = directory.join(name);
+            let map = MapData::from_pin(&path)
+                .map_err(Error::because(Code::Os, format_args!("cannot open {}", path.display())))?;
+            maps.push((name, map));
+        }
+        let mut pins = Self { directory, maps, links: BTreeMap::new(), notes: Vec::new() };
+        pins.hold_links();
+        Ok(pins)
+    }
+
+    /// Holds the links and notes that there are now, and no others; after a change of attachments.
+    pub fn hold_links(&mut self) {
+        let names = || {
+            let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+            entries.map(|entry| entry.file_name()).collect::<Vec<_>>()
+        };
+        // One that cannot be opened now is one that nobody puts back later; it does its work all the same.
+        let link = |name: OsString| {
+            let path = self.directory.join(&name);
+            let open = || PinnedLink::from_pin(&path).ok();
+            attach::is_link_pin(&path).then(|| Some((name, vec![open()?, open()?])))?
+        };
+        let note = |name: OsString| Some((name.clone(), fs::read_link(self.directory.join(name)).ok()?));
+        (self.links, self.notes) =
+            (names().into_iter().filter_map(link).collect(), names().into_iter().filter_map(note).collect());
+    }
+
+    /// Lets go of all links: the last holder of one that is to be removed must not be this.
+    pub fn release_links(&mut self) {
+        self.links.clear();
+    }
+
+    /// Puts back what is missing, and tells whether anything was.
+    ///
+    /// # Errors
+    ///
+    /// The file system is gone, or somebody else could write to it; the program answers all the same until the daemon
+    /// ends.
+    pub fn restore(&mut self) -> Result<bool> {
+        let is_missing = |name: &OsString| !self.directory.join(name).exists();
+        let links: Vec<_> = self.links.keys().filter(|name| is_missing(name)).cloned().collect();
+        let maps: Vec<_> = self.maps.iter().filter(|(name, _)| !self.directory.join(name).exists()).collect();
+        if links.is_empty() && maps.is_empty() {
+            return Ok(false);
+        }
+        bpffs::require_mounted()?;
+        if !self.directory.exists() {
+            bpffs::create_directory(&self.directory)?;
+        }
+        bpffs::require_own(&self.directory)?;
+        let failed = |name: &str, error: &dyn std::error::Error| {
+            let path = self.directory.join(name);
+            Error::new(Code::Os, format_args!("cannot pin {}: {}", path.display(), chain(error)))
+        };
+        for (name, map) in maps {
+            map.pin(self.directory.join(name)).map_err(|error| failed(name, &error))?;
+        }
+        for (name, text) in &self.notes {
+            // One that is still there stays.
+            let _there = symlink(text, self.directory.join(name));
+        }
+        for name in links {
+            let Some(held) = self.links.get_mut(&name).filter(|held| held.len() > 1) else { continue };
+            let Some(link) = held.pop() else { continue };
+            let pinned = FdLink::from(link)
+                .pin(self.directory.join(&name))
+                .map_err(|error| failed(&name.to_string_lossy(), &error))?;
+            held.push(pinned);
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,111 @@
+//! What a machine, a network, upstreams and operators do to a server, one fault at a time, under a load of which every
+//! answer is judged.
+//!
+//! `scripts/faults` plays all of them and writes the table in RELIABILITY.md. Here the most telling ones are played.
+//!
+//! - `POOLTIME_FAULTS`: the names of those to play, or "all"
+//! - `POOLTIME_FAULTS_RATE`: requests per second
+//! - `POOLTIME_FAULTS_RESULTS`: a directory for a line of the table for each
+
+mod cgroup;
+mod fault;
+mod files;
+mod kernel;
+mod link;
+mod local;
+mod name_server;
+mod process;
+mod scene;
+mod table;
+mod upstreams;
+
+use fault::Fault;
+use testlab::not_run;
+
+/// Requests per second, over both families.
+const RATE: u64 = 20_000;
+/// What is played where nobody asks for others: a minute and a half.
+const TELLING: [&str; 8] = [
+    "killed",
+    "hangs",
+    "upstreams-lie",
+    "upstreams-cut",
+    "interface-down",
+    "pins-removed",
+    "writer-stopped",
+    "config-broken",
+];
+
+fn all() -> Vec<Fault> {
+    [
+        process::faults(),
+        files::faults(),
+        upstreams::faults(),
+        link::faults(),
+        kernel::faults(),
+        local::faults(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn chosen() -> Vec<Fault> {
+    let words = std::env::var("POOLTIME_FAULTS").unwrap_or_default();
+    let words: Vec<_> = words.split_whitespace().collect();
+    let names = if words.is_empty() { TELLING.to_vec() } else { words };
+    let mut known = all();
+    if names == ["all"] {
+        return known;
+    }
+    for name in &names {
+        assert!(known.iter().any(|fault| fault.name == *name), "there is no fault `{name}`");
+    }
+    known.retain(|fault| names.contains(&fault.name));
+    known
+}
+
+#[test]
+fn every_fault_has_a_name_of_its_own() {
+    let faults = all();
+    let names: std::collections::BTreeSet<_> = faults.iter().map(|fault| fault.name).collect();
+    assert_eq!(names.len(), faults.len());
+    assert!(names.len() >= 45, "{}", names.len());
+    assert!(TELLING.iter().all(|name| names.contains(name)));
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn what_is_promised_for_each_fault_is_kept() {
+    if std::thread::available_parallelism().is_ok_and(|count| count.get() < 2) {
+        return not_run("one CPU cannot send, serve and receive at once");
+    }
+    let rate = std::env::var("POOLTIME_FAULTS_RATE").map_or(RATE, |rate| rate.parse().expect("a rate"));
+    let (mut broken, mut cannot) = (Vec::new(), Vec::new());
+    for fault in chosen() {
+        let (name, promise) = (fault.name, fault.promise);
+        // A panic in one is no reason not to play the others.
+        let played = std::panic::catch_unwind(|| scene::live_through(&fault, rate));
+        match played {
+            Ok(Ok(outcome)) => {
+                let failures = outcome.broken(promise);
+                table::tell(&fault, &outcome, &failures);
+                if !failures.is_empty() {
+                    broken.push(format!("{name}: {}", failures.join("; ")));
+                }
+            }
+            Ok(Err(why)) => {
+                table::tell_why_not(&fault, &why);
+                cannot.push(format!("{name}: {why}"));
+            }
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().cloned();
+                broken.push(format!("{name}: panicked: {}", text.unwrap_or_default()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{} promises were not kept:\n{}", broken.len(), broken.join("\n"));
+    if !cannot.is_empty() {
+        not_run(&cannot.join("; "));
+    }
+}

@@ -1,0 +1,329 @@
+//! Faults of the daemon's process, and of who starts and stops it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use testlab::rebuild::rebuild;
+use testlab::{Output, pooltime_xdp, wait_for};
+
+use crate::cgroup::Cgroup;
+use crate::fault::Promise::{Honest, Unharmed};
+use crate::fault::{Fault, PLAIN, SHORT_HORIZON, Setup};
+use crate::scene::Scene;
+
+/// `EX_UNAVAILABLE` of sysexits.h: what a second daemon ends with.
+const EX_UNAVAILABLE: i32 = 69;
+
+pub(crate) fn faults() -> Vec<Fault> {
+    vec![
+        Fault {
+            name: "killed",
+            what: "kill -9, a new daemon after 3 s",
+            promise: Unharmed,
+            setup: PLAIN,
+            play: killed,
+        },
+        Fault {
+            name: "killed-past-horizon",
+            what: "kill -9, a new daemon 2 s after the horizon",
+            promise: Honest,
+            setup: SHORT_HORIZON,
+            play: killed_past_horizon,
+        },
+        Fault {
+            name: "killed-often",
+            what: "kill -9 at 12 moments, each with a new daemon at once",
+            promise: Unharmed,
+            setup: PLAIN,
+            play: killed_often,
+        },
+        Fault {
+            name: "hangs",
+            what: "SIGSTOP until 2 s after the horizon",
+            promise: Honest,
+            setup: SHORT_HORIZON,
+            play: hangs,
+        },
+        Fault {
+            name: "writer-stopped",
+            what: "SIGSTOP and SIGCONT at 300 moments, in the middle of publishing, too",
+            promise: Unharmed,
+            setup: PLAIN,
+            play: writer_stopped,
+        },
+        Fault {
+            name: "reader-stopped",
+            what: "SIGSTOP for 6 s: nobody reads the ring buffer",
+            promise: Unharmed,
+            setup: PLAIN,
+            play: reader_stopped,
+        },
+        Fault {
+            name: "restarted",
+            what: "SIGTERM and a new daemon, 8 times",
+            promise: Unharmed,
+            setup: PLAIN,
+            play: restarted,
+        },
+        Fault {
+            name: "upgraded",
+            what: "another build with the same layout, and back",
+            promise: Unharmed,
+            setup: PLAIN,
+            play: upgraded,
+        },
+        Fault {
+            name: "two-at-once",
+            what: "six more daemons and an attach while one runs",
+            promise: Unharmed,
+            setup: PLAIN,
+            play: two_at_once,
+        },
+        Fault {
+            name: "two-at-start",
+            what: "two daemons start at once after a kill -9",
+            promise: Unharmed,
+            setup: PLAIN,
+            play: two_at_start,
+        },
+        Fault {
+            name: "out-of-memory",
+            what: "a reload with 400,000 prefixes does not fit into its control group: killed by the kernel",
+            promise: Unharmed,
+            setup: PLAIN,
+            play: out_of_memory,
+        },
+        Fault {
+            name: "starved",
+            what: "2 % of a CPU for 8 s, as where a host's time is stolen",
+            promise: Unharmed,
+            setup: PLAIN,
+            play: starved,
+        },
+        Fault {
+            name: "no-descriptors",
+            what: "no file descriptor is left for 5 s, while commands and an interface come",
+            promise: Unharmed,
+            setup: PLAIN,
+            play: no_descriptors,
+        },
+        Fault {
+            name: "cold-caches",
+            what: "the kernel's caches are dropped 20 times",
+            promise: Unharmed,
+            setup: PLAIN,
+            play: cold_caches,
+        },
+        Fault {
+            name: "thousand-attachments",
+            what: "a second interface is attached and detached 1,000 times",
+            promise: Unharmed,
+            setup: Setup { lab: &["--router"], ..PLAIN },
+            play: thousand_attachments,
+        },
+        Fault {
+            name: "detached",
+            what: "detach of the interface, and attach after 2 s: the socket answers",
+            promise: Unharmed,
+            setup: Setup { lab: &["--router"], ..PLAIN },
+            play: detached,
+        },
+    ]
+}
+
+fn killed(scene: &mut Scene<'_>) -> Result<(), String> {
+    scene.server.kill_9();
+    sleep(Duration::from_secs(3));
+    scene.server.restart();
+    Ok(())
+}
+
+fn killed_past_horizon(scene: &mut Scene<'_>) -> Result<(), String> {
+    scene.server.kill_9();
+    sleep(Duration::from_secs(6));
+    scene.server.restart();
+    Ok(())
+}
+
+fn killed_often(scene: &mut Scene<'_>) -> Result<(), String> {
+    for number in 0..12 {
+        scene.server.kill_9();
+        scene.server.restart();
+        sleep(Duration::from_millis(37 * number));
+    }
+    Ok(())
+}
+
+fn hangs(scene: &mut Scene<'_>) -> Result<(), String> {
+    scene.server.signal(Signal::SIGSTOP);
+    sleep(Duration::from_secs(6));
+    scene.server.signal(Signal::SIGCONT);
+    Ok(())
+}
+
+fn writer_stopped(scene: &mut Scene<'_>) -> Result<(), String> {
+    for number in 0..300_u64 {
+        scene.server.signal(Signal::SIGSTOP);
+        sleep(Duration::from_millis(11));
+        scene.server.signal(Signal::SIGCONT);
+        // Moments that are no multiple of the daemon's quarter of a second.
+        sleep(Duration::from_micros(1000 + number * 97 % 7000));
+    }
+    Ok(())
+}
+
+fn reader_stopped(scene: &mut Scene<'_>) -> Result<(), String> {
+    scene.server.signal(Signal::SIGSTOP);
+    sleep(Duration::from_secs(6));
+    scene.server.signal(Signal::SIGCONT);
+    Ok(())
+}
+
+fn restarted(scene: &mut Scene<'_>) -> Result<(), String> {
+    for _ in 0..8 {
+        assert!(scene.server.stop().success(), "{}", scene.server.log());
+        scene.server.restart();
+    }
+    Ok(())
+}
+
+fn upgraded(scene: &mut Scene<'_>) -> Result<(), String> {
+    let other = rebuild(scene.lab);
+    for program in [other.as_path(), pooltime_xdp().as_ref()] {
+        assert!(scene.server.stop().success(), "{}", scene.server.log());
+        scene.server.restart_as(program);
+        sleep(Duration::from_secs(1));
+    }
+    Ok(())
+}
+
+fn two_at_once(scene: &mut Scene<'_>) -> Result<(), String> {
+    let config = scene.config_file.to_str().unwrap();
+    for _ in 0..6 {
+        let said = scene.server.command(&["run", "--config", config]).expect_code(EX_UNAVAILABLE);
+        assert!(said.contains("already running"), "{said}");
+    }
+    scene.server.command(&["attach", "lan0"]).expect_success();
+    Ok(())
+}
+
+fn two_at_start(scene: &mut Scene<'_>) -> Result<(), String> {
+    scene.server.kill_9();
+    let config = scene.config_file.to_str().unwrap();
+    let start = || {
+        let mut command = scene.lab.command("server", pooltime_xdp());
+        command.args(["--instance", scene.lab.name(), "run", "--config", config]);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let mut both = [start(), start()];
+    let refused = wait_for("one of two daemons to be refused", || {
+        both.iter_mut().position(|one| one.try_wait().unwrap().is_some())
+    });
+    let [one, other] = &mut both;
+    let (refused, winner) = if refused == 0 { (one, other) } else { (other, one) };
+    let code = refused.wait().unwrap().code();
+    // The other one serves until the scene's own takes over.
+    sleep(Duration::from_secs(2));
+    let lives = winner.try_wait().unwrap().is_none();
+    kill(Pid::from_raw(winner.id().cast_signed()), Signal::SIGTERM).unwrap();
+    winner.wait().unwrap();
+    assert!(lives && code == Some(EX_UNAVAILABLE), "the other one lives: {lives}; refused with {code:?}");
+    scene.server.restart();
+    Ok(())
+}
+
+fn out_of_memory(scene: &mut Scene<'_>) -> Result<(), String> {
+    let group = Cgroup::make("memory", scene.lab.name())?;
+    let inside = scene.lab.file(
+        "inside.sh",
+        &format!("#!/bin/sh\necho $$ >{} && exec {} \"$@\"\n", group.processes().display(), pooltime_xdp()),
+    );
+    fs::set_permissions(&inside, fs::Permissions::from_mode(0o755)).unwrap();
+    let list: String =
+        (0..400_000_u32).map(|n| format!("deny 20.{}.{}.{}\n", n >> 16, n >> 8 & 255, n & 255)).collect();
+    let list = scene.lab.file("many.acl", &list);
+    assert!(scene.server.stop().success());
+    scene.server.restart_as(&inside);
+    // It has its pages by now, and a little more fits.
+    let resident = resident_bytes(scene.server.pid());
+    group.limit_memory(resident + (8 << 20));
+    scene.write_config(
+        &scene.config.replace("[access]\n", &format!("[access]\nfiles = [\"{}\"]\n", list.display())),
+    );
+    scene.server.signal(Signal::SIGHUP);
+    let ended = scene.server.wait();
+    assert!(!ended.success(), "{ended}");
+    scene.write_config(&scene.config);
+    scene.server.restart_as(pooltime_xdp().as_ref());
+    Ok(())
+}
+
+fn resident_bytes(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+}
+
+fn starved(scene: &mut Scene<'_>) -> Result<(), String> {
+    let group = Cgroup::make("cpu", scene.lab.name())?;
+    group.limit_cpu(2_000);
+    let process = scene.server.pid();
+    group.take(process);
+    sleep(Duration::from_secs(8));
+    group.release(process);
+    Ok(())
+}
+
+fn no_descriptors(scene: &mut Scene<'_>) -> Result<(), String> {
+    let process = scene.server.pid();
+    let limit = |most: &str| {
+        let mut prlimit = Command::new("prlimit");
+        prlimit.args(["--pid", &process.to_string(), &format!("--nofile={most}:")]);
+        Output::of(&mut prlimit).expect_success()
+    };
+    let before = fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
+    let before = before.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let before = before.split_whitespace().nth(3).unwrap().to_owned();
+    limit("3");
+    // None of these may hold up what matters. Whether they are carried out is another matter.
+    for _ in 0..5 {
+        let mut status = scene.lab.command("server", "timeout");
+        status.args(["1", pooltime_xdp(), "--instance", scene.lab.name(), "status"]);
+        let _refused = Output::of(&mut status);
+    }
+    scene.ip("link add dummy0 type dummy");
+    scene.ip("link delete dummy0");
+    limit(&before);
+    Ok(())
+}
+
+fn cold_caches(_scene: &mut Scene<'_>) -> Result<(), String> {
+    for _ in 0..20 {
+        fs::write("/proc/sys/vm/drop_caches", "3").map_err(|error| error.to_string())?;
+        sleep(Duration::from_millis(200));
+    }
+    Ok(())
+}
+
+fn thousand_attachments(scene: &mut Scene<'_>) -> Result<(), String> {
+    for _ in 0..1000 {
+        scene.server.command(&["attach", "lan2"]).expect_success();
+        scene.server.command(&["detach", "lan2"]).expect_success();
+    }
+    Ok(())
+}
+
+fn detached(scene: &mut Scene<'_>) -> Result<(), String> {
+    // Without any interface the daemon would end.
+    scene.server.command(&["attach", "lan2"]).expect_success();
+    scene.server.command(&["detach", "lan0"]).expect_success();
+    sleep(Duration::from_secs(2));
+    scene.server.command(&["attach", "lan0"]).expect_success();
+    scene.server.command(&["detach", "lan2"]).expect_success();
+    Ok(())
+}

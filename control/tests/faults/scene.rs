@@ -1,0 +1,160 @@
+//! A server with four upstreams, and the load on it.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use testlab::drops::Drops;
+use testlab::fake_upstream::{Conduct, FakeUpstream};
+use testlab::load::load;
+use testlab::oracle::Oracle;
+use testlab::{Lab, Server, pooltime_xdp, wait_for};
+
+use crate::fault::{Fault, Outcome, Setup};
+use crate::name_server::NameServer;
+
+/// The number of upstreams: one of them may lie, another one be gone.
+const UPSTREAMS: u8 = 4;
+/// Requests per second of the oracle, whose judgement is finer than that of the load.
+const ORACLE_RATE: u32 = 50;
+/// How long everything is well before a fault, and after it.
+const QUIET: Duration = Duration::from_secs(1);
+/// Longest that a server may take to be healthy again after a fault: a first contact, twice, and a restart.
+const RECOVERY: Duration = Duration::from_secs(40);
+
+/// What a fault is done to.
+pub(crate) struct Scene<'lab> {
+    pub(crate) lab: &'lab Lab,
+    pub(crate) server: Server<'lab>,
+    pub(crate) upstreams: Vec<FakeUpstream>,
+    pub(crate) names: Option<NameServer>,
+    /// The server's configuration file.
+    pub(crate) config_file: PathBuf,
+    /// What is in it.
+    pub(crate) config: String,
+}
+
+/// Lives through a fault under a load. An error says why this machine cannot.
+pub(crate) fn live_through(fault: &Fault, rate: u64) -> Result<Outcome, String> {
+    let lab = Lab::up(fault.setup.lab);
+    let mut scene = Scene::begin(&lab, &fault.setup);
+    let oracle = Oracle::start(&lab, ORACLE_RATE);
+    let drops = Drops::of(&lab);
+    let started = Instant::now();
+    let (account, played) = load(&lab, rate, || {
+        sleep(QUIET);
+        let begin = started.elapsed();
+        let played = (fault.play)(&mut scene);
+        let end = started.elapsed();
+        let recovered = scene.recover();
+        sleep(QUIET);
+        played.map(|()| ((begin, end), recovered))
+    });
+    let (lasted, recovered) = played?;
+    let drops = Drops::of(&lab).since(&drops);
+    let verdict = oracle.stop();
+    let outcome = Outcome { account, verdict, drops, lasted, recovered };
+    if !outcome.broken(fault.promise).is_empty() {
+        eprintln!("the server's log:\n{}", scene.server.log());
+    }
+    Ok(outcome)
+}
+
+impl<'lab> Scene<'lab> {
+    fn begin(lab: &'lab Lab, setup: &Setup) -> Self {
+        let address = |number| testlab::upstreams::address(number).parse::<IpAddr>().unwrap();
+        let upstreams: Vec<_> = (0..UPSTREAMS)
+            .map(|number| FakeUpstream::start(lab, address(number), Conduct::exact()))
+            .collect();
+        let names = setup.names.then(|| NameServer::start(lab, (0..UPSTREAMS).map(address).collect()));
+        let config = config(setup, &upstreams, names.is_some());
+        let config_file = lab.file("server.toml", &config);
+        let server = if setup.own_mounts || setup.names {
+            let script = own_mounts(lab, setup.names);
+            let run = ["run", "--config", config_file.to_str().unwrap()];
+            Server::start_as(lab, &script, "server", lab.name(), &run)
+        } else {
+            lab.server(&config, &[])
+        };
+        let scene = Self { lab, server, upstreams, names, config_file, config };
+        wait_for("the server to be healthy", || scene.is_healthy().then_some(()));
+        // The first contact is over: what happens next meets a server in its everyday state.
+        sleep(QUIET);
+        scene
+    }
+
+    /// Whether it says that it serves synchronised time on all interfaces.
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.server.command(&["health"]).status.success()
+    }
+
+    /// Waits until it does, and tells for how long, or what it says instead.
+    fn recover(&self) -> Result<Duration, String> {
+        let started = Instant::now();
+        loop {
+            let health = self.server.command(&["health"]);
+            if health.status.success() {
+                return Ok(started.elapsed());
+            }
+            if started.elapsed() > RECOVERY {
+                return Err(format!("{}{}", health.stdout, health.stderr));
+            }
+            sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Writes the configuration file at once, so that no reload reads half of it.
+    pub(crate) fn write_config(&self, text: &str) {
+        let whole = self.config_file.with_extension("new");
+        fs::write(&whole, text).unwrap();
+        fs::rename(&whole, &self.config_file).unwrap();
+    }
+
+    /// Changes the conduct of all upstreams.
+    pub(crate) fn all_upstreams(&self, change: impl Fn(&mut Conduct)) {
+        for upstream in &self.upstreams {
+            upstream.change(&change);
+        }
+    }
+
+    /// Runs `ip` on the server.
+    pub(crate) fn ip(&self, arguments: &str) {
+        self.lab.ip("server", arguments);
+    }
+}
+
+fn config(setup: &Setup, upstreams: &[FakeUpstream], names: bool) -> String {
+    let mut config = format!(
+        "interfaces = [\"lan0\"]\n[clock]\nsource = \"upstream\"\nsteer = false\n{}\n[access]\n\
+         unlimited = [\"10.77.0.0/24\", \"fd77::/64\"]\n",
+        setup.clock
+    );
+    for (number, upstream) in upstreams.iter().enumerate() {
+        let address = if names { format!("ntp{number}.example.net") } else { upstream.address().to_string() };
+        write!(config, "[[upstream]]\naddress = \"{address}\"\nminpoll = 3\nmaxpoll = 3\n").unwrap();
+    }
+    config + setup.more
+}
+
+/// A program that is the server in a mount namespace of its own, in which the machine's name servers are the lab's.
+fn own_mounts(lab: &Lab, names: bool) -> PathBuf {
+    let resolver = lab.file("resolv.conf", "nameserver 10.77.0.2\noptions timeout:1 attempts:1\n");
+    let bind = if names {
+        format!("mount --bind {} \"$(readlink -f /etc/resolv.conf)\" && ", resolver.display())
+    } else {
+        String::new()
+    };
+    let script = lab.file(
+        "own-mounts.sh",
+        &format!(
+            "#!/bin/sh\nexec unshare --mount sh -c '{bind}exec \"$0\" \"$@\"' {} \"$@\"\n",
+            pooltime_xdp()
+        ),
+    );
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    script
+}
