@@ -7,6 +7,9 @@ use serde_json::{Map, Value};
 use super::show::in_toml;
 use super::{range, schema};
 
+/// What [`Key::default`] is for a key that has none, and without which its section is wrong.
+pub const REQUIRED: &str = "required";
+
 /// A section of the configuration, or its top level. Texts are Markdown without links.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Section {
@@ -93,7 +96,7 @@ fn key(name: String, schema: &Value, is_required: bool) -> Key {
     Key {
         name,
         kind: kind(schema),
-        default: if is_required { "required".into() } else { default(schema) },
+        default: if is_required { REQUIRED.into() } else { default(schema) },
         range: range::in_words(schema),
         meaning: text(schema, "description"),
         source: schema["x-source"].as_str().map(str::to_owned),
