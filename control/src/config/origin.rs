@@ -116,16 +116,13 @@ impl Origin {
             let lines = Lines::of(&file.text);
             let before = lengths.clone();
             walk(&file.text, &mut |path, span| {
-                let path = match item_of_list(path) {
-                    Some((list, index, rest)) => {
-                        let index = index + before.get(list).copied().unwrap_or(0);
-                        lengths.insert(list, index + 1);
-                        format!("{list}[{index}]{rest}")
-                    }
-                    None => {
-                        forget_values(&mut places, path);
-                        path.to_owned()
-                    }
+                let path = if let Some((list, index, rest)) = item_of_list(path) {
+                    let index = index + before.get(list).copied().unwrap_or(0);
+                    lengths.insert(list, index + 1);
+                    format!("{list}[{index}]{rest}")
+                } else {
+                    forget_values(&mut places, path);
+                    path.to_owned()
                 };
                 // A key comes before its value, which may begin on a later line.
                 let is_known = places.get(&path).is_some_and(|(of, _)| *of == number);
@@ -295,13 +292,22 @@ mod tests {
                 ["[clock]\nsource = \"upstream\"\nmin_sources = 2\n", "[[upstream]]\naddress = \"a\"\n"],
                 "text 1: line 3: clock.min_sources: must be at most 1, the number of upstreams",
             ),
-            (["[clock]\nstratum = 3\n", "[clock]\nstratum = 99\n"], "text 2: line 2: clock.stratum: must be 1 to 15"),
-            (["[clock]\nstratum = 3\n", "\n[clock]\nstratun = 9\n"], "text 2: line 3: unknown key `stratun` in [clock]"),
+            (
+                ["[clock]\nstratum = 3\n", "[clock]\nstratum = 99\n"],
+                "text 2: line 2: clock.stratum: must be 1 to 15",
+            ),
+            (
+                ["[clock]\nstratum = 3\n", "\n[clock]\nstratun = 9\n"],
+                "text 2: line 3: unknown key `stratun` in [clock]",
+            ),
         ] {
             assert_eq!(Config::parse_all(&texts).unwrap_err().what, said);
         }
         Config::parse_all(&["[clock]\nsource = \"upstream\"\n", "[[upstream]]\naddress = \"a\"\n"]).unwrap();
         let twice = Config::parse_all(&["", "serve = []\nserve = []\n"]).unwrap_err();
-        assert!(twice.what.starts_with("text 2: line 2: ") && twice.what.contains("duplicate key"), "{twice}");
+        assert!(
+            twice.what.starts_with("text 2: line 2: ") && twice.what.contains("duplicate key"),
+            "{twice}"
+        );
     }
 }

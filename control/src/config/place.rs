@@ -54,11 +54,7 @@ fn walk_table(table: &DeTable<'_>, within: &str, see: &mut impl FnMut(&str, Rang
     }
 }
 
-fn walk_value(
-    value: &Spanned<DeValue<'_>>,
-    path: &str,
-    see: &mut impl FnMut(&str, Range<usize>),
-) {
+fn walk_value(value: &Spanned<DeValue<'_>>, path: &str, see: &mut impl FnMut(&str, Range<usize>)) {
     see(path, value.span());
     match value.get_ref() {
         DeValue::Table(table) => walk_table(table, path, see),

@@ -191,10 +191,7 @@ fn what_a_value_must_be_is_said_with_its_key_and_what_it_is() {
             "[clock]\nhorizon_ms = \"5000\"",
             "line 2: clock.horizon_ms: must be a whole number, 0 or more, not the text \"5000\"",
         ),
-        (
-            "[clock]\nstratum = 1.5",
-            "line 2: clock.stratum: must be a whole number from 0 to 255, not 1.5",
-        ),
+        ("[clock]\nstratum = 1.5", "line 2: clock.stratum: must be a whole number from 0 to 255, not 1.5"),
         ("[clock]\nstratum = -1", "line 2: clock.stratum: must be a whole number from 0 to 255, not -1"),
         ("[clock]\nsteer = 1", "line 2: clock.steer: must be true or false, not 1"),
         ("[clock]\nsource = \"gps\"", "line 2: clock.source: must be `system` or `upstream`, not `gps`"),
@@ -213,20 +210,14 @@ fn what_a_value_must_be_is_said_with_its_key_and_what_it_is() {
         assert_eq!(Config::parse(text).unwrap_err().what, said, "{text}");
     }
     assert!(
-        Config::parse("[upstream]\naddress = \"a\"")
-            .unwrap_err()
-            .remedy
-            .unwrap()
-            .contains("[[upstream]]")
+        Config::parse("[upstream]\naddress = \"a\"").unwrap_err().remedy.unwrap().contains("[[upstream]]")
     );
 }
 
 #[test]
 fn what_a_start_would_refuse_is_refused_by_its_line() {
-    let list =
-        |count: u8, name: &dyn Fn(u8) -> String| (1..=count).map(name).collect::<Vec<_>>().join(",\n");
-    let interfaces =
-        |count| format!("interfaces = [{}]", list(count, &|number| format!("\"a{number}\"")));
+    let list = |count: u8, name: &dyn Fn(u8) -> String| (1..=count).map(name).collect::<Vec<_>>().join(",\n");
+    let interfaces = |count| format!("interfaces = [{}]", list(count, &|number| format!("\"a{number}\"")));
     let serve = |count| format!("serve = [{}]", list(count, &|number| format!("\"192.0.2.{number}\"")));
     Config::parse(&interfaces(8)).unwrap();
     Config::parse(&interfaces(8).replace("a8", "a1")).unwrap();
@@ -255,17 +246,10 @@ fn what_a_start_would_refuse_is_refused_by_its_line() {
 
 #[test]
 fn errors_of_other_files_have_the_line_that_names_them() {
-    let config =
-        Config::parse("[access]\ndeny = [\"192.0.2.7\"]\nfiles = [\n\"/nowhere/list\"]\n").unwrap();
+    let config = Config::parse("[access]\ndeny = [\"192.0.2.7\"]\nfiles = [\n\"/nowhere/list\"]\n").unwrap();
     let error = config.entries().unwrap_err().error.what;
-    assert!(
-        error.starts_with("line 4: access.files: /nowhere/list: No such file or directory"),
-        "{error}"
-    );
+    assert!(error.starts_with("line 4: access.files: /nowhere/list: No such file or directory"), "{error}");
     let twice = "[access]\ndeny = [\"192.0.2.7\"]\nunlimited = [\"::ffff:192.0.2.7\"]\n";
     let error = Config::parse(twice).unwrap_err().what;
-    assert!(
-        error.starts_with("line 3: access.unlimited: 192.0.2.7/32 is `deny` and `unlimited`"),
-        "{error}"
-    );
+    assert!(error.starts_with("line 3: access.unlimited: 192.0.2.7/32 is `deny` and `unlimited`"), "{error}");
 }

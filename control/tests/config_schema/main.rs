@@ -56,8 +56,13 @@ const VALUES: [&str; 34] = [
 ];
 
 /// Words of errors about types, ranges and unknown keys, all of which the schema has to refuse as well.
-const OF_SCHEMAS: [&str; 5] =
-    ["must be ", "unknown key `", "is missing", "upstream: at most 32", "is one too many: at most 8 addresses"];
+const OF_SCHEMAS: [&str; 5] = [
+    "must be ",
+    "unknown key `",
+    "is missing",
+    "upstream: at most 32",
+    "is one too many: at most 8 addresses",
+];
 
 /// Words of such errors that depend on other keys, or on what a text means.
 const BEYOND_SCHEMAS: [&str; 5] = [
@@ -115,7 +120,10 @@ fn single(section: &Section, key: &str, value: &str) -> String {
 fn around_bounds(key: &Key) -> Vec<String> {
     let range = key.range.as_deref().unwrap_or_default().replace("an hour's worth", "36000000");
     let numbers = range.split_whitespace().filter_map(|word| word.trim_end_matches(',').parse::<i64>().ok());
-    numbers.flat_map(|number| [number - 1, number, number.saturating_add(1)]).map(|number| number.to_string()).collect()
+    numbers
+        .flat_map(|number| [number - 1, number, number.saturating_add(1)])
+        .map(|number| number.to_string())
+        .collect()
 }
 
 #[test]
@@ -159,9 +167,14 @@ fn the_bounds_of_every_number_are_those_of_the_parser() {
             let wide = if key.name.ends_with("burst") { "rate = 10000\nstrict_rate = 10000\n" } else { "" };
             let wide = if key.name == "minpoll" { "maxpoll = 17\n" } else { wide };
             let is_right = |value: &str| {
-                let wide = if key.name == "maxpoll" { format!("minpoll = {}\n", value.parse::<i64>().unwrap().clamp(3, 17)) } else { wide.to_owned() };
+                let wide = if key.name == "maxpoll" {
+                    format!("minpoll = {}\n", value.parse::<i64>().unwrap().clamp(3, 17))
+                } else {
+                    wide.to_owned()
+                };
                 let text = single(&section, &key.name, value) + &wide;
-                let (parsed, schema) = (Config::parse(&text).is_ok(), accepts(&SCHEMA, &as_json(&text).unwrap()));
+                let (parsed, schema) =
+                    (Config::parse(&text).is_ok(), accepts(&SCHEMA, &as_json(&text).unwrap()));
                 assert_eq!(parsed, schema, "{text}");
                 parsed
             };
@@ -179,7 +192,8 @@ fn the_schema_agrees_with_the_parser_in_the_files_that_people_write() {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap();
-        let expected = fs::read_to_string(path.with_file_name(format!("{name}.expected"))).unwrap_or_default();
+        let expected =
+            fs::read_to_string(path.with_file_name(format!("{name}.expected"))).unwrap_or_default();
         let Ok(text) = fs::read_to_string(&path) else { continue };
         if !expected.starts_with("command: config check") {
             continue;
@@ -196,28 +210,28 @@ fn the_schema_agrees_with_the_parser_in_the_files_that_people_write() {
 
 /// Makes a document of several keys of several sections. Of a hundred values, `wrong` are of any kind.
 fn document(random: &mut Random, wrong: u64) -> String {
-    let mut text = String::new();
+    let mut lines = Vec::new();
     for section in sections() {
         let times = if section.name == "upstream" { random.between(0, 3) } else { 1 };
         for number in 0..times {
             if section.name != "upstream" && !section.name.is_empty() && random.chance(30) {
                 continue;
             }
-            text += &format!("{}\n", section.header);
+            lines.push(section.header.clone());
             for key in &section.keys {
                 let value = value(random, key, wrong);
                 if key.name == "address" {
-                    text += &format!("address = \"ntp{number}-{}.example.net\"\n", random.below(1 << 32));
+                    lines.push(format!("address = \"ntp{number}-{}.example.net\"", random.below(1 << 32)));
                 } else if random.chance(40) {
-                    text += &format!("{} = {value}\n", key.name);
+                    lines.push(format!("{} = {value}", key.name));
                 }
             }
             if random.chance(wrong) && random.chance(20) {
-                text += "nothing_like_it = 1\n";
+                lines.push("nothing_like_it = 1".into());
             }
         }
     }
-    text
+    lines.join("\n") + "\n"
 }
 
 fn value(random: &mut Random, key: &Key, wrong: u64) -> String {

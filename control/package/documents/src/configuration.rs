@@ -104,7 +104,8 @@ pub(crate) fn with_tables(document: &str) -> Result<String, String> {
     for part in parts {
         let (name, rest) = part.split_once(" -->\n").ok_or("a mark of a table does not end with its line")?;
         let (_, rest) = rest.split_once(END).ok_or_else(|| format!("the table `{name}` has no end"))?;
-        let table = table(&sections, name).ok_or_else(|| format!("there are no keys for the table `{name}`"))?;
+        let table =
+            table(&sections, name).ok_or_else(|| format!("there are no keys for the table `{name}`"))?;
         let _to_text = write!(made, "{BEGIN}{name} -->\n{table}{END}{rest}");
     }
     Ok(made)
@@ -126,8 +127,10 @@ fn table(sections: &[Section], name: &str) -> Option<String> {
         "| key | type | default | meaning |\n|---|---|---|---|\n"
     });
     for Key { name, kind, default, range, meaning, .. } in keys {
-        let range = if has_ranges { format!("{} | ", range.as_deref().unwrap_or_default()) } else { String::new() };
-        let row = format!("| `{name}` | {kind} | {default} | {range}{meaning} |\n").replace(" |  | ", " | | ");
+        let range =
+            if has_ranges { format!("{} | ", range.as_deref().unwrap_or_default()) } else { String::new() };
+        let row =
+            format!("| `{name}` | {kind} | {default} | {range}{meaning} |\n").replace(" |  | ", " | | ");
         table.push_str(&row);
     }
     Some(table)
@@ -216,7 +219,8 @@ mod tests {
 
     /// Takes the hash off the lines that are no prose.
     fn uncommented(text: &str) -> String {
-        let is_key = |line: &&str| line.starts_with('#') && !line.starts_with("# ") && !line.starts_with("#:");
+        let is_key =
+            |line: &&str| line.starts_with('#') && !line.starts_with("# ") && !line.starts_with("#:");
         let lines = text.lines().map(|line| if is_key(&line) { &line[1..] } else { line });
         lines.map(|line| format!("{line}\n")).collect()
     }
@@ -235,7 +239,8 @@ mod tests {
         for section in sections() {
             for key in section.keys.iter().filter(|key| !key.is_example) {
                 let required = if section.name == "upstream" { "address = \"a\"\n" } else { "" };
-                let of = |line: String| Config::parse(&format!("{}\n{required}{line}", section.header)).unwrap();
+                let of =
+                    |line: String| Config::parse(&format!("{}\n{required}{line}", section.header)).unwrap();
                 assert_eq!(of(format!("{} = {}\n", key.name, key.sample)), of(String::new()), "{}", key.name);
             }
         }
@@ -265,7 +270,11 @@ mod tests {
     fn the_manual_s_page_has_every_key() {
         let page = manual();
         for key in sections().iter().flat_map(|section| &section.keys) {
-            assert!(page.contains(&format!("\\fB{}\\fR (", key.name.replace('-', "\\-"))), "{}:\n{page}", key.name);
+            assert!(
+                page.contains(&format!("\\fB{}\\fR (", key.name.replace('-', "\\-"))),
+                "{}:\n{page}",
+                key.name
+            );
         }
     }
 }
