@@ -136,26 +136,16 @@ fn files_beside_the_configuration_are_read_after_it_and_shown_with_their_lines()
     let checked = pooltime(&["config", "check", &main]).expect_success();
     assert_eq!(checked, format!("{main}: OK\n{site}: OK\n"));
     let shown = pooltime(&["config", "show", &main]).expect_success();
-    for line in [
-        format!("horizon_ms = 4000  # {site}:2"),
-        format!("stratum = 3  # {main}:3"),
-        "max_error_ms = 1000  # default".into(),
-    ] {
-        assert!(shown.lines().any(|shown| shown == line), "{line} is not in:\n{shown}");
+    for line in [format!("horizon_ms = 4000  # {site}:2\n"), format!("stratum = 3  # {main}:3\n")] {
+        assert!(shown.contains(&line), "{line}is not in:\n{shown}");
     }
-    let json: serde_json::Value =
-        serde_json::from_str(&pooltime(&["config", "show", "--json", &main]).expect_success()).unwrap();
+    let json = pooltime(&["config", "show", "--json", &main]).expect_success();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&json["format"], &json["config"]["clock"]["horizon_ms"]), (&1.into(), &4000.into()));
     assert_eq!(json["origins"]["clock.horizon_ms"]["file"], *site);
-    let again = files.file("shown.toml", &shown);
-    pooltime(&["config", "check", &again]).expect_success();
-    let schema: serde_json::Value =
-        serde_json::from_str(&pooltime(&["config", "schema"]).expect_success()).unwrap();
-    assert_eq!(schema["properties"]["clock"]["properties"]["horizon_ms"]["minimum"], 1000);
     files.file("server.toml.d/wrong.toml", "\nclock.horizon = 4000\n");
-    for command in [&["config", "check", &main][..], &["config", "show", &main], &["run", "--config", &main]]
-    {
-        let said = pooltime(command).expect_code(EX_CONFIG);
+    for command in [["config", "check", &main], ["config", "show", &main], ["run", "--config", &main]] {
+        let said = pooltime(&command).expect_code(EX_CONFIG);
         assert!(said.contains("server.toml.d/wrong.toml: line 2: unknown key `horizon`"), "{said}");
     }
 }

@@ -8,12 +8,14 @@ mod evaluate;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::sync::LazyLock;
 
 use control::config::{Config, Key, Section, Shown, schema, sections};
 use evaluate::accepts;
 use serde_json::Value;
 use testinput::random::Random;
+use testlab::{Output, pooltime_xdp};
 
 static SCHEMA: LazyLock<Value> = LazyLock::new(schema);
 
@@ -77,6 +79,12 @@ const BEYOND_SCHEMAS: [&str; 5] = [
 fn as_json(text: &str) -> Option<Value> {
     let table: toml::Table = toml::from_str(text).ok()?;
     serde_json::to_value(table).ok()
+}
+
+#[test]
+fn the_schema_is_printed_for_editors() {
+    let printed = Output::of(Command::new(pooltime_xdp()).args(["config", "schema"])).expect_success();
+    assert_eq!(serde_json::from_str::<Value>(&printed).unwrap(), *SCHEMA);
 }
 
 /// What became of the documents that were compared.

@@ -222,7 +222,7 @@ mod tests {
         let is_key =
             |line: &&str| line.starts_with('#') && !line.starts_with("# ") && !line.starts_with("#:");
         let lines = text.lines().map(|line| if is_key(&line) { &line[1..] } else { line });
-        lines.map(|line| format!("{line}\n")).collect()
+        lines.collect::<Vec<_>>().join("\n")
     }
 
     #[test]
