@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::section::section;
 use super::{ConfigError, LeapFile, range};
 use crate::discipline::{self, SteerConfig};
 
@@ -43,6 +44,7 @@ pub struct ClockConfig {
     #[schemars(range(min = 1, max = 16_000), extend("x-source" = "upstream", "x-unit" = "ms"))]
     pub max_distance_ms: u64,
     /// When the kernel's clock may be stepped.
+    #[serde(deserialize_with = "section")]
     #[schemars(extend("x-source" = "upstream"))]
     pub makestep: MakeStep,
     /// A larger offset of the kernel's clock is left to the operator.

@@ -13,6 +13,7 @@ mod quota;
 mod range;
 mod reference;
 mod schema;
+mod section;
 mod show;
 mod text;
 mod upstream;
@@ -43,7 +44,7 @@ pub use limits::{AccessConfig, Denied, LimitsConfig};
 pub use metrics::MetricsConfig;
 pub use origin::Origin;
 pub use quota::{DataSize, Quota, QuotaCounts, Speed};
-pub use reference::{Key, Section, sections};
+pub use reference::{Key, REQUIRED, Section, sections};
 pub use schema::{SCHEMA_PATH, published as schema};
 pub use show::Shown;
 pub(crate) use text::read_text;
@@ -73,15 +74,20 @@ pub struct Config {
     #[schemars(extend("x-type" = "list of addresses, 96 of a family at most", "x-example" = ["192.0.2.53"]))]
     pub serve: Vec<IpAddr>,
     /// Where the time comes from, and how good it must be.
+    #[serde(deserialize_with = "section::section")]
     pub clock: ClockConfig,
     /// The servers that are asked for the time, one section for each. Four to seven are recommended.
+    #[serde(deserialize_with = "section::sections")]
     #[schemars(length(max = upstream::MOST))]
     pub upstream: Vec<UpstreamConfig>,
     /// How often clients are answered.
+    #[serde(deserialize_with = "section::section")]
     pub limits: LimitsConfig,
     /// Which clients are answered. The longest prefix that contains the source decides.
+    #[serde(deserialize_with = "section::section")]
     pub access: AccessConfig,
     /// Metrics, health and the status page.
+    #[serde(deserialize_with = "section::section")]
     pub metrics: MetricsConfig,
     /// Where all of this was read.
     #[serde(skip)]

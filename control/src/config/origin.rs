@@ -116,16 +116,13 @@ impl Origin {
             let lines = Lines::of(&file.text);
             let before = lengths.clone();
             walk(&file.text, &mut |path, span| {
-                let path = match item_of_list(path) {
-                    Some((list, index, rest)) => {
-                        let index = index + before.get(list).copied().unwrap_or(0);
-                        lengths.insert(list, index + 1);
-                        format!("{list}[{index}]{rest}")
-                    }
-                    None => {
-                        forget_values(&mut places, path);
-                        path.to_owned()
-                    }
+                let path = if let Some((list, index, rest)) = item_of_list(path) {
+                    let index = index + before.get(list).copied().unwrap_or(0);
+                    lengths.insert(list, index + 1);
+                    format!("{list}[{index}]{rest}")
+                } else {
+                    forget_values(&mut places, path);
+                    path.to_owned()
                 };
                 // A key comes before its value, which may begin on a later line.
                 let is_known = places.get(&path).is_some_and(|(of, _)| *of == number);

@@ -7,6 +7,9 @@ use serde_json::{Map, Value};
 use super::show::in_toml;
 use super::{range, schema};
 
+/// What [`Key::default`] is for a key that has none, and without which its section is wrong.
+pub const REQUIRED: &str = "required";
+
 /// A section of the configuration, or its top level. Texts are Markdown without links.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Section {
@@ -44,47 +47,42 @@ pub struct Key {
 /// Returns all sections, the top level first.
 #[must_use]
 pub fn sections() -> Vec<Section> {
-    let top = schema::section("").and_then(|top| top["properties"].as_object());
-    let named = top.into_iter().flatten().filter_map(|(name, section)| {
-        let keys = schema::section(name)?;
-        let header = if section["type"] == "array" { format!("[[{name}]]") } else { format!("[{name}]") };
-        keys["properties"].is_object().then(|| Section {
+    let mut top =
+        Section { name: String::new(), header: String::new(), meaning: String::new(), keys: Vec::new() };
+    let mut sections = Vec::new();
+    for (name, schema) in
+        schema::section("").and_then(|top| top["properties"].as_object()).into_iter().flatten()
+    {
+        let keys = schema::section(name).filter(|section| section["properties"].is_object());
+        let Some(keys) = keys else {
+            top.keys.push(key(name.clone(), schema, false));
+            continue;
+        };
+        sections.push(Section {
             name: name.clone(),
-            header,
-            meaning: text(section, "description"),
-            keys: keys_of(keys, ""),
-        })
-    });
-    let top_level = Section {
-        name: String::new(),
-        header: String::new(),
-        meaning: String::new(),
-        keys: schema::section("").map_or_else(Vec::new, |top| {
-            // Sections are no keys.
-            let of_sections =
-                |key: &Key| schema::section(&key.name).is_some_and(|of| of["properties"].is_object());
-            let of_top = keys_of(top, "").into_iter();
-            of_top.filter(|key| !key.name.contains('.') && !of_sections(key)).collect()
-        }),
-    };
-    std::iter::once(top_level).chain(named).collect()
+            header: if schema["type"] == "array" { format!("[[{name}]]") } else { format!("[{name}]") },
+            meaning: text(schema, "description"),
+            keys: keys_of(keys),
+        });
+    }
+    std::iter::once(top).chain(sections).collect()
 }
 
 /// Returns the keys of a section, and those of the sections in it.
-fn keys_of(section: &Value, within: &str) -> Vec<Key> {
+fn keys_of(section: &Value) -> Vec<Key> {
     let required = section["required"].as_array();
     let mut keys = Vec::new();
     for (name, schema) in section["properties"].as_object().into_iter().flatten() {
-        let path = format!("{within}{name}");
         if schema["properties"].is_object() {
-            let inner = keys_of(schema, &format!("{path}.")).into_iter();
-            let source = schema["x-source"].as_str().map(str::to_owned);
-            keys.extend(
-                inner.map(|key| Key { source: key.source.clone().or_else(|| source.clone()), ..key }),
-            );
+            let source = schema["x-source"].as_str();
+            keys.extend(keys_of(schema).into_iter().map(|key| Key {
+                name: format!("{name}.{}", key.name),
+                source: key.source.or_else(|| source.map(str::to_owned)),
+                ..key
+            }));
         } else {
             let is_required = required.is_some_and(|required| required.iter().any(|key| key == name));
-            keys.push(key(path, schema, is_required));
+            keys.push(key(name.clone(), schema, is_required));
         }
     }
     keys
@@ -96,7 +94,7 @@ fn key(name: String, schema: &Value, is_required: bool) -> Key {
     Key {
         name,
         kind: kind(schema),
-        default: if is_required { "required".into() } else { default(schema) },
+        default: if is_required { REQUIRED.into() } else { default(schema) },
         range: range::in_words(schema),
         meaning: text(schema, "description"),
         source: schema["x-source"].as_str().map(str::to_owned),

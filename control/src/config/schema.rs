@@ -39,6 +39,12 @@ pub(super) fn section(name: &str) -> Option<&'static Value> {
     Some(section.get("items").unwrap_or(section))
 }
 
+/// Returns what holds without a key, for those whose default is no value.
+pub(super) fn words_of_default(key: &str) -> Option<String> {
+    let (section_name, key) = key.split_once('.').unwrap_or(("", key));
+    Some(section(section_name)?["properties"].get(key)?["x-default"].as_str()?.replace('`', ""))
+}
+
 /// Returns the JSON schema (draft 2020-12) of a configuration file, for editors.
 ///
 /// It refuses unknown keys, wrong types, and numbers out of their ranges. What depends on several keys or on the host is

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Config;
 use super::origin::{Place, Places};
+use super::{Config, schema};
 
 /// The values of a configuration with their places.
 #[derive(Clone, Debug, Serialize)]
@@ -83,7 +83,10 @@ impl Shown {
 
     fn write_key(&self, text: &mut String, name: &str, path: &str, value: &Value) {
         let _to_text = match value {
-            Value::Null => writeln!(text, "# {name} is not set"),
+            Value::Null => match schema::words_of_default(path) {
+                Some(words) => writeln!(text, "# {name} is not set: {words}"),
+                None => writeln!(text, "# {name} is not set"),
+            },
             // Each value may be from another file.
             Value::Array(values) if self.origins.contains_key(&format!("{path}[0]")) => {
                 let values = values.iter().enumerate().map(|(index, value)| {
@@ -91,7 +94,12 @@ impl Shown {
                 });
                 writeln!(text, "{name} = [\n{}]", values.collect::<String>())
             }
-            value => writeln!(text, "{name} = {}  # {}", in_toml(value), self.origin(path)),
+            value => {
+                let words =
+                    schema::words_of_default(path).filter(|_| value.as_array().is_some_and(Vec::is_empty));
+                let words = words.map_or_else(String::new, |words| format!(": {words}"));
+                writeln!(text, "{name} = {}  # {}{words}", in_toml(value), self.origin(path))
+            }
         };
     }
 
@@ -158,4 +166,62 @@ fn quoted(text: &str) -> String {
     }
     quoted.push('"');
     quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::files;
+    use crate::net::own_addresses::OwnAddresses;
+    use crate::safe_text;
+
+    #[test]
+    fn each_value_has_its_place_and_what_is_not_set_is_a_comment() {
+        let shown = Shown::of(
+            &Config::parse_all(&[
+                "clock.stratum = 3\n[access]\ndeny = [\"10.0.0.0/8\"]\n",
+                "\naccess.deny = [\"10.0.0.1\"]\n",
+            ])
+            .unwrap(),
+        );
+        let text = shown.to_toml();
+        for lines in [
+            "interfaces = []  # default: the interface of the default route\n",
+            "stratum = 3  # text 1:1\n",
+            "# reference is not set: \"127.127.1.1\"\n",
+            "makestep.updates = 3  # default\n",
+            "deny = [\n    \"10.0.0.0/8\",  # text 1:3\n    \"10.0.0.1/32\",  # text 2:2\n]\n",
+            "# upstream is not set\n",
+            "# quota is not set\n",
+        ] {
+            assert!(text.contains(lines), "{lines}is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn text_of_any_kind_is_the_same_after_it_was_written_and_prints() {
+        for text in [
+            "",
+            "C:\\ntp \"x\" 'y'",
+            "größer, 時刻",
+            "a\nb\r\t\0\x1b\u{7f}\u{9b}",
+            "\u{202e}\u{2028}\u{345}e\u{301}\u{10ffff}",
+        ] {
+            let written = quoted(text);
+            assert_eq!(safe_text::lines(&written), written);
+            let read: toml::Table = toml::from_str(&format!("a = {written}")).unwrap();
+            assert_eq!(read["a"].as_str(), Some(text), "{written}");
+        }
+    }
+
+    #[test]
+    fn the_name_of_a_file_cannot_become_a_part_of_the_configuration() {
+        let directory = std::env::temp_dir().join(format!("pooltime-show-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("a\nserve = [\"192.0.2.9\"]\n#.toml");
+        std::fs::write(&path, "clock.stratum = 3\n").unwrap();
+        let config = Config::of(files::read(Some(&path)).unwrap(), &OwnAddresses::default()).unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
+        assert_eq!(Config::parse(&Shown::of(&config).to_toml()), Ok(config));
+    }
 }

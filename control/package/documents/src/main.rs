@@ -1,38 +1,77 @@
-//! Writes the man pages and the shells' completions of `pooltime-xdp` and `pooltime-bench`: `documents DIRECTORY DATE`. For
-//! the package; the date, as in 2026-11-30, is that of its sources. What the command lines define stands there; examples, files and exit statuses are added here.
+//! Writes what is made of definitions in the code: `documents DIRECTORY DATE` for the package, and `documents --update`
+//! what is in the repository. The date, as in 2026-11-30, is that of the sources.
+//!
+//! The package gets the man pages and the shells' completions of `pooltime-xdp` and `pooltime-bench`, made from the
+//! definitions of their command lines and what is said beside them here, and the manual's page and the JSON schema of the
+//! configuration. In the repository are the configuration file that is shipped, and the tables of keys in `docs/configure.md`.
 
 mod bench_manual;
+mod configuration;
 mod manual;
 mod server_manual;
 
+use std::ffi::OsStr;
+use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Command;
 use clap_complete::Shell;
-
 use manual::Manual;
+
+/// The configuration file that is shipped.
+const SHIPPED: &str = "control/package/pooltime-xdp.toml";
+/// The document with the tables of keys.
+const TABLES: &str = "docs/configure.md";
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
-    let [directory, date] = &arguments[..] else {
-        eprintln!("usage: documents DIRECTORY DATE");
-        return ExitCode::from(64);
+    let written = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["--update"] => update(),
+        [directory, date] => write_all(Path::new(directory), date),
+        _ => {
+            eprintln!("usage: documents DIRECTORY DATE, or documents --update");
+            return ExitCode::from(64);
+        }
     };
-    let directory = Path::new(directory);
-    for (definition, manual) in programs() {
-        if let Err(error) = write(definition, &manual, date, directory) {
-            eprintln!("documents: {}: {error}", directory.display());
-            return ExitCode::FAILURE;
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("documents: {}: {error}", arguments[0]);
+            ExitCode::FAILURE
         }
     }
-    ExitCode::SUCCESS
+}
+
+/// The repository.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..")
+}
+
+/// Returns the files of the repository that are made here, with what they have to contain.
+fn made() -> io::Result<Vec<(PathBuf, String)>> {
+    let tables = root().join(TABLES);
+    let document = configuration::with_tables(&fs::read_to_string(&tables)?).map_err(io::Error::other)?;
+    Ok(vec![(root().join(SHIPPED), configuration::shipped()), (tables, document)])
+}
+
+fn update() -> io::Result<()> {
+    made()?.iter().try_for_each(|(path, text)| fs::write(path, text))
 }
 
 /// Both programs, and what their manuals say beside the command lines.
 fn programs() -> [(Command, Manual); 2] {
     [(control::cli::definition(), server_manual::MANUAL), (bench::definition(), bench_manual::MANUAL)]
+}
+
+fn write_all(directory: &Path, date: &str) -> io::Result<()> {
+    for (definition, manual) in programs() {
+        write(definition, &manual, date, directory)?;
+    }
+    fs::write(directory.join("pooltime-xdp.toml.5"), configuration::manual(date))?;
+    let schema = Path::new(control::config::SCHEMA_PATH).file_name().unwrap_or(OsStr::new("schema.json"));
+    fs::write(directory.join(schema), format!("{:#}\n", control::config::schema()))
 }
 
 fn write(definition: Command, manual: &Manual, date: &str, directory: &Path) -> io::Result<()> {
@@ -48,4 +87,21 @@ fn write(definition: Command, manual: &Manual, date: &str, directory: &Path) -> 
 /// Nobody wants a manual's page on `help`, nor on `help help`.
 fn without_help(definition: Command) -> Command {
     definition.disable_help_subcommand(true).mut_subcommands(without_help)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_the_repository_is_what_the_definition_makes() {
+        for (path, made) in made().unwrap() {
+            let found = fs::read_to_string(&path).unwrap();
+            assert!(
+                found == made,
+                "{} is not what the definition of the keys makes; rewrite it with: cargo run -p documents -- --update",
+                path.canonicalize().unwrap().display()
+            );
+        }
+    }
 }

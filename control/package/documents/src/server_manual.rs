@@ -10,6 +10,7 @@ pub(crate) const MANUAL: Manual = Manual {
             "/etc/pooltime-xdp.toml",
             "The configuration; see pooltime-xdp.toml(5). Without it the defaults hold.",
         ),
+        ("/etc/pooltime-xdp.toml.d/*.toml", "More of it, which is read after that file."),
         ("/run/pooltime-xdp/control.sock", "The control socket, by which commands reach the daemon."),
         ("/sys/fs/bpf/pooltime-xdp/", "The pinned program's maps and links, which outlive the daemon."),
         (
@@ -229,6 +230,19 @@ pub(crate) const MANUAL: Manual = Manual {
             examples: &[(
                 "Check the file before a reload:",
                 "pooltime-xdp config check && sudo systemctl reload pooltime-xdp",
+            )],
+            exit_status: &[],
+        },
+        CommandManual {
+            words: &["config", "show"],
+            examples: &[("See all values that hold, and where they are from:", "pooltime-xdp config show")],
+            exit_status: &[],
+        },
+        CommandManual {
+            words: &["config", "schema"],
+            examples: &[(
+                "Write the schema for an editor:",
+                "pooltime-xdp config schema >pooltime-xdp.schema.json",
             )],
             exit_status: &[],
         },
