@@ -15,11 +15,10 @@ use crate::load::{
     self, Allowed, Choices, Format, Kind, Load, Mac, Mix, Profile, Rates, SourceNet, SourcePorts, Sources,
     Spacing, Thresholds,
 };
-use crate::machine::VERSION;
 
 /// Benchmarks NTP servers, primarily pooltime-xdp.
 #[derive(Parser)]
-#[command(name = "pooltime-bench", version = VERSION.as_str(), max_term_width = 80)]
+#[command(name = "pooltime-bench", version = version::TEXT.as_str(), max_term_width = 80)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -1,7 +1,6 @@
 //! The machine on which figures were measured.
 
 use std::fs;
-use std::sync::LazyLock;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -37,19 +36,6 @@ impl Machine {
         }
     }
 }
-
-/// The version of this program, with what tells builds apart. `scripts/package` sets the commit.
-pub(crate) static VERSION: LazyLock<String> = LazyLock::new(|| {
-    let commit = option_env!("POOLTIME_COMMIT")
-        .map_or_else(|| "development build".into(), |id| format!("commit {id}"));
-    let libc = if cfg!(target_env = "musl") { "-musl" } else { "" };
-    format!(
-        "{} ({commit}, {}-{}{libc})",
-        env!("CARGO_PKG_VERSION"),
-        std::env::consts::ARCH,
-        std::env::consts::OS
-    )
-});
 
 /// Returns the date and time in UTC, as `2026-01-31 12:34:56 UTC`.
 pub(crate) fn utc() -> String {

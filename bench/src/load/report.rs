@@ -14,7 +14,7 @@ use super::generator::Generator;
 use super::step::{KEPT, Percentiles, Step, fraction};
 use super::{Load, Output, Sources};
 use crate::failure::Failure;
-use crate::machine::{Machine, VERSION, utc};
+use crate::machine::{Machine, utc};
 use files::Files;
 use text::folded;
 
@@ -79,7 +79,7 @@ impl LoadReport {
         Ok(Self {
             command,
             command_line: std::env::args().collect::<Vec<_>>().join(" "),
-            version: VERSION.as_str(),
+            version: version::TEXT.as_str(),
             date: utc(),
             machine: Machine::describe(),
             target: generator.target().to_string(),

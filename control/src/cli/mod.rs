@@ -7,7 +7,6 @@ mod upstream_probe;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -33,22 +32,9 @@ use crate::tools::pool::{self, PoolCommand};
 /// How often `health --wait` looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The version with what tells builds apart. `scripts/package` sets the commit.
-static VERSION: LazyLock<String> = LazyLock::new(|| {
-    let commit = option_env!("POOLTIME_COMMIT")
-        .map_or_else(|| "development build".into(), |id| format!("commit {id}"));
-    let libc = if cfg!(target_env = "musl") { "-musl" } else { "" };
-    format!(
-        "{} ({commit}, {}-{}{libc})",
-        env!("CARGO_PKG_VERSION"),
-        std::env::consts::ARCH,
-        std::env::consts::OS
-    )
-});
-
 /// An NTP server that answers packets in the NIC path, with XDP.
 #[derive(Parser, Debug)]
-#[command(name = "pooltime-xdp", version = VERSION.as_str(), arg_required_else_help = true, max_term_width = 80)]
+#[command(name = "pooltime-xdp", version = version::TEXT.as_str(), arg_required_else_help = true, max_term_width = 80)]
 struct Arguments {
     /// Instance name, if several run on one host (for example in network namespaces)
     #[arg(long, global = true, value_name = "NAME")]

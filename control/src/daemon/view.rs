@@ -244,7 +244,9 @@ fn observe(datapath: &Datapath) -> Result<Status> {
     let by_name: BTreeMap<_, _> =
         datapath.map_memory()?.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect();
     Ok(Status {
-        version: env!("CARGO_PKG_VERSION").into(),
+        version: version::VERSION.into(),
+        revision: version::REVISION.map(ToOwned::to_owned),
+        target: version::TARGET.clone(),
         daemon: None,
         clock: status::Clock::of(&datapath.clock(), monotonic_ns()?),
         upstreams: Vec::new(),

@@ -26,26 +26,34 @@ macro_rules! metrics {
 }
 
 metrics! {
-    "pooltime_build_info" Gauge ["version"] "Version of the running daemon; the value is always 1." =
-        |status| vec![(vec![status.version.clone()], 1.0)];
+    "pooltime_build_info" Gauge ["version", "revision", "target"]
+        "Version, commit and target of the running daemon; the value is always 1." =
+        |status| {
+            let revision = status.revision.clone().unwrap_or_else(|| "unknown".into());
+            vec![(vec![status.version.clone(), revision, status.target.clone()], 1.0)]
+        };
     "pooltime_healthy" Gauge [] "Whether synchronised time is served within its error limit on all interfaces." =
         |status| one(flag(Health::of(status).healthy));
-    "pooltime_daemon_starts_total" Counter [] "Number of daemon starts since the program was attached." =
+    "pooltime_daemon_starts_total" Counter [] "Number of daemons that were started since the program was attached." =
         |status| daemon(status, |daemon| number(daemon.starts));
 
     "pooltime_packets_total" Counter ["interface", "verdict", "family", "version"]
-        "Packets to port 123 seen by the program, by verdict; version is 0 if it was not read." =
+        "Number of packets to port 123 that the program has seen, by verdict; the version is 0 where it was not read." =
         |status| by_interface(status, packets);
-    "pooltime_received_bytes_total" Counter ["interface", "family"] "Bytes of these packets, counted as whole frames." =
+    "pooltime_received_bytes_total" Counter ["interface", "family"]
+        "Number of bytes in the packets to port 123 that the program has seen, counted as whole frames." =
         |status| by_interface(status, |counters| bytes(counters, |_| true));
-    "pooltime_sent_bytes_total" Counter ["interface", "family"] "Bytes of the answers, counted as whole frames." =
+    "pooltime_sent_bytes_total" Counter ["interface", "family"]
+        "Number of bytes in the answers that the program has made, counted as whole frames." =
         |status| by_interface(status, |counters| bytes(counters, |action| action == Action::Transmit));
     "pooltime_socket_packets_total" Counter ["verdict", "family", "version"]
-        "Packets received on the daemon's sockets (passed up by the program, or over loopback) since it started." =
+        "Number of packets that the daemon's sockets have received since it started: passed up by the program, or over loopback." =
         |status| packets(&status.userspace_counters);
-    "pooltime_socket_received_bytes_total" Counter ["family"] "Bytes of these packets, counted as UDP payload." =
+    "pooltime_socket_received_bytes_total" Counter ["family"]
+        "Number of bytes in the packets that the daemon's sockets have received, counted as UDP payload." =
         |status| bytes(&status.userspace_counters, |_| true);
-    "pooltime_socket_listening" Gauge ["family"] "Whether the daemon holds port 123; if not, the process that holds it answers." =
+    "pooltime_socket_listening" Gauge ["family"]
+        "Whether the daemon holds port 123; where it does not, the process that holds the port answers." =
         |status| {
             let path = &status.userspace_path;
             path.iter().map(|path| (vec![path.family.clone()], flag(path.failure.is_none()))).collect()
@@ -53,17 +61,19 @@ metrics! {
 
     "pooltime_limiter_enabled" Gauge [] "Whether sources that are on no access list are rate limited." =
         |status| limits(status, |limits| flag(limits.enabled));
-    "pooltime_limiter_entries" Gauge [] "Capacity of the table of sources." =
+    "pooltime_limiter_entries" Gauge [] "Number of sources that the limiter's table has room for." =
         |status| limits(status, |limits| f64::from(limits.table_entries));
-    "pooltime_limiter_entries_in_use" Gauge [] "Sources in the table that are not fully refilled, estimated from a sample." =
+    "pooltime_limiter_entries_in_use" Gauge []
+        "Number of sources in the limiter's table that are not fully refilled, estimated from a sample." =
         |status| limits(status, |limits| f64::from(limits.table_in_use));
     "pooltime_limiter_evictions_total" Counter []
-        "Sources evicted before they were refilled, estimated from a sample, since the daemon started." =
+        "Number of sources that the limiter has forgotten before they were refilled, estimated from a sample, since the daemon started." =
         |status| limits(status, |limits| number(limits.evictions));
     "pooltime_known_sources" Gauge []
-        "Sources that were seen in two periods of 18 minutes and within a day; absent until the table was walked through once." =
+        "Number of sources that were seen in two periods of 18 minutes and within a day; it is absent until the table was walked through once." =
         |status| status.limits.iter().filter_map(|limits| limits.known_sources).map(|known| (vec![], f64::from(known))).collect();
-    "pooltime_clients" Gauge ["family"] "Estimated number of distinct clients in the last hour; absent if rate limits are disabled." =
+    "pooltime_clients" Gauge ["family"]
+        "Number of distinct clients in the last hour, estimated; it is absent if rate limits are disabled." =
         |status| {
             let clients = status.limits.iter().flat_map(|limits| &limits.clients);
             clients.map(|clients| (vec![clients.family.clone()], number(clients.last_hour))).collect()
@@ -72,86 +82,104 @@ metrics! {
         |status| limits(status, |limits| number(limits.access_entries as u64));
 
     "pooltime_pool_probes_total" Counter ["family", "outcome"]
-        "Requests that look like probes of the pool's monitors, by what became of them, since the daemon started." =
+        "Number of requests that look like probes of the pool's monitors, by what became of them, since the daemon started." =
         |status| {
             let counts = status.probes.iter();
             counts.map(|count| (vec![count.family.clone(), count.outcome.clone()], number(count.requests))).collect()
         };
     "pooltime_quota_bytes" Gauge []
-        "Traffic that may be used in each period; absent without a quota, as all of its metrics." =
+        "Traffic that may be used in each period; it is absent without a quota, as are all of its metrics." =
         |status| quota(status, |quota| Some(number(quota.quota_bytes)));
-    "pooltime_quota_used_bytes" Gauge []
-        "Traffic used of the quota in this period." =
+    "pooltime_quota_used_bytes" Gauge [] "Traffic that was used of the quota in this period." =
         |status| quota(status, |quota| Some(number(quota.used_bytes)));
     "pooltime_quota_forecast_bytes" Gauge []
-        "Traffic at the end of the period if the rate stays and all are answered; absent while that is not known." =
+        "Traffic at the end of the period if the rate stays and all requests are answered; it is absent while that is not known." =
         |status| quota(status, |quota| quota.forecast_bytes.map(number));
     "pooltime_quota_rate_bytes_per_second" Gauge []
-        "Traffic that counts if all are answered, on average over about the last day; absent in the first minute." =
+        "Traffic per second that counts if all requests are answered, on average over about the last day; it is absent in the first minute." =
         |status| quota(status, |quota| quota.rate_bytes_per_s);
     "pooltime_quota_period_end_timestamp_seconds" Gauge []
-        "When the quota begins again, since the Unix epoch; absent while the time is not known." =
+        "Moment at which the quota begins again, since the Unix epoch; it is absent while the time is not known." =
         |status| quota(status, |quota| quota.period_end_unix_s.map(timestamp));
-    "pooltime_quota_capped" Gauge []
-        "Whether the quota caps the answers, because it would not last." =
+    "pooltime_quota_capped" Gauge [] "Whether the quota caps the answers, because it would not last." =
         |status| quota(status, |quota| Some(flag(quota.cap_bytes_per_s.is_some())));
     "pooltime_quota_cap_bytes_per_second" Gauge []
-        "The cap on all answers; 0 while there is none." =
+        "Traffic per second to which the quota caps all answers; it is 0 while there is no cap." =
         |status| quota(status, |quota| Some(quota.cap_bytes_per_s.unwrap_or(0.0)));
 
     "pooltime_clock_synchronised" Gauge [] "Whether answers declare the clock synchronised." =
         |status| one(flag(status.clock.synchronised));
-    "pooltime_clock_stratum" Gauge [] "Stratum in answers; 0 means unsynchronised." =
+    "pooltime_clock_stratum" Gauge [] "Stratum in answers; 0 means that they declare the clock unsynchronised." =
         |status| one(f64::from(status.clock.stratum));
-    "pooltime_clock_leap_indicator" Gauge [] "Leap indicator in answers; 3 means unsynchronised." =
+    "pooltime_clock_reference_info" Gauge ["source", "reference", "reference_id"]
+        "Reference that answers name, where the time comes from (system or upstream), and the reference ID in hexadecimal digits; the value is always 1." =
+        |status| {
+            let clock = &status.clock;
+            let source = clock.source.clone().unwrap_or_default();
+            vec![(vec![source, clock.reference.clone(), format!("{:08x}", clock.reference_id)], 1.0)]
+        };
+    "pooltime_clock_reference_timestamp_seconds" Gauge []
+        "Moment at which the clock was last corrected, since the Unix epoch; it is absent before the first correction." =
+        |status| some(status.clock.reference_unix_s);
+    "pooltime_clock_leap_indicator" Gauge []
+        "Leap indicator in answers; 3 means that they declare the clock unsynchronised." =
         |status| one(f64::from(status.clock.leap));
-    "pooltime_clock_offset_seconds" Gauge [] "Correction that is still to be applied; positive if the clock is slow." =
+    "pooltime_clock_offset_seconds" Gauge []
+        "Correction that is still to be applied to the clock; it is positive if the clock is slow." =
         |status| some(status.clock.offset_s);
-    "pooltime_clock_frequency_ppm" Gauge [] "Frequency correction of the oscillator; positive if it is made to run faster." =
-        |status| some(status.clock.frequency_ppm);
-    "pooltime_clock_skew_ppm" Gauge [] "Uncertainty of the frequency correction, one standard deviation." =
-        |status| some(status.clock.discipline.as_ref().and_then(|discipline| discipline.skew_ppm));
+    "pooltime_clock_frequency_ratio" Gauge []
+        "Correction of the oscillator's frequency, as a fraction of it; it is positive if the clock is made to run faster." =
+        |status| some(status.clock.frequency_ppm.map(ratio));
+    "pooltime_clock_skew_ratio" Gauge []
+        "Uncertainty of the frequency correction, one standard deviation, as a fraction of the frequency." =
+        |status| some(status.clock.discipline.as_ref().and_then(|discipline| discipline.skew_ppm).map(ratio));
     "pooltime_clock_root_delay_seconds" Gauge [] "Round-trip delay to the primary source." =
         |status| one(status.clock.root_delay_s);
-    "pooltime_clock_root_dispersion_seconds" Gauge [] "Dispersion to the primary source, including its growth up to now." =
+    "pooltime_clock_root_dispersion_seconds" Gauge [] "Dispersion to the primary source, with its growth up to now." =
         |status| one(status.clock.root_dispersion_s);
-    "pooltime_clock_error_bound_seconds" Gauge [] "Half the root delay plus the root dispersion." =
+    "pooltime_clock_error_bound_seconds" Gauge []
+        "Bound of the clock's error: half the root delay plus the root dispersion." =
         |status| one(status.clock.error_bound_s);
-    "pooltime_clock_error_limit_seconds" Gauge [] "Error bound above which answers declare the clock unsynchronised." =
+    "pooltime_clock_error_limit_seconds" Gauge []
+        "Error bound above which answers declare the clock unsynchronised." =
         |status| some(status.clock.error_limit_s);
     "pooltime_clock_horizon_seconds" Gauge []
-        "Time until answers declare the clock unsynchronised if nothing more is published; negative afterwards." =
+        "Time until answers declare the clock unsynchronised if nothing more is published; it is negative afterwards." =
         |status| one(status.clock.horizon_s);
-    "pooltime_clock_horizon_limit_seconds" Gauge [] "Configured horizon: its value right after the clock is published." =
+    "pooltime_clock_horizon_limit_seconds" Gauge []
+        "Time from a publication of the clock to the horizon, as it is configured." =
         |status| some(status.clock.horizon_limit_s);
     "pooltime_clock_holdover_seconds" Gauge []
-        "Estimated time until the error bound reaches its limit if no upstream answers; absent without upstreams." =
+        "Time until the error bound reaches its limit if no upstream answers, estimated; it is absent without upstreams." =
         |status| some(status.clock.holdover_s);
     "pooltime_clock_inherited" Gauge []
         "Whether the line of the daemon before the latest start is served, because the upstreams have not agreed yet." =
         |status| one(flag(status.clock.inherited));
     "pooltime_clock_age_seconds" Gauge [] "Time since the clock was last published." =
         |status| one(status.clock.age_s);
-    "pooltime_clock_steps_total" Counter [] "System clock steps that the daemon noticed." =
+    "pooltime_clock_steps_total" Counter [] "Number of steps of the system clock that the daemon has noticed." =
         |status| one(number(status.clock.steps));
-    "pooltime_clock_pauses_total" Counter [] "Pauses of the virtual machine that the daemon noticed." =
+    "pooltime_clock_pauses_total" Counter [] "Number of pauses of the virtual machine that the daemon has noticed." =
         |status| one(number(status.clock.pauses));
 
     "pooltime_kernel_clock_treatment" Gauge ["treatment"]
-        "How the kernel's clock is treated: 1 for left-alone, steered, slewed, waiting or stopped, 0 for the others." =
+        "Treatment of the kernel's clock: the value is 1 for the one of left-alone, steered, slewed, waiting and stopped that holds, and 0 for the others." =
         |status| kernel_clock(status, |clock| {
             let is_it = |treatment: Treatment| flag(treatment == clock.treatment);
             Treatment::ALL.iter().map(|one| (vec![one.label().to_owned()], is_it(*one))).collect()
         });
-    "pooltime_kernel_clock_offset_seconds" Gauge [] "How far the served time is ahead of the kernel's clock." =
+    "pooltime_kernel_clock_offset_seconds" Gauge []
+        "Offset of the kernel's clock from the served time; it is positive if the kernel's clock is slow." =
         |status| kernel_clock(status, |clock| some(clock.offset_s));
-    "pooltime_kernel_clock_slew_ppm" Gauge [] "Rate of the slew of the kernel's clock that is under way; 0 without one." =
-        |status| kernel_clock(status, |clock| one(clock.slew_ppm));
-    "pooltime_kernel_clock_steps_total" Counter [] "Steps of the kernel's clock that the daemon has made since it started." =
+    "pooltime_kernel_clock_slew_ratio" Gauge []
+        "Rate of the slew of the kernel's clock that is under way, as a fraction of its rate; it is 0 without a slew." =
+        |status| kernel_clock(status, |clock| one(ratio(clock.slew_ppm)));
+    "pooltime_kernel_clock_steps_total" Counter []
+        "Number of steps of the kernel's clock that the daemon has made since it started." =
         |status| kernel_clock(status, |clock| one(number(clock.steps)));
 
     "pooltime_upstreams_silent" Gauge []
-        "Whether no upstream has answered its latest requests; absent without upstreams." =
+        "Whether no upstream has answered its latest requests; it is absent without upstreams." =
         |status| {
             let any = !status.upstreams.is_empty();
             some(any.then(|| flag(status.upstreams_are_silent())))
@@ -160,27 +188,37 @@ metrics! {
         |status| each_upstream(status, |peer| {
             Some(flag(matches!(peer.tally, Tally::Candidate | Tally::SystemPeer)))
         });
-    "pooltime_upstream_falseticker" Gauge ["upstream", "address"] "Whether the upstream disagrees with the majority." =
+    "pooltime_upstream_system_peer" Gauge ["upstream", "address"]
+        "Whether the upstream is the system peer, which stratum, reference, root delay and root dispersion of answers come from." =
+        |status| each_upstream(status, |peer| Some(flag(peer.tally == Tally::SystemPeer)));
+    "pooltime_upstream_falseticker" Gauge ["upstream", "address"]
+        "Whether the upstream disagrees with the majority." =
         |status| each_upstream(status, |peer| Some(flag(peer.tally == Tally::Falseticker)));
-    "pooltime_upstream_reach_ratio" Gauge ["upstream", "address"] "Share of the last eight requests that were answered." =
+    "pooltime_upstream_reach_ratio" Gauge ["upstream", "address"]
+        "Share of the last eight requests to the upstream that were answered." =
         |status| each_upstream(status, |peer| Some(f64::from(peer.reach.count_ones()) / 8.0));
-    "pooltime_upstream_stratum" Gauge ["upstream", "address"] "Stratum in the latest answer; 16 before the first." =
+    "pooltime_upstream_stratum" Gauge ["upstream", "address"]
+        "Stratum in the latest answer of the upstream; it is 16 before the first." =
         |status| each_upstream(status, |peer| Some(f64::from(peer.stratum)));
-    "pooltime_upstream_poll_seconds" Gauge ["upstream", "address"] "Poll interval." =
+    "pooltime_upstream_poll_seconds" Gauge ["upstream", "address"] "Interval between requests to the upstream." =
         |status| each_upstream(status, |peer| Some(f64::from(peer.poll_log2).exp2()));
-    "pooltime_upstream_offset_seconds" Gauge ["upstream", "address"] "Offset relative to the served clock; positive if the clock is slow." =
+    "pooltime_upstream_offset_seconds" Gauge ["upstream", "address"]
+        "Offset of the served clock from the upstream; it is positive if the served clock is slow." =
         |status| each_upstream(status, |peer| peer.offset_s);
-    "pooltime_upstream_delay_seconds" Gauge ["upstream", "address"] "Shortest recent round trip." =
+    "pooltime_upstream_delay_seconds" Gauge ["upstream", "address"] "Shortest recent round trip to the upstream." =
         |status| each_upstream(status, |peer| peer.delay_s);
-    "pooltime_upstream_jitter_seconds" Gauge ["upstream", "address"] "Mean queueing delay in one direction." =
+    "pooltime_upstream_jitter_seconds" Gauge ["upstream", "address"]
+        "Mean queueing delay on the way to the upstream, in one direction." =
         |status| each_upstream(status, |peer| peer.jitter_s);
-    "pooltime_upstream_requests_total" Counter ["upstream", "address"] "Requests sent to the upstream." =
+    "pooltime_upstream_requests_total" Counter ["upstream", "address"]
+        "Number of requests that were sent to the upstream." =
         |status| each_upstream(status, |peer| Some(number(peer.requests)));
-    "pooltime_upstream_answers_total" Counter ["upstream", "address"] "Valid answers from the upstream." =
+    "pooltime_upstream_answers_total" Counter ["upstream", "address"] "Number of valid answers from the upstream." =
         |status| each_upstream(status, |peer| Some(number(peer.answers)));
-    "pooltime_upstream_kisses_total" Counter ["upstream", "address"] "Kiss-o'-Death answers from the upstream." =
+    "pooltime_upstream_kisses_total" Counter ["upstream", "address"] "Number of kisses of death from the upstream." =
         |status| each_upstream(status, |peer| Some(number(peer.kisses.values().sum())));
-    "pooltime_upstream_rejections_total" Counter ["upstream", "address", "reason"] "Answers that were rejected, by reason." =
+    "pooltime_upstream_rejections_total" Counter ["upstream", "address", "reason"]
+        "Number of answers from the upstream that were refused, by reason." =
         |status| {
             let of = |peer: &Peer| {
                 let labels = upstream(peer);
@@ -193,30 +231,34 @@ metrics! {
         };
 
     "pooltime_interface_unsent_answers_total" Counter ["interface"]
-        "Answers that the driver was handed and did not send, by its own counters; absent if it has none for that." =
+        "Number of answers that the driver was handed and did not send, by its own counters; it is absent where the driver has none for that." =
         |status| {
             let unsent = |interface: &crate::status::Interface| {
                 interface.xdp_transmit_errors.map(|errors| (vec![interface.name.clone()], number(errors)))
             };
             status.interfaces.iter().filter_map(unsent).collect()
         };
-    "pooltime_interface_info" Gauge ["interface", "mode"] "Mode of each interface (native, generic or none); the value is always 1." =
+    "pooltime_interface_info" Gauge ["interface", "mode"]
+        "Mode in which the program runs on the interface (native, generic or none); the value is always 1." =
         |status| {
             let mode = |mode: Option<Mode>| mode.map_or("none", Mode::label).to_owned();
             let interfaces = status.interfaces.iter();
             interfaces.map(|interface| (vec![interface.name.clone(), mode(interface.mode)], 1.0)).collect()
         };
-    "pooltime_interface_up" Gauge ["interface"] "Whether the interface is administratively up and the program is attached." =
+    "pooltime_interface_up" Gauge ["interface"]
+        "Whether the interface is administratively up and the program is attached." =
         |status| each_interface(status, |interface| flag(interface.up && interface.mode.is_some()));
-    "pooltime_interface_fallback" Gauge ["interface"] "Whether the interface is in generic mode because native mode was refused." =
+    "pooltime_interface_fallback" Gauge ["interface"]
+        "Whether the interface is in generic mode because native mode was refused." =
         |status| each_interface(status, |interface| flag(interface.fallback.is_some()));
-    "pooltime_interface_queues" Gauge ["interface", "direction"] "Number of queues that the driver has allocated." =
+    "pooltime_interface_queues" Gauge ["interface", "direction"]
+        "Number of queues that the driver of the interface has allocated." =
         |status| each_driver(status, |driver| vec![
             ("receive", driver.receive_queues.into()),
             ("transmit", driver.transmit_queues.into()),
         ]);
     "pooltime_interface_dropped_total" Counter ["interface", "reason"]
-        "Frames that the driver dropped on receive, missed because its rings were full, or dropped on transmit." =
+        "Number of frames that the driver has dropped on receive, missed because its rings were full, or dropped on transmit." =
         |status| each_driver(status, |driver| vec![
             ("receive", driver.receive_dropped),
             ("missed", driver.receive_missed),
@@ -224,24 +266,24 @@ metrics! {
         ]);
 
     "pooltime_interface_stations_without_room" Gauge ["interface"]
-        "MAC addresses and VLANs that are not answered for in the NIC path because there are too many on the interface." =
+        "Number of MAC addresses and VLANs that are not answered for in the NIC path because the interface has too many of them." =
         |status| each_interface(status, |interface| number(interface.stations_without_room as u64));
     "pooltime_addresses_without_room" Gauge ["family"]
-        "Addresses that are not answered for in the NIC path because there are too many; the socket answers." =
+        "Number of addresses that are not answered for in the NIC path because there are too many; the socket answers for them." =
         |status| without_room(status);
 
-    "pooltime_map_memory_bytes" Gauge ["map"] "Kernel memory used by the program's maps." =
+    "pooltime_map_memory_bytes" Gauge ["map"] "Kernel memory that the program's map takes." =
         |status| {
             let maps = status.maps.by_name.iter();
             maps.map(|(name, bytes)| (vec![name.clone()], number(*bytes))).collect()
         };
-    "process_start_time_seconds" Gauge [] "Start time of the daemon since the Unix epoch." =
+    "process_start_time_seconds" Gauge [] "Moment at which the daemon was started, since the Unix epoch." =
         |status| daemon(status, |daemon| daemon.started_unix_s);
-    "process_cpu_seconds_total" Counter [] "CPU time used by the daemon, in user space and in the kernel." =
+    "process_cpu_seconds_total" Counter [] "CPU time that the daemon has used, in user space and in the kernel." =
         |status| daemon(status, |daemon| daemon.cpu_s);
     "process_resident_memory_bytes" Gauge [] "Resident memory of the daemon." =
         |status| daemon(status, |daemon| number(daemon.resident_bytes));
-    "process_open_fds" Gauge [] "Number of open file descriptors of the daemon." =
+    "process_open_fds" Gauge [] "Number of file descriptors that the daemon has open." =
         |status| daemon(status, |daemon| number(daemon.descriptors));
 }
 
@@ -260,6 +302,12 @@ fn some(value: Option<f64>) -> Samples {
 
 fn flag(value: bool) -> f64 {
     f64::from(u8::from(value))
+}
+
+/// Base units, as Prometheus has them. A quotient is the nearest number to the right one, which a product with 1e-6 may
+/// miss.
+fn ratio(ppm: f64) -> f64 {
+    ppm / 1e6
 }
 
 #[expect(clippy::cast_precision_loss, reason = "scrapers read floating-point values")]
@@ -373,88 +421,4 @@ fn bytes(counters: &[Counter], wanted: impl Fn(Action) -> bool) -> Samples {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fmt::Write as _;
-
-    use super::*;
-    use crate::status::exposition::Format;
-    use crate::status::sample;
-
-    #[test]
-    fn the_documentation_lists_exactly_what_is_exported() {
-        let mut table = String::from("| metric | type | labels | meaning |\n|---|---|---|---|\n");
-        for Family { metric, samples } in families(&sample()) {
-            assert!(!samples.is_empty(), "{} has no value in a full status", metric.name);
-            let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
-            let (name, kind, labels) = (metric.name, metric.kind.label(), labels.join(", "));
-            writeln!(table, "| `{name}` | {kind} | {labels} | {} |", metric.help).unwrap();
-        }
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
-        let text = std::fs::read_to_string(path).unwrap();
-        let documented = text.find("| metric |").map_or("", |start| &text[start..]);
-        assert!(documented == table, "{path} has to end with this table:\n{table}");
-    }
-
-    #[test]
-    fn the_documentation_lists_exactly_the_alerts_that_are_shipped_in_their_order() {
-        let rules = include_str!("../../dist/prometheus-alerts.yml");
-        let shipped: Vec<_> =
-            rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
-        let documentation = include_str!("../../docs/metrics.md");
-        let alerts = documentation.split("| metric |").next().unwrap();
-        let listed = alerts.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
-        assert_eq!(listed.collect::<Vec<_>>(), shipped);
-    }
-
-    #[test]
-    fn every_family_is_named_as_scrapers_expect() {
-        for Family { metric, samples } in families(&sample()) {
-            let name = metric.name;
-            assert_eq!(name.ends_with("_total"), metric.kind == Kind::Counter, "{name}");
-            assert!(name.starts_with("pooltime_") || name.starts_with("process_"), "{name}");
-            for (labels, value) in samples {
-                assert_eq!(labels.len(), metric.labels.len(), "{name}");
-                assert!(value.is_finite(), "{name}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_the_program_counted_is_exported_by_verdict_family_and_version() {
-        let text = Format::Classic.write(&families(&sample()));
-        for line in [
-            "pooltime_packets_total{interface=\"eth0\",verdict=\"answered\",family=\"ipv4\",version=\"3\"} 7",
-            "pooltime_packets_total{interface=\"eth0\",verdict=\"drop_limited\",family=\"ipv4\",version=\"4\"} 2",
-            "pooltime_packets_total{interface=\"eth0\",verdict=\"kiss_rate\",family=\"ipv6\",version=\"4\"} 0",
-            "pooltime_received_bytes_total{interface=\"eth0\",family=\"ipv4\"} 810",
-            "pooltime_sent_bytes_total{interface=\"eth0\",family=\"ipv4\"} 630",
-            "pooltime_clock_stratum 2",
-        ] {
-            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
-        }
-    }
-
-    #[test]
-    fn the_number_of_series_is_bounded_whatever_comes() {
-        let mut status = sample();
-        let mut counters = Vec::new();
-        for verdict in Verdict::ALL {
-            for family in Protocol::ALL {
-                // Requests of other versions are not admitted.
-                let versions = if verdict.is_of_limits() { 1..5 } else { 0..8 };
-                counters.extend(versions.map(|version| Counter {
-                    verdict: verdict.label().into(),
-                    family: family.label().into(),
-                    version,
-                    packets: u64::MAX,
-                    bytes: u64::MAX / 1024,
-                }));
-            }
-        }
-        status.interfaces[0].counters = counters;
-        let interface = status.interfaces[0].clone();
-        status.interfaces = vec![interface; responder::layout::INTERFACES];
-        let series: usize = families(&status).iter().map(|family| family.samples.len()).sum();
-        assert!(series < 3000, "{series}");
-    }
-}
+mod tests;

@@ -17,11 +17,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use protocol::show_reference;
+use protocol::time::unix_ns;
 #[cfg(test)]
 use responder::Family;
 use responder::layout::Count;
 use responder::verdict::{Action, Outcome, Verdict};
-use responder::{ClockState, clock};
+use responder::{ClockState, NtpTimestamp, clock};
 use serde::{Deserialize, Serialize};
 
 use crate::net::interfaces::Driver;
@@ -37,6 +38,12 @@ use crate::status::traffic::Clients;
 pub struct Status {
     /// Version of this build.
     pub version: String,
+    /// The commit that was built, if a package was.
+    #[serde(default)]
+    pub revision: Option<String>,
+    /// What it was built for, such as `x86_64-linux-musl`.
+    #[serde(default)]
+    pub target: String,
     /// The daemon, if it runs.
     pub daemon: Option<Daemon>,
     /// The clock as the program has it.
@@ -108,8 +115,14 @@ pub struct Clock {
     pub leap: u8,
     /// Stratum in answers; 0 is unsynchronised.
     pub stratum: u8,
-    /// Reference ID in answers.
+    /// Reference ID in answers, as it is shown.
     pub reference: String,
+    /// The same as a number.
+    #[serde(default)]
+    pub reference_id: u32,
+    /// When the clock was last corrected, in seconds since the Unix epoch: the reference timestamp in answers.
+    #[serde(default)]
+    pub reference_unix_s: Option<f64>,
     /// Round trip to the primary source.
     pub root_delay_s: f64,
     /// Error bound to the primary source, including its growth up to this moment.
@@ -284,6 +297,7 @@ impl Clock {
     pub fn of(state: &ClockState, now_ns: u64) -> Self {
         let synchronised = state.is_synchronised_at(now_ns);
         let stratum = if synchronised { state.stratum } else { 0 };
+        let reference_id = if synchronised { state.reference_id } else { 0 };
         let reason = (!synchronised).then(|| {
             let text = if now_ns > state.horizon_ns && state.sequence != 0 {
                 "the horizon has passed: the clock is no longer published, because the daemon is dead or hangs"
@@ -300,7 +314,9 @@ impl Clock {
             source: None,
             leap: if synchronised { state.leap } else { responder::message::LEAP_UNSYNCHRONISED },
             stratum,
-            reference: show_reference(stratum, if synchronised { state.reference_id } else { 0 }),
+            reference: show_reference(stratum, reference_id),
+            reference_id,
+            reference_unix_s: (state.reference_time != NtpTimestamp(0)).then(|| unix_s(state.reference_time)),
             root_delay_s,
             root_dispersion_s,
             error_bound_s: root_delay_s / 2.0 + root_dispersion_s,
@@ -357,6 +373,11 @@ fn seconds(interval: clock::NtpShort) -> f64 {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for showing")]
+fn unix_s(time: NtpTimestamp) -> f64 {
+    unix_ns(time) as f64 / 1e9
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for showing")]
 fn signed_seconds(later_ns: u64, earlier_ns: u64) -> f64 {
     (i128::from(later_ns) - i128::from(earlier_ns)) as f64 / 1e9
 }
@@ -402,6 +423,8 @@ pub(crate) fn sample() -> Status {
     };
     Status {
         version: "1.2.3".into(),
+        revision: Some("0123456789ab".into()),
+        target: "x86_64-linux-musl".into(),
         daemon: Some(Daemon {
             pid: 1,
             uptime_s: 60.0,
@@ -420,6 +443,8 @@ pub(crate) fn sample() -> Status {
             leap: 0,
             stratum: 2,
             reference: "192.0.2.1".into(),
+            reference_id: 0xc000_0201,
+            reference_unix_s: Some(1_700_000_000.25),
             root_delay_s: 0.002,
             root_dispersion_s: 0.001,
             error_bound_s: 0.002,

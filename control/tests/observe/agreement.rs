@@ -73,8 +73,15 @@ fn page_status_metrics_and_sender_agree_in_every_number() {
         }
     }
     let clock = &status.clock;
+    let frequency_ppm = clock.frequency_ppm.expect("the kernel has one");
+    let reference = format!("reference=\"{}\",reference_id=\"{:08x}\"", clock.reference, clock.reference_id);
+    let revision = status.revision.as_deref().unwrap_or("unknown");
+    let build =
+        format!("version=\"{}\",revision=\"{revision}\",target=\"{}\"", status.version, status.target);
     for (name, value) in [
-        ("pooltime_clock_stratum", Value::from(clock.stratum)),
+        (format!("pooltime_build_info{{{build}}}").as_str(), Value::from(1)),
+        (format!("pooltime_clock_reference_info{{source=\"system\",{reference}}}").as_str(), 1.into()),
+        ("pooltime_clock_stratum", clock.stratum.into()),
         ("pooltime_clock_leap_indicator", clock.leap.into()),
         ("pooltime_clock_synchronised", 1.into()),
         ("pooltime_healthy", 1.into()),
@@ -86,6 +93,11 @@ fn page_status_metrics_and_sender_agree_in_every_number() {
     ] {
         assert_has(&metrics, &format!("{name} {value}"));
     }
+    assert_eq!((clock.reference.as_str(), clock.reference_id), ("127.127.1.1", 0x7f7f_0101));
+    // In base units, and nothing is lost.
+    assert_has(&metrics, &format!("pooltime_clock_frequency_ratio {}", frequency_ppm / 1e6));
+    let corrected = format!("pooltime_clock_reference_timestamp_seconds {}", clock.reference_unix_s.unwrap());
+    assert_has(&metrics, &corrected);
 }
 
 #[test]
@@ -136,7 +148,14 @@ mod status {
 
     /// Without what goes on with time.
     pub(super) fn at_rest(clock: &Clock) -> Clock {
-        Clock { root_dispersion_s: 0.0, error_bound_s: 0.0, age_s: 0.0, horizon_s: 0.0, ..clock.clone() }
+        Clock {
+            root_dispersion_s: 0.0,
+            error_bound_s: 0.0,
+            reference_unix_s: None,
+            age_s: 0.0,
+            horizon_s: 0.0,
+            ..clock.clone()
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod agreement;
 mod browser;
+mod dashboard;
 mod listener;
 mod logs;
 mod page;

@@ -14,7 +14,7 @@ use crate::page::{flood, is_shown_soon, take_pictures};
 use crate::prometheus::{Prometheus, fill_the_dashboard};
 use crate::{LISTEN, ask};
 
-const CONFIG: &str = "interfaces = [\"lan0\"]\n[access]\nunlimited = [\"fd77::/64\"]\n\
+const CONFIG: &str = "interfaces = [\"lan0\"]\n[access]\nunlimited = [\"fd77::/64\"]\n[limits]\nquota = \"4 TB\"\n\
                       [metrics]\nshow_sources = true\n[clock]\nsource = \"upstream\"\nsteer = false\n";
 
 #[test]

@@ -2,8 +2,6 @@
 
 use std::fmt::Write as _;
 
-use crate::machine::VERSION;
-
 use super::super::step::{Percentiles, Step};
 use super::plot::{Axis, Mark, Series, figure};
 use super::{LoadReport, short_time};
@@ -164,7 +162,7 @@ fn facts(report: &LoadReport) -> String {
     let machine = &report.machine;
     let rows = [
         ("Command", format!("<code>{}</code>", escaped(&report.command_line))),
-        ("Program", format!("pooltime-bench {}", VERSION.as_str())),
+        ("Program", format!("pooltime-bench {}", version::TEXT.as_str())),
         ("Machine", format!("{}, {} CPUs", escaped(&machine.processor), machine.cpus)),
         ("Kernel", format!("Linux {}", escaped(&machine.kernel))),
         ("Date", escaped(&report.date)),

@@ -130,6 +130,8 @@ fn is_own(named: &str) -> bool {
 fn status() -> Status {
     Status {
         version: "1.2.3".into(),
+        revision: None,
+        target: String::new(),
         daemon: None,
         clock: Clock::of(&ClockState::from_words([0; 8]), 0),
         upstreams: Vec::new(),
