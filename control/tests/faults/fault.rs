@@ -7,7 +7,7 @@ use testlab::drops::Drops;
 use testlab::load::Account;
 use testlab::oracle::Verdict;
 
-use crate::scene::Scene;
+use crate::scene::{Carried, Scene};
 
 /// What is promised to clients while a fault lasts and after it. In every case no answer that claims to be synchronised
 /// is further off than it claims, none comes twice, and in the end all are answered and synchronised again.
@@ -60,6 +60,8 @@ pub(crate) struct Outcome {
     pub(crate) verdict: Verdict,
     /// What the lab itself lost.
     pub(crate) drops: Drops,
+    /// Bytes on the wire, if they could be counted throughout.
+    pub(crate) carried: Option<Carried>,
     /// From when to when the fault lasted, since the first request.
     pub(crate) lasted: (Duration, Duration),
     /// How long after its end the server was healthy again.
@@ -69,6 +71,10 @@ pub(crate) struct Outcome {
 /// How long after the end of a fault requests may still get lost where a gap is promised: neighbours have to be found
 /// again, and the daemon looks at interfaces once in this time.
 const AFTER_A_GAP: Duration = Duration::from_secs(5);
+
+/// What a server may send of its own accord while a fault lasts: requests to its upstreams and to a name server, and
+/// what finds and greets neighbours.
+const OWN_BYTES: u64 = 100_000;
 
 impl Outcome {
     /// Wrong answers that claim to be synchronised.
@@ -99,6 +105,12 @@ impl Outcome {
         is_so(self.verdict.wrong() == 0, format!("the oracle: {}", self.verdict));
         is_so(account.duplicates == 0, format!("{} answers came twice", account.duplicates));
         is_so(account.strange == 0, format!("{} datagrams answer nothing", account.strange));
+        if let Some(Carried { to_server, from_server }) = self.carried {
+            is_so(
+                from_server <= to_server + OWN_BYTES,
+                format!("an amplifier: {from_server} bytes came back for {to_server}"),
+            );
+        }
         if let Err(why) = &self.recovered {
             is_so(false, format!("not healthy again: {why}"));
         }

@@ -207,10 +207,16 @@ fn mtu_changed(scene: &mut Scene<'_>) -> Result<(), String> {
 }
 
 fn channels_changed(scene: &mut Scene<'_>) -> Result<(), String> {
-    for count in [1, 2, 1, 2, 1, 2, 1, 2, 1, 2] {
-        let count = count.to_string();
-        let command = ["ethtool", "-L", "lan0", "rx", &count, "tx", &count];
-        scene.lab.exec("server", &command).expect_success();
+    let set = |host: &str, direction: &str, count: &str| {
+        scene.lab.exec(host, &["ethtool", "-L", "lan0", direction, count]).expect_success();
+    };
+    for _ in 0..5 {
+        // A veth with a program does not take fewer queues than the other end sends to.
+        set("client", "tx", "1");
+        set("server", "rx", "1");
+        sleep(Duration::from_millis(300));
+        set("server", "rx", "2");
+        set("client", "tx", "2");
         sleep(Duration::from_millis(300));
     }
     Ok(())
@@ -238,9 +244,9 @@ fn other_program(scene: &mut Scene<'_>) -> Result<(), String> {
                     .concat();
             assert!(!scene.lab.exec("server", &command).status.success(), "{command:?} is refused");
         }
-        assert!(
-            !scene.lab.exec("server", &["ip", "link", "set", "dev", "lan0", mode, "off"]).status.success()
-        );
+        // Of a mode in which there is none, that is no error.
+        let _refused_or_nothing =
+            scene.lab.exec("server", &["ip", "link", "set", "dev", "lan0", mode, "off"]);
     }
     assert_eq!(xdp(scene.lab, "lan0"), ours);
     Ok(())
@@ -276,9 +282,11 @@ fn routes_flushed(scene: &mut Scene<'_>) -> Result<(), String> {
 }
 
 fn firewall(scene: &mut Scene<'_>) -> Result<(), String> {
-    let rules = "table inet all { chain in { type filter hook input priority 0; udp dport 0-65535 drop; }\n\
-                 chain out { type filter hook output priority 0; udp dport 0-65535 drop; } }";
-    let rules = scene.lab.file("rules.nft", rules);
+    let chain = |hook: &str| {
+        format!("chain {hook}s {{\n type filter hook {hook} priority 0\n meta l4proto udp drop\n}}\n")
+    };
+    let rules = format!("table inet closed {{\n{}{}}}\n", chain("input"), chain("output"));
+    let rules = scene.lab.file("rules.nft", &rules);
     scene.lab.exec("server", &["nft", "-f", rules.to_str().unwrap()]).expect_success();
     sleep(Duration::from_secs(10));
     scene.lab.exec("server", &["nft", "flush", "ruleset"]).expect_success();

@@ -6,6 +6,8 @@
 //! - `POOLTIME_FAULTS`: the names of those to play, or "all"
 //! - `POOLTIME_FAULTS_RATE`: requests per second
 //! - `POOLTIME_FAULTS_RESULTS`: a directory for a line of the table for each
+//! - `POOLTIME_FAULTS_SOAK`: seconds for which faults are drawn at random and done to one and the same server
+//! - `POOLTIME_FAULTS_SEED`: by which they are drawn
 
 mod cgroup;
 mod fault;
@@ -16,6 +18,7 @@ mod local;
 mod name_server;
 mod process;
 mod scene;
+mod soak;
 mod table;
 mod upstreams;
 
@@ -24,6 +27,8 @@ use testlab::not_run;
 
 /// Requests per second, over both families.
 const RATE: u64 = 20_000;
+/// Seconds of the soak where nobody asks for more.
+const SOAK_S: u64 = 40;
 /// What is played where nobody asks for others: a minute and a half.
 const TELLING: [&str; 8] = [
     "killed",
@@ -80,7 +85,7 @@ fn what_is_promised_for_each_fault_is_kept() {
     if std::thread::available_parallelism().is_ok_and(|count| count.get() < 2) {
         return not_run("one CPU cannot send, serve and receive at once");
     }
-    let rate = std::env::var("POOLTIME_FAULTS_RATE").map_or(RATE, |rate| rate.parse().expect("a rate"));
+    let rate = number("POOLTIME_FAULTS_RATE", RATE);
     let (mut broken, mut cannot) = (Vec::new(), Vec::new());
     for fault in chosen() {
         let (name, promise) = (fault.name, fault.promise);
@@ -108,4 +113,20 @@ fn what_is_promised_for_each_fault_is_kept() {
     if !cannot.is_empty() {
         not_run(&cannot.join("; "));
     }
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn a_server_lives_through_any_sequence_of_faults_and_does_not_grow() {
+    if std::thread::available_parallelism().is_ok_and(|count| count.get() < 2) {
+        return not_run("one CPU cannot send, serve and receive at once");
+    }
+    let seed = number("POOLTIME_FAULTS_SEED", 1);
+    let time = std::time::Duration::from_secs(number("POOLTIME_FAULTS_SOAK", SOAK_S));
+    soak::soak(&all(), seed, time, number("POOLTIME_FAULTS_RATE", RATE));
+}
+
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable)
+        .map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable}: {text}")))
 }

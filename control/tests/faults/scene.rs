@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use testlab::drops::Drops;
+use testlab::drops::{Drops, link};
 use testlab::fake_upstream::{Conduct, FakeUpstream};
 use testlab::load::load;
 use testlab::oracle::Oracle;
@@ -26,6 +26,29 @@ const QUIET: Duration = Duration::from_secs(1);
 /// Longest that a server may take to be healthy again after a fault: a first contact, twice, and a restart.
 const RECOVERY: Duration = Duration::from_secs(40);
 
+/// What the wire carried, as the client's end of it counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Carried {
+    /// Bytes to the server.
+    pub(crate) to_server: u64,
+    /// Bytes from the server.
+    pub(crate) from_server: u64,
+}
+
+impl Carried {
+    fn of(lab: &Lab) -> Self {
+        let link = link(lab, "client");
+        let bytes = |direction: &str| link["stats64"][direction]["bytes"].as_u64().unwrap_or_default();
+        Self { to_server: bytes("tx"), from_server: bytes("rx") }
+    }
+
+    /// `None` if the counters began anew, as those of an interface do that was made anew.
+    fn since(self, earlier: &Self) -> Option<Self> {
+        let to_server = self.to_server.checked_sub(earlier.to_server)?;
+        Some(Self { to_server, from_server: self.from_server.checked_sub(earlier.from_server)? })
+    }
+}
+
 /// What a fault is done to.
 pub(crate) struct Scene<'lab> {
     pub(crate) lab: &'lab Lab,
@@ -38,26 +61,11 @@ pub(crate) struct Scene<'lab> {
     pub(crate) config: String,
 }
 
-/// Lives through a fault under a load. An error says why this machine cannot.
+/// Lives through a fault in a scene of its own. An error says why this machine cannot.
 pub(crate) fn live_through(fault: &Fault, rate: u64) -> Result<Outcome, String> {
     let lab = Lab::up(fault.setup.lab);
     let mut scene = Scene::begin(&lab, &fault.setup);
-    let oracle = Oracle::start(&lab, ORACLE_RATE);
-    let drops = Drops::of(&lab);
-    let started = Instant::now();
-    let (account, played) = load(&lab, rate, || {
-        sleep(QUIET);
-        let begin = started.elapsed();
-        let played = (fault.play)(&mut scene);
-        let end = started.elapsed();
-        let recovered = scene.recover();
-        sleep(QUIET);
-        played.map(|()| ((begin, end), recovered))
-    });
-    let (lasted, recovered) = played?;
-    let drops = Drops::of(&lab).since(&drops);
-    let verdict = oracle.stop();
-    let outcome = Outcome { account, verdict, drops, lasted, recovered };
+    let outcome = scene.live_through(fault, rate)?;
     if !outcome.broken(fault.promise).is_empty() {
         eprintln!("the server's log:\n{}", scene.server.log());
     }
@@ -65,7 +73,28 @@ pub(crate) fn live_through(fault: &Fault, rate: u64) -> Result<Outcome, String> 
 }
 
 impl<'lab> Scene<'lab> {
-    fn begin(lab: &'lab Lab, setup: &Setup) -> Self {
+    /// Lives through a fault under a load.
+    pub(crate) fn live_through(&mut self, fault: &Fault, rate: u64) -> Result<Outcome, String> {
+        let lab = self.lab;
+        let oracle = Oracle::start(lab, ORACLE_RATE);
+        let (drops, carried) = (Drops::of(lab), Carried::of(lab));
+        let started = Instant::now();
+        let (account, played) = load(lab, rate, || {
+            sleep(QUIET);
+            let begin = started.elapsed();
+            let played = (fault.play)(self);
+            let end = started.elapsed();
+            let recovered = self.recover();
+            sleep(QUIET);
+            played.map(|()| ((begin, end), recovered))
+        });
+        let (lasted, recovered) = played?;
+        let drops = Drops::of(lab).since(&drops);
+        let carried = Carried::of(lab).since(&carried);
+        Ok(Outcome { account, verdict: oracle.stop(), drops, carried, lasted, recovered })
+    }
+
+    pub(crate) fn begin(lab: &'lab Lab, setup: &Setup) -> Self {
         let address = |number| testlab::upstreams::address(number).parse::<IpAddr>().unwrap();
         let upstreams: Vec<_> = (0..UPSTREAMS)
             .map(|number| FakeUpstream::start(lab, address(number), Conduct::exact()))

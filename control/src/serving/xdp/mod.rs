@@ -338,13 +338,11 @@ impl Datapath {
         Ok(map.and_then(|map| map.info()).map_err(map_error(layout::COUNTERS))?.id())
     }
 
-    /// What each map costs in kernel memory, in bytes, as the kernel accounts for it.
-    ///
-    /// # Errors
-    ///
-    /// The map is not pinned any more.
-    pub fn map_memory(&self) -> Result<Vec<(&'static str, u64)>> {
-        MAPS.iter().map(|name| Ok((*name, map_memory(&self.directory, name)?))).collect()
+    /// What each map costs in kernel memory, in bytes, as the kernel accounts for it. One that is not pinned any more is
+    /// left out: somebody has removed it, and the server works without the pin.
+    #[must_use]
+    pub fn map_memory(&self) -> Vec<(&'static str, u64)> {
+        MAPS.iter().filter_map(|name| Some((*name, map_memory(&self.directory, name).ok()?))).collect()
     }
 
     /// The indices of the interfaces that have a place in the counters.
