@@ -89,7 +89,7 @@ pub fn configuration(text: &str) {
     for parsed in [Config::parse(text), Config::parse_all(&[first, second])] {
         match parsed {
             Ok(config) => {
-                let shown = config::Shown::of(&config).to_toml();
+                let shown = config::Shown::of(&config).unwrap().to_toml();
                 assert_eq!(Config::parse(&shown), Ok(config), "{shown}");
             }
             Err(error) => {

@@ -34,7 +34,7 @@ pub(super) fn run(command: &ConfigCommand) -> Result<()> {
     match command {
         ConfigCommand::Check { file } => check(file.as_deref()),
         ConfigCommand::Show { file, json } => {
-            let shown = Shown::of(&Config::load(file.as_deref())?);
+            let shown = Shown::of(&Config::load(file.as_deref())?)?;
             if *json { print_versioned_json(&shown) } else { write_table(&shown.to_toml()) }
         }
         ConfigCommand::Schema => print_json(&schema()),

@@ -2,19 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
 use serde::Serialize;
 use serde_json::Value;
 
 use super::origin::{Place, Places};
 use super::{Config, schema};
+use crate::error::{Code, Error, Result};
 
 /// The values of a configuration with their places.
 #[derive(Clone, Debug, Serialize)]
 pub struct Shown {
     /// The files that were read, in their order.
-    files: Vec<PathBuf>,
+    files: Vec<String>,
     /// All values. Without a value and a default, it is null.
     config: Value,
     /// The place of each value that is in a file, by its key: `clock.horizon_ms`, `upstream[2].port`. The others are
@@ -25,19 +25,24 @@ pub struct Shown {
 #[derive(Clone, Debug, Serialize)]
 struct Origin {
     /// `None` if the text is in no file.
-    file: Option<PathBuf>,
+    file: Option<String>,
     line: usize,
 }
 
 impl Shown {
     /// Takes the values of a configuration.
-    #[must_use]
-    pub fn of(config: &Config) -> Self {
-        let values = serde_json::to_value(config).unwrap_or_default();
+    ///
+    /// # Errors
+    ///
+    /// The configuration names a file whose name is no text, which none that was read does.
+    pub fn of(config: &Config) -> Result<Self> {
+        let values = serde_json::to_value(config)
+            .map_err(Error::because(Code::Software, "the configuration cannot be shown"))?;
         let places = config.origin.places();
         let mut origins = BTreeMap::new();
         collect(&values, "", &places, &mut origins);
-        Self { files: config.origin.files().map(Into::into).collect(), config: values, origins }
+        let files = config.origin.files().map(|path| path.display().to_string()).collect();
+        Ok(Self { files, config: values, origins })
     }
 
     /// Writes them as a configuration with the same meaning. The place of each value is in a comment behind it.
@@ -107,7 +112,7 @@ impl Shown {
         match self.origins.get(path) {
             // A line break would end the comment, and TOML has no other controls in one.
             Some(Origin { file: Some(file), line }) => {
-                format!("{}:{line}", file.display()).replace(char::is_control, "\u{fffd}")
+                format!("{file}:{line}").replace(char::is_control, "\u{fffd}")
             }
             Some(Origin { file: None, line }) => format!("line {line}"),
             None => "default".into(),
@@ -124,7 +129,8 @@ fn collect(value: &Value, path: &str, places: &Places<'_>, origins: &mut BTreeMa
     if let Some(Place { path: file, line }) = places.of(path) {
         // A section may be in several files.
         if !value.is_object() {
-            origins.insert(path.to_owned(), Origin { file: file.map(Into::into), line });
+            origins
+                .insert(path.to_owned(), Origin { file: file.map(|path| path.display().to_string()), line });
         }
     }
     match value {
@@ -184,7 +190,7 @@ mod tests {
             ])
             .unwrap(),
         );
-        let text = shown.to_toml();
+        let text = shown.unwrap().to_toml();
         for lines in [
             "interfaces = []  # default: the interface of the default route\n",
             "stratum = 3  # text 1:1\n",
@@ -222,6 +228,6 @@ mod tests {
         std::fs::write(&path, "clock.stratum = 3\n").unwrap();
         let config = Config::of(files::read(Some(&path)).unwrap(), &OwnAddresses::default()).unwrap();
         std::fs::remove_dir_all(&directory).unwrap();
-        assert_eq!(Config::parse(&Shown::of(&config).to_toml()), Ok(config));
+        assert_eq!(Config::parse(&Shown::of(&config).unwrap().to_toml()), Ok(config));
     }
 }

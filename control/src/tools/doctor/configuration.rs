@@ -161,6 +161,23 @@ mod tests {
     }
 
     #[test]
+    fn files_beside_it_are_examined_as_well() {
+        let directory = std::env::temp_dir().join(format!("pooltime-doctor-beside-{}", std::process::id()));
+        let main = directory.join("server.toml");
+        let beside = crate::config::directory_beside(&main);
+        std::fs::create_dir_all(&beside).unwrap();
+        std::fs::write(&main, "").unwrap();
+        std::fs::write(beside.join("a.toml"), "clock.horizon_ms = 9000\n").unwrap();
+        let (config, found) = examine(Some(&main));
+        assert_eq!((ids(&found), config.clock.horizon_ms), (vec![("config", Well)], 9000));
+        assert!(found[0].what.contains("2 files"), "{found:?}");
+        std::fs::write(beside.join("b.toml"), "clock.horizon = 9000\n").unwrap();
+        let found = examine(Some(&main)).1;
+        assert!(only(&found, "config").what.contains("server.toml.d/b.toml: line 1"), "{found:?}");
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
     fn a_wrong_file_is_a_problem_with_its_line_and_no_upstream_is_one_of_its_own() {
         let findings = judged("[clock]\nhorizon = 3\n");
         let found = only(&findings, "config");
