@@ -5,11 +5,11 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use testlab::foreign::xdp;
-use testlab::wait_for;
+use testlab::{Lab, wait_for};
 
 use crate::fault::Promise::{Gap, Unharmed};
 use crate::fault::{Fault, PLAIN, Setup};
-use crate::scene::Scene;
+use crate::scene::{Scene, Stage};
 
 /// How long an interface or an address is away.
 const AWAY: Duration = Duration::from_secs(3);
@@ -19,9 +19,15 @@ const QUEUES: Setup = Setup { lab: &["--queues", "2"], ..PLAIN };
 pub(crate) fn faults() -> Vec<Fault> {
     let fault = |name, what, promise, setup, play| Fault { name, what, promise, setup, play };
     vec![
-        fault("interface-down", "down for 3 s", Gap("the interface is down"), PLAIN, down),
-        fault("interface-flaps", "down and up 10 times", Gap("the interface is down"), PLAIN, flaps),
-        fault("cable-out", "the other end is down for 3 s", Gap("there is no carrier"), PLAIN, cable_out),
+        fault("interface-down", "down for 3 s", Gap("the interface is down"), PLAIN, |scene| {
+            down(&mut scene.stage())
+        }),
+        fault("interface-flaps", "down and up 10 times", Gap("the interface is down"), PLAIN, |scene| {
+            flaps(&mut scene.stage())
+        }),
+        fault("cable-out", "the other end is down for 3 s", Gap("there is no carrier"), PLAIN, |scene| {
+            cable_out(&mut scene.stage())
+        }),
         fault(
             "interface-deleted",
             "deleted, and made anew after 3 s",
@@ -48,48 +54,52 @@ pub(crate) fn faults() -> Vec<Fault> {
             "another address for 3 s",
             Gap("there is no such address"),
             PLAIN,
-            address_changed,
+            |scene| address_changed(&mut scene.stage()),
         ),
-        fault(
-            "addresses-come-and-go",
-            "40 addresses are added and removed",
-            Unharmed,
-            PLAIN,
-            addresses_come_and_go,
-        ),
+        fault("addresses-come-and-go", "40 addresses are added and removed", Unharmed, PLAIN, |scene| {
+            addresses_come_and_go(&mut scene.stage())
+        }),
         fault(
             "mac-changed",
             "another MAC address for 3 s",
             Gap("frames go to the old MAC address"),
             PLAIN,
-            mac_changed,
+            |scene| mac_changed(&mut scene.stage()),
         ),
-        fault("mtu-changed", "MTU 1400, 1280 and 1500", Unharmed, PLAIN, mtu_changed),
+        fault("mtu-changed", "MTU 1400, 1280 and 1500", Unharmed, PLAIN, |scene| {
+            mtu_changed(&mut scene.stage())
+        }),
         fault(
             "channels-changed",
             "one queue instead of two, and back, 5 times",
             Gap("the driver rebuilds its queues"),
             QUEUES,
-            channels_changed,
+            |scene| channels_changed(&mut scene.stage()),
         ),
         fault(
             "offloads-changed",
             "GRO, checksum and segmentation offload off and on",
             Gap("the driver changes its receive path"),
             PLAIN,
-            offloads_changed,
+            |scene| offloads_changed(&mut scene.stage()),
         ),
         fault("other-program", "other programs try to take the interface", Unharmed, PLAIN, other_program),
-        fault("ipv6-off", "IPv6 is switched off for 3 s", Gap("there is no IPv6"), PLAIN, ipv6_off),
+        fault("ipv6-off", "IPv6 is switched off for 3 s", Gap("there is no IPv6"), PLAIN, |scene| {
+            ipv6_off(&mut scene.stage())
+        }),
         fault(
             "neighbours-flushed",
             "the table of neighbours is flushed 50 times",
             Unharmed,
             PLAIN,
-            neighbours_flushed,
+            |scene| neighbours_flushed(&mut scene.stage()),
         ),
-        fault("routes-flushed", "no route for 10 s", Unharmed, PLAIN, routes_flushed),
-        fault("firewall", "the firewall drops all of UDP for 10 s", Unharmed, PLAIN, firewall),
+        fault("routes-flushed", "no route for 10 s", Unharmed, PLAIN, |scene| {
+            routes_flushed(&mut scene.stage())
+        }),
+        fault("firewall", "the firewall drops all of UDP for 10 s", Unharmed, PLAIN, |scene| {
+            firewall(&mut scene.stage())
+        }),
         fault(
             "other-interface-flaps",
             "a second served interface goes down and up 10 times",
@@ -101,33 +111,33 @@ pub(crate) fn faults() -> Vec<Fault> {
 }
 
 /// An interface that was down has lost its IPv6 addresses.
-fn up_again(scene: &Scene<'_>) {
-    scene.ip("link set lan0 up");
-    scene.ip("address replace fd77::1/64 dev lan0 nodad");
+fn up_again(lab: &Lab) {
+    lab.ip("server", "link set lan0 up");
+    lab.ip("server", "address replace fd77::1/64 dev lan0 nodad");
 }
 
-fn down(scene: &mut Scene<'_>) -> Result<(), String> {
-    scene.ip("link set lan0 down");
+pub(crate) fn down(stage: &mut Stage<'_>) -> Result<(), String> {
+    stage.ip("link set lan0 down");
     sleep(AWAY);
-    up_again(scene);
+    up_again(stage.lab);
     Ok(())
 }
 
-fn flaps(scene: &mut Scene<'_>) -> Result<(), String> {
+pub(crate) fn flaps(stage: &mut Stage<'_>) -> Result<(), String> {
     for _ in 0..10 {
-        scene.ip("link set lan0 down");
+        stage.ip("link set lan0 down");
         sleep(Duration::from_millis(70));
-        up_again(scene);
+        up_again(stage.lab);
         sleep(Duration::from_millis(130));
     }
     Ok(())
 }
 
-fn cable_out(scene: &mut Scene<'_>) -> Result<(), String> {
-    scene.lab.ip("client", "link set lan0 down");
+pub(crate) fn cable_out(stage: &mut Stage<'_>) -> Result<(), String> {
+    stage.lab.ip("client", "link set lan0 down");
     sleep(AWAY);
-    scene.lab.ip("client", "link set lan0 up");
-    scene.lab.ip("client", "address replace fd77::2/64 dev lan0 nodad");
+    stage.lab.ip("client", "link set lan0 up");
+    stage.lab.ip("client", "address replace fd77::2/64 dev lan0 nodad");
     Ok(())
 }
 
@@ -167,48 +177,48 @@ fn moved(scene: &mut Scene<'_>) -> Result<(), String> {
     sleep(AWAY);
     scene.lab.ip("client", &format!("link set away0 name lan0 netns {}", namespace("server")));
     scene.ip("address add 10.77.0.1/24 dev lan0");
-    up_again(scene);
+    up_again(scene.lab);
     Ok(())
 }
 
-fn address_changed(scene: &mut Scene<'_>) -> Result<(), String> {
-    scene.ip("address delete 10.77.0.1/24 dev lan0");
-    scene.ip("address add 10.77.0.5/24 dev lan0");
-    let asked = || scene.lab.pooltime("client", &["query", "10.77.0.5"]).status.success();
+pub(crate) fn address_changed(stage: &mut Stage<'_>) -> Result<(), String> {
+    stage.ip("address delete 10.77.0.1/24 dev lan0");
+    stage.ip("address add 10.77.0.5/24 dev lan0");
+    let asked = || stage.lab.pooltime("client", &["query", "10.77.0.5"]).status.success();
     wait_for("the new address to be answered for", || asked().then_some(()));
     sleep(AWAY);
-    scene.ip("address delete 10.77.0.5/24 dev lan0");
-    scene.ip("address add 10.77.0.1/24 dev lan0");
+    stage.ip("address delete 10.77.0.5/24 dev lan0");
+    stage.ip("address add 10.77.0.1/24 dev lan0");
     Ok(())
 }
 
-fn addresses_come_and_go(scene: &mut Scene<'_>) -> Result<(), String> {
+pub(crate) fn addresses_come_and_go(stage: &mut Stage<'_>) -> Result<(), String> {
     for action in ["add", "delete"] {
         for number in 100..140 {
-            scene.ip(&format!("address {action} 10.77.0.{number}/24 dev lan0"));
+            stage.ip(&format!("address {action} 10.77.0.{number}/24 dev lan0"));
         }
     }
     Ok(())
 }
 
-fn mac_changed(scene: &mut Scene<'_>) -> Result<(), String> {
-    scene.ip("link set lan0 address 02:00:00:77:00:99");
+pub(crate) fn mac_changed(stage: &mut Stage<'_>) -> Result<(), String> {
+    stage.ip("link set lan0 address 02:00:00:77:00:99");
     sleep(AWAY);
-    scene.ip("link set lan0 address 02:00:00:77:00:01");
+    stage.ip("link set lan0 address 02:00:00:77:00:01");
     Ok(())
 }
 
-fn mtu_changed(scene: &mut Scene<'_>) -> Result<(), String> {
+pub(crate) fn mtu_changed(stage: &mut Stage<'_>) -> Result<(), String> {
     for mtu in [1400, 1280, 1500] {
-        scene.ip(&format!("link set lan0 mtu {mtu}"));
+        stage.ip(&format!("link set lan0 mtu {mtu}"));
         sleep(Duration::from_secs(1));
     }
     Ok(())
 }
 
-fn channels_changed(scene: &mut Scene<'_>) -> Result<(), String> {
+pub(crate) fn channels_changed(stage: &mut Stage<'_>) -> Result<(), String> {
     let set = |host: &str, direction: &str, count: &str| {
-        scene.lab.exec(host, &["ethtool", "-L", "lan0", direction, count]).expect_success();
+        stage.lab.exec(host, &["ethtool", "-L", "lan0", direction, count]).expect_success();
     };
     for _ in 0..5 {
         // A veth with a program does not take fewer queues than the other end sends to.
@@ -222,10 +232,10 @@ fn channels_changed(scene: &mut Scene<'_>) -> Result<(), String> {
     Ok(())
 }
 
-fn offloads_changed(scene: &mut Scene<'_>) -> Result<(), String> {
+pub(crate) fn offloads_changed(stage: &mut Stage<'_>) -> Result<(), String> {
     for feature in ["gro", "tx", "tso"] {
         for state in ["off", "on"] {
-            scene.lab.exec("server", &["ethtool", "-K", "lan0", feature, state]);
+            stage.lab.exec("server", &["ethtool", "-K", "lan0", feature, state]);
             sleep(Duration::from_millis(300));
         }
     }
@@ -252,9 +262,9 @@ fn other_program(scene: &mut Scene<'_>) -> Result<(), String> {
     Ok(())
 }
 
-fn ipv6_off(scene: &mut Scene<'_>) -> Result<(), String> {
+pub(crate) fn ipv6_off(stage: &mut Stage<'_>) -> Result<(), String> {
     let set = |off: &str| {
-        scene
+        stage
             .lab
             .exec("server", &["sysctl", "-qw", &format!("net.ipv6.conf.lan0.disable_ipv6={off}")])
             .expect_success()
@@ -262,34 +272,34 @@ fn ipv6_off(scene: &mut Scene<'_>) -> Result<(), String> {
     set("1");
     sleep(AWAY);
     set("0");
-    scene.ip("address replace fd77::1/64 dev lan0 nodad");
+    stage.ip("address replace fd77::1/64 dev lan0 nodad");
     Ok(())
 }
 
-fn neighbours_flushed(scene: &mut Scene<'_>) -> Result<(), String> {
+pub(crate) fn neighbours_flushed(stage: &mut Stage<'_>) -> Result<(), String> {
     for _ in 0..50 {
-        scene.ip("neigh flush all");
+        stage.ip("neigh flush all");
         sleep(Duration::from_millis(50));
     }
     Ok(())
 }
 
-fn routes_flushed(scene: &mut Scene<'_>) -> Result<(), String> {
-    scene.ip("route flush table main");
+pub(crate) fn routes_flushed(stage: &mut Stage<'_>) -> Result<(), String> {
+    stage.ip("route flush table main");
     sleep(Duration::from_secs(10));
-    scene.ip("route replace 10.77.0.0/24 dev lan0");
+    stage.ip("route replace 10.77.0.0/24 dev lan0");
     Ok(())
 }
 
-fn firewall(scene: &mut Scene<'_>) -> Result<(), String> {
+pub(crate) fn firewall(stage: &mut Stage<'_>) -> Result<(), String> {
     let chain = |hook: &str| {
         format!("chain {hook}s {{\n type filter hook {hook} priority 0\n meta l4proto udp drop\n}}\n")
     };
     let rules = format!("table inet closed {{\n{}{}}}\n", chain("input"), chain("output"));
-    let rules = scene.lab.file("rules.nft", &rules);
-    scene.lab.exec("server", &["nft", "-f", rules.to_str().unwrap()]).expect_success();
+    let rules = stage.lab.file("rules.nft", &rules);
+    stage.lab.exec("server", &["nft", "-f", rules.to_str().unwrap()]).expect_success();
     sleep(Duration::from_secs(10));
-    scene.lab.exec("server", &["nft", "flush", "ruleset"]).expect_success();
+    stage.lab.exec("server", &["nft", "flush", "ruleset"]).expect_success();
     Ok(())
 }
 

@@ -8,6 +8,7 @@
 //! - `POOLTIME_FAULTS_RESULTS`: a directory for a line of the table for each
 //! - `POOLTIME_FAULTS_SOAK`: seconds for which faults are drawn at random and done to one and the same server
 //! - `POOLTIME_FAULTS_SEED`: by which they are drawn
+//! - `POOLTIME_FAULTS_OTHERS`: whether other servers are played, too
 
 mod cgroup;
 mod fault;
@@ -16,6 +17,7 @@ mod kernel;
 mod link;
 mod local;
 mod name_server;
+mod others;
 mod process;
 mod scene;
 mod soak;
@@ -124,6 +126,15 @@ fn a_server_lives_through_any_sequence_of_faults_and_does_not_grow() {
     let seed = number("POOLTIME_FAULTS_SEED", 1);
     let time = std::time::Duration::from_secs(number("POOLTIME_FAULTS_SOAK", SOAK_S));
     soak::soak(&all(), seed, time, number("POOLTIME_FAULTS_RATE", RATE));
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn other_servers_live_through_the_same() {
+    if std::env::var_os("POOLTIME_FAULTS_OTHERS").is_none() {
+        return not_run("other servers are played by: scripts/faults --others");
+    }
+    others::compare(number("POOLTIME_FAULTS_RATE", RATE));
 }
 
 fn number(variable: &str, default: u64) -> u64 {

@@ -15,7 +15,7 @@ use testlab::{Output, pooltime_xdp, wait_for};
 use crate::cgroup::Cgroup;
 use crate::fault::Promise::{Honest, Unharmed};
 use crate::fault::{Fault, PLAIN, SHORT_HORIZON, Setup};
-use crate::scene::Scene;
+use crate::scene::{Scene, Stage};
 
 /// `EX_UNAVAILABLE` of sysexits.h: what a second daemon ends with.
 const EX_UNAVAILABLE: i32 = 69;
@@ -27,28 +27,28 @@ pub(crate) fn faults() -> Vec<Fault> {
             what: "kill -9, a new daemon after 3 s",
             promise: Unharmed,
             setup: PLAIN,
-            play: killed,
+            play: |scene| killed(&mut scene.stage()),
         },
         Fault {
             name: "killed-past-horizon",
             what: "kill -9, a new daemon 2 s after the horizon",
             promise: Honest,
             setup: SHORT_HORIZON,
-            play: killed_past_horizon,
+            play: |scene| killed_past_horizon(&mut scene.stage()),
         },
         Fault {
             name: "killed-often",
             what: "kill -9 at 12 moments, each with a new daemon at once",
             promise: Unharmed,
             setup: PLAIN,
-            play: killed_often,
+            play: |scene| killed_often(&mut scene.stage()),
         },
         Fault {
             name: "hangs",
             what: "SIGSTOP until 2 s after the horizon",
             promise: Honest,
             setup: SHORT_HORIZON,
-            play: hangs,
+            play: |scene| hangs(&mut scene.stage()),
         },
         Fault {
             name: "writer-stopped",
@@ -69,7 +69,7 @@ pub(crate) fn faults() -> Vec<Fault> {
             what: "SIGTERM and a new daemon, 8 times",
             promise: Unharmed,
             setup: PLAIN,
-            play: restarted,
+            play: |scene| restarted(&mut scene.stage()),
         },
         Fault {
             name: "upgraded",
@@ -137,33 +137,33 @@ pub(crate) fn faults() -> Vec<Fault> {
     ]
 }
 
-fn killed(scene: &mut Scene<'_>) -> Result<(), String> {
-    scene.server.kill_9();
+pub(crate) fn killed(stage: &mut Stage<'_>) -> Result<(), String> {
+    stage.daemon.kill_9();
     sleep(Duration::from_secs(3));
-    scene.server.restart();
+    stage.daemon.start_again();
     Ok(())
 }
 
-fn killed_past_horizon(scene: &mut Scene<'_>) -> Result<(), String> {
-    scene.server.kill_9();
+pub(crate) fn killed_past_horizon(stage: &mut Stage<'_>) -> Result<(), String> {
+    stage.daemon.kill_9();
     sleep(Duration::from_secs(6));
-    scene.server.restart();
+    stage.daemon.start_again();
     Ok(())
 }
 
-fn killed_often(scene: &mut Scene<'_>) -> Result<(), String> {
+pub(crate) fn killed_often(stage: &mut Stage<'_>) -> Result<(), String> {
     for number in 0..12 {
-        scene.server.kill_9();
-        scene.server.restart();
+        stage.daemon.kill_9();
+        stage.daemon.start_again();
         sleep(Duration::from_millis(37 * number));
     }
     Ok(())
 }
 
-fn hangs(scene: &mut Scene<'_>) -> Result<(), String> {
-    scene.server.signal(Signal::SIGSTOP);
+pub(crate) fn hangs(stage: &mut Stage<'_>) -> Result<(), String> {
+    stage.daemon.send(Signal::SIGSTOP);
     sleep(Duration::from_secs(6));
-    scene.server.signal(Signal::SIGCONT);
+    stage.daemon.send(Signal::SIGCONT);
     Ok(())
 }
 
@@ -185,10 +185,10 @@ fn reader_stopped(scene: &mut Scene<'_>) -> Result<(), String> {
     Ok(())
 }
 
-fn restarted(scene: &mut Scene<'_>) -> Result<(), String> {
+pub(crate) fn restarted(stage: &mut Stage<'_>) -> Result<(), String> {
     for _ in 0..8 {
-        assert!(scene.server.stop().success(), "{}", scene.server.log());
-        scene.server.restart();
+        stage.daemon.end();
+        stage.daemon.start_again();
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use testlab::drops::{Drops, link};
 use testlab::fake_upstream::{Conduct, FakeUpstream};
 use testlab::load::load;
@@ -49,6 +50,102 @@ impl Carried {
     }
 }
 
+/// A server's process, whosever server it is.
+pub(crate) trait Daemon: Send {
+    /// Kills it.
+    fn kill_9(&mut self);
+    /// Ends it as a service manager does.
+    fn end(&mut self);
+    /// Starts it after it has ended, and waits until it is up.
+    fn start_again(&mut self);
+    /// Sends it a signal that does not end it.
+    fn send(&self, signal: Signal);
+    /// Whether it serves synchronised time, or why not.
+    fn is_well(&self) -> Result<(), String>;
+}
+
+impl Daemon for Server<'_> {
+    fn kill_9(&mut self) {
+        Server::kill_9(self);
+    }
+
+    fn end(&mut self) {
+        assert!(self.stop().success(), "{}", self.log());
+    }
+
+    fn start_again(&mut self) {
+        self.restart();
+    }
+
+    fn send(&self, signal: Signal) {
+        self.signal(signal);
+    }
+
+    fn is_well(&self) -> Result<(), String> {
+        let health = self.command(&["health"]);
+        if health.status.success() { Ok(()) } else { Err(format!("{}{}", health.stdout, health.stderr)) }
+    }
+}
+
+/// What can be done to any server.
+pub(crate) struct Stage<'a> {
+    pub(crate) lab: &'a Lab,
+    pub(crate) upstreams: &'a [FakeUpstream],
+    pub(crate) daemon: &'a mut dyn Daemon,
+}
+
+impl Stage<'_> {
+    /// Changes the conduct of all upstreams.
+    pub(crate) fn all_upstreams(&self, change: impl Fn(&mut Conduct)) {
+        for upstream in self.upstreams {
+            upstream.change(&change);
+        }
+    }
+
+    /// Runs `ip` on the server.
+    pub(crate) fn ip(&self, arguments: &str) {
+        self.lab.ip("server", arguments);
+    }
+}
+
+/// Does something to a server under a load, and waits until all is well again.
+pub(crate) fn under_load<S: Send>(
+    lab: &Lab,
+    rate: u64,
+    scene: &mut S,
+    play: impl FnOnce(&mut S) -> Result<(), String> + Send,
+    is_well: impl Fn(&S) -> Result<(), String> + Send + Sync,
+) -> Result<Outcome, String> {
+    let oracle = Oracle::start(lab, ORACLE_RATE);
+    let (drops, carried) = (Drops::of(lab), Carried::of(lab));
+    let started = Instant::now();
+    let (account, played) = load(lab, rate, || {
+        sleep(QUIET);
+        let begin = started.elapsed();
+        let played = play(scene);
+        let end = started.elapsed();
+        let recovered = recover(|| is_well(scene));
+        sleep(QUIET);
+        played.map(|()| ((begin, end), recovered))
+    });
+    let (lasted, recovered) = played?;
+    let drops = Drops::of(lab).since(&drops);
+    let carried = Carried::of(lab).since(&carried);
+    Ok(Outcome { account, verdict: oracle.stop(), drops, carried, lasted, recovered })
+}
+
+/// Waits until a server is well, and tells for how long, or what it says instead.
+fn recover(is_well: impl Fn() -> Result<(), String>) -> Result<Duration, String> {
+    let started = Instant::now();
+    while let Err(why) = is_well() {
+        if started.elapsed() > RECOVERY {
+            return Err(why);
+        }
+        sleep(Duration::from_millis(100));
+    }
+    Ok(started.elapsed())
+}
+
 /// What a fault is done to.
 pub(crate) struct Scene<'lab> {
     pub(crate) lab: &'lab Lab,
@@ -75,31 +172,18 @@ pub(crate) fn live_through(fault: &Fault, rate: u64) -> Result<Outcome, String> 
 impl<'lab> Scene<'lab> {
     /// Lives through a fault under a load.
     pub(crate) fn live_through(&mut self, fault: &Fault, rate: u64) -> Result<Outcome, String> {
-        let lab = self.lab;
-        let oracle = Oracle::start(lab, ORACLE_RATE);
-        let (drops, carried) = (Drops::of(lab), Carried::of(lab));
-        let started = Instant::now();
-        let (account, played) = load(lab, rate, || {
-            sleep(QUIET);
-            let begin = started.elapsed();
-            let played = (fault.play)(self);
-            let end = started.elapsed();
-            let recovered = self.recover();
-            sleep(QUIET);
-            played.map(|()| ((begin, end), recovered))
-        });
-        let (lasted, recovered) = played?;
-        let drops = Drops::of(lab).since(&drops);
-        let carried = Carried::of(lab).since(&carried);
-        Ok(Outcome { account, verdict: oracle.stop(), drops, carried, lasted, recovered })
+        under_load(self.lab, rate, self, |scene| (fault.play)(scene), |scene| scene.server.is_well())
+    }
+
+    /// What a fault needs that can be done to any server.
+    pub(crate) fn stage(&mut self) -> Stage<'_> {
+        Stage { lab: self.lab, upstreams: &self.upstreams, daemon: &mut self.server }
     }
 
     pub(crate) fn begin(lab: &'lab Lab, setup: &Setup) -> Self {
-        let address = |number| testlab::upstreams::address(number).parse::<IpAddr>().unwrap();
-        let upstreams: Vec<_> = (0..UPSTREAMS)
-            .map(|number| FakeUpstream::start(lab, address(number), Conduct::exact()))
-            .collect();
-        let names = setup.names.then(|| NameServer::start(lab, (0..UPSTREAMS).map(address).collect()));
+        let upstreams = upstreams(lab);
+        let addresses = || upstreams.iter().map(FakeUpstream::address).collect();
+        let names = setup.names.then(|| NameServer::start(lab, addresses()));
         let config = config(setup, &upstreams, names.is_some());
         let config_file = lab.file("server.toml", &config);
         let server = if setup.own_mounts || setup.names {
@@ -110,30 +194,10 @@ impl<'lab> Scene<'lab> {
             lab.server(&config, &[])
         };
         let scene = Self { lab, server, upstreams, names, config_file, config };
-        wait_for("the server to be healthy", || scene.is_healthy().then_some(()));
+        wait_for("the server to be healthy", || scene.server.is_well().ok());
         // The first contact is over: what happens next meets a server in its everyday state.
         sleep(QUIET);
         scene
-    }
-
-    /// Whether it says that it serves synchronised time on all interfaces.
-    pub(crate) fn is_healthy(&self) -> bool {
-        self.server.command(&["health"]).status.success()
-    }
-
-    /// Waits until it does, and tells for how long, or what it says instead.
-    fn recover(&self) -> Result<Duration, String> {
-        let started = Instant::now();
-        loop {
-            let health = self.server.command(&["health"]);
-            if health.status.success() {
-                return Ok(started.elapsed());
-            }
-            if started.elapsed() > RECOVERY {
-                return Err(format!("{}{}", health.stdout, health.stderr));
-            }
-            sleep(Duration::from_millis(100));
-        }
     }
 
     /// Writes the configuration file at once, so that no reload reads half of it.
@@ -143,17 +207,16 @@ impl<'lab> Scene<'lab> {
         fs::rename(&whole, &self.config_file).unwrap();
     }
 
-    /// Changes the conduct of all upstreams.
-    pub(crate) fn all_upstreams(&self, change: impl Fn(&mut Conduct)) {
-        for upstream in &self.upstreams {
-            upstream.change(&change);
-        }
-    }
-
     /// Runs `ip` on the server.
     pub(crate) fn ip(&self, arguments: &str) {
         self.lab.ip("server", arguments);
     }
+}
+
+/// Starts upstreams that are exact.
+pub(crate) fn upstreams(lab: &Lab) -> Vec<FakeUpstream> {
+    let address = |number| testlab::upstreams::address(number).parse::<IpAddr>().unwrap();
+    (0..UPSTREAMS).map(|number| FakeUpstream::start(lab, address(number), Conduct::exact())).collect()
 }
 
 fn config(setup: &Setup, upstreams: &[FakeUpstream], names: bool) -> String {

@@ -47,6 +47,30 @@ pub(crate) fn tell_why_not(fault: &Fault, why: &str) {
     );
 }
 
+/// Prints what came of a fault of another server, and writes its row.
+pub(crate) fn tell_of_other(server: &str, fault: &str, outcome: &Outcome) {
+    let account = &outcome.account;
+    let recovered = outcome.recovered.as_ref();
+    let recovered = recovered.map_or_else(|_| "never".into(), |time| format!("{:.1}", time.as_secs_f64()));
+    let (sent, lost, wrong) = (account.sent, account.lost(), outcome.wrong());
+    let unsynchronised = account.unsynchronised();
+    println!(
+        "{server}: {fault}: {sent} asked, {lost} lost, {wrong} wrong ({:?}), {unsynchronised} unsynchronised, well again \
+         {recovered} s after its end",
+        account.worst
+    );
+    write(
+        &format!("{fault}.{server}"),
+        &format!("| {fault} | {server} | {sent} | {lost} | {wrong} | {unsynchronised} | {recovered} |"),
+    );
+}
+
+/// The same for one that could not be played.
+pub(crate) fn tell_why_not_of_other(server: &str, fault: &str, why: &str) {
+    println!("{server}: {fault}: not played: {why}");
+    write(&format!("{fault}.{server}"), &format!("| {fault} | {server} | not played |||||"));
+}
+
 fn write(name: &str, row: &str) {
     if let Some(directory) = std::env::var_os("POOLTIME_FAULTS_RESULTS") {
         fs::write(Path::new(&directory).join(name), format!("{}\n", row.trim_end())).unwrap();

@@ -9,7 +9,7 @@ use testlab::fake_upstream::{Conduct, Reply};
 use crate::fault::Promise::{Honest, Unharmed};
 use crate::fault::{Fault, PLAIN, Setup};
 use crate::name_server::Says;
-use crate::scene::Scene;
+use crate::scene::{Scene, Stage};
 
 /// Long enough that each upstream is asked twice: polls are 8 s apart.
 const TWO_POLLS: Duration = Duration::from_secs(18);
@@ -20,34 +20,46 @@ const NARROW: Setup = Setup { clock: "max_error_ms = 1", ..PLAIN };
 pub(crate) fn faults() -> Vec<Fault> {
     let fault = |name, what, promise, setup, play| Fault { name, what, promise, setup, play };
     vec![
-        fault("upstreams-cut", "all are silent for 18 s", Unharmed, PLAIN, cut),
+        fault("upstreams-cut", "all are silent for 18 s", Unharmed, PLAIN, |scene| cut(&mut scene.stage())),
         fault(
             "upstreams-cut-to-the-limit",
             "all are silent until the error bound is above its limit",
             Honest,
             NARROW,
-            cut_to_the_limit,
+            |scene| cut_to_the_limit(&mut scene.stage()),
         ),
-        fault("upstreams-lie", "one is 0.3 s wrong for 18 s", Unharmed, PLAIN, one_lies),
+        fault("upstreams-lie", "one is 0.3 s wrong for 18 s", Unharmed, PLAIN, |scene| {
+            one_lies(&mut scene.stage())
+        }),
         fault(
             "upstreams-lie-beyond-the-limit",
             "one is 100 s wrong for 18 s, more than the largest error bound",
             Honest,
             PLAIN,
-            one_lies_much,
+            |scene| one_lies_much(&mut scene.stage()),
         ),
         fault(
             "upstreams-lie-together",
             "two of four are wrong by the same 0.3 s for 18 s",
             Honest,
             PLAIN,
-            two_lie,
+            |scene| two_lie(&mut scene.stage()),
         ),
-        fault("upstreams-flap", "each comes and goes, twice a second for 18 s", Unharmed, PLAIN, flap),
-        fault("upstreams-deny", "all send DENY for 18 s", Unharmed, PLAIN, deny),
-        fault("upstreams-rate", "all send RATE for 18 s", Unharmed, PLAIN, rate),
-        fault("upstreams-unsynchronised", "all lose their time for 18 s", Unharmed, PLAIN, unsynchronised),
-        fault("upstreams-slow", "all answer 0.4 s late, in one direction, for 18 s", Unharmed, PLAIN, slow),
+        fault("upstreams-flap", "each comes and goes, twice a second for 18 s", Unharmed, PLAIN, |scene| {
+            flap(&mut scene.stage())
+        }),
+        fault("upstreams-deny", "all send DENY for 18 s", Unharmed, PLAIN, |scene| deny(&mut scene.stage())),
+        fault("upstreams-rate", "all send RATE for 18 s", Unharmed, PLAIN, |scene| rate(&mut scene.stage())),
+        fault("upstreams-unsynchronised", "all lose their time for 18 s", Unharmed, PLAIN, |scene| {
+            unsynchronised(&mut scene.stage())
+        }),
+        fault(
+            "upstreams-slow",
+            "all answer 0.4 s late, in one direction, for 18 s",
+            Unharmed,
+            PLAIN,
+            |scene| slow(&mut scene.stage()),
+        ),
         fault("names-dead", "the name server is silent for 18 s", Unharmed, NAMES, names_dead),
         fault(
             "names-dead-at-start",
@@ -74,72 +86,72 @@ pub(crate) fn faults() -> Vec<Fault> {
 }
 
 /// All change their conduct, and after a time they are exact again.
-fn for_two_polls(scene: &Scene<'_>, change: impl Fn(&mut Conduct)) -> Result<(), String> {
-    scene.all_upstreams(change);
+fn for_two_polls(stage: &Stage<'_>, change: impl Fn(&mut Conduct)) -> Result<(), String> {
+    stage.all_upstreams(change);
     sleep(TWO_POLLS);
-    scene.all_upstreams(|conduct| *conduct = Conduct::exact());
+    stage.all_upstreams(|conduct| *conduct = Conduct::exact());
     Ok(())
 }
 
-fn cut(scene: &mut Scene<'_>) -> Result<(), String> {
-    for_two_polls(scene, |conduct| conduct.reply = Reply::Silence)
+pub(crate) fn cut(stage: &mut Stage<'_>) -> Result<(), String> {
+    for_two_polls(stage, |conduct| conduct.reply = Reply::Silence)
 }
 
-fn cut_to_the_limit(scene: &mut Scene<'_>) -> Result<(), String> {
-    scene.all_upstreams(|conduct| conduct.root_dispersion_s = 0.000_8);
+pub(crate) fn cut_to_the_limit(stage: &mut Stage<'_>) -> Result<(), String> {
+    stage.all_upstreams(|conduct| conduct.root_dispersion_s = 0.000_8);
     sleep(TWO_POLLS);
-    for_two_polls(scene, |conduct| conduct.reply = Reply::Silence)
+    for_two_polls(stage, |conduct| conduct.reply = Reply::Silence)
 }
 
-fn one_lies(scene: &mut Scene<'_>) -> Result<(), String> {
-    one_is_wrong_by(scene, 0.3)
+pub(crate) fn one_lies(stage: &mut Stage<'_>) -> Result<(), String> {
+    one_is_wrong_by(stage, 0.3)
 }
 
 /// What it says may be a jump of the local clock until the others have been asked again.
-fn one_lies_much(scene: &mut Scene<'_>) -> Result<(), String> {
-    one_is_wrong_by(scene, 100.0)
+pub(crate) fn one_lies_much(stage: &mut Stage<'_>) -> Result<(), String> {
+    one_is_wrong_by(stage, 100.0)
 }
 
-fn one_is_wrong_by(scene: &Scene<'_>, error_s: f64) -> Result<(), String> {
-    scene.upstreams[0].change(|conduct| conduct.error_s = error_s);
+fn one_is_wrong_by(stage: &Stage<'_>, error_s: f64) -> Result<(), String> {
+    stage.upstreams[0].change(|conduct| conduct.error_s = error_s);
     sleep(TWO_POLLS);
-    scene.upstreams[0].change(|conduct| conduct.error_s = 0.0);
+    stage.upstreams[0].change(|conduct| conduct.error_s = 0.0);
     Ok(())
 }
 
-fn two_lie(scene: &mut Scene<'_>) -> Result<(), String> {
-    for upstream in &scene.upstreams[..2] {
+pub(crate) fn two_lie(stage: &mut Stage<'_>) -> Result<(), String> {
+    for upstream in &stage.upstreams[..2] {
         upstream.change(|conduct| conduct.error_s = 0.3);
     }
     sleep(TWO_POLLS);
-    scene.all_upstreams(|conduct| *conduct = Conduct::exact());
+    stage.all_upstreams(|conduct| *conduct = Conduct::exact());
     Ok(())
 }
 
-fn flap(scene: &mut Scene<'_>) -> Result<(), String> {
+pub(crate) fn flap(stage: &mut Stage<'_>) -> Result<(), String> {
     for number in 0..72_usize {
-        scene.upstreams[number % 4].vanish();
-        scene.upstreams[(number + 1 + number / 7) % 4].come_back();
+        stage.upstreams[number % 4].vanish();
+        stage.upstreams[(number + 1 + number / 7) % 4].come_back();
         sleep(TWO_POLLS / 72);
     }
-    scene.all_upstreams(|conduct| *conduct = Conduct::exact());
+    stage.all_upstreams(|conduct| *conduct = Conduct::exact());
     Ok(())
 }
 
-fn deny(scene: &mut Scene<'_>) -> Result<(), String> {
-    for_two_polls(scene, |conduct| conduct.reply = Reply::Kiss(*b"DENY"))
+pub(crate) fn deny(stage: &mut Stage<'_>) -> Result<(), String> {
+    for_two_polls(stage, |conduct| conduct.reply = Reply::Kiss(*b"DENY"))
 }
 
-fn rate(scene: &mut Scene<'_>) -> Result<(), String> {
-    for_two_polls(scene, |conduct| conduct.reply = Reply::Kiss(*b"RATE"))
+pub(crate) fn rate(stage: &mut Stage<'_>) -> Result<(), String> {
+    for_two_polls(stage, |conduct| conduct.reply = Reply::Kiss(*b"RATE"))
 }
 
-fn unsynchronised(scene: &mut Scene<'_>) -> Result<(), String> {
-    for_two_polls(scene, Conduct::lose_synchronisation)
+pub(crate) fn unsynchronised(stage: &mut Stage<'_>) -> Result<(), String> {
+    for_two_polls(stage, Conduct::lose_synchronisation)
 }
 
-fn slow(scene: &mut Scene<'_>) -> Result<(), String> {
-    for_two_polls(scene, |conduct| conduct.back = Duration::from_millis(400))
+pub(crate) fn slow(stage: &mut Stage<'_>) -> Result<(), String> {
+    for_two_polls(stage, |conduct| conduct.back = Duration::from_millis(400))
 }
 
 fn names_dead(scene: &mut Scene<'_>) -> Result<(), String> {
@@ -167,7 +179,7 @@ fn names_lie(scene: &mut Scene<'_>) -> Result<(), String> {
         sleep(TWO_POLLS / 4);
     }
     say_for(scene, truth(scene), Duration::ZERO);
-    scene.all_upstreams(|conduct| *conduct = Conduct::exact());
+    scene.stage().all_upstreams(|conduct| *conduct = Conduct::exact());
     Ok(())
 }
 
