@@ -9,6 +9,7 @@ const READING_S: f64 = 2e-6;
 
 /// What an answer claims, and how far it is from the true time.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_field_names, reason = "their unit")]
 pub(crate) struct Claim {
     /// The error bound that the server claims, in s.
     pub(crate) bound_s: f64,

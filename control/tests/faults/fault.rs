@@ -75,6 +75,7 @@ const AFTER_A_GAP: Duration = Duration::from_secs(5);
 /// What a server may send of its own accord while a fault lasts: requests to its upstreams and to a name server, and
 /// what finds and greets neighbours.
 const OWN_BYTES: u64 = 100_000;
+const OWN_FRAMES: u64 = 1000;
 
 impl Outcome {
     /// Wrong answers that claim to be synchronised.
@@ -105,10 +106,10 @@ impl Outcome {
         is_so(self.verdict.wrong() == 0, format!("the oracle: {}", self.verdict));
         is_so(account.duplicates == 0, format!("{} answers came twice", account.duplicates));
         is_so(account.strange == 0, format!("{} datagrams answer nothing", account.strange));
-        if let Some(Carried { to_server, from_server }) = self.carried {
+        if let Some(Carried { requests, answers }) = self.carried {
             is_so(
-                from_server <= to_server + OWN_BYTES,
-                format!("an amplifier: {from_server} bytes came back for {to_server}"),
+                answers.bytes <= requests.bytes + OWN_BYTES && answers.frames <= requests.frames + OWN_FRAMES,
+                format!("an amplifier: {answers:?} for {requests:?}"),
             );
         }
         if let Err(why) = &self.recovered {

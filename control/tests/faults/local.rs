@@ -64,7 +64,7 @@ fn control_flood(scene: &mut Scene<'_>) -> Result<(), String> {
         let _refused = match number % 3 {
             0 => Ok(()),
             1 => stream.write_all(b"{\"status\""),
-            _ => stream.write_all(&[b'x'; 100_000]),
+            _ => stream.write_all(&vec![b'x'; 100_000]),
         };
         Some(stream)
     });

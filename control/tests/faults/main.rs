@@ -10,6 +10,11 @@
 //! - `POOLTIME_FAULTS_SEED`: by which they are drawn
 //! - `POOLTIME_FAULTS_OTHERS`: whether other servers are played, too
 
+#![expect(
+    clippy::unnecessary_wraps,
+    reason = "all plays have one type, and some need to say that they cannot be played"
+)]
+
 mod cgroup;
 mod fault;
 mod files;

@@ -17,7 +17,7 @@ use crate::scene::{self, Daemon, Stage};
 use crate::{link, process, table, upstreams};
 
 /// How long one of them may take to be synchronised at first.
-const FIRST: Duration = Duration::from_secs(60);
+const FIRST: Duration = Duration::from_mins(1);
 /// In which a first contact is over, and then some.
 const SETTLED: Duration = Duration::from_secs(15);
 
@@ -136,7 +136,7 @@ fn live_through(name: &str, program: &str, play: Play, rate: u64) -> Result<Outc
     }
     sleep(SETTLED.saturating_sub(started.elapsed()));
     let play = |other: &mut Other<'_>| play(&mut Stage { lab: &lab, upstreams: &upstreams, daemon: other });
-    scene::under_load(&lab, rate, &mut other, play, |other| other.is_well())
+    scene::under_load(&lab, rate, &mut other, play, Daemon::is_well)
 }
 
 fn config(name: &str, upstreams: &[FakeUpstream], lab: &Lab) -> String {

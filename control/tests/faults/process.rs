@@ -1,5 +1,6 @@
 //! Faults of the daemon's process, and of who starts and stops it.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
@@ -21,119 +22,78 @@ use crate::scene::{Scene, Stage};
 const EX_UNAVAILABLE: i32 = 69;
 
 pub(crate) fn faults() -> Vec<Fault> {
+    let fault = |name, what, promise, setup, play| Fault { name, what, promise, setup, play };
     vec![
-        Fault {
-            name: "killed",
-            what: "kill -9, a new daemon after 3 s",
-            promise: Unharmed,
-            setup: PLAIN,
-            play: |scene| killed(&mut scene.stage()),
-        },
-        Fault {
-            name: "killed-past-horizon",
-            what: "kill -9, a new daemon 2 s after the horizon",
-            promise: Honest,
-            setup: SHORT_HORIZON,
-            play: |scene| killed_past_horizon(&mut scene.stage()),
-        },
-        Fault {
-            name: "killed-often",
-            what: "kill -9 at 12 moments, each with a new daemon at once",
-            promise: Unharmed,
-            setup: PLAIN,
-            play: |scene| killed_often(&mut scene.stage()),
-        },
-        Fault {
-            name: "hangs",
-            what: "SIGSTOP until 2 s after the horizon",
-            promise: Honest,
-            setup: SHORT_HORIZON,
-            play: |scene| hangs(&mut scene.stage()),
-        },
-        Fault {
-            name: "writer-stopped",
-            what: "SIGSTOP and SIGCONT at 300 moments, in the middle of publishing, too",
-            promise: Unharmed,
-            setup: PLAIN,
-            play: writer_stopped,
-        },
-        Fault {
-            name: "reader-stopped",
-            what: "SIGSTOP for 6 s: nobody reads the ring buffer",
-            promise: Unharmed,
-            setup: PLAIN,
-            play: reader_stopped,
-        },
-        Fault {
-            name: "restarted",
-            what: "SIGTERM and a new daemon, 8 times",
-            promise: Unharmed,
-            setup: PLAIN,
-            play: |scene| restarted(&mut scene.stage()),
-        },
-        Fault {
-            name: "upgraded",
-            what: "another build with the same layout, and back",
-            promise: Unharmed,
-            setup: PLAIN,
-            play: upgraded,
-        },
-        Fault {
-            name: "two-at-once",
-            what: "six more daemons and an attach while one runs",
-            promise: Unharmed,
-            setup: PLAIN,
-            play: two_at_once,
-        },
-        Fault {
-            name: "two-at-start",
-            what: "two daemons start at once after a kill -9",
-            promise: Unharmed,
-            setup: PLAIN,
-            play: two_at_start,
-        },
-        Fault {
-            name: "out-of-memory",
-            what: "a reload with 400,000 prefixes does not fit into its control group: killed by the kernel",
-            promise: Unharmed,
-            setup: PLAIN,
-            play: out_of_memory,
-        },
-        Fault {
-            name: "starved",
-            what: "2 % of a CPU for 8 s, as where a host's time is stolen",
-            promise: Unharmed,
-            setup: PLAIN,
-            play: starved,
-        },
-        Fault {
-            name: "no-descriptors",
-            what: "no file descriptor is left for 5 s, while commands and an interface come",
-            promise: Unharmed,
-            setup: PLAIN,
-            play: no_descriptors,
-        },
-        Fault {
-            name: "cold-caches",
-            what: "the kernel's caches are dropped 20 times",
-            promise: Unharmed,
-            setup: PLAIN,
-            play: cold_caches,
-        },
-        Fault {
-            name: "thousand-attachments",
-            what: "a second interface is attached and detached 1,000 times",
-            promise: Unharmed,
-            setup: Setup { lab: &["--router"], ..PLAIN },
-            play: thousand_attachments,
-        },
-        Fault {
-            name: "detached",
-            what: "detach of the interface, and attach after 2 s: the socket answers",
-            promise: Unharmed,
-            setup: Setup { lab: &["--router"], ..PLAIN },
-            play: detached,
-        },
+        fault("killed", "kill -9, a new daemon after 3 s", Unharmed, PLAIN, |scene| {
+            killed(&mut scene.stage())
+        }),
+        fault(
+            "killed-past-horizon",
+            "kill -9, a new daemon 2 s after the horizon",
+            Honest,
+            SHORT_HORIZON,
+            |scene| killed_past_horizon(&mut scene.stage()),
+        ),
+        fault(
+            "killed-often",
+            "kill -9 at 12 moments, each with a new daemon at once",
+            Unharmed,
+            PLAIN,
+            |scene| killed_often(&mut scene.stage()),
+        ),
+        fault("hangs", "SIGSTOP until 2 s after the horizon", Honest, SHORT_HORIZON, |scene| {
+            hangs(&mut scene.stage())
+        }),
+        fault(
+            "writer-stopped",
+            "SIGSTOP and SIGCONT at 300 moments, in the middle of publishing, too",
+            Unharmed,
+            PLAIN,
+            writer_stopped,
+        ),
+        fault(
+            "reader-stopped",
+            "SIGSTOP for 6 s: nobody reads the ring buffer",
+            Unharmed,
+            PLAIN,
+            reader_stopped,
+        ),
+        fault("restarted", "SIGTERM and a new daemon, 8 times", Unharmed, PLAIN, |scene| {
+            restarted(&mut scene.stage())
+        }),
+        fault("upgraded", "another build with the same layout, and back", Unharmed, PLAIN, upgraded),
+        fault("two-at-once", "six more daemons and an attach while one runs", Unharmed, PLAIN, two_at_once),
+        fault("two-at-start", "two daemons start at once after a kill -9", Unharmed, PLAIN, two_at_start),
+        fault(
+            "out-of-memory",
+            "a reload with 400,000 prefixes does not fit into its control group: killed by the kernel",
+            Unharmed,
+            PLAIN,
+            out_of_memory,
+        ),
+        fault("starved", "2 % of a CPU for 8 s, as where a host's time is stolen", Unharmed, PLAIN, starved),
+        fault(
+            "no-descriptors",
+            "no file descriptor is left for 5 s, while commands and an interface come",
+            Unharmed,
+            PLAIN,
+            no_descriptors,
+        ),
+        fault("cold-caches", "the kernel's caches are dropped 20 times", Unharmed, PLAIN, cold_caches),
+        fault(
+            "thousand-attachments",
+            "a second interface is attached and detached 1,000 times",
+            Unharmed,
+            Setup { lab: &["--router"], ..PLAIN },
+            thousand_attachments,
+        ),
+        fault(
+            "detached",
+            "detach of the interface, and attach after 2 s: the socket answers",
+            Unharmed,
+            Setup { lab: &["--router"], ..PLAIN },
+            detached,
+        ),
     ]
 }
 
@@ -245,8 +205,11 @@ fn out_of_memory(scene: &mut Scene<'_>) -> Result<(), String> {
         &format!("#!/bin/sh\necho $$ >{} && exec {} \"$@\"\n", group.processes().display(), pooltime_xdp()),
     );
     fs::set_permissions(&inside, fs::Permissions::from_mode(0o755)).unwrap();
-    let list: String =
-        (0..400_000_u32).map(|n| format!("deny 20.{}.{}.{}\n", n >> 16, n >> 8 & 255, n & 255)).collect();
+    let mut list = String::new();
+    for number in 0..400_000_u32 {
+        let [_, second, third, fourth] = number.to_be_bytes();
+        writeln!(list, "deny 20.{second}.{third}.{fourth}").unwrap();
+    }
     let list = scene.lab.file("many.acl", &list);
     assert!(scene.server.stop().success());
     scene.server.restart_as(&inside);

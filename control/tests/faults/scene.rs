@@ -27,26 +27,46 @@ const QUIET: Duration = Duration::from_secs(1);
 /// Longest that a server may take to be healthy again after a fault: a first contact, twice, and a restart.
 const RECOVERY: Duration = Duration::from_secs(40);
 
+/// Bytes in the header of a frame.
+const ETHERNET_HEADER: u64 = 14;
+
 /// What the wire carried, as the client's end of it counts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Carried {
-    /// Bytes to the server.
-    pub(crate) to_server: u64,
-    /// Bytes from the server.
-    pub(crate) from_server: u64,
+    pub(crate) requests: Traffic,
+    pub(crate) answers: Traffic,
+}
+
+/// What the wire carried in one direction.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Traffic {
+    pub(crate) frames: u64,
+    pub(crate) bytes: u64,
 }
 
 impl Carried {
     fn of(lab: &Lab) -> Self {
         let link = link(lab, "client");
-        let bytes = |direction: &str| link["stats64"][direction]["bytes"].as_u64().unwrap_or_default();
-        Self { to_server: bytes("tx"), from_server: bytes("rx") }
+        let count = |way: &str, of: &str| link["stats64"][way][of].as_u64().unwrap_or_default();
+        let traffic = |way| Traffic { frames: count(way, "packets"), bytes: count(way, "bytes") };
+        let Traffic { frames, bytes } = traffic("tx");
+        // The kernel counts a frame that a veth takes from a socket without its Ethernet header.
+        Self { requests: Traffic { frames, bytes: bytes + ETHERNET_HEADER * frames }, answers: traffic("rx") }
     }
 
     /// `None` if the counters began anew, as those of an interface do that was made anew.
     fn since(self, earlier: &Self) -> Option<Self> {
-        let to_server = self.to_server.checked_sub(earlier.to_server)?;
-        Some(Self { to_server, from_server: self.from_server.checked_sub(earlier.from_server)? })
+        Some(Self {
+            requests: self.requests.since(&earlier.requests)?,
+            answers: self.answers.since(&earlier.answers)?,
+        })
+    }
+}
+
+impl Traffic {
+    fn since(self, earlier: &Self) -> Option<Self> {
+        let frames = self.frames.checked_sub(earlier.frames)?;
+        Some(Self { frames, bytes: self.bytes.checked_sub(earlier.bytes)? })
     }
 }
 
