@@ -188,7 +188,7 @@ pub(crate) fn run(
         progress.aside(|| report.add(step, output))?;
     }
     drop(progress);
-    let missed = thresholds.missed(report.steps());
+    let missed = thresholds.missed(report.steps(), load.profile);
     report.remark(missed.clone());
     report.end(output)?;
     end(&watch, &missed)

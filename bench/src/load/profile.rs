@@ -130,6 +130,11 @@ impl Profile {
         1.0 + (self.peak() - 1.0) * (HIGH + FALLING / 2.0)
     }
 
+    /// Whether the load is one that a server's limits are to refuse in part.
+    pub(super) const fn provokes_limits(self) -> bool {
+        matches!(self, Self::HotSource(_) | Self::Spoofed)
+    }
+
     /// Returns why a search for the highest rate makes no sense with this profile, if it makes none.
     pub(super) fn unsearchable(self) -> Option<&'static str> {
         matches!(self, Self::TopOfHour(_))

@@ -1,4 +1,4 @@
-//! The commands of docs/join-the-pool.md.
+//! The commands of a document.
 //!
 //! A block of them is opened by the mark `sh HOST STEP`: where they are run, and what the step is called here. Other blocks
 //! have no commands, and the mark `toml` or `text`.

@@ -32,9 +32,9 @@ pub(crate) struct Machine<'lab> {
 }
 
 impl<'lab> Machine<'lab> {
-    /// Boots it on a host of the lab; or says why this machine cannot.
-    pub(crate) fn boot(lab: &'lab Lab, host: &str) -> Result<Self, String> {
-        let root = debian_root()?;
+    /// Boots it on a host of the lab, with this time daemon installed; or says why this machine cannot.
+    pub(crate) fn boot(lab: &'lab Lab, host: &str, time_daemon: &str) -> Result<Self, String> {
+        let root = debian_root(time_daemon)?;
         let work = std::env::temp_dir().join(format!("pooltime-machine-{}", lab.name()));
         fs::DirBuilder::new().mode(0o700).create(&work).unwrap();
         let machine = Self {
@@ -213,9 +213,9 @@ impl Drop for Machine<'_> {
     }
 }
 
-fn debian_root() -> Result<PathBuf, String> {
+fn debian_root(time_daemon: &str) -> Result<PathBuf, String> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/debian-root");
-    let made = Output::of(&mut Command::new(script));
+    let made = Output::of(Command::new(script).arg(time_daemon));
     if made.code() == Some(EX_TEMPFAIL) {
         return Err(made.stderr.trim().to_owned());
     }

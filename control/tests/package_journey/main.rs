@@ -1,20 +1,21 @@
 //! The operator's journey, from an empty Debian 12 server to the NTP Pool and back, by the commands of
 //! docs/join-the-pool.md, with the package, and a real systemd.
 
+mod beside_chrony;
 mod document;
+mod journey;
 mod machine;
 mod packages;
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
-use testlab::foreign::xdp;
 use testlab::load::load;
 use testlab::upstreams::{Upstreams, address, give_addresses};
-use testlab::{Lab, Output, not_run, tool, wait_for};
+use testlab::{Lab, not_run, tool, wait_for};
 
-use document::{Host, Step, steps};
+use document::steps;
+use journey::Journey;
 use machine::Machine;
 use packages::{Packages, lintian};
 
@@ -69,7 +70,7 @@ fn the_document_leads_from_an_empty_server_to_the_pool_and_back() {
     let Some(chronyd) = tool("chronyd") else { return not_run("chronyd is not here") };
     let lab = Lab::up(&[]);
     let _upstreams = network(&lab, &chronyd);
-    let machine = match Machine::boot(&lab, "server") {
+    let machine = match Machine::boot(&lab, "server", "timesyncd") {
         Ok(machine) => machine,
         Err(reason) => return not_run(&reason),
     };
@@ -78,7 +79,7 @@ fn the_document_leads_from_an_empty_server_to_the_pool_and_back() {
     machine.says("ufw --force enable");
     // The operator says yes.
     machine.write("/etc/apt/apt.conf.d/90yes", "APT::Get::Assume-Yes \"true\";\n");
-    let mut journey = Journey { lab: &lab, machine, steps: steps(DOCUMENT).unwrap().into_iter() };
+    let mut journey = Journey::of(DOCUMENT, &lab, machine);
 
     journey.installs();
     journey.configures();
@@ -87,7 +88,7 @@ fn the_document_leads_from_an_empty_server_to_the_pool_and_back() {
     journey.survives_a_hang_and_a_reboot();
     journey.asks_the_doctor();
     journey.leaves_nothing();
-    assert_eq!(journey.steps.next(), None, "the document has more steps than are taken here");
+    journey.ends();
 }
 
 /// Makes the network of the document's examples: the server's address, a default route, upstreams.
@@ -107,13 +108,6 @@ fn network<'lab>(lab: &'lab Lab, chronyd: &Path) -> Upstreams<'lab> {
 fn names() -> String {
     let upstream = |number| format!("{} ntp{}.example.net\n", address(number), number + 1);
     format!("127.0.0.1 localhost server\n::1 localhost\n{}", (0..UPSTREAMS).map(upstream).collect::<String>())
-}
-
-/// The operator, on the way.
-struct Journey<'lab> {
-    lab: &'lab Lab,
-    machine: Machine<'lab>,
-    steps: std::vec::IntoIter<Step>,
 }
 
 impl Journey<'_> {
@@ -279,58 +273,5 @@ impl Journey<'_> {
         self.machine.says("test -e /etc/pooltime-xdp.toml");
         self.take("purge");
         assert_eq!(self.machine.says(&left.replace("/etc/systemd", "/etc")).trim(), "");
-    }
-
-    /// Takes the document's next step, which must be this one and succeed, and returns what its commands say.
-    fn take(&mut self, name: &str) -> String {
-        let output = self.run(name);
-        let said = format!("{}{}", output.stdout, output.stderr);
-        output.expect_success();
-        said
-    }
-
-    /// Takes the document's next step, which must be this one.
-    fn run(&mut self, name: &str) -> Output {
-        let step = self.next(name);
-        let commands = format!("cd; {}", step.commands);
-        let output = match step.host {
-            Host::Server => self.machine.shell(&commands),
-            Host::Another => self.elsewhere(&step.commands),
-            Host::Build => panic!("{name} is not for a host"),
-        };
-        println!("--- {name}\n{}{}", output.stdout, output.stderr);
-        output
-    }
-
-    fn next(&mut self, name: &str) -> Step {
-        let step = self.steps.next().unwrap_or_else(|| panic!("the document has no step {name}"));
-        assert_eq!(step.name, name, "the document's next step");
-        step
-    }
-
-    /// On another host, in a directory to which the tarball was copied.
-    fn elsewhere(&self, commands: &str) -> Output {
-        let directory = self.lab.directory("elsewhere");
-        let tarball = &Packages::get().tarball;
-        fs::copy(tarball, directory.join(tarball.file_name().unwrap())).unwrap();
-        let tools =
-            tool("ntpdate").and_then(|path| Some(path.parent()?.display().to_string())).unwrap_or_default();
-        let path = format!("{tools}:{}", std::env::var("PATH").unwrap());
-        let mut command: Command = self.lab.command("client", "timeout");
-        command.args(["60", "sh", "-eu", "-c", commands]).current_dir(directory).env("PATH", path);
-        Output::of(&mut command)
-    }
-
-    fn main_process(&self) -> String {
-        self.machine.says("systemctl show --value --property MainPID pooltime-xdp").trim().into()
-    }
-
-    /// The program on the server's interface.
-    fn program(&self) -> Option<u64> {
-        xdp(self.lab, "lan0")
-    }
-
-    fn is_attached(&self) -> bool {
-        self.program().is_some()
     }
 }

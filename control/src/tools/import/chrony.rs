@@ -10,10 +10,29 @@ use crate::net::prefix::{Prefix, truncated};
 /// Drivers of reference clocks, which chronyd names in upper case.
 const DRIVERS: [&str; 5] = ["PPS", "SHM", "SOCK", "PHC", "RTC"];
 
+/// What clients notice, or what names files in which there may be more of it. All else stays with a chronyd that goes on
+/// keeping the clock.
+const IS_SEEN_BY_CLIENTS: [&str; 11] = [
+    "allow",
+    "deny",
+    "ratelimit",
+    "bindaddress",
+    "binddevice",
+    "port",
+    "smoothtime",
+    "leapsecmode",
+    "confdir",
+    "sourcedir",
+    "include",
+];
+
 /// Reads a file into the plan.
 pub(super) fn read(plan: &mut Plan<'_>, text: &str) {
     for line in lines(text) {
         plan.at(line.number, line.text);
+        if !IS_SEEN_BY_CLIENTS.contains(&line.directive.as_str()) {
+            plan.leave_alone();
+        }
         read_directive(plan, &line.directive, &line.arguments);
     }
     finish(plan);
@@ -70,7 +89,7 @@ fn without_equivalent(plan: &mut Plan<'_>, directive: &str) {
             plan.note("symmetric keys and NTS are not supported");
         }
         "ntsdumpdir" | "ntscachedir" | "ntsservercert" | "ntsserverkey" | "ntstrustedcerts" | "ntsport"
-        | "ntsprocesses" | "ntsrefresh" | "ntsrotate" | "ntsntpserver" | "ntsaeads" | "maxntsconnections"
+        | "ntsprocesses" | "ntsratelimit" | "ntsrefresh" | "ntsrotate" | "ntsntpserver" | "ntsaeads" | "maxntsconnections"
         | "nocerttimecheck" | "nosystemcert" => plan.note("symmetric keys and NTS are not supported"),
         "cmdallow" | "cmddeny" | "bindcmdaddress" | "bindcmddevice" | "cmdport" | "cmdratelimit" | "opencommands" => {
             plan.note("nothing to set: commands come over a local socket only");
@@ -80,6 +99,13 @@ fn without_equivalent(plan: &mut Plan<'_>, directive: &str) {
         }
         "logdir" | "log" | "logbanner" | "logchange" | "dumpdir" | "dumponexit" | "mailonchange" | "clientloglimit"
         | "noclientlog" => plan.note("no statistics or log files are written: see `status`, [metrics] and the journal"),
+        "smoothtime" if plan.is_beside() => plan.note(
+            "chronyd smooths only what it answers itself; all others get the system clock's time: take it out of chronyd's \
+             configuration",
+        ),
+        "leapsecmode" if plan.is_beside() => {
+            plan.note("only `system`, the default, tells this server when a leap second comes: take it out of chronyd's configuration");
+        }
         "smoothtime" | "leapsecmode" => plan.note("leap seconds are not smeared: the served time is UTC"),
         "broadcast" | "clockprecision" | "combinelimit" | "corrtimeratio" | "dscp" | "fallbackdrift"
         | "linux_freq_scale" | "linux_hz" | "manual" | "maxchange" | "maxclockerror" | "maxdrift" | "maxjitter"

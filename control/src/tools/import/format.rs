@@ -7,7 +7,7 @@ use std::path::Path;
 
 use clap::ValueEnum;
 
-use super::plan::{Plan, Understanding};
+use super::plan::Plan;
 use super::{chrony, ntp, ntpd_rs, openntpd, timesyncd};
 use crate::net::own_addresses::OwnAddresses;
 
@@ -24,6 +24,17 @@ pub(super) enum Format {
     Timesyncd,
     /// ntpd-rs's
     NtpdRs,
+}
+
+/// How much of the imported file was understood.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Understanding {
+    /// Number of directives.
+    pub(super) directives: usize,
+    /// Number of directives that the daemon does not have.
+    pub(super) unknown: usize,
+    /// Number of options that the daemon does not have.
+    pub(super) unknown_options: usize,
 }
 
 impl Format {

@@ -33,6 +33,9 @@ pub(crate) struct ImportArguments {
     /// The interface to answer on [default: that of the default route]
     #[arg(long, value_name = "IFACE")]
     interface: Vec<String>,
+    /// Leave the clock to the daemon that has FILE, and take over only who is answered, and how often
+    #[arg(long)]
+    beside: bool,
 }
 
 /// Prints the configuration to standard output, and what it leaves out to standard error.
@@ -56,7 +59,8 @@ pub(crate) fn run(arguments: &ImportArguments) -> Result<()> {
             .remedy(format_args!("`pooltime-xdp config check {file}` checks it")));
     }
     let format = arguments.format.or_else(|| Format::of(&arguments.file, &text));
-    let converted = format.and_then(|format| Some((format, convert(&text, format, &interfaces, &own)?)));
+    let plan = if arguments.beside { Plan::beside(&own) } else { Plan::on(&own) };
+    let converted = format.and_then(|format| Some((format, fill(plan, &text, format, &interfaces)?)));
     let (format, (config, notes)) = converted.ok_or_else(|| not_understood(arguments))?;
     check(&config, &own, arguments)?;
     eprintln!("{file}: read as a configuration of {}", format.daemon());
@@ -110,7 +114,16 @@ fn convert(
     interfaces: &[String],
     own: &OwnAddresses,
 ) -> Option<(String, Vec<String>)> {
-    let mut plan = Plan::on(own);
+    fill(Plan::on(own), text, format, interfaces)
+}
+
+/// The same for any plan.
+fn fill(
+    mut plan: Plan<'_>,
+    text: &str,
+    format: Format,
+    interfaces: &[String],
+) -> Option<(String, Vec<String>)> {
     format.read(&mut plan, text);
     let understanding = plan.understanding();
     (understanding.unknown < understanding.directives).then(|| plan.finish(format.daemon(), interfaces))

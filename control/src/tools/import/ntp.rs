@@ -22,6 +22,18 @@ const ALWAYS: [&str; 11] = [
     "nomrulist",
     "version",
 ];
+/// What clients notice, or what names a file in which there may be more of it. All else stays with an ntpd that goes on
+/// keeping the clock.
+const IS_SEEN_BY_CLIENTS: [&str; 8] = [
+    "restrict",
+    "unrestrict",
+    "delrestrict",
+    "discard",
+    "interface",
+    "nic",
+    "includefile",
+    "leapsmearinterval",
+];
 /// The stratum of the local clock without `fudge`.
 const LOCAL_STRATUM: u8 = 5;
 
@@ -47,6 +59,9 @@ struct Reader {
 
 impl Reader {
     fn read(&mut self, plan: &mut Plan<'_>, line: &Line<'_>) {
+        if !IS_SEEN_BY_CLIENTS.contains(&line.directive.as_str()) {
+            plan.leave_alone();
+        }
         let arguments = &line.arguments[..];
         match line.directive.as_str() {
             "server" | "peer" | "pool" => match arguments.first() {

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use responder::udp::NTP_PORT;
 
+use super::format::Understanding;
 use crate::config::{ClockConfig, LeapFile, is_pool_name};
 use crate::net::own_addresses::OwnAddresses;
 use crate::net::prefix::{Prefix, truncated};
@@ -38,23 +39,16 @@ pub(super) enum Access {
     Deny,
 }
 
-/// How much of the imported file was understood.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Understanding {
-    /// Number of directives.
-    pub(super) directives: usize,
-    /// Number of directives that the daemon does not have.
-    pub(super) unknown: usize,
-    /// Number of options that the daemon does not have.
-    pub(super) unknown_options: usize,
-}
-
 /// Everything that was found in the imported file.
 #[derive(Debug)]
 pub(super) struct Plan<'a> {
     own: &'a OwnAddresses,
+    /// Whether the other daemon goes on keeping the clock, so that only who is answered matters, and how often.
+    is_beside: bool,
     line: u32,
     directive: String,
+    /// Whether the directive is one that stays with the other daemon.
+    is_left_alone: bool,
     notes: Vec<String>,
     understanding: Understanding,
     upstreams: Vec<Upstream>,
@@ -71,6 +65,8 @@ pub(super) struct Plan<'a> {
     /// Keys of `[limits]` with their values as TOML.
     limits: BTreeMap<&'static str, String>,
     local_stratum: Option<(u32, u8)>,
+    /// The line of a peer of the other daemon: it asks here, too, and the other daemon has to answer itself.
+    peer: Option<u32>,
 }
 
 impl<'a> Plan<'a> {
@@ -78,8 +74,10 @@ impl<'a> Plan<'a> {
     pub(super) fn on(own: &'a OwnAddresses) -> Self {
         Self {
             own,
+            is_beside: false,
             line: 0,
             directive: String::new(),
+            is_left_alone: false,
             notes: Vec::new(),
             understanding: Understanding::default(),
             upstreams: Vec::new(),
@@ -91,7 +89,24 @@ impl<'a> Plan<'a> {
             min_sources: None,
             limits: BTreeMap::new(),
             local_stratum: None,
+            peer: None,
         }
+    }
+
+    /// Makes an empty plan for a server beside the other daemon, which goes on keeping the clock.
+    pub(super) fn beside(own: &'a OwnAddresses) -> Self {
+        Self { is_beside: true, ..Self::on(own) }
+    }
+
+    /// Whether the other daemon goes on keeping the clock.
+    pub(super) const fn is_beside(&self) -> bool {
+        self.is_beside
+    }
+
+    /// Takes the directive for one that concerns nobody who asks: if the other daemon keeps the clock, there is nothing to
+    /// say about it.
+    pub(super) const fn leave_alone(&mut self) {
+        self.is_left_alone = self.is_beside;
     }
 
     /// Goes on to the next directive. Notes are about it from here on.
@@ -104,17 +119,24 @@ impl<'a> Plan<'a> {
     pub(super) fn about(&mut self, line: u32, directive: &str) {
         self.line = line;
         self.directive = shown(directive);
+        self.is_left_alone = false;
     }
 
     /// Notes that this line has no equivalent, or only a similar one.
     pub(super) fn note(&mut self, reason: &str) {
+        if !self.is_left_alone {
+            self.say(reason);
+        }
+    }
+
+    fn say(&mut self, reason: &str) {
         self.notes.push(format!("{}: {}: {}", self.line, self.directive, shown(reason)));
     }
 
     /// Notes that the daemon has no such directive.
     pub(super) fn unknown(&mut self) {
         self.understanding.unknown += 1;
-        self.note("unknown directive");
+        self.say("unknown directive");
     }
 
     /// Notes that the daemon has no such option.
@@ -131,6 +153,9 @@ impl<'a> Plan<'a> {
     /// Adds a server, unless it cannot be followed.
     pub(super) fn upstream(&mut self, upstream: Upstream) {
         self.names_a_source = true;
+        if self.is_beside {
+            return;
+        }
         let server: ServerName = match upstream.address.parse() {
             Ok(server) => server,
             Err(error) => {
@@ -149,6 +174,16 @@ impl<'a> Plan<'a> {
             self.note("more than 32 upstreams are not supported");
         } else {
             self.upstreams.push(upstream);
+        }
+    }
+
+    /// Notes that this line names a peer: it asks here, too, in a mode of its own.
+    pub(super) fn peer(&mut self) {
+        self.peer = Some(self.line);
+        if self.is_beside {
+            self.say("`symmetric = false` leaves the requests of peers to the daemon that has them as peers");
+        } else {
+            self.note("symmetric mode is not supported: it is queried as a server");
         }
     }
 
@@ -247,7 +282,9 @@ impl<'a> Plan<'a> {
 
     /// Takes the stratum under which the other daemon serves the host's clock as a last resort.
     pub(super) fn local_stratum(&mut self, stratum: u8) {
-        if (1..=15).contains(&stratum) {
+        if self.is_beside {
+            // The other daemon says itself whether it falls back to its own clock.
+        } else if (1..=15).contains(&stratum) {
             self.local_stratum = Some((self.line, stratum));
         } else {
             self.note("the stratum must be 1 to 15");
@@ -298,8 +335,8 @@ impl<'a> Plan<'a> {
             let names: Vec<_> = interfaces.iter().map(|name| quoted(name)).collect();
             writeln!(text, "interfaces = [{}]", names.join(", "))?;
         }
-        self.write_clock(text)?;
-        if !(GOOD_UPSTREAMS..=7).contains(&self.upstreams.len()) {
+        self.write_clock(text, daemon)?;
+        if !self.is_beside && !(GOOD_UPSTREAMS..=7).contains(&self.upstreams.len()) {
             writeln!(text, "# {} upstreams: 4 to 7 are best", self.upstreams.len())?;
         }
         for upstream in &self.upstreams {
@@ -311,8 +348,12 @@ impl<'a> Plan<'a> {
                 writeln!(text, "{key} = {value}")?;
             }
         }
-        if !self.access.is_empty() {
+        let has_own_peers = self.is_beside && self.peer.is_some();
+        if !self.access.is_empty() || has_own_peers {
             writeln!(text, "\n[access]")?;
+            if has_own_peers {
+                writeln!(text, "symmetric = false   # requests of peers are for {daemon}")?;
+            }
             for (key, access) in [("deny", Access::Deny), ("allow", Access::Allow)] {
                 let prefixes: Vec<_> = self
                     .access
@@ -337,8 +378,11 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    fn write_clock(&self, text: &mut String) -> std::fmt::Result {
+    fn write_clock(&self, text: &mut String, daemon: &str) -> std::fmt::Result {
         writeln!(text, "\n[clock]")?;
+        if self.is_beside {
+            return writeln!(text, "source = \"system\"   # {daemon} keeps the clock");
+        }
         let is_isolated = !self.names_a_source && self.local_stratum.is_some();
         if self.follows_upstreams() {
             writeln!(text, "source = \"upstream\"")?;

@@ -96,7 +96,7 @@ pub(super) fn read(plan: &mut Plan<'_>, directive: &str, arguments: &[&str]) {
         }
     }
     match directive {
-        "peer" => plan.note("symmetric mode is not supported: it is queried as a server"),
+        "peer" => plan.peer(),
         "pool" => plan.note("only one of the servers behind the name is queried"),
         _ => {}
     }

@@ -339,6 +339,71 @@ fn shapes_of_chrony_conf() {
     }
 }
 
+/// What is taken over of a daemon that goes on keeping the clock, and the notes.
+fn beside(text: &str, format: Format) -> (String, Vec<String>) {
+    let (config, notes) = fill(Plan::beside(&host()), text, format, &["eth0".into()]).unwrap();
+    let parsed = Config::parse_on(&config, &host()).unwrap_or_else(|error| panic!("{error}\n{config}"));
+    assert_eq!(parsed.clock, Config::parse_on("", &host()).unwrap().clock, "all is as by default:\n{config}");
+    assert!(parsed.upstream.is_empty() && !config.contains("[[upstream]]"), "{config}");
+    (config, notes)
+}
+
+#[test]
+fn beside_chronyd_only_what_clients_notice_is_taken_over() {
+    let (config, notes) = beside(
+        "pool 2.debian.pool.ntp.org iburst\nserver a.example iburst nts xleave\nrefclock PPS /dev/pps0\nkeyfile /etc/chrony/chrony.keys\n\
+         ntsservercert a.pem\nntsratelimit interval 3\ndriftfile /var/lib/chrony/chrony.drift\nlocal stratum 10\n\
+         makestep 1 3\nrtcsync\nminsources 3\nleapsectz right/UTC\nhwtimestamp *\n\
+         allow 10.0.0.0/8\ndeny 10.9.0.0/16\nratelimit interval -2 burst 20 leak 3\n",
+        Format::Chrony,
+    );
+    for part in [
+        "source = \"system\"   # chronyd keeps the clock",
+        "rate = 4",
+        "burst = 20",
+        "leak = 3",
+        "deny = [\"0.0.0.0/0\", \"10.9.0.0/16\", \"::/0\"]",
+        "allow = [\"10.0.0.0/8\"]",
+    ] {
+        assert!(config.contains(part), "no {part} in:\n{config}");
+    }
+    assert_eq!(notes, [""; 0], "the rest stays with chronyd");
+    assert!(!config.contains("symmetric"), "{config}");
+}
+
+#[test]
+fn beside_a_daemon_what_would_surprise_clients_is_said() {
+    let (config, notes) = beside(
+        "peer b.example\nsmoothtime 400 0.01\nleapsecmode slew\nconfdir /etc/chrony/conf.d\nbindaddress 192.0.2.2\nalow all\n",
+        Format::Chrony,
+    );
+    assert!(config.contains("[access]\nsymmetric = false   # requests of peers are for chronyd"), "{config}");
+    let expected =
+        ["1: peer", "2: smoothtime", "3: leapsecmode", "4: confdir", "5: bindaddress", "6: alow", "0: allow"];
+    assert_eq!(notes.len(), expected.len(), "{notes:#?}");
+    for (note, start) in notes.iter().zip(expected) {
+        assert!(note.starts_with(start), "{start}: {notes:#?}");
+    }
+    assert!(notes[1].contains("the system clock's time") && notes[2].contains("only `system`"), "{notes:#?}");
+}
+
+#[test]
+fn beside_ntpd_and_timesyncd_the_same_holds() {
+    let (config, notes) = beside(
+        "driftfile /var/lib/ntpsec/ntp.drift\nserver a.example iburst burst\npeer b.example\nkeys /etc/ntp.keys\ntinker panic 0\n\
+         tos minsane 3\nrestrict default nomodify limited\nrestrict 10.9.0.0 mask 255.255.0.0 ignore\n",
+        Format::Ntp,
+    );
+    assert!(config.contains("deny = [\"10.9.0.0/16\"]") && config.contains("for ntpd"), "{config}");
+    assert_eq!(notes.len(), 1, "{notes:#?}");
+    assert!(notes[0].starts_with("3: peer"), "{notes:#?}");
+    let (config, notes) = beside("[Time]\nNTP=a.example\nPollIntervalMaxSec=128\n", Format::Timesyncd);
+    assert!(
+        config.contains("# systemd-timesyncd keeps the clock") && notes.is_empty(),
+        "{notes:#?}\n{config}"
+    );
+}
+
 /// Sources that cannot be followed here, beside a last resort.
 #[test]
 fn a_last_resort_is_never_the_first() {
@@ -625,6 +690,8 @@ fn whatever_is_imported_passes_the_checks_of_a_start_and_leaves_no_last_resort_b
                 Ok(config)
             });
             let parsed = checked.unwrap_or_else(|error| panic!("{error}\nof:\n{text}\nto:\n{config}"));
+            let (clock_left, _) = beside(&text, format);
+            assert!(!clock_left.contains("local_stratum"), "{text}\nto:\n{clock_left}");
             let names_a_source = text.lines().any(|line| {
                 ["server ", "peer ", "pool "].iter().any(|word| line.starts_with(word))
                     && !line.starts_with("server 127.127.1.")

@@ -14,6 +14,7 @@ pub(super) fn read(plan: &mut Plan<'_>, text: &str) {
             continue;
         }
         plan.at(number, line);
+        plan.leave_alone();
         let Some((key, value)) = line.split_once('=') else {
             plan.unknown();
             continue;
