@@ -55,10 +55,30 @@ pub fn build(programs: &[&str], sources: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// Where sources are on this machine is of no use to anybody else, and would make other bytes of the same sources.
+fn remapped_paths() -> Result<Vec<String>> {
+    let package = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
+    let workspace = package.ancestors().find(|directory| directory.join("Cargo.lock").exists());
+    let workspace = workspace.context("no directory above this package has a Cargo.lock")?.to_owned();
+    let home = env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let cargo = env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
+    let mut rustc = Command::new("rustup");
+    rustc.args(["run", TOOLCHAIN, "rustc", "--print", "sysroot"]).env_remove("RUSTUP_TOOLCHAIN");
+    let sysroot = String::from_utf8(rustc.output().context("cannot run rustup")?.stdout)?;
+    let directories = [
+        (workspace, "/usr/src/pooltime-xdp"),
+        (cargo, "/usr/src/cargo"),
+        (PathBuf::from(sysroot.trim()), "/usr/src/rust"),
+    ];
+    let remap = |(from, to): (PathBuf, &str)| format!("--remap-path-prefix={}={to}", from.display());
+    Ok(directories.into_iter().filter(|(from, _)| !from.as_os_str().is_empty()).map(remap).collect())
+}
+
 fn compile(target: &str, architecture: &str, target_directory: &Path) -> Result<()> {
     let package = env::var("CARGO_PKG_NAME")?;
     let mut flags = vec![format!("--cfg=bpf_target_arch=\"{architecture}\"")];
     flags.extend(FLAGS.map(String::from));
+    flags.extend(remapped_paths()?);
     let mut cargo = Command::new("rustup");
     cargo
         .args(["run", TOOLCHAIN, "cargo", "build", "--quiet", "--release", "-Z", "build-std=core"])
