@@ -169,17 +169,10 @@ fn without_a_configured_interface_and_a_default_route_nothing_is_attached() {
          echo $?; mkdir /etc/pooltime-xdp.toml.d; echo stratun=1 >/etc/pooltime-xdp.toml.d/a.toml; {run} run; echo $?"
     );
     let output = Output::of(lab.command("server", "unshare").args(["--mount", "sh", "-c", &script]));
-    let checked = "/etc/pooltime-xdp.toml: OK, there is none: the defaults hold";
-    assert_eq!(
-        output.stdout,
-        format!("{checked}\n{EX_UNAVAILABLE}\n{EX_NOINPUT}\n{EX_CONFIG}\n"),
-        "{output:#?}"
-    );
-    assert!(
-        output.stderr.contains("no interface is configured, and there is no default route"),
-        "{output:#?}"
-    );
-    assert!(output.stderr.contains("/etc/pooltime-xdp.toml.d/a.toml: line 1: unknown key"), "{output:#?}");
+    let (said, checked) = (output.stderr, "/etc/pooltime-xdp.toml: OK, there is none: the defaults hold");
+    assert_eq!(output.stdout, format!("{checked}\n{EX_UNAVAILABLE}\n{EX_NOINPUT}\n{EX_CONFIG}\n"));
+    assert!(said.contains("no interface is configured, and there is no default route"), "{said}");
+    assert!(said.contains("/etc/pooltime-xdp.toml.d/a.toml: line 1: unknown key"), "{said}");
 }
 
 #[test]

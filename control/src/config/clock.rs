@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::leap::SHIPPED;
 use super::section::section;
 use super::{ConfigError, LeapFile, range};
 use crate::discipline::{self, SteerConfig};
@@ -26,8 +27,8 @@ pub struct ClockConfig {
     #[schemars(range(min = 1, max = 15), extend("x-source" = "system"))]
     pub stratum: u8,
     /// The reference to serve if the clock's keeper does not say its own.
-    #[schemars(extend("x-source" = "system", "x-type" = "IPv4 address", "x-default" = "`\"127.127.1.1\"`"))]
-    #[schemars(extend("x-example" = "192.0.2.1"))]
+    #[schemars(extend("x-source" = "system", "x-type" = "IPv4 address", "x-example" = "192.0.2.1"))]
+    #[schemars(extend("x-default" = format!("`\"{}\"`", Ipv4Addr::from_bits(protocol::reference::LOCAL))))]
     pub reference: Option<Ipv4Addr>,
     /// Serve an unsynchronised clock under this stratum: for laboratories and isolated networks, never for the pool.
     #[schemars(range(min = 1, max = 15), extend("x-source" = "system", "x-example" = 10))]
@@ -55,8 +56,7 @@ pub struct ClockConfig {
     pub max_slew_ppm: u32,
     /// A leap-seconds.list that has the last word on leap seconds until it expires. `"none"` does without.
     #[schemars(extend("x-source" = "upstream", "x-type" = "path"))]
-    #[schemars(extend("x-default" = "`/usr/share/zoneinfo/leap-seconds.list` if it is there"))]
-    #[schemars(extend("x-example" = "/usr/share/zoneinfo/leap-seconds.list"))]
+    #[schemars(extend("x-default" = format!("`{SHIPPED}` if it is there"), "x-example" = SHIPPED))]
     pub leap_seconds_list: Option<PathBuf>,
     /// Accept names of the pool as upstreams: for a server that will not join the pool.
     #[schemars(extend("x-source" = "upstream"))]

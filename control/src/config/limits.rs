@@ -6,7 +6,7 @@ use responder::limiter::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::quota::{DataSize, QuotaCounts, Speed};
+use super::quota::{DataSize, QUOTAS, QuotaCounts, SPEEDS, Speed};
 use super::{ConfigError, range};
 use crate::net::prefix::Prefix;
 
@@ -21,14 +21,14 @@ pub struct LimitsConfig {
     pub rate: u32,
     /// The burst of a source: the number of requests that it may send at once.
     #[schemars(range(min = 1, max = 36_000_000), extend("x-unit" = "requests"))]
-    #[schemars(extend("x-range" = "1 to an hour's worth, 3600 × `rate`"))]
+    #[schemars(extend("x-range" = "1 to an hour's worth, 3600 times `rate`"))]
     pub burst: u32,
     /// The rate of sources that `access.limit` names.
     #[schemars(range(min = 1, max = 10_000), extend("x-unit" = "requests per second"))]
     pub strict_rate: u32,
     /// The burst of sources that `access.limit` names.
     #[schemars(range(min = 1, max = 36_000_000), extend("x-unit" = "requests"))]
-    #[schemars(extend("x-range" = "1 to an hour's worth, 3600 × `strict_rate`"))]
+    #[schemars(extend("x-range" = "1 to an hour's worth, 3600 times `strict_rate`"))]
     pub strict_burst: u32,
     /// The number of leading bits of an IPv4 address that identify a source.
     #[schemars(range(min = 8, max = 32), extend("x-unit" = "bits"))]
@@ -61,7 +61,7 @@ pub struct LimitsConfig {
     #[schemars(extend("x-example" = 20_000_000))]
     pub budget_bits_per_s: Option<u64>,
     /// The traffic of a month. Near its end, answers are refused in the order of the budget.
-    #[schemars(extend("x-range" = "1 MB to 1000000 TB", "x-example" = "4 TB"))]
+    #[schemars(extend("x-range" = QUOTAS, "x-example" = "4 TB"))]
     pub quota: Option<DataSize>,
     /// What uses the quota up: what the server sends, what it receives, or the sum.
     pub quota_counts: QuotaCounts,
@@ -70,7 +70,7 @@ pub struct LimitsConfig {
     #[schemars(extend("x-why" = ", the day of the month on which the quota begins again"))]
     pub quota_day: u8,
     /// The server's setting in the pool. The server gives advice on it; it sets nothing.
-    #[schemars(extend("x-range" = "1 kbit to 1000 Gbit", "x-example" = "50 Mbit"))]
+    #[schemars(extend("x-range" = SPEEDS, "x-example" = "50 Mbit"))]
     pub pool_netspeed: Option<Speed>,
 }
 

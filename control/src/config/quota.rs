@@ -28,8 +28,12 @@ const SPEED_UNITS: [(&str, u64); 3] = [("kbit", 1_000), ("Mbit", 1_000_000), ("G
 const LEAST_QUOTA: u64 = 1_000_000;
 /// The largest quota in bytes, a million TB.
 const MOST_QUOTA: u64 = 1_000_000_000_000_000_000;
+/// Both in words.
+pub(super) const QUOTAS: &str = "1 MB to 1000000 TB";
 /// The largest speed in bits per second.
 const MOST_SPEED: u64 = 1_000_000_000_000;
+/// From the smallest one, 1000 bits per second, to it.
+pub(super) const SPEEDS: &str = "1 kbit to 1000 Gbit";
 
 /// An amount of data in bytes, written like `4 TB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,12 +92,12 @@ impl LimitsConfig {
 
     /// Checks the amount and the speed, whose ranges no schema can tell.
     pub(super) fn check_quota(&self) -> Result<(), ConfigError> {
-        let wrong = |key: &str, why: &str| Err(ConfigError::of(&format!("limits.{key}"), why));
+        let wrong = |key: &str, why: String| Err(ConfigError::of(&format!("limits.{key}"), why));
         if self.quota.is_some_and(|DataSize(bytes)| !(LEAST_QUOTA..=MOST_QUOTA).contains(&bytes)) {
-            return wrong("quota", "must be 1 MB to 1000000 TB a month");
+            return wrong("quota", format!("must be {QUOTAS} a month"));
         }
         if self.pool_netspeed.is_some_and(|Speed(bits)| !(1_000..=MOST_SPEED).contains(&bits)) {
-            return wrong("pool_netspeed", "must be 1 kbit to 1000 Gbit");
+            return wrong("pool_netspeed", format!("must be {SPEEDS}"));
         }
         Ok(())
     }

@@ -46,12 +46,12 @@ pub struct UpstreamConfig {
     pub burst: bool,
     /// The shortest interval between requests.
     #[serde(default = "min_poll")]
-    #[schemars(range(min = 3, max = 17), extend("x-unit" = "log2 s", "x-default" = "6 (64 s)"))]
+    #[schemars(range(min = 3, max = 17), extend("x-unit" = "log2 s", "x-default" = with_seconds(min_poll())))]
     #[schemars(extend("x-why" = ", a power of two in seconds"))]
     pub minpoll: u8,
     /// The longest interval between requests.
     #[serde(default = "max_poll")]
-    #[schemars(range(min = 3, max = 17), extend("x-unit" = "log2 s", "x-default" = "10 (1024 s)"))]
+    #[schemars(range(min = 3, max = 17), extend("x-unit" = "log2 s", "x-default" = with_seconds(max_poll())))]
     #[schemars(extend("x-range" = "3 to 17, `minpoll` or more", "x-why" = ", a power of two in seconds"))]
     pub maxpoll: u8,
     /// While a preferred upstream is selected, only preferred ones are followed.
@@ -231,6 +231,10 @@ const fn min_poll() -> u8 {
 
 const fn max_poll() -> u8 {
     10
+}
+
+fn with_seconds(poll: u8) -> String {
+    format!("{poll} ({} s)", 1_u32 << poll)
 }
 
 #[cfg(test)]

@@ -124,11 +124,12 @@ fn single(section: &Section, key: &str, value: &str) -> String {
     format!("{}\n{required}{key} = {value}\n", section.header)
 }
 
-/// Returns the bounds of a number and what is just beyond them.
+/// Returns the one or two bounds of a number, each between what is just beyond it on both sides.
 fn around_bounds(key: &Key) -> Vec<String> {
     let range = key.range.as_deref().unwrap_or_default().replace("an hour's worth", "36000000");
     let numbers = range.split_whitespace().filter_map(|word| word.trim_end_matches(',').parse::<i64>().ok());
     numbers
+        .take(2)
         .flat_map(|number| [number - 1, number, number.saturating_add(1)])
         .map(|number| number.to_string())
         .collect()
@@ -169,7 +170,14 @@ fn the_bounds_of_every_number_are_those_of_the_parser() {
     for section in sections() {
         for key in section.keys.iter().filter(|key| key.kind.starts_with("integer")) {
             let bounds = around_bounds(key);
-            let [below, least, _, _, most, above] = &bounds[..] else { continue };
+            let [below, least, _, _, most, above] = &bounds[..] else {
+                assert_eq!(
+                    (key.name.as_str(), bounds.len()),
+                    ("min_sources", 3),
+                    "only the number of upstreams is no number"
+                );
+                continue;
+            };
             seen += 1;
             // With a rate of an hour's burst, every burst is within its range.
             let wide = if key.name.ends_with("burst") { "rate = 10000\nstrict_rate = 10000\n" } else { "" };

@@ -268,6 +268,7 @@ mod tests {
     #[test]
     fn the_manual_s_page_has_every_key() {
         let page = manual("2026-11-30");
+        assert!(page.is_ascii(), "groff knows nothing else without help");
         for key in sections().iter().flat_map(|section| &section.keys) {
             assert!(
                 page.contains(&format!("\\fB{}\\fR (", key.name.replace('-', "\\-"))),
