@@ -127,6 +127,29 @@ fn a_wrong_configuration_is_refused_with_file_line_key_and_the_nearest_key() {
     assert!(said.contains(&missing) && said.contains("No such file"), "{said}");
 }
 
+#[test]
+fn files_beside_the_configuration_are_read_after_it_and_shown_with_their_lines() {
+    let files = Files::new("beside");
+    let main = files.file("server.toml", "[clock]\nhorizon_ms = 3000\nstratum = 3\n");
+    fs::create_dir(files.path("server.toml.d")).unwrap();
+    let site = files.file("server.toml.d/site.toml", "\nclock.horizon_ms = 4000\n");
+    let checked = pooltime(&["config", "check", &main]).expect_success();
+    assert_eq!(checked, format!("{main}: OK\n{site}: OK\n"));
+    let shown = pooltime(&["config", "show", &main]).expect_success();
+    for line in [format!("horizon_ms = 4000  # {site}:2\n"), format!("stratum = 3  # {main}:3\n")] {
+        assert!(shown.contains(&line), "{line}is not in:\n{shown}");
+    }
+    let json = pooltime(&["config", "show", "--json", &main]).expect_success();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["format"], &json["config"]["clock"]["horizon_ms"]), (&1.into(), &4000.into()));
+    assert_eq!(json["origins"]["clock.horizon_ms"]["file"], *site);
+    files.file("server.toml.d/wrong.toml", "\nclock.horizon = 4000\n");
+    for command in [["config", "check", &main], ["config", "show", &main], ["run", "--config", &main]] {
+        let said = pooltime(&command).expect_code(EX_CONFIG);
+        assert!(said.contains("server.toml.d/wrong.toml: line 2: unknown key `horizon`"), "{said}");
+    }
+}
+
 /// In the lab, whose hosts have no default route: elsewhere the machine's own interface would be taken.
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
@@ -137,6 +160,18 @@ fn without_a_configured_interface_and_a_default_route_nothing_is_attached() {
     let said = said.expect_code(EX_UNAVAILABLE);
     assert!(said.contains("no interface is configured, and there is no default route"), "{said}");
     assert!(said.contains(empty.to_str().unwrap()) && said.contains("attach"), "{said}");
+
+    // Without the default file it is the same, but not for whoever names it. The files beside it are read all the same.
+    let run = format!("{} --instance {}", pooltime_xdp(), lab.name());
+    let script = format!(
+        "mount -t tmpfs none /etc; {run} config check; {run} run; echo $?; {run} run --config /etc/pooltime-xdp.toml; \
+         echo $?; mkdir /etc/pooltime-xdp.toml.d; echo stratun=1 >/etc/pooltime-xdp.toml.d/a.toml; {run} run; echo $?"
+    );
+    let output = Output::of(lab.command("server", "unshare").args(["--mount", "sh", "-c", &script]));
+    let (said, checked) = (output.stderr, "/etc/pooltime-xdp.toml: OK, there is none: the defaults hold");
+    assert_eq!(output.stdout, format!("{checked}\n{EX_UNAVAILABLE}\n{EX_NOINPUT}\n{EX_CONFIG}\n"));
+    assert!(said.contains("no interface is configured, and there is no default route"), "{said}");
+    assert!(said.contains("/etc/pooltime-xdp.toml.d/a.toml: line 1: unknown key"), "{said}");
 }
 
 #[test]

@@ -245,6 +245,15 @@ fn a_reload_applies_lists_and_rates_or_leaves_them_as_they_are() {
     wait_for("the reload", || (server.status().limits?.access_entries == 1).then_some(()));
     assert_eq!(flood(&lab, "10.77.0.1", 10, 1).1, 0);
 
+    // Of a file beside it, too, and without that file no more.
+    let beside = lab.directory("server.toml.d").join("rate.toml");
+    std::fs::write(&beside, "limits.rate = 7\n").unwrap();
+    server.signal(Signal::SIGHUP);
+    wait_for("the rate of the file beside it", || (server.status().limits?.rate == 7).then_some(()));
+    std::fs::remove_file(&beside).unwrap();
+    server.signal(Signal::SIGHUP);
+    wait_for("the rate of the file itself", || (server.status().limits?.rate == 2).then_some(()));
+
     std::fs::remove_file(&list).unwrap();
     server.signal(Signal::SIGHUP);
     wait_for("the refusal", || server.log().contains("access.files").then_some(()));

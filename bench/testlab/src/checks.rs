@@ -82,11 +82,21 @@ pub fn drift(text: &str) {
     }
 }
 
-/// Parses a configuration and checks that an error is a single line of bounded length.
+/// Parses a configuration, in one file and cut into two, and checks that an error is a single line of bounded length,
+/// and that what is shown of an accepted one means the same.
 pub fn configuration(text: &str) {
-    if let Err(error) = Config::parse(text) {
-        assert!(!error.what.is_empty() && error.what.len() < 1000 + 2 * text.len(), "{}", error.what);
-        assert!(!error.what.contains('\n'), "{}", error.what);
+    let (first, second) = text.split_once("\n# cut\n").unwrap_or((text, ""));
+    for parsed in [Config::parse(text), Config::parse_all(&[first, second])] {
+        match parsed {
+            Ok(config) => {
+                let shown = config::Shown::of(&config).unwrap().to_toml();
+                assert_eq!(Config::parse(&shown), Ok(config), "{shown}");
+            }
+            Err(error) => {
+                assert!(!error.what.is_empty() && error.what.len() < 1000 + 2 * text.len(), "{}", error.what);
+                assert!(!error.what.contains('\n'), "{}", error.what);
+            }
+        }
     }
 }
 

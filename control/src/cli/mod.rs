@@ -1,5 +1,6 @@
 //! The command line.
 
+mod config;
 mod query;
 mod top;
 mod upstream_probe;
@@ -11,14 +12,12 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::config::Config;
 use crate::daemon::client::{AskError, ask, ask_when_up};
 use crate::daemon::protocol::{AccessWord, Request};
 use crate::daemon::{self, Options};
 use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
 use crate::log::{self, LogFormat};
-use crate::net::own_addresses::OwnAddresses;
 use crate::net::prefix::Prefix;
 use crate::output::{complain, print_json, print_line, print_versioned_json, write, write_table};
 use crate::serving::limits::{Listed, duration};
@@ -123,7 +122,7 @@ enum Command {
     Doctor(doctor::DoctorArguments),
     /// Work with configuration files
     #[command(subcommand)]
-    Config(ConfigCommand),
+    Config(config::ConfigCommand),
 }
 
 #[derive(Args, Debug)]
@@ -147,9 +146,9 @@ struct AttachArguments {
 
 #[derive(Args, Debug)]
 struct RunArguments {
-    /// Configuration file
-    #[arg(long, value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
-    config: PathBuf,
+    /// Configuration file [default: /etc/pooltime-xdp.toml, if it exists]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Run in the driver (native) or in the network stack behind it (generic)
     #[arg(long, value_enum, default_value_t)]
     mode: ModeRequest,
@@ -190,16 +189,6 @@ enum UpstreamCommand {
     Probe(upstream_probe::ProbeArguments),
 }
 
-#[derive(Subcommand, Debug)]
-enum ConfigCommand {
-    /// Validate a configuration file
-    Check {
-        /// Configuration file
-        #[arg(value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
-        file: PathBuf,
-    },
-}
-
 /// Returns the whole command definition, from which man pages and completions are generated.
 #[must_use]
 pub fn definition() -> clap::Command {
@@ -236,7 +225,7 @@ fn execute(arguments: Arguments) -> Result<ExitCode> {
             log::start(arguments.log_format);
             daemon::run(&Options {
                 instance,
-                config: Some(arguments.config),
+                config: arguments.config,
                 interfaces: Vec::new(),
                 mode: arguments.mode,
                 replace: false,
@@ -261,16 +250,7 @@ fn execute(arguments: Arguments) -> Result<ExitCode> {
         Command::Import(arguments) => import::run(&arguments),
         Command::Pool(command) => pool::run(&instance, &command, &ASKING_FOR_PROBES),
         Command::Upstream(UpstreamCommand::Probe(arguments)) => upstream_probe::probe(&arguments),
-        Command::Config(ConfigCommand::Check { file }) => {
-            let config = Config::load_on(Some(&file), &OwnAddresses::of_this_host()?)?;
-            for warning in config.all_warnings(&config.entries()?)? {
-                eprintln!("pooltime-xdp: {}: warning: {warning}", file.display());
-                if let Some(remedy) = warning.remedy() {
-                    eprintln!("  {remedy}");
-                }
-            }
-            print_line(format_args!("{}: OK", file.display()))
-        }
+        Command::Config(command) => config::run(&command),
     };
     done.map(|()| ExitCode::SUCCESS)
 }

@@ -39,19 +39,36 @@ pub(super) fn entries(config: &AccessConfig) -> Result<BTreeMap<Prefix, Access>,
 /// Two different entries for the same prefix.
 pub(super) fn listed(config: &AccessConfig) -> Result<BTreeMap<Prefix, Access>, ConfigError> {
     let mut entries = BTreeMap::new();
-    for (prefixes, access) in [
+    for (prefixes, access) in lists(config) {
+        let key = format!("access.{}", access.label());
+        for (index, prefix) in prefixes.iter().enumerate() {
+            add(&mut entries, *prefix, access, &|| key.clone()).map_err(|error| {
+                let error = ConfigError::from(error).about(format!("{key}[{index}]"));
+                match first_place(config, *prefix) {
+                    Some(other) => error.against(other),
+                    None => error,
+                }
+            })?;
+        }
+    }
+    Ok(entries)
+}
+
+fn lists(config: &AccessConfig) -> [(&[Prefix], Access); 4] {
+    [
         (&config.deny, Access::Denied),
         (&config.allow, Access::Ordinary),
         (&config.unlimited, Access::Unlimited),
         (&config.limit, Access::Strict),
-    ] {
-        let key = format!("access.{}", access.label());
-        for (index, prefix) in prefixes.iter().enumerate() {
-            add(&mut entries, *prefix, access, &|| key.clone())
-                .map_err(|error| ConfigError::from(error).about(format!("{key}[{index}]")))?;
-        }
-    }
-    Ok(entries)
+    ]
+}
+
+/// Returns the first place at which a prefix is listed.
+fn first_place(config: &AccessConfig, prefix: Prefix) -> Option<String> {
+    lists(config).into_iter().find_map(|(prefixes, access)| {
+        let index = prefixes.iter().position(|listed| *listed == prefix)?;
+        Some(format!("access.{}[{index}]", access.label()))
+    })
 }
 
 fn add(

@@ -3,50 +3,68 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, LeapFile};
+use super::leap::SHIPPED;
+use super::section::section;
+use super::{ConfigError, LeapFile, range};
 use crate::discipline::{self, SteerConfig};
 
 /// The section `[clock]`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClockConfig {
-    /// Where the time comes from.
+    /// Serve the system clock, which another daemon disciplines, or ask the upstreams below.
     pub source: ClockSource,
-    /// How long answers claim to be synchronised after the last publication.
+    /// Answers stay synchronised for this long after the daemon last looked.
+    #[schemars(range(min = 1_000, max = 3_600_000), extend("x-unit" = "ms"))]
     pub horizon_ms: u64,
-    /// Error bound above which answers do not claim to be synchronised.
+    /// Above this error bound, answers say "unsynchronised".
+    #[schemars(range(min = 1, max = 16_000), extend("x-unit" = "ms"))]
     pub max_error_ms: u64,
-    /// For `system`: the stratum if no local daemon reports one.
+    /// The stratum to serve if the clock's keeper does not say its own.
+    #[schemars(range(min = 1, max = 15), extend("x-source" = "system"))]
     pub stratum: u8,
-    /// For `system`: the IPv4 address of the upstream, for the reference ID if no local daemon reports one.
+    /// The reference to serve if the clock's keeper does not say its own.
+    #[schemars(extend("x-source" = "system", "x-type" = "IPv4 address", "x-example" = "192.0.2.1"))]
+    #[schemars(extend("x-default" = format!("`\"{}\"`", Ipv4Addr::from_bits(protocol::reference::LOCAL))))]
     pub reference: Option<Ipv4Addr>,
-    /// For `system`: the stratum under which an unsynchronised clock is served, in laboratories and isolated
-    /// networks. Not for the pool.
+    /// Serve an unsynchronised clock under this stratum: for laboratories and isolated networks, never for the pool.
+    #[schemars(range(min = 1, max = 15), extend("x-source" = "system", "x-example" = 10))]
     pub local_stratum: Option<u8>,
-    /// For `upstream`: whether to steer the kernel's clock as well. If not, it is left alone, and only the
-    /// served time is right.
+    /// Steer the kernel's clock, too. Otherwise it is left alone, and only the served time is right.
+    #[schemars(extend("x-source" = "upstream"))]
     pub steer: bool,
-    /// For `upstream`: the smallest number of upstreams that must agree. By default it is two if three or
-    /// more are configured, otherwise one.
+    /// The fewest upstreams that must agree.
+    #[schemars(range(min = 1))]
+    #[schemars(extend("x-source" = "upstream", "x-default" = "2 of three or more upstreams, otherwise 1"))]
+    #[schemars(extend("x-range" = "1 to the number of upstreams", "x-example" = 2))]
     pub min_sources: Option<usize>,
-    /// For `upstream`: the root distance above which an upstream is not used.
+    /// An upstream with a larger root distance is not used.
+    #[schemars(range(min = 1, max = 16_000), extend("x-source" = "upstream", "x-unit" = "ms"))]
     pub max_distance_ms: u64,
-    /// For `upstream`: when the kernel's clock may be stepped.
+    /// When the kernel's clock may be stepped.
+    #[serde(deserialize_with = "section")]
+    #[schemars(extend("x-source" = "upstream"))]
     pub makestep: MakeStep,
-    /// For `upstream`: a larger offset of the kernel's clock is left to the operator.
+    /// A larger offset of the kernel's clock is left to the operator.
+    #[schemars(range(min = 1), extend("x-source" = "upstream", "x-unit" = "s"))]
     pub panic_s: u32,
-    /// For `upstream`: how much the kernel's clock may run fast or slow to remove an offset.
+    /// The fastest slew of the kernel's clock.
+    #[schemars(range(min = 1, max = 90_000), extend("x-source" = "upstream", "x-unit" = "ppm"))]
     pub max_slew_ppm: u32,
-    /// For `upstream`: a leap-seconds.list that decides about leap seconds until it expires.
+    /// A leap-seconds.list that has the last word on leap seconds until it expires. `"none"` does without.
+    #[schemars(extend("x-source" = "upstream", "x-type" = "path"))]
+    #[schemars(extend("x-default" = format!("`{SHIPPED}` if it is there"), "x-example" = SHIPPED))]
     pub leap_seconds_list: Option<PathBuf>,
-    /// For `upstream`: accept names of the pool as upstreams, for a server that will not be in the pool.
+    /// Accept names of the pool as upstreams: for a server that will not join the pool.
+    #[schemars(extend("x-source" = "upstream"))]
     pub allow_pool_names: bool,
 }
 
 /// The value of `clock.source`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ClockSource {
     /// The system clock, which another daemon disciplines.
@@ -68,12 +86,13 @@ impl ClockSource {
 }
 
 /// The value of `clock.makestep`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MakeStep {
-    /// Offsets above this are stepped.
+    /// A larger offset of the kernel's clock is stepped, but see `makestep.updates`.
+    #[schemars(range(min = 1, max = 1_000_000_000_000_u64), extend("x-unit" = "ms"))]
     pub threshold_ms: u64,
-    /// Only this many corrections after the start may be steps.
+    /// Steps are made in this number of first updates from the upstreams only.
     pub updates: u32,
 }
 
@@ -145,23 +164,7 @@ impl ClockConfig {
     }
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        for (key, value, least, most) in [
-            ("clock.horizon_ms", self.horizon_ms, 1_000, 3_600_000),
-            ("clock.max_error_ms", self.max_error_ms, 1, 16_000),
-            ("clock.stratum", self.stratum.into(), 1, 15),
-            ("clock.local_stratum", self.local_stratum.unwrap_or(1).into(), 1, 15),
-            ("clock.max_distance_ms", self.max_distance_ms, 1, 16_000),
-            ("clock.makestep.threshold_ms", self.makestep.threshold_ms, 1, 1_000_000_000_000),
-            ("clock.panic_s", self.panic_s.into(), 1, u32::MAX.into()),
-            ("clock.max_slew_ppm", self.max_slew_ppm.into(), 1, 90_000),
-        ] {
-            if !(least..=most).contains(&value) {
-                return Err(ConfigError::of(key, format_args!("must be {least} to {most}")));
-            }
-        }
-        if self.min_sources == Some(0) {
-            return Err(ConfigError::of("clock.min_sources", "must be at least 1"));
-        }
+        range::check("clock", self)?;
         if self.source == ClockSource::Upstream && self.local_stratum.is_some() {
             return Err(ConfigError::of(
                 "clock.local_stratum",

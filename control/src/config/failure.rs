@@ -3,7 +3,6 @@
 use std::fmt::{self, Display};
 use std::io;
 
-use super::place::line_of;
 use crate::error::{Code, Error};
 
 /// The kind of an error.
@@ -24,8 +23,10 @@ pub struct ConfigError {
     pub fault: Fault,
     /// The message for people.
     pub error: Error,
-    /// The key whose line is to be put before the message, as [`super::place`] writes it.
-    key: Option<String>,
+    /// The key whose place is to be put before the message, as [`super::place`] writes it.
+    pub(super) key: Option<String>,
+    /// The key that it contradicts, whose place is to be put behind the message.
+    pub(super) other: Option<String>,
 }
 
 impl ConfigError {
@@ -40,6 +41,7 @@ impl ConfigError {
             fault: Fault::Unreadable(error.kind()),
             error: Error::because(Code::NoInput, named)(error),
             key: None,
+            other: None,
         }
     }
 
@@ -63,12 +65,15 @@ impl ConfigError {
         Self { fault, ..self }
     }
 
-    /// Puts the line of the key in this text before the message.
-    pub(super) fn in_text(self, text: &str) -> Self {
-        match self.key.as_ref().and_then(|key| line_of(text, key)) {
-            Some(line) => Self { key: None, ..self.at(format_args!("line {line}")) },
-            None => self,
-        }
+    /// Says which key, or which value of a list, is the other one of two that contradict each other.
+    pub(super) fn against(self, key: impl Into<String>) -> Self {
+        Self { other: Some(key.into()), ..self }
+    }
+
+    /// Adds where the other one of two is.
+    pub(super) fn beside(self, place: impl Display) -> Self {
+        let error = Error { what: format!("{} ({place})", self.error.what), ..self.error };
+        Self { error, other: None, ..self }
     }
 
     /// Adds the place of the error in front of the message.
@@ -80,7 +85,7 @@ impl ConfigError {
 
 impl From<Error> for ConfigError {
     fn from(error: Error) -> Self {
-        Self { fault: Fault::Wrong, error, key: None }
+        Self { fault: Fault::Wrong, error, key: None, other: None }
     }
 }
 

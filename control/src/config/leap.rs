@@ -8,7 +8,7 @@ use super::{ClockConfig, ConfigError, Warning};
 use crate::discipline::LeapList;
 
 /// Where Debian's tzdata has the list of leap seconds.
-const SHIPPED: &str = "/usr/share/zoneinfo/leap-seconds.list";
+pub(super) const SHIPPED: &str = "/usr/share/zoneinfo/leap-seconds.list";
 /// The value of `clock.leap_seconds_list` for no list at all.
 const NONE: &str = "none";
 /// Largest size of a list; those of the IERS have a few KiB.

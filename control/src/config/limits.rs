@@ -3,50 +3,85 @@
 use responder::limiter::{
     BUDGET, Class, KISS_DENIED, KNOWN, LONGEST_WINDOW_S, NO_LEAK, Policy, TABLE_ENTRIES,
 };
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::ConfigError;
-use super::quota::{DataSize, QuotaCounts, Speed};
+use super::quota::{DataSize, QUOTAS, QuotaCounts, SPEEDS, Speed};
+use super::{ConfigError, range};
 use crate::net::prefix::Prefix;
 
 /// The section `[limits]`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
-    /// Whether any client is limited.
+    /// Whether sources are limited at all.
     pub enabled: bool,
-    /// Requests per second of a source.
+    /// The rate of a source.
+    #[schemars(range(min = 1, max = 10_000), extend("x-unit" = "requests per second"))]
     pub rate: u32,
-    /// Number of requests that a source may send at once.
+    /// The burst of a source: the number of requests that it may send at once.
+    #[schemars(range(min = 1, max = 36_000_000), extend("x-unit" = "requests"))]
+    #[schemars(extend("x-range" = "1 to an hour's worth, 3600 times `rate`"))]
     pub burst: u32,
-    /// Requests per second of a source that `limit` names.
+    /// The rate of sources that `access.limit` names.
+    #[schemars(range(min = 1, max = 10_000), extend("x-unit" = "requests per second"))]
     pub strict_rate: u32,
-    /// Number of requests that such a source may send at once.
+    /// The burst of sources that `access.limit` names.
+    #[schemars(range(min = 1, max = 36_000_000), extend("x-unit" = "requests"))]
+    #[schemars(extend("x-range" = "1 to an hour's worth, 3600 times `strict_rate`"))]
     pub strict_burst: u32,
-    /// Number of leading bits of an IPv4 address that identify a source.
+    /// The number of leading bits of an IPv4 address that identify a source.
+    #[schemars(range(min = 8, max = 32), extend("x-unit" = "bits"))]
     pub ipv4_prefix: u8,
-    /// Number of leading bits of an IPv6 address that identify a source.
+    /// The number of leading bits of an IPv6 address that identify a source.
+    #[schemars(range(min = 16, max = 64), extend("x-unit" = "bits"))]
+    #[schemars(extend("x-why" = " bits: a host can choose any address within its /64"))]
     pub ipv6_prefix: u8,
-    /// One refused request in 2^leak is answered; 0 means none.
+    /// One refused request in 2 to the power of `leak` is answered.
+    #[schemars(range(min = 1, max = 16), extend("x-unit" = "log2"))]
+    #[schemars(extend("x-why" = "; without a leak, an attacker who forges addresses could mute any client"))]
     pub leak: u8,
-    /// Percentage of the requests over the rate that are answered if they come by the usual path of a known source.
+    /// Of the requests beyond the rate that come by the usual path of a known source, so many are answered.
+    #[schemars(range(min = 0, max = 99), extend("x-unit" = "%"))]
+    #[schemars(extend("x-why" = ": with 100 nothing would be limited"))]
     pub known_percent: u8,
-    /// Kisses of death per second of the whole server; 0 means none.
+    /// Kisses of death of the whole server, divided among the CPUs and the socket; 0 for none.
+    #[schemars(range(min = 0, max = 10_000), extend("x-unit" = "per second"))]
     pub kod: u32,
-    /// Number of entries in the table: a power of two.
+    /// The size of the table of sources; takes effect at the next start.
+    #[schemars(extend("enum" = powers_of_two(), "x-type" = "integer"))]
+    #[schemars(extend("x-range" = range_of_table()))]
     pub table_entries: u32,
-    /// A cap on the answers per second of the whole server.
+    /// A cap on the answers of the whole server.
+    #[schemars(range(min = 100, max = 100_000_000), extend("x-unit" = "answers per second", "x-example" = 20_000))]
     pub budget_answers_per_s: Option<u32>,
-    /// A cap on the bits per second of the Ethernet frames of all answers.
+    /// The same in bits of Ethernet frames: 720 for an IPv4 answer, 880 for an IPv6 answer, more with VLAN tags or
+    /// padding.
+    #[schemars(range(min = 100_000, max = 100_000_000_000_u64), extend("x-unit" = "bits per second"))]
+    #[schemars(extend("x-example" = 20_000_000))]
     pub budget_bits_per_s: Option<u64>,
-    /// The traffic that the server may use in a month.
+    /// The traffic of a month. Near its end, answers are refused in the order of the budget.
+    #[schemars(extend("x-range" = QUOTAS, "x-example" = "4 TB"))]
     pub quota: Option<DataSize>,
-    /// Which traffic counts towards it.
+    /// What uses the quota up: what the server sends, what it receives, or the sum.
     pub quota_counts: QuotaCounts,
-    /// The day of the month on which it begins again.
+    /// The day of the month on which the quota begins again, at 00:00 UTC; in shorter months it is the last day.
+    #[schemars(range(min = 1, max = 31))]
+    #[schemars(extend("x-why" = ", the day of the month on which the quota begins again"))]
     pub quota_day: u8,
-    /// The speed that the server has in the pool; advice on it is given by this.
+    /// The server's setting in the pool. The server gives advice on it; it sets nothing.
+    #[schemars(extend("x-range" = SPEEDS, "x-example" = "50 Mbit"))]
     pub pool_netspeed: Option<Speed>,
+}
+
+/// Returns the sizes that the table of sources can have.
+fn powers_of_two() -> Vec<u32> {
+    (0..u32::BITS).map(|bit| 1 << bit).filter(|size| TABLE_ENTRIES.contains(size)).collect()
+}
+
+fn range_of_table() -> String {
+    let (least, most) = TABLE_ENTRIES.into_inner();
+    format!("a power of two from {least} to {most}")
 }
 
 impl Default for LimitsConfig {
@@ -83,23 +118,28 @@ impl Default for LimitsConfig {
 }
 
 /// The section `[access]`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AccessConfig {
-    /// Prefixes that are not answered.
+    /// These sources are not answered.
+    #[schemars(extend("x-type" = "list of prefixes", "x-example" = ["192.0.2.0/24"]))]
     pub deny: Vec<Prefix>,
-    /// Exceptions from wider entries, which are treated like everybody else.
+    /// Exceptions from wider entries: treated like everybody else.
+    #[schemars(extend("x-type" = "list of prefixes", "x-example" = ["192.0.2.8/29"]))]
     pub allow: Vec<Prefix>,
-    /// Prefixes that are answered without a limit.
+    /// Answered without a limit.
+    #[schemars(extend("x-type" = "list of prefixes", "x-example" = ["2001:db8:1::/48"]))]
     pub unlimited: Vec<Prefix>,
-    /// Prefixes that are limited to the strict rate.
+    /// Limited to the strict rate.
+    #[schemars(extend("x-type" = "list of prefixes", "x-example" = ["203.0.113.0/24"]))]
     pub limit: Vec<Prefix>,
-    /// Files with more entries, one per line.
+    /// Files with further entries, one a line: `deny`, `allow`, `unlimited` or `limit`, then a prefix. A prefix alone is
+    /// denied, and `#` begins a comment.
+    #[schemars(extend("x-type" = "list of paths", "x-example" = ["/etc/pooltime-xdp.deny"]))]
     pub files: Vec<std::path::PathBuf>,
-    /// What denied clients get.
+    /// What a denied source gets: nothing, or a kiss of death (DENY) within the budget for kisses.
     pub denied: Denied,
-    /// Whether requests in mode 1 (symmetric active) are answered, in mode 2 (symmetric passive). Old Windows clients
-    /// ask so.
+    /// Whether requests in mode 1 (symmetric active) are answered, in mode 2. Old Windows clients ask so.
     pub symmetric: bool,
 }
 
@@ -119,7 +159,7 @@ impl Default for AccessConfig {
 }
 
 /// The value of `access.denied`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Denied {
     /// No answer.
@@ -137,46 +177,16 @@ impl LimitsConfig {
     ///
     /// The value of a key makes no sense; the error names the key.
     pub fn policy(&self, denied: Denied, cpus: u32) -> Result<Policy, ConfigError> {
-        let wrong = |key: &str, why: String| ConfigError::of(&format!("limits.{key}"), why);
+        range::check("limits", self)?;
         let class = |prefix: &str, rate: u32, burst: u32| {
-            if !(1..=10_000).contains(&rate) {
-                return Err(wrong(&format!("{prefix}rate"), "must be 1 to 10000 requests per second".into()));
-            }
             Class::new(rate, burst).ok_or_else(|| {
                 let most = LONGEST_WINDOW_S * u64::from(rate);
-                wrong(&format!("{prefix}burst"), format!("must be 1 to {most} requests (an hour's worth)"))
+                let key = format!("limits.{prefix}burst");
+                ConfigError::of(&key, format_args!("must be 1 to {most} requests (an hour's worth)"))
             })
         };
         let (ordinary, strict) =
             (class("", self.rate, self.burst)?, class("strict_", self.strict_rate, self.strict_burst)?);
-        if !(8..=32).contains(&self.ipv4_prefix) {
-            return Err(wrong("ipv4_prefix", "must be 8 to 32 bits".into()));
-        }
-        if !(16..=64).contains(&self.ipv6_prefix) {
-            let why = "must be 16 to 64 bits: a host can choose any address within its /64";
-            return Err(wrong("ipv6_prefix", why.into()));
-        }
-        if !(1..=16).contains(&self.leak) {
-            let why =
-                "must be 1 to 16; without a leak, an attacker who forges addresses could mute any client";
-            return Err(wrong("leak", why.into()));
-        }
-        if self.known_percent > 99 {
-            return Err(wrong("known_percent", "must be 0 to 99: with 100 nothing would be limited".into()));
-        }
-        if self.kod > 10_000 {
-            return Err(wrong("kod", "must be 0 to 10000 per second".into()));
-        }
-        if !TABLE_ENTRIES.contains(&self.table_entries) || !self.table_entries.is_power_of_two() {
-            let (least, most) = TABLE_ENTRIES.into_inner();
-            return Err(wrong("table_entries", format!("must be a power of two from {least} to {most}")));
-        }
-        if self.budget_answers_per_s.is_some_and(|answers| !(100..=100_000_000).contains(&answers)) {
-            return Err(wrong("budget_answers_per_s", "must be 100 to 100000000".into()));
-        }
-        if self.budget_bits_per_s.is_some_and(|bits| !(100_000..=100_000_000_000).contains(&bits)) {
-            return Err(wrong("budget_bits_per_s", "must be 100000 to 100000000000".into()));
-        }
         self.check_quota()?;
         // Without a class there are no kisses.
         let kiss = Class::share(self.kod, cpus.saturating_add(1)).unwrap_or(Class::UNLIMITED);

@@ -7,42 +7,45 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// Returns the line of a key, counted from 1. For a key that is not in the text, it is the line of what the key would
-/// be in, and `None` if that is the whole file.
-pub(super) fn line_of(text: &str, key: &str) -> Option<usize> {
-    let mut found = None;
-    walk(text, &mut |path, span| {
-        let rest = key.strip_prefix(path)?;
-        let is_around = rest.is_empty() || rest.starts_with(['.', '[']);
-        let is_closer = found.as_ref().is_none_or(|(length, _)| *length < path.len());
-        (is_around && is_closer).then(|| found = Some((path.len(), span.start)))
-    });
-    found.map(|(_, offset)| line_at(text, offset))
-}
-
 /// Returns the key that an offset belongs to.
 pub(super) fn key_at(text: &str, offset: usize) -> Option<String> {
     let mut found: Option<(usize, String)> = None;
     walk(text, &mut |path, span| {
         let is_closer = found.as_ref().is_none_or(|(length, _)| span.len() <= *length);
-        (span.contains(&offset) && is_closer).then(|| found = Some((span.len(), path.to_owned())))
+        if span.contains(&offset) && is_closer {
+            found = Some((span.len(), path.to_owned()));
+        }
     });
     found.map(|(_, path)| path)
 }
 
+/// The beginnings of the lines of a text.
+pub(super) struct Lines(Vec<usize>);
+
+impl Lines {
+    pub(super) fn of(text: &str) -> Self {
+        Self(text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(offset, _)| offset).collect())
+    }
+
+    /// Returns the line of an offset, counted from 1.
+    pub(super) fn at(&self, offset: usize) -> usize {
+        1 + self.0.partition_point(|end| *end < offset)
+    }
+}
+
 /// Returns the line of an offset, counted from 1.
 pub(super) fn line_at(text: &str, offset: usize) -> usize {
-    1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+    Lines::of(text).at(offset)
 }
 
 /// Shows all keys and values with their places. Each key comes before its value.
-fn walk(text: &str, see: &mut impl FnMut(&str, Range<usize>) -> Option<()>) {
+pub(super) fn walk(text: &str, see: &mut impl FnMut(&str, Range<usize>)) {
     if let Ok(table) = DeTable::parse(text) {
         walk_table(table.get_ref(), "", see);
     }
 }
 
-fn walk_table(table: &DeTable<'_>, within: &str, see: &mut impl FnMut(&str, Range<usize>) -> Option<()>) {
+fn walk_table(table: &DeTable<'_>, within: &str, see: &mut impl FnMut(&str, Range<usize>)) {
     for (key, value) in table {
         let dot = if within.is_empty() { "" } else { "." };
         let path = format!("{within}{dot}{}", key.get_ref());
@@ -51,11 +54,7 @@ fn walk_table(table: &DeTable<'_>, within: &str, see: &mut impl FnMut(&str, Rang
     }
 }
 
-fn walk_value(
-    value: &Spanned<DeValue<'_>>,
-    path: &str,
-    see: &mut impl FnMut(&str, Range<usize>) -> Option<()>,
-) {
+fn walk_value(value: &Spanned<DeValue<'_>>, path: &str, see: &mut impl FnMut(&str, Range<usize>)) {
     see(path, value.span());
     match value.get_ref() {
         DeValue::Table(table) => walk_table(table, path, see),
@@ -74,25 +73,6 @@ mod tests {
 
     const TEXT: &str = "serve = [\n  \"192.0.2.1\",\n  \"192.0.2.2\"]\n[clock]\nmakestep = { updates = 3 }\n\n\
                         [[upstream]]\naddress = \"a\"\n\n[[upstream]]\nport = 5\naddress = \"b\"\n";
-
-    #[test]
-    fn keys_have_their_lines_and_missing_ones_the_line_of_what_they_would_be_in() {
-        for (key, line) in [
-            ("serve", Some(1)),
-            ("serve[1]", Some(3)),
-            ("clock", Some(4)),
-            ("clock.horizon_ms", Some(4)),
-            ("clock.makestep.updates", Some(5)),
-            ("upstream[0].address", Some(8)),
-            ("upstream[1].address", Some(12)),
-            ("upstream[1].minpoll", Some(10)),
-            ("interfaces", None),
-            ("serv", None),
-        ] {
-            assert_eq!(line_of(TEXT, key), line, "{key}");
-        }
-        assert_eq!(line_of("not = = toml", "not"), None);
-    }
 
     #[test]
     fn places_have_their_keys() {

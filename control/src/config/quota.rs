@@ -1,10 +1,12 @@
 //! The monthly traffic quota in `[limits]`: amounts of data, what is counted, and from which day of the month on.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{ConfigError, LimitsConfig};
 
@@ -26,8 +28,12 @@ const SPEED_UNITS: [(&str, u64); 3] = [("kbit", 1_000), ("Mbit", 1_000_000), ("G
 const LEAST_QUOTA: u64 = 1_000_000;
 /// The largest quota in bytes, a million TB.
 const MOST_QUOTA: u64 = 1_000_000_000_000_000_000;
+/// Both in words.
+pub(super) const QUOTAS: &str = "1 MB to 1000000 TB";
 /// The largest speed in bits per second.
 const MOST_SPEED: u64 = 1_000_000_000_000;
+/// From the smallest one, 1000 bits per second, to it.
+pub(super) const SPEEDS: &str = "1 kbit to 1000 Gbit";
 
 /// An amount of data in bytes, written like `4 TB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +44,7 @@ pub struct DataSize(pub u64);
 pub struct Speed(pub u64);
 
 /// The value of `limits.quota_counts`: which traffic uses the quota up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum QuotaCounts {
     /// What the server sends.
@@ -84,20 +90,14 @@ impl LimitsConfig {
         Some(Quota { bytes, counts: self.quota_counts, day: self.quota_day, netspeed })
     }
 
-    /// Checks the keys of the quota.
+    /// Checks the amount and the speed, whose ranges no schema can tell.
     pub(super) fn check_quota(&self) -> Result<(), ConfigError> {
-        let wrong = |key: &str, why: &str| Err(ConfigError::of(&format!("limits.{key}"), why));
+        let wrong = |key: &str, why: String| Err(ConfigError::of(&format!("limits.{key}"), why));
         if self.quota.is_some_and(|DataSize(bytes)| !(LEAST_QUOTA..=MOST_QUOTA).contains(&bytes)) {
-            return wrong("quota", "must be 1 MB to 1000000 TB a month");
-        }
-        if !(1..=31).contains(&self.quota_day) {
-            return wrong(
-                "quota_day",
-                "must be 1 to 31, the day of the month on which the quota begins again",
-            );
+            return wrong("quota", format!("must be {QUOTAS} a month"));
         }
         if self.pool_netspeed.is_some_and(|Speed(bits)| !(1_000..=MOST_SPEED).contains(&bits)) {
-            return wrong("pool_netspeed", "must be 1 kbit to 1000 Gbit");
+            return wrong("pool_netspeed", format!("must be {SPEEDS}"));
         }
         Ok(())
     }
@@ -135,6 +135,59 @@ impl<'de> Deserialize<'de> for Speed {
     }
 }
 
+impl Serialize for DataSize {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&written(self.0, &DATA_UNITS))
+    }
+}
+
+impl Serialize for Speed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&written(self.0, &SPEED_UNITS))
+    }
+}
+
+impl JsonSchema for DataSize {
+    fn schema_name() -> Cow<'static, str> {
+        "DataSize".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        amount(&DATA_UNITS)
+    }
+}
+
+impl JsonSchema for Speed {
+    fn schema_name() -> Cow<'static, str> {
+        "Speed".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        amount(&SPEED_UNITS)
+    }
+}
+
+/// Describes the texts that [`parse`] takes.
+fn amount(units: &[(&str, u64)]) -> Schema {
+    let names: Vec<_> = units.iter().map(|(name, _)| *name).collect();
+    json_schema!({
+        "type": "string",
+        "pattern": format!(r"^\s*[0-9]{{1,20}}(\.[0-9]{{1,15}})?\s*({})\s*$", names.join("|")),
+        "x-type": format!("text, a number and {}", listed(&names, "or")),
+    })
+}
+
+/// Writes a number in the largest unit in which it is a whole number, or else with as many decimals as it needs.
+fn written(number: u64, units: &[(&str, u64)]) -> String {
+    let whole = units.iter().filter(|(_, size)| number.is_multiple_of(*size)).max_by_key(|(_, size)| *size);
+    match (whole, units.first()) {
+        (Some((name, size)), _) => format!("{} {name}", number / size),
+        // Decimals of the smallest unit of a speed, 1000 bits per second.
+        (None, Some((name, size))) => format!("{}.{:03} {name}", number / size, number % size),
+        (None, None) => number.to_string(),
+    }
+}
+
 /// Parses a number and its unit. A fraction is rounded down.
 fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let text = text.trim();
@@ -153,8 +206,12 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 
 fn wanted(units: &[(&str, u64)]) -> String {
     let names: Vec<_> = units.iter().map(|(name, _)| *name).collect();
+    format!("write a number and one of {}", listed(&names, "and"))
+}
+
+fn listed(names: &[&str], joint: &str) -> String {
     let (last, others) = names.split_last().unwrap_or((&"", &[]));
-    format!("write a number and one of {} and {last}", others.join(", "))
+    format!("{} {joint} {last}", others.join(", "))
 }
 
 /// What was written, and not more of it than fits on a line.

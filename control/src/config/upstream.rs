@@ -1,51 +1,60 @@
 //! `[[upstream]]`: the servers to ask for the time, according to the pool's rules for its members.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use responder::udp::NTP_PORT;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::clock::{ClockConfig, ClockSource};
-use super::{ConfigError, Fault, Warning};
+use super::{ConfigError, Fault, Warning, range};
 use crate::discipline::SourceConfig;
 use crate::error::{Code, Error};
 use crate::net::own_addresses::OwnAddresses;
 use crate::net::server_name::{NoServer, ServerName};
 
 /// Largest number of upstreams.
-const MOST: usize = 32;
+pub(super) const MOST: usize = 32;
 /// Recommended number of upstreams: with four, one may be false and another one missing.
 const GOOD: std::ops::RangeInclusive<usize> = 4..=7;
 /// Domain of the pool, whose members should not take their time from each other at random.
 const POOL: &str = "pool.ntp.org";
-/// Shortest and longest poll interval that can be configured, as powers of two in s.
-const POLLS: std::ops::RangeInclusive<u8> = 3..=17;
 /// The operator of a public server does not want shorter intervals.
 const POLITE_POLL: u8 = 6;
 
 /// A section `[[upstream]]`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "keys of a file, each a question of its own")]
 pub struct UpstreamConfig {
-    /// Name or address.
+    /// The server. A link-local address needs its interface: `fe80::1%eth0`.
+    #[schemars(length(min = 1, max = 254))]
+    #[schemars(extend("x-type" = "string", "x-range" = "a name or an address, up to 253 bytes"))]
+    #[schemars(extend("x-example" = "ntp1.example.net"))]
     pub address: String,
-    /// UDP port.
+    /// The UDP port.
     #[serde(default = "ntp_port")]
+    #[schemars(range(min = 1))]
     pub port: u16,
-    /// Whether the first contact is up to eight requests, of which the first are 2 s apart.
+    /// First contact may be up to eight requests, 2 s apart until four were answered.
     #[serde(default = "yes")]
     pub iburst: bool,
-    /// Refused, because a burst at every poll would be a load on others.
+    /// Refused: a burst at every poll is a load on other people's servers.
     #[serde(default)]
+    #[schemars(extend("const" = false))]
     pub burst: bool,
-    /// Shortest interval between requests, as a power of two in s.
+    /// The shortest interval between requests.
     #[serde(default = "min_poll")]
+    #[schemars(range(min = 3, max = 17), extend("x-unit" = "log2 s", "x-default" = with_seconds(min_poll())))]
+    #[schemars(extend("x-why" = ", a power of two in seconds"))]
     pub minpoll: u8,
-    /// Longest interval between requests, as a power of two in s.
+    /// The longest interval between requests.
     #[serde(default = "max_poll")]
+    #[schemars(range(min = 3, max = 17), extend("x-unit" = "log2 s", "x-default" = with_seconds(max_poll())))]
+    #[schemars(extend("x-range" = "3 to 17, `minpoll` or more", "x-why" = ", a power of two in seconds"))]
     pub maxpoll: u8,
-    /// While this upstream is selected, only preferred ones are followed.
+    /// While a preferred upstream is selected, only preferred ones are followed.
     #[serde(default)]
     pub prefer: bool,
     /// Only trusted upstreams vote on what is true; the others must agree with them.
@@ -86,15 +95,8 @@ impl UpstreamConfig {
             return Err(UpstreamError::of("burst", why)
                 .remedy("use `iburst = true`, a burst at first contact only, for a quick start"));
         }
-        if self.port == 0 {
-            return Err(UpstreamError::of("port", "must be 1 to 65535"));
-        }
-        for (key, poll) in [("minpoll", self.minpoll), ("maxpoll", self.maxpoll)] {
-            if !POLLS.contains(&poll) {
-                let range =
-                    format!("must be {} to {}, a power of two in seconds", POLLS.start(), POLLS.end());
-                return Err(UpstreamError::of(key, range));
-            }
+        if let Some((key, why)) = range::broken("upstream", self) {
+            return Err(UpstreamError::of(key, why));
         }
         if self.minpoll > self.maxpoll {
             return Err(UpstreamError::of("minpoll", format!("is above maxpoll, {}", self.maxpoll)));
@@ -105,14 +107,16 @@ impl UpstreamConfig {
 
 /// What is wrong with one of the upstreams.
 struct UpstreamError {
-    key: &'static str,
+    key: Cow<'static, str>,
     why: String,
     remedy: Option<String>,
+    /// The number of the one that it contradicts, counted from 0.
+    other: Option<usize>,
 }
 
 impl UpstreamError {
-    fn of(key: &'static str, why: impl Into<String>) -> Self {
-        Self { key, why: why.into(), remedy: None }
+    fn of(key: impl Into<Cow<'static, str>>, why: impl Into<String>) -> Self {
+        Self { key: key.into(), why: why.into(), remedy: None, other: None }
     }
 
     fn remedy(self, remedy: impl Into<String>) -> Self {
@@ -121,14 +125,18 @@ impl UpstreamError {
 
     /// Says which upstream it is: `upstream 3 (`ntp3.example.net`).minpoll: must be ...`.
     fn at(self, index: usize, address: &str) -> ConfigError {
-        let Self { key, why, remedy } = self;
+        let Self { key, why, remedy, other } = self;
         let (number, address) = (index + 1, address.escape_debug());
-        let what = match key {
+        let what = match &*key {
             "address" => format!("upstream {number}: `{address}` {why}"),
             key => format!("upstream {number} (`{address}`).{key}: {why}"),
         };
         let error =
             ConfigError::from(Error::new(Code::Config, what)).about(format!("upstream[{index}].{key}"));
+        let error = match other {
+            Some(other) => error.against(format!("upstream[{other}].{key}")),
+            None => error,
+        };
         match remedy {
             Some(remedy) => error.remedy(remedy),
             None => error,
@@ -156,10 +164,13 @@ pub(super) fn check(
                 return Err(UpstreamError::of("address", unusable.reason()).remedy(unusable.remedy()));
             }
             match seen.insert((server, upstream.port), index) {
-                Some(first) => Err(UpstreamError::of(
-                    "address",
-                    format!("is listed twice, as upstream {} as well: each server has one vote", first + 1),
-                )),
+                Some(first) => {
+                    let why = format!(
+                        "is listed twice, as upstream {} as well: each server has one vote",
+                        first + 1
+                    );
+                    Err(UpstreamError { other: Some(first), ..UpstreamError::of("address", why) })
+                }
                 None => Ok(()),
             }
         });
@@ -220,6 +231,10 @@ const fn min_poll() -> u8 {
 
 const fn max_poll() -> u8 {
     10
+}
+
+fn with_seconds(poll: u8) -> String {
+    format!("{poll} ({} s)", 1_u32 << poll)
 }
 
 #[cfg(test)]

@@ -62,6 +62,9 @@ fn explained(message: &str, key: Option<&str>) -> Explained {
     if message == "invalid IPv4 address syntax" {
         return plain("must be an IPv4 address, such as 192.0.2.1".to_owned());
     }
+    if message.ends_with("value was too large") {
+        return plain(format!("is above {}, the largest number of a configuration", i64::MAX));
+    }
     // The parser says this of everything that is not a value of another kind, and of nothing at all.
     if message.starts_with("string values must be quoted") {
         let remedy = Some("text is written in quotes: `source = \"system\"`".to_owned());

@@ -132,6 +132,7 @@ pub fn run(options: &Options) -> Result<()> {
         .map_err(Error::because(Code::Os, "cannot start the event loop"))?;
     let ended = runtime.block_on(async {
         let config = Config::load(options.config.as_deref())?;
+        reload::tell_if_there_is_no_file(&config);
         let names = interfaces(options, &config)?;
         xdp::require_privileges(&options.instance)?;
         time_namespace::refuse_offset()?;

@@ -37,6 +37,7 @@ impl Daemon {
             Ok(()) => {
                 let warnings = self.config.warnings().into_iter().chain(self.lasting_warnings());
                 warnings.for_each(|warning| warn!("{warning}"));
+                tell_if_there_is_no_file(&self.config);
                 self.publish_or_tell();
                 self.interfaces.put(Job::Follow);
                 info!("configuration reloaded");
@@ -59,6 +60,13 @@ impl Daemon {
         self.leap_file = LeapFile::read(&config.clock)?;
         self.publish_served()?;
         self.apply_limits(config, *lists)
+    }
+}
+
+/// Whoever has a file with a wrong name, or lost it, is told.
+pub(super) fn tell_if_there_is_no_file(config: &Config) {
+    if config.origin.files().next().is_none() {
+        info!("{} does not exist: the defaults hold", crate::config::DEFAULT_PATH);
     }
 }
 

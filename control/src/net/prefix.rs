@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error, Result};
@@ -13,8 +14,9 @@ const MAPPED_BITS: u8 = 96;
 
 /// An address and the number of its leading bits that count; the other bits are zero. An IPv4 prefix in IPv6 form
 /// (`::ffff:192.0.2.0/120`) is IPv4: no packet has such a source, so that an IPv6 entry would never match.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(extend("pattern" = r"^[0-9A-Fa-f:.]+(/[0-9]+)?$"))]
 pub struct Prefix {
     address: IpAddr,
     length: u8,

@@ -112,6 +112,9 @@ impl Journey<'_> {
         assert!(!self.is_attached(), "nothing is started unasked");
         assert_eq!(self.machine.shell("systemctl is-enabled pooltime-xdp").stdout.trim(), "disabled");
         self.machine.says("pooltime-xdp config check && man -w pooltime-xdp 2>/dev/null || ls /usr/share/man/man1/pooltime-xdp.1.gz");
+        self.machine.says(
+            "ls /usr/share/man/man5/pooltime-xdp.toml.5.gz /usr/share/pooltime-xdp/pooltime-xdp.schema.json",
+        );
         self.take("clock");
     }
 
@@ -208,7 +211,11 @@ impl Journey<'_> {
         assert!(!self.machine.shell("systemctl reload pooltime-xdp").status.success());
         assert!(self.machine.journal().contains("did you mean `deny`?") && listed());
         self.machine.write("/etc/pooltime-xdp.toml", &config);
+        // It is there until the package is purged.
+        self.machine.write("/etc/pooltime-xdp.toml.d/site.toml", "[access]\ndeny = [\"198.51.100.0/24\"]\n");
         self.machine.says("systemctl reload pooltime-xdp");
+        let listed = || self.machine.says("pooltime-xdp access list").contains("198.51.100.0/24");
+        wait_for("the list of the file beside it", || listed().then_some(()));
     }
 
     fn survives_a_hang_and_a_reboot(&mut self) {

@@ -14,7 +14,10 @@ use crate::status::Status;
 /// Reads the file. An error in it is a finding, and everything else is examined as if the file were empty.
 pub(super) fn examine(path: Option<&Path>) -> (Config, Vec<Finding>) {
     let shown = path.unwrap_or(DEFAULT_PATH.as_ref());
-    let read = if path.is_none() && !shown.exists() { Ok(None) } else { Config::load(Some(shown)).map(Some) };
+    let read = Config::load(path).map(|config| {
+        let is_there = config.origin.files().next().is_some();
+        is_there.then_some(config)
+    });
     judge(&shown.display().to_string(), read)
 }
 
@@ -91,7 +94,11 @@ fn judge(shown: &str, read: Result<Option<Config>, ConfigError>) -> (Config, Vec
         }
     };
     if findings.iter().all(|found| found.id != "config") {
-        findings.push(Finding::ok("config", format!("{shown} is valid")));
+        let valid = match config.origin.files().count() {
+            0 | 1 => format!("{shown} is valid"),
+            several => format!("{shown} is valid, with what is beside it: {several} files"),
+        };
+        findings.push(Finding::ok("config", valid));
     }
     (config, findings)
 }
@@ -147,6 +154,23 @@ mod tests {
     fn a_right_file_is_well_and_none_is_a_note() {
         assert_eq!(ids(&judged("interfaces = [\"eth0\"]")), [("config", Well)]);
         assert_eq!(ids(&judge("/etc/x.toml", Ok(None)).1), [("config", Note)]);
+    }
+
+    #[test]
+    fn files_beside_it_are_examined_as_well() {
+        let directory = std::env::temp_dir().join(format!("pooltime-doctor-beside-{}", std::process::id()));
+        let main = directory.join("server.toml");
+        let beside = crate::config::directory_beside(&main);
+        std::fs::create_dir_all(&beside).unwrap();
+        std::fs::write(&main, "").unwrap();
+        std::fs::write(beside.join("a.toml"), "clock.horizon_ms = 9000\n").unwrap();
+        let (config, found) = examine(Some(&main));
+        assert_eq!((ids(&found), config.clock.horizon_ms), (vec![("config", Well)], 9000));
+        assert!(found[0].what.contains("2 files"), "{found:?}");
+        std::fs::write(beside.join("b.toml"), "clock.horizon = 9000\n").unwrap();
+        let found = examine(Some(&main)).1;
+        assert!(only(&found, "config").what.contains("server.toml.d/b.toml: line 1"), "{found:?}");
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 
     #[test]
