@@ -43,6 +43,8 @@ fn upstreams_are_on_the_page_and_every_expression_of_the_dashboard_has_data() {
     flood(&lab, "10.77.0.1", 2000);
     fill_the_dashboard(&lab, &prometheus);
     prometheus.expect("sum(pooltime_upstream_selected)", UPSTREAMS.into());
+    prometheus.expect("sum(pooltime_upstream_system_peer)", 1);
+    prometheus.expect("sum(pooltime_clock_reference_info{source=\"upstream\"})", 1);
     browser.wait_until("document.getElementById('sources').innerText.includes('10.77.0.2')");
 
     make_load(&lab);

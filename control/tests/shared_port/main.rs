@@ -92,9 +92,36 @@ fn plain_requests_are_answered_in_the_nic_path_and_keyed_ones_by_chronyd_with_it
     assert!(answers.iter().any(|answer| answer.payload.len() == 84), "{answers:#?}");
     assert!(answers.iter().all(|answer| answer.payload[48..52] == 1_u32.to_be_bytes()), "{answers:#?}");
 
+    // Who asks for interleaved answers takes plain ones.
+    let before = Tally::of_program(&server.status());
+    let said = Client::of(&lab, &tools).ask(&format!("server {SERVER} xleave iburst maxsamples 1"));
+    assert!(said.is_synchronised, "{said:?}");
+    let counted = Tally::of_program(&server.status()) - before;
+    assert!(
+        counted.packets(Verdict::Answered) >= 1 && counted.packets(Verdict::PassLong) == 0,
+        "{counted:?}"
+    );
+
     // A key that chronyd does not have is no way around it.
     let stranger = Client::of(&lab, &tools).with_key("2 SHA256 HEX:00112233445566778899aabbccddeeff");
     assert!(!stranger.ask(&format!("server {SERVER} key 2 iburst maxsamples 1")).is_synchronised);
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn a_chronyd_that_serves_nobody_leaves_the_port_and_keys_are_of_no_use() {
+    let Some(tools) = Tools::find() else { return not_run("chronyd or chronyc is not there") };
+    let lab = Lab::up(&[]);
+    let _upstreams = network(&lab, &tools);
+    let _chronyd = Chronyd::start(&lab, &tools, &chronyd::keyfile(&lab));
+    let server = ours(&lab);
+    let status = server.status();
+    assert!(status.userspace_path.iter().all(|path| path.failure.is_none()), "{:#?}", status.userspace_path);
+    assert!(is_answered(&lab, "10.77.0.2", PATIENCE));
+    let before = Tally::of_sockets(&server.status());
+    let said = Client::of(&lab, &tools).ask(&format!("server {SERVER} key 1 iburst maxsamples 1"));
+    assert!(!said.is_synchronised, "there is no MAC in the answers: {said:?}");
+    assert!((Tally::of_sockets(&server.status()) - before).packets(Verdict::Answered) >= 1);
 }
 
 #[test]

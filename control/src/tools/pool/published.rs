@@ -40,13 +40,13 @@ static SCORE: Metric = Metric {
     name: "pooltime_pool_score",
     kind: Kind::Gauge,
     labels: &["address"],
-    help: "Score published by the NTP Pool; below 10 it sends no clients.",
+    help: "Score that the NTP Pool has published; below 10 the pool sends no clients.",
 };
 static MONITOR_SCORE: Metric = Metric {
     name: "pooltime_pool_monitor_score",
     kind: Kind::Gauge,
     labels: &["address", "monitor"],
-    help: "Score from one of the pool's monitors.",
+    help: "Score from one of the pool's monitors, as published.",
 };
 
 /// What is published about a server. The pool's page has more fields; these are the ones in use.
