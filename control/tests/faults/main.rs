@@ -9,12 +9,14 @@
 //! - `POOLTIME_FAULTS_SOAK`: seconds for which faults are drawn at random and done to one and the same server
 //! - `POOLTIME_FAULTS_SEED`: by which they are drawn
 //! - `POOLTIME_FAULTS_OTHERS`: whether other servers are played, too
+//! - `POOLTIME_FAULTS_BENCH`: a release build of `pooltime-bench`, which sends half a million requests per second
 
 #![expect(
     clippy::unnecessary_wraps,
     reason = "all plays have one type, and some need to say that they cannot be played"
 )]
 
+mod at_high_rate;
 mod cgroup;
 mod fault;
 mod files;
@@ -140,6 +142,18 @@ fn other_servers_live_through_the_same() {
         return not_run("other servers are played by: scripts/faults --others");
     }
     others::compare(number("POOLTIME_FAULTS_RATE", RATE));
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn half_a_million_requests_per_second_are_answered_throughout() {
+    let Some(bench) = std::env::var_os("POOLTIME_FAULTS_BENCH") else {
+        return not_run("it needs a release build of pooltime-bench: scripts/faults --fast");
+    };
+    match at_high_rate::live_through(bench.as_ref()) {
+        Ok(said) => println!("{said}"),
+        Err(why) => not_run(&why),
+    }
 }
 
 fn number(variable: &str, default: u64) -> u64 {
