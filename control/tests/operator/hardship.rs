@@ -85,6 +85,46 @@ fn a_reload_of_what_is_no_configuration_leaves_the_old_one_in_force() {
 
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
+fn the_default_file_and_those_beside_it_may_come_and_go_and_a_reload_goes_by_what_is_there() {
+    let lab = Lab::up(&[]);
+    let (etc, script) = (lab.directory("etc"), lab.directory("bin").join("pooltime-xdp"));
+    // The machine's own file is not for tests.
+    let text = format!(
+        "#!/bin/sh\nexec unshare --mount sh -c 'mount --bind {} /etc && exec {} \"$@\"' sh \"$@\"\n",
+        etc.display(),
+        pooltime_xdp()
+    );
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut server = Server::start(&lab, "server", lab.name(), &["attach", "lan0"]);
+    server.stop();
+    server.restart_as(&script);
+    let rate_is = |server: &Server<'_>, rate| {
+        wait_for("the rate", || (server.status().limits?.rate == rate).then_some(()));
+    };
+    rate_is(&server, 16);
+    fs::create_dir(etc.join("pooltime-xdp.toml.d")).unwrap();
+    let (file, beside) = (etc.join("pooltime-xdp.toml"), etc.join("pooltime-xdp.toml.d/a.toml"));
+    for (path, written, rate) in [
+        (&beside, Some(6), 6),
+        (&beside, None, 16),
+        (&file, Some(5), 5),
+        (&beside, Some(6), 6),
+        (&beside, None, 5),
+        (&file, None, 16),
+    ] {
+        match written {
+            Some(rate) => fs::write(path, format!("limits.rate = {rate}\n")).unwrap(),
+            None => fs::remove_file(path).unwrap(),
+        }
+        server.signal(Signal::SIGHUP);
+        rate_is(&server, rate);
+    }
+    assert!(server.log().contains("/etc/pooltime-xdp.toml does not exist: the defaults hold"));
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
 fn a_read_only_file_system_is_named_with_the_way_out_and_nothing_is_half_done() {
     let lab = Lab::up(&[]);
     let config = lab.file("server.toml", CONFIG);
