@@ -233,8 +233,8 @@ fn query_tells_a_dead_server_from_a_silent_one_and_needs_no_rights() {
 
         let output = files.as_nobody(&[&arguments[..], &["--json"]].concat());
         let answers: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
-        assert_eq!(answers[0]["address"], "127.0.0.1", "{answers}");
-        assert!(answers[0]["error"].as_str().unwrap().contains(complaint), "{answers}");
+        assert_eq!(answers["answers"][0]["address"], "127.0.0.1", "{answers}");
+        assert!(answers["answers"][0]["error"].as_str().unwrap().contains(complaint), "{answers}");
     }
     let said = pooltime(&["query", "-6", "127.0.0.1"]).expect_code(EX_NOINPUT);
     assert!(said.contains("`127.0.0.1` has no address in that family"), "{said}");

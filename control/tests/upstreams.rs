@@ -282,7 +282,7 @@ fn synchronised(server: &Server) -> Status {
 fn assert_served_within_its_own_bound(lab: &Lab) {
     let said = lab.pooltime("client", &["query", "--json", "10.77.0.1"]).expect_success();
     let answer: serde_json::Value = serde_json::from_str(&said).unwrap();
-    let value = |key: &str| answer[0][key].as_f64().expect(&said);
+    let value = |key: &str| answer["answers"][0][key].as_f64().expect(&said);
     let bound_s = value("delay_s") / 2.0 + value("root_delay_s") / 2.0 + value("root_dispersion_s");
     let error_s = value("offset_s").abs();
     assert!(error_s <= bound_s && error_s < LARGEST_ERROR_S, "{error_s} s off, bound {bound_s} s: {said}");

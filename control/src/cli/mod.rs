@@ -18,7 +18,7 @@ use crate::error::{Code, Error, Result};
 use crate::instance::Instance;
 use crate::log::{self, LogFormat};
 use crate::net::prefix::Prefix;
-use crate::output::{complain, print_json, print_line, print_versioned_json, write, write_table};
+use crate::output::{complain, print_line, print_versioned_json, write, write_table};
 use crate::service_manager::how_to_start;
 use crate::serving::limits::{Listed, duration};
 use crate::serving::xdp::{self, ModeRequest, OpenError};
@@ -389,7 +389,7 @@ fn print_all(messages: &[String]) -> Result<()> {
 fn list_access(instance: &Instance, json: bool) -> Result<()> {
     let entries: Vec<Listed> = ask(instance, &Request::ListAccess)?;
     if json {
-        return print_json(&entries);
+        return print_versioned_json(&serde_json::json!({ "entries": entries }));
     }
     for Listed { prefix, access, live, seconds_left } in &entries {
         let origin = match (live, seconds_left) {

@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::error::{Code, Error, Result};
 use crate::net::own_addresses::OwnAddresses;
 use crate::net::query::{Failure, exchange};
-use crate::output::{print_json, print_line, seconds};
+use crate::output::{print_line, print_versioned_json, seconds};
 use crate::tools::resolve::{FamilyArguments, resolve};
 
 #[derive(Args, Debug)]
@@ -50,7 +50,7 @@ pub(super) fn query(arguments: &QueryArguments) -> Result<()> {
         }
     }
     if arguments.json {
-        print_json(&lines)?;
+        print_versioned_json(&json!({ "answers": lines }))?;
     }
     if synchronised == 0 {
         return Err(Error::new(Code::Unavailable, "no synchronised server answered"));

@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::error::{Code, Error, Result};
 use crate::net::own_addresses::OwnAddresses;
-use crate::output::{print_json, write};
+use crate::output::{print_versioned_json, write};
 use crate::tools::upstream_survey;
 
 #[derive(Args, Debug)]
@@ -36,7 +36,7 @@ pub(super) fn probe(arguments: &ProbeArguments) -> Result<()> {
         &OwnAddresses::of_this_host()?,
     )?);
     if arguments.json {
-        print_json(&ranking)?;
+        print_versioned_json(&ranking)?;
     } else {
         write(&ranking.to_string())?;
     }

@@ -89,7 +89,7 @@ fn a_check_for_programs_has_every_figure() {
     let port = ntp_server(Stratum(9)).port().to_string();
     let output = pooltime(&["pool", "check", "--json", "--port", &port, "127.0.0.1"]);
     let checks: Value = serde_json::from_str(&output.stdout).unwrap();
-    let check = &checks[0];
+    let check = &checks["checks"][0];
     assert_eq!((&check["stratum"], &check["step"]), (&9.into(), &Value::from(-4.0)), "{check}");
     assert_eq!((&check["stratum_may_join"], &check["checks_to_join"]), (&false.into(), &Value::Null));
     assert_eq!(check["samples"].as_array().unwrap().len(), 3);

@@ -10,7 +10,7 @@ use super::plot;
 use super::score::JOINING_SCORE;
 use super::score_log;
 use crate::error::{Code, Error, Result};
-use crate::output::{print_json, print_line};
+use crate::output::{print_line, print_versioned_json};
 use crate::status::exposition::{Family, Format, Kind, Metric};
 
 /// The address of the pool's pages.
@@ -146,7 +146,7 @@ pub(super) fn run(arguments: &ScoreArguments) -> Result<()> {
     let published = Published::of(arguments.address, &arguments.base, LINES)?;
     if arguments.json {
         let score = published.main().map(|monitor| monitor.score);
-        return print_json(&serde_json::json!({
+        return print_versioned_json(&serde_json::json!({
             "address": arguments.address.to_string(),
             "score": score,
             "monitors": published.monitors,
