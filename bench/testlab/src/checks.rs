@@ -102,9 +102,11 @@ pub fn configuration(text: &str) {
 
 /// Converts a configuration of another daemon, whosever it is: what comes out is a configuration of this server.
 pub fn import(text: &str) {
-    let Some(converted) = import::converted(text) else { return };
-    let config = Config::parse(&converted).unwrap_or_else(|error| panic!("{}\n{converted}", error.what));
-    config.entries().unwrap_or_else(|error| panic!("{}\n{converted}", error.error.what));
+    let Some(both) = import::converted(text) else { return };
+    for converted in both {
+        let config = Config::parse(&converted).unwrap_or_else(|error| panic!("{}\n{converted}", error.what));
+        config.entries().unwrap_or_else(|error| panic!("{}\n{converted}", error.error.what));
+    }
 }
 
 /// Reads an access list: no more entries than lines, each of which is the same when it is read again, or an error in a

@@ -194,6 +194,11 @@ fn without_rtcsync_chronyds_own_word_counts_and_nothing_is_left_when_it_ends() {
     let server = ours(&lab);
     let clock = server.status().clock;
     assert_eq!((clock.stratum, clock.reference), (2, address(0)));
+    let found = server.command(&["doctor"]).stdout;
+    assert!(
+        found.contains("chronyd says that the clock is synchronised") && found.contains("rtcsync"),
+        "{found}"
+    );
     chronyd.end();
     let clock = wait_for("the server to be unsynchronised", || {
         Some(server.status().clock).filter(|clock| !clock.synchronised)

@@ -65,7 +65,7 @@ fn judge(facts: &Facts<'_>) -> Vec<Finding> {
 
 /// Examines the kernel's clock, if the served time depends on it.
 fn kernel(facts: &Facts<'_>) -> Option<Finding> {
-    let Facts { config, kernel, keeper, .. } = facts;
+    let Facts { config, kernel, keeper, claim, .. } = facts;
     let kernel = kernel.as_ref()?;
     let synchronised = kernel.status & libc::STA_UNSYNC == 0 && kernel.state != libc::TIME_ERROR;
     let steered_here = config.source == ClockSource::Upstream && config.steer;
@@ -86,11 +86,21 @@ fn kernel(facts: &Facts<'_>) -> Option<Finding> {
             #[expect(clippy::cast_precision_loss, reason = "for showing")]
             let error_s = kernel.max_error_us as f64 / 1e6;
             Finding::ok("kernel-clock", format!("the kernel's clock is synchronised{keeper}, error bound {error_s:.6} s"))
-        }        (ClockSource::System, _) if served_all_the_same(facts) => {
+        }
+        (ClockSource::System, _) if claim.is_some_and(|claim| claim.synchronised && claim.needs_no_kernel()) => {
+            Finding::note("kernel-clock", "chronyd says that the clock is synchronised, and the kernel does not")
+                .why(
+                    "chronyd's word is enough while it answers; when it ends, answers declare the clock unsynchronised at \
+                     once",
+                )
+                .advice("`rtcsync` in chronyd's configuration makes it report to the kernel")
+        }
+        (ClockSource::System, _) if served_all_the_same(facts) => {
             Finding::note("kernel-clock", "the kernel's clock is not synchronised, but is served anyway")
                 .why("the daemon is configured to do so (`clock.local_stratum`), or takes its time from elsewhere")
         }
-        (ClockSource::System, Some(keeper)) => {Finding::problem("kernel-clock", format!("{keeper} runs, but the kernel's clock is not synchronised"))
+        (ClockSource::System, Some(keeper)) => {
+            Finding::problem("kernel-clock", format!("{keeper} runs, but the kernel's clock is not synchronised"))
                 .why("the served time is the kernel's (`clock.source = \"system\"`), so answers declare it unsynchronised")
                 .advice(
                     "`chronyc tracking` and `chronyc sources`, or `ntpq -p`, tell what it waits for; with chronyd, \
@@ -286,6 +296,36 @@ mod tests {
         assert!(nobody.severity == Problem && nobody.fix.is_some(), "{nobody:?}");
         let waiting = of_kernel(&config, UNSYNCHRONISED, Some(chronyd()));
         assert!(waiting.severity == Problem && waiting.what.contains("chronyd"), "{waiting:?}");
+    }
+
+    #[test]
+    fn a_chronyd_that_tells_the_kernel_nothing_is_believed_and_told_of() {
+        let claim = Claim { keeper: Keeper::Chronyd, reference_id: Some(1), ..claim_of_silence(&KERNEL, 0) };
+        let found = |claim: Claim, kernel| {
+            judge(&Facts {
+                instance: &instance(),
+                config: &ClockConfig::default(),
+                kernel: Some(kernel),
+                keeper: Some(chronyd()),
+                claim: Some(claim),
+                holds_port: false,
+                served: None,
+                running: false,
+            })
+        };
+        let without = found(claim, UNSYNCHRONISED);
+        let finding = only(&without, "kernel-clock");
+        assert!(
+            finding.severity == Note && finding.advice.as_ref().unwrap().contains("rtcsync"),
+            "{finding:?}"
+        );
+        assert_eq!(only(&found(claim, KERNEL), "kernel-clock").severity, Ok);
+        for doubtful in [
+            Claim { synchronised: false, ..claim },
+            Claim { reference_id: Some(protocol::reference::LOCAL), ..claim },
+        ] {
+            assert_eq!(only(&found(doubtful, UNSYNCHRONISED), "kernel-clock").severity, Problem);
+        }
     }
 
     #[test]

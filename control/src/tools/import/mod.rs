@@ -129,12 +129,15 @@ fn fill(
     (understanding.unknown < understanding.directives).then(|| plan.finish(format.daemon(), interfaces))
 }
 
-/// Converts the text of some daemon's configuration, whosever it is, on a host with no addresses. Returns `None` where
-/// nothing in it is understood. Whatever the text is, the result is valid: `Config::parse` takes it.
+/// Converts the text of some daemon's configuration, whosever it is, on a host with no addresses: to one in place of that
+/// daemon, and to one beside it. Returns `None` where nothing in it is understood. Whatever the text is, the results are
+/// valid: `Config::parse` takes them.
 #[must_use]
-pub fn converted(text: &str) -> Option<String> {
+pub fn converted(text: &str) -> Option<[String; 2]> {
+    let own = OwnAddresses::default();
     let format = Format::of(Path::new(""), text)?;
-    Some(convert(text, format, &[], &OwnAddresses::default())?.0)
+    let beside = fill(Plan::beside(&own), text, format, &[])?;
+    Some([convert(text, format, &[], &own)?.0, beside.0])
 }
 
 #[cfg(test)]
