@@ -14,7 +14,7 @@ use testlab::rebuild::rebuild;
 use testlab::{Output, pooltime_xdp, wait_for};
 
 use crate::cgroup::Cgroup;
-use crate::fault::Promise::{Honest, Unharmed};
+use crate::fault::Promise::{Gap, Honest, Unharmed};
 use crate::fault::{Fault, PLAIN, SHORT_HORIZON, Setup};
 use crate::scene::{Scene, Stage};
 
@@ -90,7 +90,7 @@ pub(crate) fn faults() -> Vec<Fault> {
         fault(
             "detached",
             "detach of the interface, and attach after 2 s: the socket answers",
-            Unharmed,
+            Gap("the driver changes its receive path"),
             Setup { lab: &["--router"], ..PLAIN },
             detached,
         ),
