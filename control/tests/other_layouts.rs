@@ -11,8 +11,8 @@ use aya::maps::{Array, Map, MapData};
 use control::instance::Instance;
 use control::net::xdp_mode::Mode;
 use control::serving::xdp::Datapath;
-use responder::layout;
 use responder::verdict::Verdict;
+use responder::{ClockState, layout};
 use testlab::drops::Drops;
 use testlab::foreign::xdp;
 use testlab::load::{Account, load};
@@ -94,6 +94,39 @@ fn a_daemon_that_was_killed_after_it_replaced_the_state_is_followed_by_one_that_
     assert_unharmed(&account, &Drops::of(&lab).since(&drops), &server.log());
     let counted = Tally::of_program(&server.status()) - before;
     assert_eq!(counted.packets(Verdict::Answered), account.sent, "{counted:?}");
+}
+
+#[test]
+#[ignore = "needs root: scripts/test runs it"]
+fn the_program_of_the_earlier_layout_gets_the_clock_until_it_is_replaced() {
+    let lab = Lab::up(&[]);
+    let mut server = lab.server(CONFIG, &[]);
+    let (paths, entries) = (server.paths(), table_entries(&server));
+    assert!(server.stop().success(), "{}", server.log());
+    write_a_later_version(&paths.pin_directory());
+    // What the program that is attached goes by.
+    let earlier = MapData::from_pin(paths.pin_directory().join(layout::STATE)).unwrap();
+    let earlier = Array::<_, [u8; size_of::<layout::State>()]>::try_from(Map::Array(earlier)).unwrap();
+    let state = || layout::Head::of_any(&earlier.get(&0, 0).unwrap()).unwrap();
+    let (first, places) = (state().line(), state().interfaces);
+
+    let mut datapath = Datapath::open_or_create(&paths, entries).unwrap();
+    assert_eq!(datapath.clock().to_words(), first);
+    let line = |sequence| ClockState { sequence, ..ClockState::from_words(first) };
+    for sequence in [1000, 1001, 1002] {
+        datapath.publish_clock(&line(sequence)).unwrap();
+        assert_eq!(datapath.clock(), line(sequence));
+        assert_eq!(state().line(), line(sequence).to_words());
+        sleep(Duration::from_millis(layout::FLIP_INTERVAL_MS));
+    }
+    assert_eq!(
+        (state().interfaces, state().version()),
+        (places, layout::VERSION + 1),
+        "nothing else changes"
+    );
+    datapath.end_take_over();
+    datapath.publish_clock(&line(1003)).unwrap();
+    assert_eq!((datapath.clock(), state().line()), (line(1003), line(1002).to_words()));
 }
 
 #[test]
