@@ -131,24 +131,41 @@ fn the_program_of_the_earlier_layout_gets_the_clock_until_it_is_replaced() {
 
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
-fn a_client_that_is_denied_is_not_answered_while_the_state_is_replaced() {
+fn a_client_that_is_denied_is_not_answered_while_the_state_or_the_lists_begin_anew() {
     let lab = Lab::up(&[]);
     let denied = UNLIMITED.replace("unlimited", "deny");
     let mut server = lab.server(&format!("{CONFIG}{denied}"), &[]);
     let pins = server.paths().pin_directory();
+    let lists = [layout::BLOCKS_IPV4, layout::LIST_IPV4, layout::LIST_IPV6];
+    let before = ids(&pins);
     let (account, ()) = load(&lab, RATE, || {
-        for _ in 0..3 {
+        for begins_anew in ["the state", "the lists", "both"] {
             sleep(Duration::from_millis(200));
             server.kill_9();
-            write_a_later_version(&pins);
+            if begins_anew != "the lists" {
+                write_a_later_version(&pins);
+            }
+            if begins_anew != "the state" {
+                // As if they were of another format.
+                for list in lists {
+                    fs::rename(pins.join(list), pins.join(format!("{list}-77"))).unwrap();
+                }
+            }
             server.restart();
         }
         sleep(Duration::from_millis(200));
     });
-    let counted = Tally::of_program(&server.status());
+    let (counted, log) = (Tally::of_program(&server.status()), server.log());
     assert_eq!(account.answered, 0, "{counted:?}");
     let refused = counted.packets(Verdict::DropDenied);
-    assert!(account.sent > 0 && refused + refused / 10 >= account.sent, "{} of {}", refused, account.sent);
+    assert!(account.sent > 0 && refused + refused / 10 >= account.sent, "{refused} of {}", account.sent);
+    let told = "took over from a build with maps of other formats: PT_BLOCKS_IPV4-77, PT_LIST_IPV4-77, PT_LIST_IPV6-77;";
+    assert!(log.contains(told), "{log}");
+    let now = ids(&pins);
+    for ((name, was), (same, is)) in before.iter().zip(&now) {
+        let begun_anew = name == layout::STATE || lists.contains(&name.as_str());
+        assert_eq!((name, was != is), (same, begun_anew), "{before:?}, {now:?}");
+    }
 }
 
 #[test]
