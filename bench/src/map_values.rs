@@ -5,7 +5,7 @@
 use aya::Pod;
 use responder::Policy;
 use responder::clock::WORDS;
-use responder::layout::{FAMILIES, INTERFACES, SLOTS, State};
+use responder::layout::{FAMILIES, INTERFACES, OTHER, SLOTS, State};
 use responder::{ServedTable, StationTable};
 
 /// A value of a map.
@@ -28,6 +28,7 @@ const _: () = assert!(
             + 4
             + 4 * INTERFACES
             + size_of::<[[u64; WORDS]; SLOTS]>()
+            + 8 * OTHER
             + size_of::<[ServedTable; SLOTS]>()
             + size_of::<[StationTable; INTERFACES]>()
             + 8 * FAMILIES

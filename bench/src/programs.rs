@@ -87,7 +87,8 @@ impl Server {
         load_program(&mut ebpf, name, layout::PROGRAM)?;
 
         allow_samples(&mut ebpf)?;
-        let mut state = State { clocks: [clock.to_words(); 2], tables: [*served; 2], ..State::EMPTY };
+        let mut state = State { tables: [*served; 2], ..State::EMPTY };
+        state.head.clocks = [clock.to_words(); 2];
         // The program counts in the first entry, and goes by these.
         state.stations[0] = *stations;
         let mut this = Self { ebpf, state };

@@ -100,7 +100,8 @@ fn serve(interface: &str, ahead_s: i64) -> Ebpf {
         stratum: 2,
         precision: -25,
     };
-    let mut state = State { clocks: [clock.to_words(); 2], tables: [table; 2], ..State::EMPTY };
+    let mut state = State { tables: [table; 2], ..State::EMPTY };
+    state.head.clocks = [clock.to_words(); 2];
     let stations = [SERVER_MAC, CLIENT_MAC].map(|address| Station::new(address, Tags::NONE));
     state.stations[0] = StationTable::new(&stations).unwrap();
     let mut map = Array::try_from(ebpf.map_mut(layout::STATE).unwrap()).unwrap();

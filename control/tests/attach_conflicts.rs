@@ -300,12 +300,12 @@ fn a_service_that_stops_leaves_the_program_answering_and_a_later_one_takes_over(
 
 #[test]
 #[ignore = "needs root: scripts/test runs it"]
-fn pinned_state_of_another_layout_is_refused_with_the_way_out() {
+fn pins_that_are_not_what_their_names_say_are_refused_with_the_way_out() {
     let lab = Lab::up(&[]);
     let mut server = lab.server(CONFIG, &[]);
     for (make_it_another_s, complaint) in [
         (give_maps_each_other_s_names as fn(&Instance), "another layout"),
-        (write_a_later_version, "layout version"),
+        (write_another_kind_of_state, "another layout"),
     ] {
         assert!(server.stop().success(), "{}", server.log());
         let program = xdp(&lab, "lan0");
@@ -446,10 +446,11 @@ fn give_maps_each_other_s_names(instance: &Instance) {
     fs::rename(aside, directory.join(maps.last().unwrap())).unwrap();
 }
 
-fn write_a_later_version(instance: &Instance) {
+/// A state of another layout would be taken over. This one does not begin as any of this server's does.
+fn write_another_kind_of_state(instance: &Instance) {
     let map = MapData::from_pin(instance.pin_directory().join(layout::STATE)).unwrap();
     let mut map = Array::<_, [u8; size_of::<layout::State>()]>::try_from(Map::Array(map)).unwrap();
     let mut state = map.get(&0, 0).unwrap();
-    state[..8].copy_from_slice(&(layout::MAGIC + 1).to_ne_bytes());
+    state[..8].copy_from_slice(&(layout::MAGIC ^ 1 << 32).to_ne_bytes());
     map.set(0, state, 0).unwrap();
 }

@@ -176,11 +176,11 @@ pub struct Outcome {
 
 /// Number of verdicts that the counters have room for. It is a power of two, so that the index needs only
 /// shifts.
-pub const VERDICT_ROOM: usize = 32;
+pub const VERDICT_ROOM: usize = if cfg!(feature = "other-layout") { 64 } else { 32 };
 /// Number of NTP versions: the field has three bits.
 pub const VERSIONS: usize = 8;
 /// Counters of an interface, one for each verdict, family and version.
-pub const COUNTERS: usize = 512;
+pub const COUNTERS: usize = if cfg!(feature = "other-layout") { 1024 } else { 512 };
 
 const _: () = assert!(COUNTERS == VERDICT_ROOM * 2 * VERSIONS && Verdict::ALL.len() <= VERDICT_ROOM);
 

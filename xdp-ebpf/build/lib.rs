@@ -19,6 +19,9 @@ const TOOLCHAIN: &str = "nightly-2026-05-20";
 const FLAGS: [&str; 3] =
     ["-Cdebuginfo=2", "-Clink-arg=--btf", "-Ctarget-feature=+allows-misaligned-mem-access"];
 
+/// A feature of the package that is passed on to its programs.
+const PASSED_ON: &str = "other-layout";
+
 /// Builds `programs`, which are binaries of the package whose build script calls this and need its feature `ebpf`,
 /// and puts each under its name into `OUT_DIR`. They are built again when one of `sources` changes, which are paths
 /// relative to the package: what ends up in the programs.
@@ -79,10 +82,14 @@ fn compile(target: &str, architecture: &str, target_directory: &Path) -> Result<
     let mut flags = vec![format!("--cfg=bpf_target_arch=\"{architecture}\"")];
     flags.extend(FLAGS.map(String::from));
     flags.extend(remapped_paths()?);
+    let features = match env::var_os("CARGO_FEATURE_OTHER_LAYOUT") {
+        Some(_) => format!("ebpf,{PASSED_ON}"),
+        None => "ebpf".into(),
+    };
     let mut cargo = Command::new("rustup");
     cargo
         .args(["run", TOOLCHAIN, "cargo", "build", "--quiet", "--release", "-Z", "build-std=core"])
-        .args(["--package", &package, "--bins", "--features", "ebpf", "--target", target])
+        .args(["--package", &package, "--bins", "--features", &features, "--target", target])
         .arg("--target-dir")
         .arg(target_directory)
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))

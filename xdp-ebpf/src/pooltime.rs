@@ -243,7 +243,7 @@ impl Published for Map {
     #[inline(always)]
     fn served(&self) -> &ServedTable {
         let [first, second] = &self.0.tables;
-        if self.0.served & 1 == 0 { first } else { second }
+        if self.0.head.served & 1 == 0 { first } else { second }
     }
 
     #[inline(always)]
@@ -254,8 +254,8 @@ impl Published for Map {
 
     #[inline(always)]
     fn clock(&self) -> Option<ClockState> {
-        let [first, second] = &self.0.clocks;
-        let slot = if self.0.clock & 1 == 0 { first } else { second };
+        let [first, second] = &self.0.head.clocks;
+        let slot = if self.0.head.clock & 1 == 0 { first } else { second };
         let word = |index: usize| {
             // SAFETY: the slot has WORDS words and `index` is below that. Volatile, because control writes
             // to the map while programs run: the sequence number has to be read twice.

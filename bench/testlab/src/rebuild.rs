@@ -13,6 +13,20 @@ use crate::machine::pooltime_xdp;
 /// object is the name of its section.
 pub const REBUILT: &str = "upgraded_xdp";
 
+/// Another build whose maps have another layout: cargo's feature `other-layout`. It takes minutes to build, so
+/// whoever runs the tests may build it and name it in `$POOLTIME_OTHER_LAYOUT`, as `scripts/faults` does.
+///
+/// # Errors
+///
+/// Says that there is none.
+pub fn other_layout() -> Result<PathBuf, String> {
+    let path = std::env::var_os("POOLTIME_OTHER_LAYOUT").filter(|path| !path.is_empty());
+    path.map(PathBuf::from).ok_or_else(|| {
+        "POOLTIME_OTHER_LAYOUT names no build with another layout of the maps; scripts/faults makes one"
+            .into()
+    })
+}
+
 /// Another build: this one with another name for its program, which the kernel will show.
 pub fn rebuild(lab: &Lab) -> PathBuf {
     let mut bytes = fs::read(pooltime_xdp()).unwrap();

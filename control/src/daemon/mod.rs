@@ -254,6 +254,7 @@ impl Daemon {
                 pauses: 0,
             };
             daemon.begin(wanted, options).await?;
+            daemon.datapath.end_take_over();
             daemon.lasting_warnings().iter().for_each(|warning| warn!("{warning}"));
             Ok(daemon)
         };

@@ -1,4 +1,4 @@
-//! All unsafe code of control: kernel structures for maps, adjtimex and ethtool's ioctl.
+//! All unsafe code of control: kernel structures for maps, bpf(2), adjtimex and ethtool's ioctl.
 #![expect(unsafe_code, reason = "the one module that may")]
 
 pub(crate) mod capabilities;
@@ -15,12 +15,13 @@ pub mod time_namespace;
 pub(crate) mod unprivileged;
 
 use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 
+use aya::maps::{MapData, MapType};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use responder::Policy;
 use responder::clock::WORDS;
-use responder::layout::{Counters, FAMILIES, Grant, INTERFACES, SLOTS, Spent, State};
+use responder::layout::{Counters, FAMILIES, Grant, INTERFACES, OTHER, SLOTS, Spent, State};
 use responder::limiter::WAYS;
 use responder::{ServedTable, StationTable};
 
@@ -38,6 +39,7 @@ const _: () = assert!(
             + 4
             + 4 * INTERFACES
             + size_of::<[[u64; WORDS]; SLOTS]>()
+            + 8 * OTHER
             + size_of::<[ServedTable; SLOTS]>()
             + size_of::<[StationTable; INTERFACES]>()
             + 8 * FAMILIES
@@ -53,6 +55,67 @@ unsafe impl aya::Pod for Plain<[u64; WAYS]> {}
 unsafe impl aya::Pod for Plain<Spent> {}
 // SAFETY: `repr(C)` of 64-bit integers.
 unsafe impl aya::Pod for Plain<Grant> {}
+
+/// The arguments of bpf(2) for an element of a map: the beginning of `union bpf_attr` in linux/bpf.h.
+#[repr(C)]
+struct MapElement {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+
+/// Reads the first value of an array, however long it is: aya wants to know that when it is compiled.
+///
+/// # Errors
+///
+/// The map is no array, or the kernel's.
+pub(crate) fn first_value(map: &MapData) -> io::Result<Vec<u8>> {
+    let mut value = vec![0; first_value_size(map)?];
+    map_element(BPF_MAP_LOOKUP_ELEM, map, &mut value)?;
+    Ok(value)
+}
+
+/// Writes the first value of an array.
+///
+/// # Errors
+///
+/// The map is no array, its values are of another size, or the kernel's.
+pub(crate) fn set_first_value(map: &MapData, value: &mut [u8]) -> io::Result<()> {
+    if value.len() != first_value_size(map)? {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    map_element(BPF_MAP_UPDATE_ELEM, map, value)
+}
+
+fn first_value_size(map: &MapData) -> io::Result<usize> {
+    let info = map.info().map_err(io::Error::other)?;
+    match info.map_type() {
+        Ok(MapType::Array) => Ok(info.value_size() as usize),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no array")),
+    }
+}
+
+/// `value` is as long as the values of the map, which is an array.
+fn map_element(command: libc::c_long, map: &MapData, value: &mut [u8]) -> io::Result<()> {
+    let first = 0_u32;
+    let element = MapElement {
+        map: map.fd().as_fd().as_raw_fd().cast_unsigned(),
+        padding: 0,
+        key: (&raw const first) as u64,
+        value: value.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    // SAFETY: key and value outlive the call. The kernel reads the four bytes of an array's key, and reads or writes
+    // as many bytes at `value` as a value of this map has, which is its length.
+    let status =
+        unsafe { libc::syscall(libc::SYS_bpf, command, &raw const element, size_of::<MapElement>()) };
+    if status < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
 
 /// Lets all threads allocate from one heap, `mallopt(3)`: glibc has one for each, and hardly gives back what was freed in
 /// it. To be called before there are threads. Other libraries have one heap anyway.

@@ -4,13 +4,14 @@ use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use testlab::rebuild::rebuild;
+use testlab::rebuild::{other_layout, rebuild};
 use testlab::{Output, pooltime_xdp, wait_for};
 
 use crate::cgroup::Cgroup;
@@ -62,6 +63,20 @@ pub(crate) fn faults() -> Vec<Fault> {
             restarted(&mut scene.stage())
         }),
         fault("upgraded", "another build with the same layout, and back", Unharmed, PLAIN, upgraded),
+        fault(
+            "upgraded-layout",
+            "another build with another layout of the maps, and back",
+            Unharmed,
+            PLAIN,
+            upgraded_layout,
+        ),
+        fault(
+            "upgraded-layout-killed",
+            "the same with kill -9 at 12 moments of taking over, and either build after it",
+            Unharmed,
+            PLAIN,
+            upgraded_layout_killed,
+        ),
         fault("two-at-once", "six more daemons and an attach while one runs", Unharmed, PLAIN, two_at_once),
         fault("two-at-start", "two daemons start at once after a kill -9", Unharmed, PLAIN, two_at_start),
         fault(
@@ -160,6 +175,48 @@ fn upgraded(scene: &mut Scene<'_>) -> Result<(), String> {
         scene.server.restart_as(program);
         sleep(Duration::from_secs(1));
     }
+    Ok(())
+}
+
+fn upgraded_layout(scene: &mut Scene<'_>) -> Result<(), String> {
+    let other = other_layout()?;
+    for (program, told) in
+        [(other.as_path(), "begun anew: counters\n"), (pooltime_xdp().as_ref(), "this build has layout 8;")]
+    {
+        assert!(scene.server.stop().success(), "{}", scene.server.log());
+        scene.server.restart_as(program);
+        assert!(scene.server.log().contains(told), "{}", scene.server.log());
+        sleep(Duration::from_secs(1));
+    }
+    Ok(())
+}
+
+fn upgraded_layout_killed(scene: &mut Scene<'_>) -> Result<(), String> {
+    let (other, own) = (other_layout()?, Path::new(pooltime_xdp()));
+    let started = Instant::now();
+    scene.server.kill_9();
+    scene.server.restart();
+    let start = started.elapsed();
+    for number in 0..12 {
+        scene.server.kill_9();
+        let (next, last) = if number % 2 == 0 { (other.as_path(), own) } else { (own, other.as_path()) };
+        let mut command = scene.lab.command("server", next.to_str().unwrap());
+        command.args([
+            "--instance",
+            scene.lab.name(),
+            "run",
+            "--config",
+            scene.config_file.to_str().unwrap(),
+        ]);
+        let mut daemon = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // From its first moment to its last.
+        sleep(start * number / 12);
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+        scene.server.restart_as(if number % 4 < 2 { next } else { last });
+    }
+    scene.server.kill_9();
+    scene.server.restart_as(own);
     Ok(())
 }
 

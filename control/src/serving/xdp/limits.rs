@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use aya::maps::lpm_trie::Key;
@@ -10,7 +11,7 @@ use responder::access::BLOCK_WORDS;
 use responder::limiter::{self, Policy, WAYS};
 use responder::{Access, layout};
 
-use super::{Datapath, map_error, open_pinned};
+use super::{Datapath, map_error, maps, open_pinned};
 use crate::error::{Code, Error, Result};
 use crate::net::prefix::Prefix;
 use crate::serving::limits::{Blocks, Maps};
@@ -46,6 +47,7 @@ impl Datapath {
             [0, 0, 0] => random_key()?,
             key => key,
         };
+        remember_key(&self.directory, key)?;
         let set_mask = sets(self.table_entries()).saturating_sub(1);
         let known_mask = responder::known::SETS - 1;
         self.state.policy = Policy { key, set_mask, known_mask, ..*policy };
@@ -204,10 +206,34 @@ fn random_key() -> Result<[u64; 3]> {
     Ok(key)
 }
 
+/// Where the key is kept beside the maps. It is in the state, too, where builds of other layouts do not find it, and
+/// without it they could not go on with what the tables know. A symbolic link to its words: bpffs holds no files, and
+/// this directory is root's alone.
+const KEY_NOTE: &str = "bucket-key";
+
+/// Remembers the key of the tables in the directory.
+fn remember_key(directory: &Path, key: [u64; 3]) -> Result<()> {
+    if remembered_key(directory) == Some(key) {
+        return Ok(());
+    }
+    let path = directory.join(KEY_NOTE);
+    let _not_there = fs::remove_file(&path);
+    let [a, b, c] = key;
+    symlink(format!("{a:016x}-{b:016x}-{c:016x}"), &path)
+        .map_err(Error::because(Code::Os, format_args!("cannot create {}", path.display())))
+}
+
+/// The key of the tables that an earlier daemon has remembered.
+pub(super) fn remembered_key(directory: &Path) -> Option<[u64; 3]> {
+    let text = fs::read_link(directory.join(KEY_NOTE)).ok()?;
+    let words = text.to_str()?.split('-').map(|word| u64::from_str_radix(word, 16).ok());
+    words.collect::<Option<Vec<_>>>()?.try_into().ok()
+}
+
 /// Unpins a table of another size, for one of this size to be made. Programs that run keep the old one until
 /// they are replaced. A table that would take more than half of the memory that is left is refused.
 pub(super) fn make_room(directory: &Path, table_entries: u32) -> Result<()> {
-    let path = directory.join(layout::BUCKETS);
+    let path = maps::pin(directory, layout::BUCKETS);
     if path.exists() {
         let info = MapData::from_pin(&path)
             .and_then(|map| map.info())
@@ -252,6 +278,23 @@ fn available_memory() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_key_is_remembered_replaced_and_read_by_the_next_daemon() {
+        let directory = std::env::temp_dir().join(format!("pooltime-key-{}", std::process::id()));
+        fs::create_dir(&directory).unwrap();
+        assert_eq!(remembered_key(&directory), None);
+        for key in [[1, u64::MAX, 0x1234_5678_9abc_def0], [7, 0, 9]] {
+            remember_key(&directory, key).unwrap();
+            assert_eq!(remembered_key(&directory), Some(key));
+        }
+        for damaged in ["x", "1-2", "1-2-3-4", "1-2-x"] {
+            fs::remove_file(directory.join(KEY_NOTE)).unwrap();
+            symlink(damaged, directory.join(KEY_NOTE)).unwrap();
+            assert_eq!(remembered_key(&directory), None, "{damaged}");
+        }
+        fs::remove_dir_all(directory).unwrap();
+    }
 
     #[test]
     fn a_table_that_memory_cannot_hold_is_refused_by_its_key() {

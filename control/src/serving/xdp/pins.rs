@@ -5,19 +5,21 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aya::maps::MapData;
 use aya::programs::links::{FdLink, PinnedLink};
 
-use super::{MAPS, attach, bpffs};
+use super::maps::{self, MAPS};
+use super::{attach, bpffs};
 use crate::error::{Code, Error, Result, chain};
 
 /// Descriptors of the pinned maps and links, and the notes beside them.
 #[derive(Debug)]
 pub struct Pins {
     directory: PathBuf,
-    maps: Vec<(&'static str, MapData)>,
+    /// By their pins.
+    maps: Vec<(PathBuf, MapData)>,
     /// By the name of the pin. Each has two descriptors: an attempt to pin one that fails closes it, and the last one
     /// keeps the program on its interface.
     links: BTreeMap<OsString, Vec<PinnedLink>>,
@@ -32,14 +34,14 @@ impl Pins {
     ///
     /// A map is not pinned, or cannot be opened.
     pub fn hold(directory: PathBuf) -> Result<Self> {
-        let mut maps = Vec::new();
-        for name in MAPS {
-            let path = directory.join(name);
+        let mut held = Vec::new();
+        for (name, _) in MAPS {
+            let path = maps::pin(&directory, name);
             let map = MapData::from_pin(&path)
                 .map_err(Error::because(Code::Os, format_args!("cannot open {}", path.display())))?;
-            maps.push((name, map));
+            held.push((path, map));
         }
-        let mut pins = Self { directory, maps, links: BTreeMap::new(), notes: Vec::new() };
+        let mut pins = Self { directory, maps: held, links: BTreeMap::new(), notes: Vec::new() };
         pins.hold_links();
         Ok(pins)
     }
@@ -75,7 +77,7 @@ impl Pins {
     pub fn restore(&mut self) -> Result<bool> {
         let is_missing = |name: &OsString| !self.directory.join(name).exists();
         let links: Vec<_> = self.links.keys().filter(|name| is_missing(name)).cloned().collect();
-        let maps: Vec<_> = self.maps.iter().filter(|(name, _)| !self.directory.join(name).exists()).collect();
+        let maps: Vec<_> = self.maps.iter().filter(|(pin, _)| !pin.exists()).collect();
         if links.is_empty() && maps.is_empty() {
             return Ok(false);
         }
@@ -84,12 +86,11 @@ impl Pins {
             bpffs::create_directory(&self.directory)?;
         }
         bpffs::require_own(&self.directory)?;
-        let failed = |name: &str, error: &dyn std::error::Error| {
-            let path = self.directory.join(name);
+        let failed = |path: &Path, error: &dyn std::error::Error| {
             Error::new(Code::Os, format_args!("cannot pin {}: {}", path.display(), chain(error)))
         };
-        for (name, map) in maps {
-            map.pin(self.directory.join(name)).map_err(|error| failed(name, &error))?;
+        for (path, map) in maps {
+            map.pin(path).map_err(|error| failed(path, &error))?;
         }
         for (name, text) in &self.notes {
             // One that is still there stays.
@@ -98,9 +99,8 @@ impl Pins {
         for name in links {
             let Some(held) = self.links.get_mut(&name).filter(|held| held.len() > 1) else { continue };
             let Some(link) = held.pop() else { continue };
-            let pinned = FdLink::from(link)
-                .pin(self.directory.join(&name))
-                .map_err(|error| failed(&name.to_string_lossy(), &error))?;
+            let path = self.directory.join(&name);
+            let pinned = FdLink::from(link).pin(&path).map_err(|error| failed(&path, &error))?;
             held.push(pinned);
         }
         Ok(true)

@@ -54,7 +54,7 @@ impl Datapath {
             aya::maps::PerCpuValues::try_from(vec![Plain([Count::default(); verdict::COUNTERS]); cpus])
                 .map_err(Error::because(Code::Software, "counters"))?;
         self.counters_map.set(number, zeros, 0).map_err(map_error(layout::COUNTERS))?;
-        self.state.interfaces[number as usize] = interface.index;
+        self.state.head.interfaces[number as usize] = interface.index;
         self.place_stations();
         self.write_state()?;
         Ok(Slot { number, is_new: true })
@@ -66,7 +66,7 @@ impl Datapath {
     ///
     /// The map cannot be written.
     pub fn free_slot(&mut self, interface: u32) -> Result<()> {
-        for index in &mut self.state.interfaces {
+        for index in &mut self.state.head.interfaces {
             if *index == interface {
                 *index = 0;
             }
@@ -78,7 +78,7 @@ impl Datapath {
     /// Puts the stations of each interface where its program looks. Returns whether that changes anything.
     pub(super) fn place_stations(&mut self) -> bool {
         let mut changed = false;
-        for (index, place) in self.state.interfaces.iter().zip(&mut self.state.stations) {
+        for (index, place) in self.state.head.interfaces.iter().zip(&mut self.state.stations) {
             let stations = self.stations.get(index).unwrap_or(&StationTable::EMPTY);
             changed |= place != stations;
             *place = *stations;
@@ -87,7 +87,7 @@ impl Datapath {
     }
 
     pub(super) fn slot_of(&self, interface: u32) -> Option<u32> {
-        let slot = self.state.interfaces.iter().position(|index| *index == interface)?;
+        let slot = self.state.head.interfaces.iter().position(|index| *index == interface)?;
         u32::try_from(slot).ok()
     }
 }
