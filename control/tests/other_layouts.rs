@@ -175,18 +175,18 @@ fn no_answer_is_lost_between_builds_with_different_layouts_though_the_daemons_ar
         Ok(other) => other,
         Err(why) => return not_run(&why),
     };
-    let lab = Lab::up(&[]);
+    let lab = Lab::up(&["--router"]);
     let mut server = lab.server(&format!("{CONFIG}{UNLIMITED}"), &["--mode", "native"]);
-    assert_eq!(server.status().interfaces[0].mode, Some(Mode::Native));
     let pins = server.paths().pin_directory();
     let (key, maps) = (key(&server), ids(&pins));
     let drops = Drops::of(&lab);
     let (account, ()) = load(&lab, RATE, || {
-        // Orderly, there and back.
+        // Orderly, there and back. What is attached in between is not in the configuration.
         for program in [other.as_path(), Path::new(pooltime_xdp())] {
             sleep(Duration::from_millis(500));
             assert!(server.stop().success(), "{}", server.log());
             server.restart_as(program);
+            server.command(&["attach", "lan2"]).expect_success();
         }
         // In the middle of each take-over, at moments that cover a start.
         let started = Instant::now();
@@ -204,6 +204,10 @@ fn no_answer_is_lost_between_builds_with_different_layouts_though_the_daemons_ar
         server.restart_as(Path::new(pooltime_xdp()));
         sleep(Duration::from_millis(300));
     });
+    let attached = server.status().interfaces.into_iter().map(|interface| (interface.name, interface.mode));
+    let native = |name: &str| (name.to_owned(), Some(Mode::Native));
+    assert_eq!(attached.collect::<Vec<_>>(), [native("lan0"), native("lan2")]);
+    lab.pooltime("client2", &["query", "10.79.0.1"]).expect_success();
     let log = server.log();
     assert_unharmed(&account, &Drops::of(&lab).since(&drops), &log);
     for told in [
