@@ -13,7 +13,7 @@ use testlab::{Output, not_run, tool};
 
 const BENCH: &str = env!("CARGO_BIN_EXE_pooltime-bench");
 
-const SCREENS: [(&str, u32, u32); 2] = [("desk", 1000, 3200), ("phone", 390, 3600)];
+const SCREENS: [(&str, u32, u32); 2] = [("desk", 1000, 2760), ("phone", 390, 3600)];
 
 /// Looks into the page in a frame of its own, and leaves what it finds as the title of the page around it.
 const LOOK: &str = "
