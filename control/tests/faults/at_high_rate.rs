@@ -1,6 +1,7 @@
 //! The daemon's own faults once more at half a million requests per second. `pooltime-bench` puts the frames on the link
 //! and checks every answer; the load of the other tests cannot send so many.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::thread::sleep;
@@ -27,7 +28,7 @@ pub(crate) fn live_through(bench: &Path) -> Result<String, String> {
         "interfaces = [\"lan0\"]\n[limits]\nenabled = false\n[clock]\nsource = \"upstream\"\nsteer = false\n",
     );
     for upstream in &upstreams {
-        config += &format!("[[upstream]]\naddress = \"{}\"\n", upstream.address());
+        writeln!(config, "[[upstream]]\naddress = \"{}\"", upstream.address()).unwrap();
     }
     let mut server = lab.server(&config, &["--mode", "native"]);
     server.command(&["health", "--wait", "30s"]).expect_success();

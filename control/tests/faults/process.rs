@@ -94,6 +94,13 @@ pub(crate) fn faults() -> Vec<Fault> {
             PLAIN,
             no_descriptors,
         ),
+        fault(
+            "memory-pressure",
+            "its control group is full, and a program in it writes 900 MB",
+            Unharmed,
+            PLAIN,
+            memory_pressure,
+        ),
         fault("cold-caches", "the kernel's caches are dropped 20 times", Unharmed, PLAIN, cold_caches),
         fault(
             "thousand-attachments",
@@ -257,22 +264,15 @@ fn two_at_start(scene: &mut Scene<'_>) -> Result<(), String> {
 
 fn out_of_memory(scene: &mut Scene<'_>) -> Result<(), String> {
     let group = Cgroup::make("memory", scene.lab.name())?;
-    let inside = scene.lab.file(
-        "inside.sh",
-        &format!("#!/bin/sh\necho $$ >{} && exec {} \"$@\"\n", group.processes().display(), pooltime_xdp()),
-    );
-    fs::set_permissions(&inside, fs::Permissions::from_mode(0o755)).unwrap();
     let mut list = String::new();
     for number in 0..400_000_u32 {
         let [_, second, third, fourth] = number.to_be_bytes();
         writeln!(list, "deny 20.{second}.{third}.{fourth}").unwrap();
     }
     let list = scene.lab.file("many.acl", &list);
-    assert!(scene.server.stop().success());
-    scene.server.restart_as(&inside);
+    restart_inside(scene, &group);
     // It has its pages by now, and a little more fits.
-    let resident = resident_bytes(scene.server.pid());
-    group.limit_memory(resident + (8 << 20));
+    group.limit_memory(resident_bytes(scene.server.pid()) + (8 << 20));
     scene.write_config(
         &scene.config.replace("[access]\n", &format!("[access]\nfiles = [\"{}\"]\n", list.display())),
     );
@@ -280,6 +280,35 @@ fn out_of_memory(scene: &mut Scene<'_>) -> Result<(), String> {
     let ended = scene.server.wait();
     assert_eq!(ended.signal(), Some(Signal::SIGKILL as i32), "{ended}");
     scene.write_config(&scene.config);
+    scene.server.restart_as(pooltime_xdp().as_ref());
+    Ok(())
+}
+
+/// Restarts the daemon as a process of a control group.
+fn restart_inside(scene: &mut Scene<'_>, group: &Cgroup) {
+    let inside = scene.lab.file(
+        "inside.sh",
+        &format!("#!/bin/sh\necho $$ >{} && exec {} \"$@\"\n", group.processes().display(), pooltime_xdp()),
+    );
+    fs::set_permissions(&inside, fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(scene.server.stop().success());
+    scene.server.restart_as(&inside);
+}
+
+fn memory_pressure(scene: &mut Scene<'_>) -> Result<(), String> {
+    let group = Cgroup::make("memory", scene.lab.name())?;
+    restart_inside(scene, &group);
+    // What the file takes of the cache has to go as fast as it comes, and pages of the daemon's program with it.
+    group.limit_memory(resident_bytes(scene.server.pid()) + (16 << 20));
+    let script =
+        "echo $$ >\"$1\" && for _ in 1 2 3; do dd if=/dev/zero of=\"$2\" bs=1M count=300 status=none; done";
+    let file = scene.lab.file("ballast", "");
+    let mut hog = Command::new("sh");
+    hog.args(["-c", script, "sh"]).arg(group.processes()).arg(&file);
+    let wrote = Output::of(&mut hog);
+    fs::remove_file(file).unwrap();
+    wrote.expect_success();
+    assert!(scene.server.stop().success(), "{}", scene.server.log());
     scene.server.restart_as(pooltime_xdp().as_ref());
     Ok(())
 }
