@@ -127,6 +127,13 @@ fn the_program_of_the_earlier_layout_gets_the_clock_until_it_is_replaced() {
     datapath.end_take_over();
     datapath.publish_clock(&line(1003)).unwrap();
     assert_eq!((datapath.clock(), state().line()), (line(1003), line(1002).to_words()));
+
+    // Without its directory a server goes on.
+    server.command(&["detach"]).expect_success();
+    assert!(!paths.pin_directory().exists());
+    let policy = *datapath.policy();
+    datapath.publish_policy(&policy).unwrap();
+    datapath.remember_key();
 }
 
 #[test]

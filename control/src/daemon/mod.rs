@@ -268,6 +268,7 @@ impl Daemon {
     async fn begin(&mut self, wanted: Vec<Interface>, options: &Options) -> Result<()> {
         self.publish_clock()?;
         self.configure_limits(&self.config.clone()).await?;
+        self.datapath.remember_key();
         let (mode, replace) = (options.mode, options.replace);
         self.run_job(|done| Job::Begin { wanted, mode, replace, done }).await
     }

@@ -10,6 +10,7 @@ use aya::maps::{Array, LpmTrie, MapData, MapError};
 use responder::access::BLOCK_WORDS;
 use responder::limiter::{self, Policy, WAYS};
 use responder::{Access, layout};
+use tracing::warn;
 
 use super::{Datapath, map_error, maps, open_pinned};
 use crate::error::{Code, Error, Result};
@@ -47,11 +48,18 @@ impl Datapath {
             [0, 0, 0] => random_key()?,
             key => key,
         };
-        remember_key(&self.directory, key)?;
         let set_mask = sets(self.table_entries()).saturating_sub(1);
         let known_mask = responder::known::SETS - 1;
         self.state.policy = Policy { key, set_mask, known_mask, ..*policy };
         self.write_state()
+    }
+
+    /// Remembers the key of the tables beside the maps, for a daemon whose state has another layout. Without it, that
+    /// one begins with tables that know nobody, so a failure is no reason not to serve.
+    pub fn remember_key(&self) {
+        if let Err(error) = remember_key(&self.directory, self.state.policy.key) {
+            warn!("what the limiter knows will be lost in an upgrade to another layout of the maps: {error}");
+        }
     }
 
     /// The access lists' maps, to be written to from a thread of their own.
