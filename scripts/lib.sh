@@ -53,3 +53,15 @@ as_root() {
 
 # Named where the eBPF programs are built.
 ebpf_toolchain() { sed -n 's/^const TOOLCHAIN: .* "\(.*\)";/\1/p' "$root/xdp-ebpf/build/lib.rs"; }
+
+# Puts the table in a file $3 into the document $1, between the marks of the command $2 that makes it.
+replace() {
+    local text=$1 begin="<!-- $2: begin -->" end="<!-- $2: end -->" made
+    grep -qF "$begin" "$text" || die "$text has no place for the table"
+    made=$(awk -v begin="$begin" -v end="$end" -v table="$3" '
+        $0 == begin { print; while ((getline line < table) > 0) print line; skip = 1 }
+        $0 == end { skip = 0 }
+        !skip { print }
+    ' "$text")
+    printf '%s\n' "$made" >"$text"
+}

@@ -32,6 +32,13 @@ pub(crate) fn print_versioned_json<T: serde::Serialize>(value: &T) -> Result<()>
     print_json(&Versioned { format: FORMAT, value })
 }
 
+/// The same on one line, for one of many objects.
+pub(crate) fn print_versioned_json_line<T: serde::Serialize>(value: &T) -> Result<()> {
+    let text = serde_json::to_string(&Versioned { format: FORMAT, value })
+        .map_err(Error::because(Code::Software, "cannot write JSON"))?;
+    write_bytes(&format!("{text}\n"))
+}
+
 /// Prints a value as JSON to standard output.
 pub(crate) fn print_json<T: serde::Serialize>(value: &T) -> Result<()> {
     let text =

@@ -1,7 +1,7 @@
 //! The commands with which an operator starts, reloads and restarts the daemon: those of its systemd unit where one is
 //! installed, otherwise the program's own.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::instance::Instance;
 
@@ -62,8 +62,7 @@ fn how_to_start_with(instance: &Instance, has_unit: bool) -> String {
 
 /// Whether systemd manages this machine and knows a unit for the daemon.
 fn has_unit(instance: &Instance) -> bool {
-    is_systemd()
-        && unit_files(instance).iter().any(|name| UNIT_DIRECTORIES.iter().any(|at| is_unit(at, name)))
+    is_systemd() && unit_files(instance).iter().any(|name| is_unit(&UNIT_DIRECTORIES, name))
 }
 
 /// Whether systemd manages this machine, as `sd_booted(3)` tells.
@@ -79,10 +78,12 @@ fn unit_files(instance: &Instance) -> Vec<String> {
     std::iter::once(format!("{unit}.service")).chain(template).collect()
 }
 
-/// Whether the directory has a unit of this name that is not masked, which is a link to /dev/null.
-fn is_unit(directory: &str, name: &str) -> bool {
-    let path: PathBuf = Path::new(directory).join(name);
-    path.canonicalize().is_ok_and(|file| file.is_file())
+/// Whether the first of the directories that has something of this name has a unit. A unit that is masked is a link to
+/// /dev/null.
+fn is_unit(directories: &[impl AsRef<Path>], name: &str) -> bool {
+    let mut paths = directories.iter().map(|directory| directory.as_ref().join(name));
+    let first = paths.find(|path| path.symlink_metadata().is_ok());
+    first.and_then(|path| path.canonicalize().ok()).is_some_and(|file| file.is_file())
 }
 
 #[cfg(test)]
@@ -127,12 +128,19 @@ mod tests {
     fn a_unit_is_a_file_or_leads_to_one_and_a_masked_one_is_none() {
         let directory = std::env::temp_dir().join(format!("pooltime-units-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
-        let there = directory.to_str().unwrap();
-        std::fs::write(directory.join("a.service"), "[Service]\n").unwrap();
-        std::os::unix::fs::symlink("a.service", directory.join("b.service")).unwrap();
-        std::os::unix::fs::symlink("/dev/null", directory.join("c.service")).unwrap();
-        let found = ["a", "b", "c", "d"].map(|name| is_unit(there, &format!("{name}.service")));
+        let [first, second] = ["first", "second"].map(|name| directory.join(name));
+        for at in [&first, &second] {
+            std::fs::create_dir(at).unwrap();
+        }
+        std::fs::write(first.join("a.service"), "[Service]\n").unwrap();
+        std::os::unix::fs::symlink("a.service", first.join("b.service")).unwrap();
+        // As the package has it, and as the operator has masked it.
+        std::os::unix::fs::symlink("/dev/null", first.join("c.service")).unwrap();
+        std::fs::write(second.join("c.service"), "[Service]\n").unwrap();
+        std::fs::write(second.join("d.service"), "[Service]\n").unwrap();
+        let directories = [first, second];
+        let found = ["a", "b", "c", "d", "e"].map(|name| is_unit(&directories, &format!("{name}.service")));
         std::fs::remove_dir_all(&directory).unwrap();
-        assert_eq!(found, [true, true, false, false]);
+        assert_eq!(found, [true, true, false, true, false]);
     }
 }

@@ -43,7 +43,8 @@ use crate::limiter::Policy;
 use crate::{ServedTable, StationTable, verdict};
 
 /// Format of [`State`].
-pub const VERSION: u32 = if cfg!(feature = "other-layout") { 1008 } else { 8 };
+pub const VERSION: u32 = if cfg!(feature = "other-layout") { 1000 + NUMBER } else { NUMBER };
+const NUMBER: u32 = 8;
 /// The upper half of the first word of every [`State`]: "PTXD".
 const KIND: u64 = 0x5054_5844;
 /// The first word of [`State`]: "PTXD" and [`VERSION`].

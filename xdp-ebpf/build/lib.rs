@@ -67,7 +67,11 @@ fn remapped_paths() -> Result<Vec<String>> {
     let cargo = env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
     let mut rustc = Command::new("rustup");
     rustc.args(["run", TOOLCHAIN, "rustc", "--print", "sysroot"]).env_remove("RUSTUP_TOOLCHAIN");
-    let sysroot = String::from_utf8(rustc.output().context("cannot run rustup")?.stdout)?;
+    let output = rustc.output().context("cannot run rustup")?;
+    let sysroot = String::from_utf8(output.stdout)?;
+    if !output.status.success() || sysroot.trim().is_empty() {
+        bail!("{rustc:?}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
     let directories = [
         (workspace, "/usr/src/pooltime-xdp"),
         (cargo, "/usr/src/cargo"),

@@ -30,10 +30,13 @@ impl Drops {
         Self { link, sockets }
     }
 
-    /// What was lost since an earlier look.
+    /// What was lost since an earlier look; nothing of an interface that was made anew meanwhile.
     #[must_use]
     pub const fn since(self, earlier: &Self) -> Self {
-        Self { link: self.link - earlier.link, sockets: self.sockets - earlier.sockets }
+        Self {
+            link: self.link.saturating_sub(earlier.link),
+            sockets: self.sockets.saturating_sub(earlier.sockets),
+        }
     }
 
     /// The sum of both.

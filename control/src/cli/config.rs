@@ -50,8 +50,10 @@ fn check(file: Option<&Path>) -> Result<()> {
             eprintln!("  {remedy}");
         }
     }
-    if !config.origin.files().any(|read| read == main) {
+    if config.origin.files().next().is_none() {
         print_line(format_args!("{}: OK, there is none: the defaults hold", main.display()))?;
+    } else if !config.origin.files().any(|read| read == main) {
+        print_line(format_args!("{}: OK, there is none, only what is beside it:", main.display()))?;
     }
     config.origin.files().try_for_each(|read| print_line(format_args!("{}: OK", read.display())))
 }

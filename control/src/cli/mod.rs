@@ -63,7 +63,7 @@ enum Command {
     },
     /// Check that synchronised time is served within its error limit on all interfaces; fails if it is not
     Health {
-        /// Wait until it is so, for this long at most: for example 90s or 5m
+        /// Look again for this long until it is so, for example 90s or 5m
         #[arg(long, value_name = "TIME", value_parser = duration)]
         wait: Option<Duration>,
         /// Print JSON

@@ -101,7 +101,7 @@ fn the_probe_takes_the_honest_upstreams_and_says_why_not_the_others() {
         assert!(said.contains(&format!("# {candidate}: left out: {why}")), "{why}: {said}");
     }
     assert!(said.contains("Fewer than four are suitable"), "{said}");
-    let config = lab.file("probed.toml", &format!("[clock]\nsource = \"upstream\"\n{said}"));
+    let config = lab.file("probed.toml", &said);
     lab.pooltime("server", &["config", "check", config.to_str().unwrap()]).expect_success();
     for relay in &upstreams.relays {
         assert_eq!(relay.requests([10, 77, 0, 1].into()), 3);

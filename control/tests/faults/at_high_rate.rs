@@ -37,7 +37,7 @@ pub(crate) fn live_through(bench: &Path) -> Result<String, String> {
     suffer(&lab, &mut server);
     let output = load.wait_with_output().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout)
-        .map_err(|error| format!("{error}: {}", String::from_utf8_lossy(&output.stderr)))?;
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
     let step = &report["steps"][0];
     let count = |name: &str| step[name].as_u64().unwrap_or_else(|| panic!("no {name}: {step}"));
     let (sent, lost, wrong) = (count("sent"), count("lost"), count("invalid"));
@@ -48,14 +48,11 @@ pub(crate) fn live_through(bench: &Path) -> Result<String, String> {
         step["faults"],
         count("duplicates"),
     );
+    assert!(wrong == 0 && count("duplicates") == 0, "{said}\n{}", server.log());
     if sent < LEAST_RATE * DURATION.as_secs() {
         return Err(format!("this machine sent too few: {said}"));
     }
-    assert!(
-        lost <= count("dropped_here") && wrong == 0 && count("duplicates") == 0,
-        "{said}\n{}",
-        server.log()
-    );
+    assert!(lost <= count("dropped_here"), "{said}\n{}", server.log());
     Ok(said)
 }
 

@@ -56,6 +56,8 @@ pub(crate) const SHORT_HORIZON: Setup = Setup { clock: "horizon_ms = 4000", ..PL
 /// What came of a fault.
 #[derive(Debug)]
 pub(crate) struct Outcome {
+    /// Requests per second that were to be sent.
+    pub(crate) rate: u64,
     pub(crate) account: Account,
     pub(crate) verdict: Verdict,
     /// What the lab itself lost.
@@ -118,6 +120,11 @@ impl Outcome {
         let changes = account.changes();
         is_so(changes.first().is_some_and(|first| first.0), "not synchronised at first".into());
         is_so(changes.last().is_some_and(|last| last.0), "not synchronised in the end".into());
+        if !matches!(promise, Promise::Gap(_)) {
+            let (rate, drops) = (account.rates().0, self.drops.total());
+            is_so(rate * 10 >= self.rate * 9, format!("the lab has sent {rate} per second only"));
+            is_so(drops * 100 <= account.sent, format!("the lab itself has lost {drops}"));
+        }
         match promise {
             Promise::Unharmed => {
                 is_so(lost == 0, format!("{lost} lost, {:?}", account.lost_between()));

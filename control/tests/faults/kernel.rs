@@ -12,7 +12,7 @@ use crate::fault::Promise::Unharmed;
 use crate::fault::{Fault, PLAIN, Setup};
 use crate::scene::Scene;
 
-const OWN_MOUNTS: Setup = Setup { own_mounts: true, ..PLAIN };
+const OWN_MOUNTS: Setup = Setup { lab: &["--router"], own_mounts: true, ..PLAIN };
 
 pub(crate) fn faults() -> Vec<Fault> {
     let fault = |name, what, promise, setup, play| Fault { name, what, promise, setup, play };
@@ -48,7 +48,11 @@ fn remove_pins(scene: &Scene<'_>) {
 
 fn pins_removed(scene: &mut Scene<'_>) -> Result<(), String> {
     remove_pins(scene);
-    sleep(Duration::from_secs(5));
+    wait_for("the pins to be put back", || scene.server.log().contains("they are back").then_some(()));
+    let there = fs::read_dir(scene.server.paths().pin_directory()).unwrap();
+    let links = there.flatten().filter(|pin| pin.file_name().to_string_lossy().starts_with("link-")).count();
+    assert_eq!(links, 1, "{}", scene.server.log());
+    sleep(Duration::from_secs(3));
     Ok(())
 }
 
@@ -67,6 +71,8 @@ fn bpffs_unmounted(scene: &mut Scene<'_>) -> Result<(), String> {
     scene.lab.exec("server", &unmount).expect_success();
     sleep(Duration::from_secs(5));
     assert!(scene.server.log().contains("pins of this server are gone"), "{}", scene.server.log());
+    // Another interface is refused then, and the one that is served stays so.
+    assert!(!scene.server.command(&["attach", "lan2"]).status.success());
     let mount = [
         "nsenter",
         "--target",

@@ -235,7 +235,7 @@ pub(crate) fn channels_changed(stage: &mut Stage<'_>) -> Result<(), String> {
 pub(crate) fn offloads_changed(stage: &mut Stage<'_>) -> Result<(), String> {
     for feature in ["gro", "tx", "tso"] {
         for state in ["off", "on"] {
-            stage.lab.exec("server", &["ethtool", "-K", "lan0", feature, state]);
+            stage.lab.exec("server", &["ethtool", "-K", "lan0", feature, state]).expect_success();
             sleep(Duration::from_millis(300));
         }
     }

@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
@@ -33,10 +34,11 @@ pub(crate) fn faults() -> Vec<Fault> {
     ]
 }
 
-/// Does a thing over and over from several threads until the flood is over. What it returns stays open until then.
+/// Does a thing over and over from several threads until the flood is over. What it returns stays open until then. There
+/// has to be something, or it was no flood.
 fn flood<T>(work: impl Fn(usize) -> Option<T> + Sync) {
     let end = Instant::now() + FLOOD;
-    let work = &work;
+    let (work, opened) = (&work, &AtomicUsize::new(0));
     thread::scope(|scope| {
         for flooder in 0..FLOODERS {
             scope.spawn(move || {
@@ -45,7 +47,10 @@ fn flood<T>(work: impl Fn(usize) -> Option<T> + Sync) {
                     if Instant::now() >= end {
                         return;
                     }
-                    open.extend(work(number * FLOODERS + flooder));
+                    if let Some(one) = work(number * FLOODERS + flooder) {
+                        opened.fetch_add(1, Ordering::Relaxed);
+                        open.push(one);
+                    }
                     if open.len() > 200 {
                         open.clear();
                     }
@@ -54,6 +59,8 @@ fn flood<T>(work: impl Fn(usize) -> Option<T> + Sync) {
             });
         }
     });
+    let opened = opened.load(Ordering::Relaxed);
+    assert!(opened > 100, "{opened} connections are no flood");
 }
 
 fn control_flood(scene: &mut Scene<'_>) -> Result<(), String> {

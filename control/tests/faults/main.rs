@@ -113,8 +113,10 @@ fn what_is_promised_for_each_fault_is_kept() {
                 cannot.push(format!("{name}: {why}"));
             }
             Err(panic) => {
-                let text = panic.downcast_ref::<String>().cloned();
-                broken.push(format!("{name}: panicked: {}", text.unwrap_or_default()));
+                let text = panic.downcast_ref::<String>().map(String::as_str);
+                let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();
+                table::tell_panic(&fault);
+                broken.push(format!("{name}: panicked: {text}"));
             }
         }
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use responder::layout;
 use testlab::rebuild::{other_layout, rebuild};
 use testlab::{Output, pooltime_xdp, wait_for};
 
@@ -187,9 +188,8 @@ fn upgraded(scene: &mut Scene<'_>) -> Result<(), String> {
 
 fn upgraded_layout(scene: &mut Scene<'_>) -> Result<(), String> {
     let other = other_layout()?;
-    for (program, told) in
-        [(other.as_path(), "begun anew: counters\n"), (pooltime_xdp().as_ref(), "this build has layout 8;")]
-    {
+    let back = format!("this build has layout {};", layout::VERSION);
+    for (program, told) in [(other.as_path(), "begun anew: counters\n"), (pooltime_xdp().as_ref(), &*back)] {
         assert!(scene.server.stop().success(), "{}", scene.server.log());
         scene.server.restart_as(program);
         assert!(scene.server.log().contains(told), "{}", scene.server.log());
@@ -344,7 +344,7 @@ fn no_descriptors(scene: &mut Scene<'_>) -> Result<(), String> {
     for _ in 0..5 {
         let mut status = scene.lab.command("server", "timeout");
         status.args(["1", pooltime_xdp(), "--instance", scene.lab.name(), "status"]);
-        let _refused = Output::of(&mut status);
+        assert!(!Output::of(&mut status).status.success(), "without a descriptor nobody is accepted");
     }
     scene.ip("link add gone0 type veth peer name gone1");
     scene.ip("link delete gone0");

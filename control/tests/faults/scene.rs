@@ -151,7 +151,7 @@ pub(crate) fn under_load<S: Send>(
     let (lasted, recovered) = played?;
     let drops = Drops::of(lab).since(&drops);
     let carried = Carried::of(lab).since(&carried);
-    Ok(Outcome { account, verdict: oracle.stop(), drops, carried, lasted, recovered })
+    Ok(Outcome { rate, account, verdict: oracle.stop(), drops, carried, lasted, recovered })
 }
 
 /// Waits until a server is well, and tells for how long, or what it says instead.

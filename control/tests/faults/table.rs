@@ -38,6 +38,12 @@ pub(crate) fn tell(fault: &Fault, outcome: &Outcome, failures: &[String]) {
     );
 }
 
+/// The same for one whose play has panicked: something of what it waits for did not happen.
+pub(crate) fn tell_panic(fault: &Fault) {
+    println!("{}: BROKEN: it panicked", fault.name);
+    write(fault.name, &format!("| {} | {} | {} |||||| BROKEN |", fault.name, fault.what, fault.promise));
+}
+
 /// The same for one that this machine cannot play.
 pub(crate) fn tell_why_not(fault: &Fault, why: &str) {
     println!("{}: not played: {why}", fault.name);
@@ -52,6 +58,7 @@ pub(crate) fn tell_of_other(server: &str, fault: &str, outcome: &Outcome) {
     let account = &outcome.account;
     let recovered = outcome.recovered.as_ref();
     let recovered = recovered.map_or_else(|_| "never".into(), |time| format!("{:.1}", time.as_secs_f64()));
+    // What the lab itself has lost, too.
     let (sent, lost, wrong) = (account.sent, account.lost(), outcome.wrong());
     let unsynchronised = account.unsynchronised();
     println!(

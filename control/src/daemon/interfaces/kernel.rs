@@ -109,7 +109,7 @@ impl Kernel for HostKernel {
     fn attach(&self, interface: &Interface, mode: ModeRequest) -> Result<Attachment> {
         let slot = self.ask(|reply| Message::TakeSlot(interface.clone(), reply))?;
         let attached = self.links.attach(interface, mode, slot);
-        self.pins.borrow_mut().hold_links();
+        self.pins.borrow_mut().hold_link(interface.index);
         if attached.is_err() && slot.is_new() {
             self.ask(|reply| Message::FreeSlot(interface.index, reply))?;
         }
@@ -118,9 +118,9 @@ impl Kernel for HostKernel {
 
     fn detach(&self, interface: u32) -> Result<()> {
         // The last descriptor of the link has to go with its pin.
-        self.pins.borrow_mut().release_links();
+        self.pins.borrow_mut().release_link(interface);
         let detached = self.links.detach(interface);
-        self.pins.borrow_mut().hold_links();
+        self.pins.borrow_mut().hold_link(interface);
         if !self.links.is_pinned(interface) {
             self.ask(|reply| Message::FreeSlot(interface, reply))?;
         }
@@ -128,7 +128,9 @@ impl Kernel for HostKernel {
     }
 
     fn keep_tags(&self, interface: &Interface, mode: Mode) -> Result<()> {
-        self.links.keep_tags(interface, mode)
+        let kept = self.links.keep_tags(interface, mode);
+        self.pins.borrow_mut().note();
+        kept
     }
 
     fn displace(&self, interface: &Interface, foreign: AttachedXdp) -> Result<Displaced> {

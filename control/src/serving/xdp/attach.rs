@@ -247,7 +247,7 @@ impl Links {
     }
 
     fn pin_of(&self, interface: u32) -> PathBuf {
-        self.directory.join(format!("{LINK_PREFIX}{interface}"))
+        self.directory.join(pin_name(interface))
     }
 }
 
@@ -288,6 +288,11 @@ pub(crate) fn slow_transmit(interface: &Interface) -> Option<String> {
         "{name} has {max_combined} queue pairs, but {combined} in use and one for each of {cpus} CPUs would be \
          {needed}: answers share transmit queues under a lock, and cost more under load; {remedy}"
     ))
+}
+
+/// The name under which the link of an interface is pinned.
+pub(super) fn pin_name(interface: u32) -> String {
+    format!("{LINK_PREFIX}{interface}")
 }
 
 pub(super) fn is_link_pin(path: &Path) -> bool {

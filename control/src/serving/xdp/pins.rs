@@ -2,7 +2,7 @@
 //! neither the program off the interfaces nor the maps from the next daemon.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -42,30 +42,46 @@ impl Pins {
             held.push((path, map));
         }
         let mut pins = Self { directory, maps: held, links: BTreeMap::new(), notes: Vec::new() };
-        pins.hold_links();
+        for name in pins.names() {
+            if attach::is_link_pin(&pins.directory.join(&name)) {
+                pins.hold_link_named(name);
+            }
+        }
+        pins.note();
         Ok(pins)
     }
 
-    /// Holds the links and notes that there are now, and no others; after a change of attachments.
-    pub fn hold_links(&mut self) {
-        let names = || {
-            let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
-            entries.map(|entry| entry.file_name()).collect::<Vec<_>>()
-        };
-        // One that cannot be opened now is one that nobody puts back later; it does its work all the same.
-        let link = |name: OsString| {
-            let path = self.directory.join(&name);
-            let open = || PinnedLink::from_pin(&path).ok();
-            attach::is_link_pin(&path).then(|| Some((name, vec![open()?, open()?])))?
-        };
-        let note = |name: OsString| Some((name.clone(), fs::read_link(self.directory.join(name)).ok()?));
-        (self.links, self.notes) =
-            (names().into_iter().filter_map(link).collect(), names().into_iter().filter_map(note).collect());
+    /// Holds the link of an interface as it is pinned now. Without a pin, what is held of it stays: nobody but this may
+    /// keep the program on the interface.
+    pub fn hold_link(&mut self, interface: u32) {
+        self.hold_link_named(attach::pin_name(interface).into());
+        self.note();
     }
 
-    /// Lets go of all links: the last holder of one that is to be removed must not be this.
-    pub fn release_links(&mut self) {
-        self.links.clear();
+    fn hold_link_named(&mut self, name: OsString) {
+        let path = self.directory.join(&name);
+        let open = || PinnedLink::from_pin(&path);
+        if let (Ok(one), Ok(other)) = (open(), open()) {
+            self.links.insert(name, vec![one, other]);
+        }
+    }
+
+    /// Lets go of the link of an interface: the last holder of one that is to be removed must not be this.
+    pub fn release_link(&mut self, interface: u32) {
+        self.links.remove(OsStr::new(&attach::pin_name(interface)));
+    }
+
+    /// Takes note of what stands beside the links now. Where nothing does because all is gone, the last notes stay.
+    pub fn note(&mut self) {
+        let text = |name: OsString| Some((name.clone(), fs::read_link(self.directory.join(name)).ok()?));
+        if self.directory.exists() {
+            self.notes = self.names().into_iter().filter_map(text).collect();
+        }
+    }
+
+    fn names(&self) -> Vec<OsString> {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name()).collect()
     }
 
     /// Puts back what is missing, and tells whether anything was.
@@ -97,9 +113,12 @@ impl Pins {
             let _there = symlink(text, self.directory.join(name));
         }
         for name in links {
-            let Some(held) = self.links.get_mut(&name).filter(|held| held.len() > 1) else { continue };
-            let Some(link) = held.pop() else { continue };
             let path = self.directory.join(&name);
+            let spare = self.links.get_mut(&name).filter(|held| held.len() > 1);
+            let Some((held, link)) = spare.and_then(|held| held.pop().map(|link| (held, link))) else {
+                let what = format_args!("cannot pin {}: an earlier attempt has failed", path.display());
+                return Err(Error::new(Code::Os, what));
+            };
             let pinned = FdLink::from(link).pin(&path).map_err(|error| failed(&path, &error))?;
             held.push(pinned);
         }

@@ -94,9 +94,11 @@ fn judge(shown: &str, read: Result<Option<Config>, ConfigError>) -> (Config, Vec
         }
     };
     if findings.iter().all(|found| found.id != "config") {
-        let valid = match config.origin.files().count() {
-            0 | 1 => format!("{shown} is valid"),
-            several => format!("{shown} is valid, with what is beside it: {several} files"),
+        let files: Vec<_> = config.origin.files().collect();
+        let valid = match files[..] {
+            [only] if only != Path::new(shown) => format!("{} is valid", only.display()),
+            [] | [_] => format!("{shown} is valid"),
+            _ => format!("{shown} is valid, with what is beside it: {} files", files.len()),
         };
         findings.push(Finding::ok("config", valid));
     }

@@ -21,6 +21,7 @@ pub(super) fn read(plan: &mut Plan<'_>, text: &str) {
             ("source", DeValue::Array(sources)) => {
                 for source in sources {
                     plan.at(line_of(text, source.span().start), "source");
+                    plan.leave_alone();
                     match source.get_ref() {
                         DeValue::Table(source) => read_source(plan, source),
                         _ => plan.unknown(),
@@ -40,19 +41,23 @@ pub(super) fn read(plan: &mut Plan<'_>, text: &str) {
                 plan.at(line, key);
                 for (key, value) in settings {
                     plan.about(line_of(text, key.span().start), key.get_ref());
+                    plan.leave_alone();
                     read_synchronization(plan, key.get_ref(), value.get_ref());
                 }
             }
             ("source-defaults", DeValue::Table(_)) => {
                 plan.at(line, key);
+                plan.leave_alone();
                 plan.note("see `minpoll` and `maxpoll` in [[upstream]]");
             }
             ("observability", DeValue::Table(_)) => {
                 plan.at(line, key);
+                plan.leave_alone();
                 plan.note("see `status`, [metrics] and the journal");
             }
             ("keyset" | "nts-ke-server" | "nts-ke", _) => {
                 plan.at(line, key);
+                plan.leave_alone();
                 plan.note("NTS is not supported");
             }
             _ => {

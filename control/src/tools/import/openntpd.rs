@@ -7,6 +7,10 @@ use super::plan::{Plan, Upstream};
 pub(super) fn read(plan: &mut Plan<'_>, text: &str) {
     for line in lines(text) {
         plan.at(line.number, line.text);
+        // Whom it serves is `listen`; the rest is about its own clock.
+        if line.directive != "listen" {
+            plan.leave_alone();
+        }
         match (line.directive.as_str(), &line.arguments[..]) {
             ("server" | "servers", [address, options @ ..]) => {
                 if line.directive == "servers" {

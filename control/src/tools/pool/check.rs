@@ -12,7 +12,7 @@ use super::plot;
 use super::score::{CheckFinding, JOINING_SCORE, ScoreEffect, score_effect};
 use crate::error::{Code, Error, Result};
 use crate::net::address::is_public;
-use crate::output::{print_line, print_versioned_json, seconds};
+use crate::output::{print_line, print_versioned_json, print_versioned_json_line, seconds};
 use crate::serving::limits::duration;
 use crate::tools::resolve::{FamilyArguments, resolve};
 
@@ -107,7 +107,7 @@ fn round(targets: &mut [Target], arguments: &CheckArguments) -> Result<bool> {
         }
     }
     if arguments.json && arguments.watch {
-        lines.iter().try_for_each(|line| print_line(format_args!("{line}")))?;
+        lines.iter().try_for_each(print_versioned_json_line)?;
     } else if arguments.json {
         print_versioned_json(&serde_json::json!({ "checks": lines }))?;
     }
