@@ -63,7 +63,7 @@ enum Command {
     },
     /// Check that synchronised time is served within its error limit on all interfaces; fails if it is not
     Health {
-        /// Look again for this long until it is so, for example 90s or 5m
+        /// Keep checking for this long until it passes, for example 90s or 5m
         #[arg(long, value_name = "TIME", value_parser = duration)]
         wait: Option<Duration>,
         /// Print JSON

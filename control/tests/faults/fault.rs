@@ -27,7 +27,7 @@ pub(crate) struct Fault {
     /// What is done, for a table.
     pub(crate) what: &'static str,
     pub(crate) promise: Promise,
-    /// Lines of the server's configuration, above all sections; see [`Scene::config`].
+    /// What it needs of the lab and the server.
     pub(crate) setup: Setup,
     /// Does it and, where it does not end by itself, undoes it. An error says why this machine cannot.
     pub(crate) play: fn(&mut Scene<'_>) -> Result<(), String>,
@@ -44,12 +44,10 @@ pub(crate) struct Setup {
     pub(crate) names: bool,
     /// Whether the daemon has a mount namespace of its own.
     pub(crate) own_mounts: bool,
-    /// Other sections of the configuration.
-    pub(crate) more: &'static str,
 }
 
 /// Needs nothing special.
-pub(crate) const PLAIN: Setup = Setup { lab: &[], clock: "", names: false, own_mounts: false, more: "" };
+pub(crate) const PLAIN: Setup = Setup { lab: &[], clock: "", names: false, own_mounts: false };
 /// With a horizon that a test can wait for.
 pub(crate) const SHORT_HORIZON: Setup = Setup { clock: "horizon_ms = 4000", ..PLAIN };
 

@@ -113,12 +113,12 @@ fn config_broken(scene: &mut Scene<'_>) -> Result<(), String> {
     let unknown = format!("{}\n[unknown]\nkey = 1\n", scene.config);
     let half = scene.config[..scene.config.len() / 2].to_owned() + "[[";
     for text in ["\0\0", "interfaces = 7\n", "]", &unknown, &half] {
-        scene.write_config(text);
-        scene.server.signal(Signal::SIGHUP);
+        scene.reload(text);
         sleep(Duration::from_millis(500));
     }
-    scene.write_config(&scene.config);
-    scene.server.signal(Signal::SIGHUP);
+    let refused = || scene.server.log().matches("configuration not reloaded").count();
+    wait_for("each of them to be refused", || (refused() == 5).then_some(()));
+    scene.reload(&scene.config);
     Ok(())
 }
 
@@ -136,8 +136,7 @@ fn list_removed(scene: &mut Scene<'_>) -> Result<(), String> {
     let list = scene.lab.file("some.acl", "deny 203.0.113.0/24\n");
     let with_list =
         scene.config.replace("[access]\n", &format!("[access]\nfiles = [\"{}\"]\n", list.display()));
-    scene.write_config(&with_list);
-    scene.server.signal(Signal::SIGHUP);
+    scene.reload(&with_list);
     let is_listed = || scene.server.command(&["access", "list"]).stdout.contains("203.0.113.0/24");
     wait_for("the list to be in force", || is_listed().then_some(()));
     fs::remove_file(&list).unwrap();
@@ -150,12 +149,12 @@ fn list_removed(scene: &mut Scene<'_>) -> Result<(), String> {
 fn thousand_reloads(scene: &mut Scene<'_>) -> Result<(), String> {
     for number in 0..1000_u32 {
         let deny = format!("[access]\ndeny = [\"203.0.113.{}\"]\n", number % 256);
-        scene.write_config(&scene.config.replace("[access]\n", &deny));
-        scene.server.signal(Signal::SIGHUP);
+        scene.reload(&scene.config.replace("[access]\n", &deny));
         sleep(Duration::from_millis(10));
     }
-    scene.write_config(&scene.config);
-    scene.server.signal(Signal::SIGHUP);
+    let listed = || scene.server.command(&["access", "list"]).stdout.contains("203.0.113.231");
+    wait_for("the last of them to be in force", || listed().then_some(()));
+    scene.reload(&scene.config);
     Ok(())
 }
 
@@ -170,8 +169,7 @@ fn log_blocked(scene: &mut Scene<'_>) -> Result<(), String> {
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
     scene.server.restart_as(&script);
     for number in 0..600 {
-        scene.write_config(&format!("{}\n[unknown{number}]\n", scene.config));
-        scene.server.signal(Signal::SIGHUP);
+        scene.reload(&format!("{}\n[unknown{number}]\n", scene.config));
         sleep(Duration::from_millis(15));
     }
     scene.write_config(&scene.config);

@@ -86,6 +86,10 @@ fn every_fault_has_a_name_of_its_own() {
     assert_eq!(names.len(), faults.len());
     assert!(names.len() >= 45, "{}", names.len());
     assert!(TELLING.iter().all(|name| names.contains(name)));
+    // By which the script orders the table: what it does not find would be in no table.
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/faults");
+    let listed = testlab::Output::of(std::process::Command::new(script).arg("--list")).expect_success();
+    assert_eq!(listed.lines().collect::<std::collections::BTreeSet<_>>(), names);
 }
 
 #[test]

@@ -220,6 +220,12 @@ impl<'lab> Scene<'lab> {
         scene
     }
 
+    /// Writes the configuration file, and has the daemon read it.
+    pub(crate) fn reload(&self, text: &str) {
+        self.write_config(text);
+        self.server.signal(Signal::SIGHUP);
+    }
+
     /// Writes the configuration file at once, so that no reload reads half of it.
     pub(crate) fn write_config(&self, text: &str) {
         let whole = self.config_file.with_extension("new");
@@ -249,7 +255,7 @@ fn config(setup: &Setup, upstreams: &[FakeUpstream], names: bool) -> String {
         let address = if names { format!("ntp{number}.example.net") } else { upstream.address().to_string() };
         write!(config, "[[upstream]]\naddress = \"{address}\"\nminpoll = 3\nmaxpoll = 3\n").unwrap();
     }
-    config + setup.more
+    config
 }
 
 /// A program that is the server in a mount namespace of its own, in which the machine's name servers are the lab's.

@@ -47,7 +47,7 @@ pub(crate) fn soak(all: &[Fault], seed: u64, time: Duration, rate: u64) {
 
 fn can_be_drawn(fault: &Fault) -> bool {
     let setup = &fault.setup;
-    let is_plain = setup.clock.is_empty() && setup.more.is_empty() && !setup.names && !setup.own_mounts;
+    let is_plain = setup.clock.is_empty() && !setup.names && !setup.own_mounts;
     is_plain && !NOT_DRAWN.contains(&fault.name)
 }
 

@@ -16,7 +16,7 @@ use crate::net::interfaces::{Addresses, AttachedXdp, Interface, Netlink};
 use crate::net::xdp_mode::Mode;
 use crate::serving::xdp::{self, Attachment, Links, ModeRequest, Pins};
 
-/// Interval at which the pins are looked at: removing one is told to nobody.
+/// Interval at which the pins are looked at, because the kernel tells nobody when one is removed.
 const PINS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The kernel, and the channel to the loop.
